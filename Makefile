@@ -1,0 +1,54 @@
+# Everything needs only Python 3.11 or newer and make; `make help` lists the targets.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO ?= demo
+DATA ?=
+export OMP_NUM_THREADS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint types floors unit doctest coverage realdata slow benchmark clean
+
+help:  ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk 'BEGIN {FS = ":.*## "} {printf "  %-12s %s\n", $$1, $$2}'
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,tracking]'
+	@touch $@
+
+install: $(VENV)/.installed  ## Set up .venv with everything
+
+demo: install  ## Run the main job on phantoms, or on DATA=/path/to/Dataset_BUSI_with_GT
+	$(BIN)/python scripts/demo.py --out $(DEMO) $(if $(DATA),--data "$(DATA)")
+
+test: lint types floors unit doctest  ## Lint, types, floors, tests, doctests
+
+lint: install  ## Check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install  ## Check types
+	$(BIN)/mypy
+
+floors: install  ## Check that each floor imports only from floors below it
+	$(BIN)/lint-imports
+
+unit: install  ## Run the fast tests with coverage
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+doctest: install  ## Run the examples in the docstrings
+	OMP_NUM_THREADS=1 $(BIN)/pytest --doctest-modules busi_monai
+
+realdata: install  ## Run the tests on the real BUSI and BUS-BRA beside the checkout
+	$(BIN)/pytest -m realdata
+
+slow: install  ## Run the long tests
+	$(BIN)/pytest -m slow
+
+benchmark: install  ## Measure training and prediction speed
+	$(BIN)/python scripts/benchmark_training.py
+
+clean:  ## Remove what the targets made, apart from the environment
+	rm -rf $(DEMO) build dist .pytest_cache .mypy_cache .ruff_cache .coverage*
