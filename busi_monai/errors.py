@@ -1,0 +1,21 @@
+"""Errors that a user can cause: each says what was expected, what was found, what to do."""
+
+from __future__ import annotations
+
+__all__ = ["BusiMonaiError", "ImageReadError", "InputError", "WeightsError"]
+
+
+class BusiMonaiError(Exception):
+    """Base of all errors raised for something outside the program: a file, an option, a dataset."""
+
+
+class InputError(BusiMonaiError, ValueError):
+    """An option, a folder or a table does not hold what it should. The commands exit with 2."""
+
+
+class ImageReadError(BusiMonaiError, ValueError):
+    """One image or mask file cannot be used. Folder commands list it and go on."""
+
+
+class WeightsError(BusiMonaiError, ValueError):
+    """A checkpoint is missing, is not plain tensors, or belongs to another architecture."""

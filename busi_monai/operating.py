@@ -1,0 +1,129 @@
+"""``operating.json``: how a trained network is to be used. Read by every door to prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from busi_monai.cases import CLASSES, ordered_subset
+from busi_monai.errors import InputError
+from busi_monai.files import read_json, write_json
+
+__all__ = ["ASPECTS", "NORMALISATIONS", "Consistency", "OperatingPoint", "load_operating_point"]
+
+ASPECTS = ("stretch", "pad")
+NORMALISATIONS = ("unit", "zscore")
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """The mask↔class consistency rule, off by default.
+
+    Attributes:
+        enabled: whether the rule is applied.
+        min_lesion_fraction: a predicted lesion smaller than this part of the image's pixels counts
+            as none, so that the predicted class becomes normal.
+        normal_empties_mask: whether a predicted normal gets an empty mask.
+    """
+
+    enabled: bool = False
+    min_lesion_fraction: float = 0.001
+    normal_empties_mask: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the values, naming the field that is wrong."""
+        if not 0 <= self.min_lesion_fraction <= 1:
+            raise InputError(
+                f"min_lesion_fraction must lie in [0, 1], got {self.min_lesion_fraction}"
+            )
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """Everything besides the weights that prediction depends on.
+
+    Attributes:
+        classes: ordered class names, one for each class logit; empty if the network has no class
+            head.
+        image_size: (height, width) in pixels of the network's input.
+        aspect: ``stretch`` to that size, or keep the aspect ratio and ``pad``.
+        normalisation: ``unit`` leaves [0, 1]; ``zscore`` takes each image's mean and deviation.
+        median_filter: odd side in pixels of a median filter before resizing, 0 for none.
+        clahe: whether contrast-limited adaptive histogram equalisation is applied.
+        temperature: the class logits are divided by it (Guo et al., ICML 2017, "On calibration of
+            modern neural networks").
+        mask_threshold: lesion probability from which a pixel belongs to the mask.
+        class_thresholds: by class name, the probability from which on, and only from which on, that
+            class is predicted, whatever the others are; malignant goes first. If no class reaches
+            its own, the most probable of those without one is predicted. Empty: the most probable.
+        flip_averaging: whether the picture and its mirror image are both predicted and averaged.
+        consistency: the mask↔class consistency rule.
+    """
+
+    classes: tuple[str, ...] = CLASSES
+    image_size: tuple[int, int] = (256, 256)
+    aspect: str = "stretch"
+    normalisation: str = "unit"
+    median_filter: int = 0
+    clahe: bool = False
+    temperature: float = 1.0
+    mask_threshold: float = 0.5
+    class_thresholds: Mapping[str, float] = field(default_factory=dict)
+    flip_averaging: bool = False
+    consistency: Consistency = field(default_factory=Consistency)
+
+    def __post_init__(self) -> None:
+        """Check the values, naming the field that is wrong."""
+        if isinstance(self.consistency, Mapping):
+            object.__setattr__(self, "consistency", Consistency(**self.consistency))
+        if self.classes:
+            object.__setattr__(self, "classes", ordered_subset(self.classes))
+        object.__setattr__(self, "image_size", tuple(int(side) for side in self.image_size))
+        if len(self.image_size) != 2 or min(self.image_size) < 1:
+            raise InputError(f"image_size must be (height, width), got {self.image_size}")
+        for name, allowed in (("aspect", ASPECTS), ("normalisation", NORMALISATIONS)):
+            if getattr(self, name) not in allowed:
+                raise InputError(
+                    f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}"
+                )
+        if self.median_filter and (self.median_filter < 3 or self.median_filter % 2 == 0):
+            raise InputError(
+                f"median_filter must be 0, or odd and at least 3: {self.median_filter}"
+            )
+        if not self.temperature > 0:
+            raise InputError(f"temperature must be above 0, got {self.temperature}")
+        for name, value in {"mask_threshold": self.mask_threshold, **self.class_thresholds}.items():
+            if not 0 <= value <= 1:
+                raise InputError(f"threshold {name} must lie in [0, 1], got {value}")
+        unknown = set(self.class_thresholds) - set(self.classes)
+        if unknown:
+            raise InputError(f"class_thresholds name unknown classes: {', '.join(sorted(unknown))}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {"schema_version": SCHEMA_VERSION, **asdict(self)}
+
+    def save(self, path: str | Path) -> None:
+        """Write ``operating.json`` atomically."""
+        write_json(path, self.as_dict())
+
+
+def load_operating_point(path: str | Path) -> OperatingPoint:
+    """Read ``operating.json``.
+
+    Raises:
+        InputError: if the file is missing, not JSON, of a newer schema, or holds a wrong value.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a JSON object, got {type(content).__name__}")
+    version = content.pop("schema_version", SCHEMA_VERSION)
+    if not isinstance(version, int) or version > SCHEMA_VERSION:
+        raise InputError(f"{path}: expected schema_version up to {SCHEMA_VERSION}, got {version!r}")
+    try:
+        return OperatingPoint(**content)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: {error}") from error

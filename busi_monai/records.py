@@ -1,0 +1,85 @@
+"""``run.json``: what was run, with which versions, on what, for how long, with which failures."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from busi_monai.files import write_json
+
+__all__ = ["RunRecord", "installed_versions"]
+
+RECORDED_PACKAGES = (
+    "busi-monai",
+    "monai",
+    "torch",
+    "numpy",
+    "pytorch-ignite",
+    "scikit-learn",
+    "opencv-python-headless",
+    "pillow",
+)
+
+
+def installed_versions(packages: Sequence[str] = RECORDED_PACKAGES) -> dict[str, str]:
+    """Return the versions of Python and of the given distributions that are installed."""
+    versions = {"python": platform.python_version()}
+    for name in packages:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+@dataclass
+class RunRecord:
+    """The record written as ``run.json`` beside every output.
+
+    Make it when a command starts, add to ``details`` and ``failures`` on the way, and ``write`` it
+    at the end; the duration is measured between the two.
+
+    Attributes:
+        command: the command line, by default this process's.
+        details: anything else worth keeping: device, precision, seed, hashes, counts.
+        failures: one ``{"file", "message"}`` for each input that could not be used.
+    """
+
+    command: Sequence[str] = field(default_factory=lambda: [Path(sys.argv[0]).name, *sys.argv[1:]])
+    details: dict[str, Any] = field(default_factory=dict)
+    failures: list[dict[str, str]] = field(default_factory=list)
+    started: float = field(default_factory=time.time)
+
+    def fail(self, file: str | Path, error: object) -> None:
+        """Add a failed input with its reason."""
+        self.failures.append({"file": str(file), "message": str(error)})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the record as plain JSON values."""
+        return {
+            "command": [str(word) for word in self.command],
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started)),
+            "seconds": round(time.time() - self.started, 3),
+            "versions": installed_versions(),
+            "platform": {
+                "system": platform.system(),
+                "machine": platform.machine(),
+                "cpus": os.cpu_count(),
+            },
+            **self.details,
+            "failures": self.failures,
+        }
+
+    def write(self, folder: str | Path, details: Mapping[str, Any] | None = None) -> Path:
+        """Write ``run.json`` into a folder and return its path."""
+        self.details.update(details or {})
+        path = Path(folder) / "run.json"
+        write_json(path, self.as_dict())
+        return path

@@ -1,0 +1,131 @@
+"""Fixtures that every room shares: a small phantom dataset, and the real data where it exists."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SHARED = REPOSITORY.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def phantom_busi(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 phantoms of 96×128 pixels in the BUSI layout, eight of each class."""
+    from busi_monai.datasets import write_phantom_dataset
+
+    return write_phantom_dataset(
+        tmp_path_factory.mktemp("phantoms") / "busi", cases=24, seed=0, size=(96, 128)
+    )
+
+
+def _real(path: Path) -> Path:
+    if not path.exists():
+        pytest.skip("the real data does not lie beside this checkout")
+    return path
+
+
+@pytest.fixture(scope="session")
+def real_busi() -> Path:
+    return _real(SHARED / "data" / "Dataset_BUSI_with_GT")
+
+
+@pytest.fixture(scope="session")
+def real_bus_bra() -> Path:
+    return _real(SHARED / "data" / "BUS-BRA")
+
+
+@pytest.fixture(scope="session")
+def reference() -> Path:
+    """Folder of the published id lists."""
+    return _real(SHARED / "reference")
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped bundle with an untrained U-Net of two thousand weights for 32×48 pixels."""
+    import shutil
+
+    import torch
+    import yaml
+
+    from busi_monai.operating import OperatingPoint
+    from busi_monai.shipped import find_bundle
+
+    bundle = tmp_path_factory.mktemp("tiny") / "segmentation bundle ü"
+    shutil.copytree(find_bundle(), bundle, ignore=shutil.ignore_patterns("*.pt"))
+    network = {
+        "_target_": "busi_monai.networks.MultiTaskUNet",
+        "encoder": "unet",
+        "encoder_options": {"widths": [4, 8, 16]},
+        "head_channels": [],
+        "dropout": 0.0,
+    }
+    for path in (bundle / "configs").glob("*.yaml"):
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if "network_def" in config:
+            config["network_def"] = network
+            path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    operating = OperatingPoint(image_size=(32, 48), flip_averaging=True)
+    operating.save(bundle / "operating.json")
+
+    from busi_monai.networks import MultiTaskUNet
+
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        untrained = MultiTaskUNet("unet", encoder_options={"widths": [4, 8, 16]}, head_channels=[])
+    (bundle / "models").mkdir(exist_ok=True)
+    torch.save(untrained.state_dict(), bundle / "models" / "model.pt")
+    return bundle
+
+
+TINY = """
+image_size: [32, 32]
+max_epochs: 2
+batch_size: 6
+encoder: unet
+encoder_options: {widths: [4, 8]}
+learning_rate: 0.01
+average_decay: 0.9
+flip_averaging: false
+precision: fp32
+"""
+
+
+@pytest.fixture(scope="session")
+def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An overlay with which two epochs on the phantoms take less than a second."""
+    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
+    path.write_text(TINY, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def phantom_prepared(phantom_busi: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The phantoms prepared by the default protocol: about 18, 3 and 3 pictures."""
+    from busi_monai.curation import prepare_dataset
+
+    out = tmp_path_factory.mktemp("prepared") / "phantoms"
+    prepare_dataset(phantom_busi, out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def tiny_run(
+    phantom_prepared: Path, tiny_config: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A run of two epochs on the prepared phantoms; not to be changed."""
+    from busi_monai.training import train_bundle
+
+    out = tmp_path_factory.mktemp("runs") / "tiny run"
+    settings = {"device_name": "cpu"}
+    return train_bundle([phantom_prepared], out, configs=[tiny_config], overrides=settings)

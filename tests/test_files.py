@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from busi_monai.errors import InputError
+from busi_monai.files import (
+    atomic_file,
+    complete_folder,
+    file_sha256,
+    read_json,
+    write_json,
+    write_text,
+)
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_is_written_with_its_folders(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "ünï code (1).txt"
+    write_text(path, "löwe\nzwei\n")
+    assert path.read_bytes() == "löwe\nzwei\n".encode()
+    assert _names(path.parent) == [path.name]
+
+
+def test_a_failed_write_leaves_the_previous_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("before")
+    with pytest.raises(OSError, match="disk"), atomic_file(path) as partial:
+        partial.write_text("half")
+        raise OSError("disk full")
+    assert path.read_text() == "before"
+    assert _names(tmp_path) == ["table.csv"]
+
+
+def test_the_temporary_file_keeps_the_suffix(tmp_path: Path) -> None:
+    with atomic_file(tmp_path / "a.nii.gz") as partial:
+        assert partial.name.endswith(".nii.gz")
+        partial.write_bytes(b"x")
+    assert _names(tmp_path) == ["a.nii.gz"]
+
+
+@pytest.mark.parametrize("name", ["a.", "..hidden", "benign (1).b" + "c" * 200, "x" * 240 + ".png"])
+def test_unusual_names_can_be_written(tmp_path: Path, name: str) -> None:
+    write_text(tmp_path / name, "x")
+    assert _names(tmp_path) == [name]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+def test_files_and_folders_get_the_usual_permissions(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.txt", "x")
+    with complete_folder(tmp_path / "out"):
+        pass
+    (tmp_path / "plain.txt").write_text("x")
+    (tmp_path / "plain").mkdir()
+    for ours, plain in (("a.txt", "plain.txt"), ("out", "plain")):
+        modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in (ours, plain)]
+        assert modes[0] == modes[1]
+
+
+def test_json_is_readable_and_refuses_nan(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"name": "größe", "list": [1, 2.5, None]})
+    assert read_json(path) == {"name": "größe", "list": [1, 2.5, None]}
+    assert "größe" in path.read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(path, {"value": float("nan")})
+    assert read_json(path)["name"] == "größe"
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b""])
+def test_what_is_no_json_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.json is not valid JSON"):
+        read_json(path)
+
+
+def test_a_missing_or_unreadable_json_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a\.json does not exist"):
+        read_json(tmp_path / "a.json")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_json(tmp_path)
+
+
+def test_the_hash_is_that_of_the_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(b"abc" * 100_000)
+    expected = hashlib.sha256(b"abc" * 100_000).hexdigest()
+    assert file_sha256(tmp_path / "a.bin") == expected
+
+
+def test_a_folder_appears_when_it_is_complete(tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "out"
+    with complete_folder(out) as partial:
+        (partial / "a.txt").write_text("x")
+        assert not out.exists()
+        assert partial.parent == out.parent
+    assert _names(out) == ["a.txt"]
+    assert _names(out.parent) == ["out"]
+
+
+def test_a_failed_folder_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), complete_folder(tmp_path / "out") as partial:
+        (partial / "a.txt").write_text("x")
+        raise KeyboardInterrupt
+    assert _names(tmp_path) == []
+
+
+def test_an_existing_folder_is_refused_without_overwrite(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old.txt").write_text("x")
+    with (
+        pytest.raises(InputError, match=r"not empty.*--overwrite"),
+        complete_folder(tmp_path / "out"),
+    ):
+        pass
+    assert _names(tmp_path) == ["out"]
+
+
+def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with complete_folder(tmp_path / "out") as partial:
+        (partial / "a.txt").write_text("x")
+    assert _names(tmp_path / "out") == ["a.txt"]
+    assert _names(tmp_path) == ["out"]
+
+
+def test_overwriting_replaces_the_old_folder_as_a_whole(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "old.txt").write_text("x")
+    with complete_folder(out, overwrite=True) as partial:
+        assert _names(out) == ["old.txt"]
+        (partial / "new.txt").write_text("x")
+    assert _names(out) == ["new.txt"]
+    assert _names(tmp_path) == ["out"]
+
+
+def test_a_failed_overwrite_leaves_the_old_folder(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "old.txt").write_text("x")
+    with pytest.raises(RuntimeError), complete_folder(out, overwrite=True):
+        raise RuntimeError("stop")
+    assert _names(out) == ["old.txt"]
+    assert _names(tmp_path) == ["out"]
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("x")
+    with pytest.raises(InputError, match="is a file"), complete_folder(tmp_path / "out"):
+        pass

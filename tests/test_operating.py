@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from busi_monai.cases import CLASSES
+from busi_monai.errors import InputError
+from busi_monai.operating import Consistency, OperatingPoint, load_operating_point
+
+UNUSUAL = OperatingPoint(
+    classes=("benign", "malignant"),
+    image_size=(160, 224),
+    aspect="pad",
+    normalisation="zscore",
+    median_filter=3,
+    clahe=True,
+    temperature=1.7,
+    mask_threshold=0.45,
+    class_thresholds={"malignant": 0.35},
+    flip_averaging=True,
+    consistency=Consistency(enabled=True, min_lesion_fraction=0.002, normal_empties_mask=False),
+)
+
+
+@pytest.mark.parametrize("operating", [OperatingPoint(), UNUSUAL], ids=["default", "unusual"])
+def test_what_is_saved_is_loaded(tmp_path: Path, operating: OperatingPoint) -> None:
+    operating.save(tmp_path / "operating.json")
+    assert load_operating_point(tmp_path / "operating.json") == operating
+
+
+def test_the_file_states_its_schema_and_every_field(tmp_path: Path) -> None:
+    OperatingPoint().save(tmp_path / "operating.json")
+    content = json.loads((tmp_path / "operating.json").read_text())
+    assert content["schema_version"] == 1
+    assert content["classes"] == list(CLASSES)
+    assert content["image_size"] == [256, 256]
+    assert content["consistency"]["enabled"] is False
+
+
+def test_fields_left_out_have_their_defaults(tmp_path: Path) -> None:
+    (tmp_path / "operating.json").write_text('{"temperature": 2.0}')
+    assert load_operating_point(tmp_path / "operating.json") == OperatingPoint(temperature=2.0)
+
+
+def test_classes_get_the_common_order_and_may_be_absent() -> None:
+    assert OperatingPoint(classes=("malignant", "benign")).classes == ("benign", "malignant")
+    assert OperatingPoint(classes=()).classes == ()
+
+
+def test_the_rule_may_be_given_as_a_plain_dictionary() -> None:
+    operating = OperatingPoint(consistency={"enabled": True})  # type: ignore[arg-type]
+    assert operating.consistency == Consistency(enabled=True)
+
+
+WRONG = {
+    "image_size": [[256], [256, 256, 3], [0, 256], ["a", "b"], 256],
+    "aspect": ["crop"],
+    "normalisation": ["minmax"],
+    "median_filter": [2, -3],
+    "temperature": [0, -1, float("nan")],
+    "mask_threshold": [-0.1, 1.5],
+    "class_thresholds": [{"malignant": 2}, {"cyst": 0.5}],
+    "classes": [["benign"], ["benign", "cyst"]],
+    "consistency": [{"min_lesion_fraction": 2}, {"smallest": 1}],
+    "colour": ["red"],
+}
+CASES = [(name, value) for name, values in WRONG.items() for value in values]
+
+
+@pytest.mark.parametrize(("name", "value"), CASES)
+def test_a_wrong_value_is_told_with_its_file(tmp_path: Path, name: str, value: object) -> None:
+    path = tmp_path / "operating.json"
+    path.write_text(json.dumps({name: value}))
+    with pytest.raises(InputError, match=r"operating\.json: "):
+        load_operating_point(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["[1, 2]", "{", '{"schema_version": 2}', '{"schema_version": "x"}']
+)
+def test_a_file_that_is_no_operating_point_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "operating.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"operating\.json"):
+        load_operating_point(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"operating\.json does not exist"):
+        load_operating_point(tmp_path / "operating.json")
