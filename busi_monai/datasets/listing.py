@@ -1,0 +1,192 @@
+"""What a reader returns, and what every reader needs: natural order, stems, visible files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from busi_monai.cases import CLASSES, Case, Problem, class_index
+from busi_monai.errors import InputError
+from busi_monai.images import IMAGE_SUFFIXES, is_image_file
+
+__all__ = [
+    "Listing",
+    "Reader",
+    "case_stem",
+    "child_folder",
+    "in_case_order",
+    "index_images",
+    "known_class",
+    "natural_key",
+    "problem",
+    "visible_files",
+]
+
+_SYSTEM_FILES = {"thumbs.db", "desktop.ini", "__macosx"}
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The cases of a dataset as its names and tables tell them; no pixel has been looked at.
+
+    Attributes:
+        dataset: name of the reader (``"busi"``).
+        root: folder that the reader took, which can lie one level below the one asked for.
+        cases: sorted by class in the order of ``CLASSES``, then naturally by id.
+        problems: what is wrong with names and tables: ``unknown_class``, ``mask_without_image``,
+            ``missing_mask``, ``stray_file``, ``duplicate_id``, and ``missing_image`` for a row of a
+            table without its file.
+    """
+
+    dataset: str
+    root: Path
+    cases: list[Case]
+    problems: list[Problem]
+
+    @property
+    def class_counts(self) -> dict[str, int]:
+        """Number of cases of each class, in the order of ``CLASSES``."""
+        return {name: sum(case.class_name == name for case in self.cases) for name in CLASSES}
+
+    @property
+    def mask_count(self) -> int:
+        """Number of mask files of all cases."""
+        return sum(len(case.masks) for case in self.cases)
+
+    def case(self, case_id: str) -> Case:
+        """Return the case of an id.
+
+        Raises:
+            InputError: if there is none.
+        """
+        for case in self.cases:
+            if case.id == case_id:
+                return case
+        raise InputError(f"{self.root} has no case {case_id!r}")
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One public layout.
+
+    Attributes:
+        name: key in ``READERS`` and ``Case.dataset``.
+        title: name of the dataset as its authors write it.
+        looks_like: what the reader looks for, in words, for error messages and ``info``.
+        classes: the classes that the dataset holds.
+        matches: whether a folder holds this layout, judged by names alone.
+        read: list a folder that ``matches``.
+    """
+
+    name: str
+    title: str
+    looks_like: str
+    classes: tuple[str, ...]
+    matches: Callable[[Path], bool]
+    read: Callable[[Path], Listing]
+
+
+def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
+    """Return a sort key under which numbers count as numbers.
+
+    Examples:
+        >>> sorted(["benign (10)", "benign (2)"], key=natural_key)
+        ['benign (2)', 'benign (10)']
+    """
+    # [0-9], not \d: int() refuses some of Unicode's digits, such as superscripts
+    parts = re.split(r"([0-9]+)", text)
+    numbered = tuple((0, int(p), "") if p.isascii() and p.isdigit() else (1, 0, p) for p in parts)
+    return (*numbered, (2, 0, text))
+
+
+def in_case_order(cases: Iterable[Case]) -> list[Case]:
+    """Return the cases by class in the order of ``CLASSES``, then naturally by id."""
+    return sorted(cases, key=lambda case: (case.class_label, natural_key(case.id)))
+
+
+def case_stem(path: str | Path) -> str:
+    """Return a picture's file name without its suffix, ``.nii.gz`` being one suffix.
+
+    Examples:
+        >>> case_stem("benign (1).PNG"), case_stem("scan.v2.nii.gz")
+        ('benign (1)', 'scan.v2')
+    """
+    name = Path(path).name
+    for suffix in sorted(IMAGE_SUFFIXES, key=len, reverse=True):
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return Path(path).stem
+
+
+def visible_files(folder: Path, *, recursive: bool = False) -> Iterator[Path]:
+    """Yield a folder's files in natural order, without those that systems leave behind.
+
+    Left out are names with a leading dot, ``Thumbs.db``, ``desktop.ini`` and ``__MACOSX``.
+    """
+    found = folder.rglob("*") if recursive else folder.iterdir()
+    for path in sorted(found, key=lambda p: natural_key(p.relative_to(folder).as_posix())):
+        parts = path.relative_to(folder).parts
+        if any(part.startswith(".") or part.lower() in _SYSTEM_FILES for part in parts):
+            continue
+        if path.is_file():
+            yield path
+
+
+def child_folder(root: Path, name: str) -> Path | None:
+    """Return the subfolder of a name, whatever its letter case, or ``None``."""
+    if not root.is_dir():
+        return None
+    for path in sorted(root.iterdir()):
+        if path.name.lower() == name.lower() and path.is_dir():
+            return path
+    return None
+
+
+def problem(root: Path, kind: str, path: Path, message: str, case_id: str = "") -> Problem:
+    """Return a problem with its file written relative to the dataset's root."""
+    return Problem(case_id, path.relative_to(root).as_posix(), kind, message)
+
+
+def known_class(label: object) -> str | None:
+    """Return the class that a table's cell or a folder's name means, or ``None``.
+
+    Examples:
+        >>> known_class(" Malignant"), known_class("cyst")
+        ('malignant', None)
+    """
+    try:
+        return CLASSES[class_index(str(label))]
+    except InputError:
+        return None
+
+
+def index_images(root: Path, files: Iterable[Path], problems: list[Problem]) -> dict[str, Path]:
+    """Return picture files by stem, in natural order; other files become ``stray_file`` problems.
+
+    Where two pictures differ in suffix alone (``x.png``, ``x.jpg``), the suffix that comes first in
+    ``IMAGE_SUFFIXES`` is taken and the other is reported as ``duplicate_id``.
+    """
+    by_stem: dict[str, list[Path]] = {}
+    for path in files:
+        if is_image_file(path):
+            by_stem.setdefault(case_stem(path), []).append(path)
+        else:
+            problems.append(
+                problem(root, "stray_file", path, "not a picture; expected only pictures here")
+            )
+    return {stem: _first_of(root, stem, paths, problems) for stem, paths in by_stem.items()}
+
+
+def _first_of(root: Path, stem: str, paths: list[Path], problems: list[Problem]) -> Path:
+    first, *others = sorted(paths, key=_suffix_rank)
+    for path in others:
+        message = f"another file of the id {stem!r}; {first.name} was taken: remove one of them"
+        problems.append(problem(root, "duplicate_id", path, message, stem))
+    return first
+
+
+def _suffix_rank(path: Path) -> tuple[int, str]:
+    suffix = path.name[len(case_stem(path)) :].lower()
+    return IMAGE_SUFFIXES.index(suffix), path.as_posix()

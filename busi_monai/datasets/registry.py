@@ -1,0 +1,89 @@
+"""The registry of layouts, and the one door that reads a dataset of any of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from busi_monai.datasets.breast_lesions_usg import BREAST_LESIONS_USG
+from busi_monai.datasets.bus_bra import BUS_BRA
+from busi_monai.datasets.bus_uclm import BUS_UCLM
+from busi_monai.datasets.busi import BUSI
+from busi_monai.datasets.folder import FOLDER
+from busi_monai.datasets.listing import Listing, Reader
+from busi_monai.errors import InputError
+
+__all__ = ["READERS", "detect_layout", "read_dataset"]
+
+READERS: dict[str, Reader] = {
+    reader.name: reader for reader in (BUSI, BUS_BRA, BUS_UCLM, BREAST_LESIONS_USG, FOLDER)
+}
+"""Readers by name; detection tries the most particular layout first, the plain folder last."""
+
+_DETECTION_ORDER = ("bus_bra", "bus_uclm", "breast_lesions_usg", "busi", "folder")
+
+
+def detect_layout(root: str | Path) -> str:
+    """Return the name of the layout that a folder holds, judged by names alone.
+
+    Args:
+        root: the dataset's folder, or a folder that holds one such folder.
+
+    Raises:
+        InputError: if the folder is missing, empty, of no known layout, or holds several datasets.
+    """
+    return _locate(Path(root), "auto")[0]
+
+
+def read_dataset(root: str | Path, layout: str = "auto") -> Listing:
+    """List the cases of a dataset by its names and tables; no pixel is looked at.
+
+    Args:
+        root: the dataset's folder, or a folder that holds one such folder.
+        layout: a name in ``READERS`` (dashes pass for underscores), or ``"auto"``.
+
+    Raises:
+        InputError: if the folder is missing, empty, of no known or another layout, holds several
+            datasets, or not one picture.
+    """
+    name, folder = _locate(Path(root), layout)
+    listing = READERS[name].read(folder)
+    if not listing.cases:
+        reasons = "; ".join(p.message for p in listing.problems[:3]) or "no pictures"
+        raise InputError(f"{folder}: no usable picture in the layout {name!r}: {reasons}")
+    return listing
+
+
+def _locate(root: Path, layout: str) -> tuple[str, Path]:
+    names = _candidate_names(layout)
+    if not root.exists():
+        raise InputError(f"{root} does not exist; expected a dataset's folder")
+    if not root.is_dir():
+        raise InputError(f"{root} is a file; expected a dataset's folder")
+    children = sorted(path for path in root.iterdir() if path.is_dir())
+    if not any(root.iterdir()):
+        raise InputError(f"{root} is empty; expected a dataset's folder")
+    for name in names:
+        if READERS[name].matches(root):
+            return name, root
+    found = [
+        (next(name for name in names if READERS[name].matches(child)), child)
+        for child in children
+        if not child.name.startswith(".") and any(READERS[name].matches(child) for name in names)
+    ]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        folders = ", ".join(f"{path.name} ({name})" for name, path in found)
+        raise InputError(f"{root} holds several datasets: {folders}; name one of them")
+    wanted = "; ".join(f"{name}: {READERS[name].looks_like}" for name in names)
+    inside = ", ".join(sorted(path.name for path in root.iterdir())[:8])
+    raise InputError(f"{root} has no known layout. Looked for {wanted}. Found {inside}")
+
+
+def _candidate_names(layout: str) -> tuple[str, ...]:
+    if layout == "auto":
+        return _DETECTION_ORDER
+    name = layout.replace("-", "_").lower()
+    if name not in READERS:
+        raise InputError(f"unknown layout {layout!r}; expected auto, {', '.join(READERS)}")
+    return (name,)

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from busi_monai.datasets import LAYOUT_WRITERS, READERS, detect_layout, read_dataset
+from busi_monai.datasets import write_phantom_dataset as write
+from busi_monai.errors import InputError
+
+
+def test_every_reader_has_a_writer_and_describes_itself() -> None:
+    assert set(READERS) == set(LAYOUT_WRITERS)
+    for name, reader in READERS.items():
+        assert reader.name == name
+        assert reader.title and reader.looks_like
+        assert reader.classes == LAYOUT_WRITERS[name].classes
+
+
+def test_a_missing_path(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        read_dataset(tmp_path / "gone")
+
+
+def test_a_file_for_a_folder(tmp_path: Path) -> None:
+    path = tmp_path / "x.zip"
+    path.touch()
+
+    with pytest.raises(InputError, match="is a file"):
+        read_dataset(path)
+
+
+def test_an_empty_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is empty"):
+        read_dataset(tmp_path)
+
+
+def test_an_unknown_layout_says_what_was_looked_for_and_found(tmp_path: Path) -> None:
+    (tmp_path / "holiday.png").touch()
+
+    with pytest.raises(InputError) as caught:
+        detect_layout(tmp_path)
+
+    message = str(caught.value)
+    assert "holiday.png" in message
+    assert all(name in message for name in READERS)
+
+
+def test_a_name_that_is_no_layout(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="unknown layout 'dicom'; expected auto, busi"):
+        read_dataset(tmp_path, "dicom")
+
+
+def test_another_layout_than_asked_for(phantom_busi: Path) -> None:
+    with pytest.raises(InputError, match="Looked for bus_bra"):
+        read_dataset(phantom_busi, "bus-bra")
+
+
+def test_class_folders_without_pictures(tmp_path: Path) -> None:
+    (tmp_path / "benign").mkdir()
+    (tmp_path / "benign" / "readme.txt").touch()
+
+    with pytest.raises(InputError, match="no usable picture"):
+        read_dataset(tmp_path)
+
+
+def test_a_folder_above_one_dataset_will_do(phantom_busi: Path) -> None:
+    listing = read_dataset(phantom_busi.parent)
+
+    assert listing.root == phantom_busi
+    assert len(listing.cases) == 24
+
+
+def test_a_folder_above_several_datasets_asks_which(tmp_path: Path) -> None:
+    write(tmp_path / "one", cases=1, seed=0, size=(32, 32))
+    write(tmp_path / "two", cases=1, seed=0, size=(32, 32), layout="bus_bra")
+
+    with pytest.raises(InputError, match=r"several datasets: one \(busi\), two \(bus_bra\)"):
+        read_dataset(tmp_path)
+    assert read_dataset(tmp_path, "bus_bra").root.name == "two"
