@@ -1,0 +1,250 @@
+"""Pictures of a dataset: classes, lesion pixels, sizes, samples with outlines, contact sheets.
+
+Every function takes plain data and returns either a matplotlib figure or RGB pixels; nothing is
+shown or written here.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from busi_monai.cases import CLASSES
+
+__all__ = ["CLASS_COLOURS", "Sample", "class_counts_figure", "contact_sheets",
+           "lesion_pixels_figure", "sample_grid", "sizes_figure"]  # fmt: skip
+
+CLASS_COLOURS = dict(zip(CLASSES, ("#0072B2", "#009E73", "#D55E00"), strict=True))
+"""Colour of each class in every figure: told apart with any colour vision (Okabe and Ito, 2008)."""
+
+_OUTLINE = (255, 213, 0)
+_TILE_HEIGHT = 150
+_CAPTION = 18
+_GAP = 6
+_SHEET = (1500, 1600)  # width and height
+_PAPER = (255, 255, 255)
+_INK = (30, 30, 30)
+_CONFLICT = (200, 30, 30)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture to be shown.
+
+    Attributes:
+        id: caption.
+        class_name: one of ``CLASSES``.
+        pixels: (H, W) uint8.
+        mask: (H, W) bool of the same size, or ``None``.
+    """
+
+    id: str
+    class_name: str
+    pixels: NDArray[np.uint8]
+    mask: NDArray[np.bool_] | None = None
+
+
+def class_counts_figure(counts: Mapping[str, int]) -> Figure:
+    """Return the number of images of each class as bars and as shares of a pie.
+
+    Args:
+        counts: images by class name.
+    """
+    figure = _figure(9, 3.8)
+    bars, pie = figure.subplots(1, 2, width_ratios=(3, 2))
+    names = [name for name in CLASSES if name in counts]
+    values = [counts[name] for name in names]
+    colours = [CLASS_COLOURS[name] for name in names]
+    drawn = bars.bar(names, values, color=colours, width=0.6)
+    bars.bar_label(drawn, padding=3)
+    bars.set_ylabel("images")
+    bars.margins(y=0.12)
+    bars.spines[["top", "right"]].set_visible(False)
+    present = [(n, v, c) for n, v, c in zip(names, values, colours, strict=True) if v]
+    if present:
+        _, _, shares = pie.pie(
+            [value for _, value, _ in present],
+            labels=[name for name, _, _ in present],
+            colors=[colour for _, _, colour in present],
+            autopct="%.1f %%",
+            startangle=90,
+            counterclock=False,
+            wedgeprops={"edgecolor": "white", "linewidth": 1.5},
+            textprops={"fontsize": 9},
+        )
+        for share in shares:
+            share.set_color("white")
+    figure.suptitle(f"{sum(values)} images by class")
+    return figure
+
+
+def lesion_pixels_figure(
+    fractions: Mapping[str, Sequence[float]], lesion: int, background: int
+) -> Figure:
+    """Return how much of the pictures is lesion: per image by class, and in all.
+
+    Args:
+        fractions: share of lesion pixels of each image, in [0, 1], by class name.
+        lesion: lesion pixels of all images.
+        background: the other pixels of all images.
+    """
+    figure = _figure(9, 3.8)
+    spread, whole = figure.subplots(1, 2, width_ratios=(4, 1))
+    named = {name: np.asarray(fractions[name]) * 100 for name in CLASSES if fractions.get(name)}
+    top = max((float(values.max()) for values in named.values()), default=1.0)
+    bins = np.linspace(0, max(top, 1.0), 31)
+    for name, values in named.items():
+        label = f"{name}: median {np.median(values):.1f} % of {len(values)}"
+        spread.hist(values, bins, color=CLASS_COLOURS[name], alpha=0.6, label=label)
+    spread.set_xlabel("lesion pixels of an image, %")
+    spread.set_ylabel("images")
+    spread.spines[["top", "right"]].set_visible(False)
+    if named:
+        spread.legend(frameon=False)
+    total = max(lesion + background, 1)
+    for bottom, value, colour, name in (
+        (0, lesion, "#555555", "lesion"),
+        (lesion, background, "#d9d9d9", "background"),
+    ):
+        share = 100 * value / total
+        whole.bar([0], [share], bottom=[100 * bottom / total], color=colour, width=0.5)
+        whole.text(0.3, 100 * bottom / total + share / 2, f"{name}\n{share:.1f} %", va="center")
+    whole.set(xlim=(-0.3, 0.9), ylim=(0, 100), xticks=[], ylabel="% of all pixels")
+    whole.spines[["top", "right", "bottom"]].set_visible(False)
+    figure.suptitle("Lesion and background pixels")
+    return figure
+
+
+def sizes_figure(sizes: Mapping[str, Sequence[tuple[int, int]]]) -> Figure:
+    """Return widths against heights, one dot per image.
+
+    Args:
+        sizes: (height, width) of each image in px, by class name.
+    """
+    figure = _figure(7, 4.6)
+    axes = figure.subplots()
+    for name in CLASSES:
+        if sizes.get(name):
+            heights, widths = zip(*sizes[name], strict=True)
+            axes.scatter(
+                widths, heights, s=14, alpha=0.55, color=CLASS_COLOURS[name], label=name, lw=0
+            )
+    axes.set(xlabel="width, px", ylabel="height, px", title="Sizes of the images", aspect="equal")
+    axes.autoscale()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    if any(sizes.values()):
+        axes.legend(frameon=False)
+    return figure
+
+
+def sample_grid(samples: Sequence[Sample], columns: int = 6) -> NDArray[np.uint8]:
+    """Return samples side by side with their masks outlined, (H, W, 3) uint8.
+
+    Args:
+        samples: in reading order.
+        columns: of the grid.
+    """
+    width, height = (_SHEET[0] - _GAP) // columns - _GAP, _TILE_HEIGHT + 50
+    rows = max(1, -(-len(samples) // columns))
+    sheet = Image.new("RGB", (_SHEET[0], rows * (height + _CAPTION + 2 * _GAP) + _GAP), _PAPER)
+    for index, sample in enumerate(samples):
+        row, column = divmod(index, columns)
+        tile = _tile(sample, width - 6, height)
+        left = _GAP + column * (width + _GAP) + (width - tile.width) // 2
+        sheet.paste(tile, (left, _GAP + row * (height + _CAPTION + 2 * _GAP)))
+    return np.asarray(sheet)
+
+
+def contact_sheets(groups: Mapping[int, Sequence[Sample]]) -> Iterator[NDArray[np.uint8]]:
+    """Yield pages of near-duplicate groups, each (H, W, 3) uint8; conflicts of class in red.
+
+    Args:
+        groups: the pictures of each group by its number, in the order in which they are shown.
+    """
+    page = Image.new("RGB", _SHEET, _PAPER)
+    left = top = _GAP
+    height = 0
+    for number, group in groups.items():
+        for row in _group_rows(number, group):
+            if left > _GAP and left + row.width > _SHEET[0]:
+                left, top, height = _GAP, top + height + 2 * _GAP, 0
+            if top > _GAP and top + row.height > _SHEET[1]:
+                yield np.asarray(page.crop((0, 0, _SHEET[0], top)))
+                page = Image.new("RGB", _SHEET, _PAPER)
+                left, top = _GAP, _GAP
+            page.paste(row, (left, top))
+            left += row.width + 3 * _GAP
+            height = max(height, row.height)
+    if groups:
+        yield np.asarray(page.crop((0, 0, _SHEET[0], min(_SHEET[1], top + height + _GAP))))
+
+
+def _group_rows(number: int, group: Sequence[Sample]) -> Iterator[Image.Image]:
+    """Yield a group as rows that fit a page, under one heading."""
+    tiles = [_tile(sample, 2 * _TILE_HEIGHT, _TILE_HEIGHT) for sample in group]
+    classes = list(dict.fromkeys(sample.class_name for sample in group))
+    conflict = len(classes) > 1
+    heading = f"group {number}: {' / '.join(classes)}" + (" (class conflict)" if conflict else "")
+    rows: list[list[Image.Image]] = [[]]
+    for tile in tiles:
+        used = sum(t.width + _GAP for t in rows[-1])
+        if rows[-1] and used + tile.width > _SHEET[0] - 2 * _GAP:
+            rows.append([])
+        rows[-1].append(tile)
+    for index, row in enumerate(rows):
+        width = max(sum(t.width + _GAP for t in row), 10 * len(heading))
+        strip = Image.new("RGB", (min(width, _SHEET[0]), _CAPTION + row[0].height), _PAPER)
+        if index == 0:
+            colour = _CONFLICT if conflict else _INK
+            ImageDraw.Draw(strip).text((0, 1), heading, colour, font=_font())
+        left = 0
+        for tile in row:
+            strip.paste(tile, (left, _CAPTION))
+            left += tile.width + _GAP
+        yield strip
+
+
+def _tile(sample: Sample, width: int, height: int) -> Image.Image:
+    """Return a picture within the given box, outlined, framed by its class, with its id below."""
+    factor = min(width / sample.pixels.shape[1], height / sample.pixels.shape[0])
+    size = (
+        max(8, round(sample.pixels.shape[1] * factor)),
+        max(8, round(sample.pixels.shape[0] * factor)),
+    )
+    method = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    grey = cv2.resize(sample.pixels, size, interpolation=method)
+    colours = cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
+    if sample.mask is not None and sample.mask.any():
+        mask = cv2.resize(sample.mask.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
+        contours, _ = cv2.findContours(
+            (mask >= 0.5).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE
+        )
+        cv2.drawContours(colours, contours, -1, _OUTLINE, 1, cv2.LINE_AA)
+    frame = Image.new("RGB", (size[0] + 6, height + 6 + _CAPTION), _PAPER)
+    draw = ImageDraw.Draw(frame)
+    draw.rectangle((0, 0, size[0] + 5, size[1] + 5), fill=CLASS_COLOURS[sample.class_name])
+    frame.paste(Image.fromarray(colours), (3, 3))
+    draw.text((2, size[1] + 6), sample.id, _INK, font=_font())
+    return frame
+
+
+@functools.cache
+def _font() -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", 12)
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure

@@ -1,0 +1,330 @@
+"""``datalist.json``: which image is in which part, and the parts as items for MONAI datasets.
+
+The file is in the style of the Medical Segmentation Decathlon, so that
+``monai.data.load_decathlon_datalist(path, is_segmentation=True, data_list_key="training")`` reads
+it. It holds no times and no absolute paths: same input and seed give the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from busi_monai.cases import CLASSES
+from busi_monai.curation.datalist_schema import DATALIST_SCHEMA, SCHEMA_VERSION
+from busi_monai.curation.splits import PARTS, validation_share
+from busi_monai.errors import InputError
+from busi_monai.files import read_json, write_text
+
+__all__ = [
+    "DATALIST_NAME",
+    "PART_NAMES",
+    "Datalist",
+    "inspect_datalist",
+    "load_datalist",
+    "load_part",
+    "part_items",
+]
+
+DATALIST_NAME = "datalist.json"
+PART_NAMES: tuple[str, ...] = ("train", "validation", "test", "reported")
+"""What ``load_part`` takes. ``reported`` is the test part, or the reported fold."""
+
+_KEPT_KEYS = ("class_label", "group", "dataset")
+
+
+@dataclass(frozen=True)
+class Datalist:
+    """The content of a ``datalist.json``.
+
+    Attributes:
+        protocol: name of the protocol that made it.
+        seed: of its random draws.
+        training: items ``{"id", "image", "label", "class_label", "group", "fold", "dataset",
+            "sha256", "spacing_mm", "meta"}``, paths relative to the file, ``class_label`` counted
+            in ``CLASSES``, ``sha256`` that of the grey pixels. With folds every case stands here.
+        validation: the same.
+        test: the same.
+        excluded: ``{"id", "reason"}`` of the images that are in no part.
+        leaks: how many evaluation images have a near-duplicate in training, and which.
+        options: what else decided the content: ratios, folds, how masks were treated.
+        classes: the names that ``class_label`` counts in.
+    """
+
+    protocol: str
+    seed: int
+    training: Sequence[Mapping[str, Any]] = ()
+    validation: Sequence[Mapping[str, Any]] = ()
+    test: Sequence[Mapping[str, Any]] = ()
+    excluded: Sequence[Mapping[str, str]] = ()
+    leaks: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    classes: Sequence[str] = CLASSES
+
+    @property
+    def folds(self) -> int:
+        """Number of folds, or 0."""
+        numbers = {item["fold"] for item in self.training if item["fold"] is not None}
+        return max(numbers) + 1 if numbers else 0
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the content, apart from this hash itself."""
+        canonical = json.dumps(
+            self._content(), sort_keys=True, ensure_ascii=False, separators=(",", ":")
+        )
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return the items of all parts, each with its ``part`` added."""
+        return [{**item, "part": part} for part in PARTS for item in getattr(self, part)]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the content as plain JSON values, with its hash."""
+        return {**self._content(), "sha256": self.sha256}
+
+    def save(self, path: str | Path) -> Path:
+        """Write the file atomically, one item a line so that differences can be read.
+
+        Raises:
+            InputError: if the content breaks the schema, or an id stands in it twice.
+        """
+        content = self.as_dict()
+        _check_form(content, Path(path))
+        repeated = _repeated(content)
+        if repeated:
+            raise InputError(f"{path}: the ids {', '.join(repeated[:5])} would stand in it twice")
+        write_text(path, _pretty(content))
+        return Path(path)
+
+    def _content(self) -> dict[str, Any]:
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "protocol": self.protocol,
+            "seed": self.seed,
+            "classes": list(self.classes),
+            "options": dict(self.options),
+            "leaks": dict(self.leaks),
+            "excluded": [dict(entry) for entry in self.excluded],
+            **{part: [dict(item) for item in getattr(self, part)] for part in PARTS},
+        }
+
+
+def load_datalist(path: str | Path) -> Datalist:
+    """Read a ``datalist.json`` and check its form and its hash.
+
+    Args:
+        path: the file, or the prepared folder that holds it.
+
+    Raises:
+        InputError: if it is missing, is of another form or version, lists an id twice, or was
+            changed after it was written (its ``sha256`` does not fit).
+    """
+    datalist, faults = inspect_datalist(path)
+    if faults:
+        raise InputError(f"{path}: {faults[0]}; prepare the dataset again")
+    return datalist
+
+
+def inspect_datalist(path: str | Path) -> tuple[Datalist, list[str]]:
+    """Read a ``datalist.json`` and say what is wrong with its content.
+
+    Returns:
+        The datalist, and a sentence for every id that stands in it twice and for a hash that does
+        not fit.
+
+    Raises:
+        InputError: if it is missing or is of another form or version.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / DATALIST_NAME
+    if not path.is_file():
+        raise InputError(
+            f"{path} does not exist; expected a prepared dataset, as made by: "
+            "busi-monai prepare DATASET --out DIR"
+        )
+    content = read_json(path)
+    _check_form(content, path)
+    names = ("protocol", "seed", "excluded", "leaks", "options", *PARTS)
+    datalist = Datalist(**{name: content[name] for name in names})
+    faults = [f"{name} stands in the datalist more than once" for name in _repeated(content)]
+    if datalist.sha256 != content["sha256"]:
+        faults.append(
+            f"the datalist was changed after it was written: its content hashes to "
+            f"{datalist.sha256}, but it states {content['sha256']}"
+        )
+    return datalist, faults
+
+
+def load_part(
+    dataset_dir: str | Path | Sequence[str | Path], part: str, *, fold: int | None = None
+) -> list[dict[str, Any]]:
+    """Return one part of one or several prepared datasets as items for a MONAI dataset.
+
+    Without folds in the datalist, ``reported`` is ``test``. With folds, ``reported`` is fold
+    ``fold``, ``validation`` a stratified tenth of the other folds with groups kept whole (the same
+    every time), and ``train`` what remains.
+
+    Args:
+        dataset_dir: a prepared folder or several, whose items are concatenated. Of several, ids
+            and groups that would collide get the folder's name in front.
+        part: one of ``PART_NAMES``.
+        fold: the reported fold, where the datalist has folds.
+
+    Returns:
+        Items ``{"id", "image", "label", "class_label", "group", "dataset"}`` with absolute paths;
+        ``label`` is left out where a lesion has no mask, ``class_label`` counts in ``CLASSES``.
+
+    Raises:
+        InputError: if a datalist is missing, a part is empty, a file is gone, or the fold does not
+            exist.
+    """
+    folders = [dataset_dir] if isinstance(dataset_dir, (str, Path)) else list(dataset_dir)
+    if not folders:
+        raise InputError("expected at least one prepared dataset, got none")
+    datalists = [(Path(folder), load_datalist(folder)) for folder in folders]
+    if fold is not None and not any(datalist.folds for _, datalist in datalists):
+        raise InputError(
+            f"fold {fold}: {_names(folders)} has no folds; leave the fold out, or prepare with "
+            "--folds K"
+        )
+    loaded = []
+    for folder, datalist in datalists:
+        chosen = part_items(datalist, part, fold=fold if datalist.folds else None, where=folder)
+        base = folder if folder.is_dir() else folder.parent
+        loaded.append((folder, [_absolute(item, base.absolute()) for item in chosen]))
+    return _concatenate(loaded)
+
+
+def part_items(
+    datalist: Datalist, part: str, *, fold: int | None = None, where: str | Path = "the datalist"
+) -> list[Mapping[str, Any]]:
+    """Return the items of one part as they stand in the datalist.
+
+    Args:
+        datalist: as loaded.
+        part: one of ``PART_NAMES``.
+        fold: the reported fold, needed where there are folds.
+        where: how errors call the datalist.
+
+    Raises:
+        InputError: if the part is empty, or the fold is missing or does not exist.
+    """
+    if part not in PART_NAMES:
+        raise InputError(f"part {part!r}: expected one of {', '.join(PART_NAMES)}")
+    if datalist.folds:
+        items = _fold_part(datalist, part, fold, where)
+    else:
+        name = {"train": "training", "reported": "test"}.get(part, part)
+        items = list(getattr(datalist, name))
+    if not items:
+        held = ", ".join(f"{name} {len(getattr(datalist, name))}" for name in PARTS)
+        advice = (
+            "the test part is empty with folds: take --split reported and a --fold"
+            if datalist.folds
+            else "choose another part (--split), or prepare again with other --ratios or --protocol"
+        )
+        raise InputError(f"{where}: the part {part} is empty (it holds {held}); {advice}")
+    return items
+
+
+def _fold_part(
+    datalist: Datalist, part: str, fold: int | None, where: str | Path
+) -> list[Mapping[str, Any]]:
+    if part == "test":
+        return list(datalist.test)
+    numbers = f"0 to {datalist.folds - 1}"
+    if fold is None:
+        raise InputError(
+            f"{where} has {datalist.folds} folds; say which to report: {numbers}, as in --fold 0"
+        )
+    if not 0 <= fold < datalist.folds:
+        raise InputError(f"fold {fold}: {where} has the folds {numbers}")
+    whole = [item for item in datalist.training if "part_of" not in item["meta"]]
+    if part == "reported":
+        return [item for item in whole if item["fold"] == fold]
+    rest = [item for item in whole if item["fold"] != fold]
+    held_out = validation_share(
+        [item["class_label"] for item in rest],
+        [item["group"] for item in rest],
+        datalist.seed + fold,
+    )
+    chosen = {item["id"] for item, out in zip(rest, held_out, strict=True) if out}
+    if part == "validation":
+        return [item for item in rest if item["id"] in chosen]
+    return [
+        item
+        for item in datalist.training
+        if item["fold"] != fold and item["meta"].get("part_of", item["id"]) not in chosen
+    ]
+
+
+def _absolute(item: Mapping[str, Any], base: Path) -> dict[str, Any]:
+    paths = {"image": base / item["image"]}
+    if item["label"] is not None:
+        paths["label"] = base / item["label"]
+    for path in paths.values():
+        if not path.is_file():
+            raise InputError(
+                f"{path} is gone, but {base / DATALIST_NAME} lists it; prepare the dataset again"
+            )
+    return {
+        "id": item["id"],
+        **{key: str(path) for key, path in paths.items()},
+        **{key: item[key] for key in _KEPT_KEYS},
+    }
+
+
+def _concatenate(loaded: Sequence[tuple[Path, list[dict[str, Any]]]]) -> list[dict[str, Any]]:
+    seen = Counter(item["id"] for _, items in loaded for item in items)
+    grouped = Counter(group for _, items in loaded for group in {item["group"] for item in items})
+    joined = []
+    for folder, items in loaded:
+        for item in items:
+            qualified = dict(item)
+            if seen[item["id"]] > 1:
+                qualified["id"] = f"{folder.name} {item['id']}"
+            if grouped[item["group"]] > 1:
+                qualified["group"] = f"{folder.name} {item['group']}"
+            joined.append(qualified)
+    return joined
+
+
+def _check_form(content: Any, path: Path) -> None:
+    from jsonschema import Draft7Validator
+
+    error = next(iter(Draft7Validator(DATALIST_SCHEMA).iter_errors(content)), None)
+    if error is not None:
+        place = "/".join(str(step) for step in error.absolute_path) or "the top level"
+        raise InputError(
+            f"{path} is not a datalist of schema version {SCHEMA_VERSION}: at {place}: "
+            f"{error.message[:200]}; prepare the dataset again"
+        )
+
+
+def _repeated(content: Mapping[str, Any]) -> list[str]:
+    ids = Counter(item["id"] for part in PARTS for item in content[part])
+    return [name for name, number in ids.items() if number > 1]
+
+
+def _names(folders: Sequence[str | Path]) -> str:
+    return ", ".join(str(folder) for folder in folders)
+
+
+def _pretty(content: Mapping[str, Any]) -> str:
+    """Return JSON with one line per item."""
+    lines = []
+    for key, value in content.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            rows = ",\n".join("    " + json.dumps(row, ensure_ascii=False) for row in value)
+            text = f"[\n{rows}\n  ]"
+        else:
+            text = json.dumps(value, ensure_ascii=False)
+        lines.append(f"  {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"

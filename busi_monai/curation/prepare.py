@@ -1,0 +1,317 @@
+"""From a dataset as downloaded to a prepared folder: audited, divided by protocol, native size."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from busi_monai.cases import CLASSES, Case, Problem
+from busi_monai.curation.audit import audit_dataset, write_audit
+from busi_monai.curation.datalist import DATALIST_NAME, Datalist, load_datalist
+from busi_monai.curation.id_lists import check_known, read_id_list
+from busi_monai.curation.options import PrepareOptions
+from busi_monai.curation.protocols import PROTOCOLS, Candidate, SplitOptions
+from busi_monai.curation.splits import PARTS, connected_groups, find_leaks
+from busi_monai.curation.storage import MaskTreatment, PreparedStore, Stored
+from busi_monai.datasets import Listing, read_dataset
+from busi_monai.errors import InputError
+from busi_monai.files import complete_folder, file_sha256
+from busi_monai.records import RunRecord
+
+__all__ = ["PrepareOptions", "PrepareSummary", "class_counts", "prepare_dataset"]
+
+Progress = Callable[[Sequence[Case]], Iterable[Case]]
+"""Passes cases on while showing how far it has come."""
+
+_COST_IMAGES = {"unknown_class", "duplicate_id", "mask_without_image", "missing_image"}
+
+
+@dataclass(frozen=True)
+class PrepareSummary:
+    """What ``prepare_dataset`` did.
+
+    Attributes:
+        out: the prepared folder.
+        datalist: as written.
+        failures: problems that cost images: the command exits with 1 if there are any.
+        duplicate_groups: number of near-duplicate groups that the audit found.
+        seconds: how long it took.
+    """
+
+    out: Path
+    datalist: Datalist
+    failures: Sequence[Problem]
+    duplicate_groups: int
+    seconds: float
+
+    @property
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Images of each class by part, or by fold."""
+        return class_counts(self.datalist)
+
+    def excluded_by_reason(self) -> dict[str, list[str]]:
+        """Return the ids that are in no part by the kind of reason."""
+        kinds: dict[str, list[str]] = {}
+        for entry in self.datalist.excluded:
+            kinds.setdefault(entry["reason"].split(":")[0], []).append(entry["id"])
+        return kinds
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "out": str(self.out),
+            "protocol": self.datalist.protocol,
+            "seed": self.datalist.seed,
+            "counts": self.counts,
+            "excluded": [dict(entry) for entry in self.datalist.excluded],
+            "leaks": dict(self.datalist.leaks),
+            "duplicate_groups": self.duplicate_groups,
+            "failures": [problem.as_dict() for problem in self.failures],
+            "datalist_sha256": self.datalist.sha256,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def class_counts(datalist: Datalist) -> dict[str, dict[str, int]]:
+    """Return the number of images of each class by part, or by fold where there are folds."""
+    rows: dict[str, Counter[str]] = {}
+    for item in datalist.records():
+        if "part_of" in item["meta"]:
+            continue
+        name = item["part"] if item["fold"] is None else f"fold {item['fold']}"
+        rows.setdefault(name, Counter())[CLASSES[item["class_label"]]] += 1
+    named = sorted(rows) if datalist.folds else [part for part in PARTS if part in rows]
+    return {name: {kind: rows[name][kind] for kind in CLASSES} for name in named}
+
+
+def prepare_dataset(
+    source: str | Path,
+    out: str | Path,
+    options: PrepareOptions | None = None,
+    *,
+    progress: Progress | None = None,
+) -> PrepareSummary:
+    """Audit a dataset, divide it by a protocol and write it as a prepared folder.
+
+    The folder holds ``images/<id>.png`` (as found, native size), ``labels/<id>.png`` (union mask,
+    0 and 255), ``datalist.json``, the audit with its figures, and ``run.json``. It is renamed to
+    ``out`` when complete; ``source`` is never written to. An image that cannot be used is left out
+    with its reason, and listed in the summary's ``failures``.
+
+    Args:
+        source: the dataset's folder.
+        out: the folder to make.
+        options: see ``PrepareOptions``.
+        progress: wraps the cases that are gone through, to show a bar.
+
+    Raises:
+        InputError: if an option, an id list or the published datalist does not fit the dataset, or
+            ``out`` exists and may not be replaced. Nothing is left behind then.
+    """
+    started = time.monotonic()
+    record = RunRecord()
+    options = options or PrepareOptions()
+    split = options.split_options()
+    published = load_datalist(options.from_datalist) if options.from_datalist else None
+    _check_apart(Path(source), Path(out))
+    listing = read_dataset(source, options.layout)
+    _check_lists(split, listing)
+    with complete_folder(out, overwrite=options.overwrite) as folder:
+        audit = audit_dataset(listing, progress=progress)
+        duplicates = audit.as_dict()["duplicate_groups"]
+        store = PreparedStore(folder, listing.root, _mask_treatment(options, published))
+        for case in progress(listing.cases) if progress else listing.cases:
+            store.add(case)
+        if published is None:
+            datalist = _divide(store, listing, duplicates, options, split)
+        else:
+            datalist = _replay(published, store, listing)
+        store.keep_only(_files_of(datalist))
+        datalist.save(folder / DATALIST_NAME)
+        write_audit(audit, folder)
+        lost = [problem for problem in listing.problems if problem.kind in _COST_IMAGES]
+        failures = [*store.failures, *lost]
+        for failure in failures:
+            record.fail(failure.file, failure.message)
+        record.write(folder, _run_details(datalist, listing, folder))
+    seconds = time.monotonic() - started
+    return PrepareSummary(Path(out), datalist, failures, len(duplicates), seconds)
+
+
+def _check_apart(source: Path, out: Path) -> None:
+    """Refuse an output folder that would swallow the originals or be read as one of them."""
+    original, target = source.resolve(), out.resolve()
+    if original == target or target in original.parents or original in target.parents:
+        raise InputError(
+            f"--out {out} and the dataset {source} lie within each other; choose a folder outside "
+            "the dataset, so that the originals stay untouched"
+        )
+
+
+def _check_lists(split: SplitOptions, listing: Listing) -> None:
+    """Refuse unreadable id lists and unknown ids before anything is audited."""
+    known = {case.id for case in listing.cases}
+    for path in [*([split.ids] if split.ids else []), *split.lists.values()]:
+        check_known(read_id_list(path), known, path)
+
+
+def _mask_treatment(options: PrepareOptions, published: Datalist | None) -> MaskTreatment:
+    if published is None:
+        return MaskTreatment(options.multi_mask, options.missing_mask, options.mask_cleanup)
+    return MaskTreatment.from_options(published.options)
+
+
+def _divide(
+    store: PreparedStore,
+    listing: Listing,
+    duplicates: Sequence[Sequence[str]],
+    options: PrepareOptions,
+    split: SplitOptions,
+) -> Datalist:
+    """Assign every stored case to a part by the protocol."""
+    candidates = _candidates(store.stored, duplicates)
+    known = [case.id for case in listing.cases]
+    assignment = PROTOCOLS[options.protocol].assign(candidates, known, split)
+    reasons = {**store.excluded, **assignment.excluded}
+    if not assignment.parts:
+        raise InputError(
+            f"{listing.root}: the protocol {options.protocol} leaves no image: "
+            f"{'; '.join(sorted(set(reasons.values()))[:3])}"
+        )
+    parts: dict[str, list[dict[str, Any]]] = {part: [] for part in PARTS}
+    for candidate in candidates:
+        part = assignment.parts.get(candidate.id)
+        if part is None:
+            continue
+        fold = assignment.folds.get(candidate.id)
+        item = _item(store.stored[candidate.id], candidate.group, fold)
+        parts[part].append(item)
+        if part == PARTS[0]:
+            parts[part].extend(_single_mask_items(item, store))
+    leaks = find_leaks(assignment.parts, assignment.folds, duplicates)
+    return Datalist(
+        protocol=options.protocol,
+        seed=options.seed,
+        excluded=[{"id": name, "reason": reasons[name]} for name in known if name in reasons],
+        leaks=leaks.as_dict(),
+        options=_recorded_options(options, store.treatment),
+        training=parts["training"],
+        validation=parts["validation"],
+        test=parts["test"],
+    )
+
+
+def _candidates(
+    stored: Mapping[str, Stored], duplicates: Sequence[Sequence[str]]
+) -> list[Candidate]:
+    patients: dict[str, list[str]] = {}
+    for name, one in stored.items():
+        if one.case.group is not None:
+            patients.setdefault(one.case.group, []).append(name)
+    ids = list(stored)
+    alike = connected_groups(ids, duplicates)
+    group = connected_groups(ids, [*duplicates, *patients.values()])
+    return [
+        Candidate(
+            id=name,
+            class_label=one.case.class_label,
+            sha256=one.sha256,
+            duplicates=alike[name],
+            group=group[name],
+        )
+        for name, one in stored.items()
+    ]
+
+
+def _item(stored: Stored, group: str, fold: int | None) -> dict[str, Any]:
+    case = stored.case
+    return {
+        "id": case.id,
+        "image": stored.image,
+        "label": stored.label,
+        "class_label": case.class_label,
+        "group": group,
+        "fold": fold,
+        "dataset": case.dataset,
+        "sha256": stored.sha256,
+        "spacing_mm": list(case.spacing_mm) if case.spacing_mm else None,
+        "meta": {key: value for key, value in sorted(case.meta.items()) if _is_stated(value)},
+    }
+
+
+def _is_stated(value: object) -> bool:
+    return value is not None and not (isinstance(value, float) and not math.isfinite(value))
+
+
+def _single_mask_items(item: Mapping[str, Any], store: PreparedStore) -> list[dict[str, Any]]:
+    """Return the training-only cases of an image with several masks, one for each."""
+    if store.treatment.multi_mask != "split":
+        return []
+    return [
+        {**item, "id": name, "label": label, "meta": {**item["meta"], "part_of": item["id"]}}
+        for name, label in store.add_single_masks(item["id"]).items()
+    ]
+
+
+def _recorded_options(options: PrepareOptions, treatment: MaskTreatment) -> dict[str, Any]:
+    """Return what decided the content, without the names of files."""
+    chosen: dict[str, Any] = {}
+    understood = PROTOCOLS[options.protocol].options
+    if options.folds:
+        chosen["folds"] = options.folds
+    elif "ratios" in understood:
+        chosen["ratios"] = options.ratios
+    if "dedup" in understood:
+        chosen["dedup"] = options.dedup
+    return {**chosen, **asdict(treatment)}
+
+
+def _replay(published: Datalist, store: PreparedStore, listing: Listing) -> Datalist:
+    """Repeat a published datalist if every picture of it is here, pixel for pixel."""
+    missing, different = [], []
+    for item in published.records():
+        name = item["meta"].get("part_of", item["id"])
+        stored = store.stored.get(name)
+        if stored is None:
+            missing.append(name)
+        elif stored.sha256 != item["sha256"]:
+            different.append(name)
+        elif "part_of" in item["meta"]:
+            store.add_single_masks(name)
+    lost = [path for path in _files_of(published) if not (store.folder / path).is_file()]
+    for names, what in (
+        (missing, "images that are missing or unusable here"),
+        (different, "images with other pixels"),
+        (lost, "files that could not be made, such as the label of an empty mask"),
+    ):
+        if names:
+            raise InputError(
+                f"{listing.root} is not the dataset of the published datalist, which has "
+                f"{len(names)} {what}: {', '.join(names)}; get the original files"
+            )
+    return published
+
+
+def _files_of(datalist: Datalist) -> list[str]:
+    """Return the pictures and labels that a datalist names, each once, sorted."""
+    named = {path for item in datalist.records() for path in (item["image"], item["label"])}
+    return sorted(path for path in named if path is not None)
+
+
+def _run_details(datalist: Datalist, listing: Listing, folder: Path) -> dict[str, Any]:
+    return {
+        "dataset": listing.dataset,
+        "root": str(listing.root),
+        "protocol": datalist.protocol,
+        "seed": datalist.seed,
+        "datalist_sha256": datalist.sha256,
+        "counts": class_counts(datalist),
+        "excluded": len(datalist.excluded),
+        "leaks": datalist.leaks["count"],
+        "files": {name: file_sha256(folder / name) for name in _files_of(datalist)},
+    }

@@ -1,0 +1,217 @@
+"""Storing one case in a prepared folder: its picture as found, its lesion as one mask."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from busi_monai.cases import Case, Problem
+from busi_monai.datasets import clean_mask, individual_masks, lesion_mask
+from busi_monai.errors import ImageReadError
+from busi_monai.images import pixel_sha256, read_picture, write_mask, write_png
+
+__all__ = ["IMAGES", "LABELS", "MaskTreatment", "PreparedStore", "Stored", "store_case"]
+
+IMAGES = "images"
+LABELS = "labels"
+
+_EXIF_ORIENTATION = 0x0112
+_PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A case in a prepared folder.
+
+    Attributes:
+        case: where it came from; its spacing is that of the file where the dataset states none.
+        image: path relative to the prepared folder.
+        label: the same of the union mask, or ``None`` for a lesion without one.
+        sha256: hash of the grey pixels.
+    """
+
+    case: Case
+    image: str
+    label: str | None
+    sha256: str
+
+
+@dataclass(frozen=True)
+class MaskTreatment:
+    """What becomes of masks.
+
+    Attributes:
+        multi_mask: ``union``, or ``split`` for a training case per mask beside the union.
+        missing_mask: ``exclude`` a lesion without mask, or keep it to ``classify-only``.
+        mask_cleanup: whether masks pass through ``clean_mask``.
+    """
+
+    multi_mask: str = "union"
+    missing_mask: str = "exclude"
+    mask_cleanup: bool = False
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> MaskTreatment:
+        """Take what a datalist's ``options`` state."""
+        names = {entry.name for entry in fields(cls)}
+        return cls(**{name: value for name, value in options.items() if name in names})
+
+
+class PreparedStore:
+    """The pictures and labels of a prepared folder while it is being made.
+
+    Attributes:
+        stored: usable cases by id, in the order they were added.
+        excluded: ``{id: reason}`` of the others.
+        failures: those of them whose files are at fault.
+    """
+
+    def __init__(self, folder: Path, root: Path, treatment: MaskTreatment) -> None:
+        """Start a store.
+
+        Args:
+            folder: the prepared folder.
+            root: the dataset's, which problems name their files by.
+            treatment: of masks.
+        """
+        self.folder = folder
+        self.treatment = treatment
+        self.stored: dict[str, Stored] = {}
+        self.excluded: dict[str, str] = {}
+        self.failures: list[Problem] = []
+        self._root = root
+
+    def add(self, case: Case) -> None:
+        """Store a case, or note why it cannot be used."""
+        try:
+            stored = store_case(case, self.folder, mask_cleanup=self.treatment.mask_cleanup)
+        except ImageReadError as error:
+            at_fault = next(
+                (path for path in case.masks if str(error).startswith(f"{path}: ")), case.image
+            )
+            file = _relative(at_fault, self._root)
+            message = str(error).removeprefix(f"{at_fault}: ").replace(f"{self._root}/", "")
+            self.excluded[case.id] = f"unusable: {file}: {message}"
+            self.failures.append(Problem(case.id, file, "unusable", message))
+            return
+        self.stored[case.id] = stored
+        if stored.label is None and self.treatment.missing_mask == "exclude":
+            del self.stored[case.id]
+            self.excluded[case.id] = (
+                f"missing mask: the lesion of a {case.class_name} case has none"
+            )
+
+    def add_single_masks(self, case_id: str) -> dict[str, str]:
+        """Write each mask of a case with several as ``labels/<id>#<k>.png``, k from 1.
+
+        Returns:
+            ``{id#k: path relative to the folder}``, empty for a case of fewer than two lesions.
+        """
+        return _store_single_masks(
+            self.stored[case_id], self.folder, mask_cleanup=self.treatment.mask_cleanup
+        )
+
+    def keep_only(self, paths: Collection[str]) -> None:
+        """Remove every picture and label that is not among the paths, relative to the folder."""
+        for name in (IMAGES, LABELS):
+            for path in (self.folder / name).glob("*.png"):
+                if f"{name}/{path.name}" not in paths:
+                    path.unlink()
+
+
+def store_case(case: Case, folder: Path, *, mask_cleanup: bool = False) -> Stored:
+    """Write ``images/<id>.png`` and ``labels/<id>.png`` (values 0 and 255).
+
+    A PNG that needs no turning is copied byte for byte; everything else is encoded anew as PNG
+    without loss, in its own mode where PNG knows it, else in grey.
+
+    Args:
+        case: one image with none to several masks. A lesion whose masks are all empty counts as
+            one without mask.
+        folder: the prepared folder.
+        mask_cleanup: whether masks pass through ``clean_mask``.
+
+    Raises:
+        ImageReadError: if a file cannot be read or a mask has another size; nothing is written.
+    """
+    picture = read_picture(case.image)
+    lesion = lesion_mask(case, cleanup=mask_cleanup)
+    sha256 = pixel_sha256(picture.pixels)
+    image, label = f"{IMAGES}/{case.id}.png", f"{LABELS}/{case.id}.png"
+    _store_picture(case.image, folder / image, picture.pixels, sha256)
+    stored = replace(case, spacing_mm=case.spacing_mm or picture.spacing_mm)
+    if case.has_lesion and not lesion.any():
+        return Stored(stored, image, None, sha256)
+    write_mask(folder / label, lesion)
+    return Stored(stored, image, label, sha256)
+
+
+def _store_single_masks(stored: Stored, folder: Path, *, mask_cleanup: bool) -> dict[str, str]:
+    """Write each mask of a case with several; return ``{id#k: relative path}``."""
+    masks = [clean_mask(mask) if mask_cleanup else mask for mask in individual_masks(stored.case)]
+    masks = [mask for mask in masks if mask.any()]
+    if len(masks) < 2:
+        return {}
+    labels = {}
+    for number, mask in enumerate(masks, start=1):
+        name = f"{stored.case.id}#{number}"
+        labels[name] = f"{LABELS}/{name}.png"
+        write_mask(folder / labels[name], mask)
+    return labels
+
+
+def _relative(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+
+
+def _store_picture(source: Path, target: Path, pixels: NDArray[np.float32], sha256: str) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if _is_upright_png(source):
+        shutil.copyfile(source, target)
+        return
+    if _save_in_own_mode(source, target) and pixel_sha256(read_picture(target).pixels) == sha256:
+        return
+    _save_grey(target, pixels)
+
+
+def _is_upright_png(source: Path) -> bool:
+    try:
+        with Image.open(source) as image:
+            return image.format == "PNG" and image.getexif().get(_EXIF_ORIENTATION, 1) == 1
+    except OSError:
+        return False
+
+
+def _save_in_own_mode(source: Path, target: Path) -> bool:
+    """Encode what Pillow reads as PNG; ``False`` where it does not read it or PNG has no such mode.
+
+    Metadata is left behind, above all the orientation that the pixels now already have.
+    """
+    try:
+        with Image.open(source) as opened:
+            image = ImageOps.exif_transpose(opened)
+    except (OSError, SyntaxError, ValueError):
+        return False
+    if image.mode in {"CMYK", "YCbCr", "LAB", "HSV"}:
+        image = image.convert("RGB")
+    if image.mode not in _PNG_MODES:
+        return False
+    image.info = {key: image.info[key] for key in ("transparency",) if key in image.info}
+    image.save(target, format="PNG", compress_level=3)
+    return True
+
+
+def _save_grey(target: Path, pixels: NDArray[np.float32]) -> None:
+    """Write grey pixels in 8 bits where that loses nothing, else in 16."""
+    in_bytes = np.round(pixels * 255).astype(np.uint8)
+    if pixel_sha256(in_bytes.astype(np.float32) / np.float32(255)) == pixel_sha256(pixels):
+        write_png(target, in_bytes)
+    else:
+        Image.fromarray(np.round(pixels * 65535).astype(np.uint16)).save(target, format="PNG")

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from busi_monai.curation.audit import Audit, audit_dataset, write_audit
+from busi_monai.datasets import planted_defects, read_dataset, write_phantom_dataset
+from busi_monai.images import write_mask
+
+
+@pytest.fixture(scope="module")
+def spoilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("spoilt") / "busi"
+    return write_phantom_dataset(folder, cases=15, seed=4, size=(240, 320), defects=True)
+
+
+@pytest.fixture(scope="module")
+def audit(spoilt: Path) -> Audit:
+    return audit_dataset(read_dataset(spoilt))
+
+
+def kinds(audit: Audit) -> dict[str, str]:
+    return {problem.id: problem.kind for problem in audit.problems}
+
+
+def test_clean_phantoms_have_no_finding(phantom_busi):
+    found = audit_dataset(read_dataset(phantom_busi)).as_dict()
+    assert found["problems"] == []
+    assert found["duplicate_groups"] == []
+    assert found["class_conflicts"] == []
+    assert not any(found["artefacts"].values())
+
+
+def test_counts_are_the_listings(audit, spoilt):
+    listing = read_dataset(spoilt)
+    found = audit.as_dict()
+    assert found["dataset"] == "busi"
+    assert found["images"] == len(listing.cases)
+    assert found["masks"] == listing.mask_count
+    assert found["classes"] == listing.class_counts
+
+
+def test_planted_near_duplicates_and_conflicts_are_found_alone(audit, spoilt):
+    planted = planted_defects(spoilt)
+    assert {frozenset(g) for g in audit.duplicates.groups} == {
+        frozenset(pair) for pair in planted["near_duplicates"]
+    }
+    assert {frozenset(g) for g in audit.class_conflicts} == {
+        frozenset(pair) for pair in planted["class_conflicts"]
+    }
+
+
+def test_masks_of_planted_copies_agree(audit):
+    assert audit.mask_ious
+    assert min(audit.mask_ious.values()) > 0.7
+    assert audit.disagreeing_masks == []
+
+
+def test_planted_files_are_reported(audit, spoilt):
+    planted = planted_defects(spoilt)
+    found = kinds(audit)
+    assert audit.multi_mask == planted["multi_mask"]
+    assert {found[case_id] for case_id in planted["truncated"]} == {"unreadable"}
+    assert {found[case_id] for case_id in planted["size_mismatch"]} == {"size_mismatch"}
+    assert [p.file for p in audit.problems if p.kind == "stray_file"] == planted["stray_files"]
+    assert {p.id for p in audit.failures} == {*planted["truncated"], *planted["size_mismatch"]}
+
+
+def test_planted_artefacts_are_flagged(audit, spoilt):
+    planted = planted_defects(spoilt)
+    assert audit.artefacts["colour"] == planted["colour"]
+    assert set(audit.artefacts["text"]) <= set(planted["text"])
+    assert len(audit.artefacts["text"]) >= len(planted["text"]) / 2
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    return write_phantom_dataset(tmp_path / "busi (1) ü", cases=6, seed=1, size=(64, 96))
+
+
+def test_class_and_mask_that_contradict_are_reported(small):
+    empty = np.zeros((64, 96), dtype=bool)
+    write_mask(small / "benign" / "benign (1)_mask.png", empty)
+    write_mask(small / "normal" / "normal (1)_mask.png", ~empty)
+    found = audit_dataset(read_dataset(small))
+    assert kinds(found) == {"benign (1)": "empty_mask", "normal (1)": "normal_with_mask"}
+    assert found.failures == []
+
+
+def test_damaged_mask_is_named(small):
+    path = small / "malignant" / "malignant (1)_mask.png"
+    path.write_bytes(path.read_bytes()[:60])
+    (problem,) = audit_dataset(read_dataset(small)).failures
+    assert problem.file == "malignant/malignant (1)_mask.png"
+    assert problem.kind == "unreadable"
+    assert problem.message.startswith("damaged or truncated")
+
+
+def test_other_outline_of_one_picture_disagrees(tmp_path):
+    root = write_phantom_dataset(tmp_path / "busi", cases=12, seed=2, size=(240, 320))
+    folder = root / "benign"
+    shutil.copy(folder / "benign (1).png", folder / "benign (90).png")
+    moved = np.zeros((240, 320), dtype=bool)
+    moved[5:40, 5:60] = True
+    write_mask(folder / "benign (90)_mask.png", moved)
+    audit = audit_dataset(read_dataset(root))
+    assert audit.duplicates.exact == [["benign (1)", "benign (90)"]]
+    assert [(pair.a, pair.b) for pair in audit.disagreeing_masks] == [("benign (1)", "benign (90)")]
+    assert audit.as_dict()["disagreeing_masks"][0]["iou"] < 0.3
+
+
+def test_nothing_readable_still_gives_a_report(tmp_path):
+    folder = tmp_path / "busi" / "benign"
+    folder.mkdir(parents=True)
+    (tmp_path / "busi" / "malignant").mkdir()
+    (folder / "benign (1).png").write_bytes(b"")
+    Image.new("1", (8, 8)).save(folder / "benign (1)_mask.png")
+    audit = audit_dataset(read_dataset(tmp_path / "busi", "busi"))
+    assert kinds(audit) == {"benign (1)": "unreadable"}
+    write_audit(audit, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "audit.json").read_text())["images"] == 1
+
+
+def test_progress_wraps_the_cases(small):
+    seen: list[int] = []
+
+    def bar(cases):
+        seen.append(len(cases))
+        return iter(cases)
+
+    assert len(audit_dataset(read_dataset(small), progress=bar).examinations) == 6
+    assert seen == [6]
+
+
+def test_interrupt_is_passed_on(small):
+    def interrupted(cases):
+        yield cases[0]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        audit_dataset(read_dataset(small), progress=interrupted)
+
+
+def test_statistics_describe_the_pixels(small):
+    listing = read_dataset(small)
+    statistics = audit_dataset(listing).as_dict()["statistics"]
+    assert statistics["width_px"]["min"] == statistics["width_px"]["max"] == 96
+    assert sum(statistics["pixels"].values()) == 6 * 64 * 96
+    assert sum(statistics["masks_per_image"].values()) == 6
+    assert 0 < statistics["lesion_fraction"]["benign"]["median"] < 0.6
+    assert statistics["brightness"]["normal"]["n"] == 2
+
+
+def test_written_files_open_again(audit, tmp_path):
+    written = write_audit(audit, tmp_path)
+    assert json.loads((tmp_path / "audit.json").read_text()) == audit.as_dict()
+    with (tmp_path / "cases.csv").open(newline="", encoding="utf-8") as stream:
+        rows = {row["id"]: row for row in csv.DictReader(stream)}
+    assert list(rows) == [case.id for case in audit.listing.cases]
+    for number, group in enumerate(audit.duplicates.groups, start=1):
+        assert {rows[case_id]["duplicate_group"] for case_id in group} == {str(number)}
+    failed = rows[audit.failures[0].id]
+    assert failed["problems"] in {"unreadable", "size_mismatch"}
+    names = {path.name for path in written}
+    assert {"classes.png", "lesion_pixels.png", "sizes.png", "samples.png"} <= names
+    assert "duplicates_01.png" in names
+    for path in (tmp_path / "figures").iterdir():
+        with Image.open(path) as figure:
+            assert min(figure.size) > 50
+
+
+def test_one_picture_under_two_patients_is_told(tmp_path):
+    root = write_phantom_dataset(
+        tmp_path / "bus", cases=6, seed=2, size=(96, 128), layout="bus_uclm"
+    )
+    listing = read_dataset(root)
+    first, second = [case for case in listing.cases if case.class_name == "benign"]
+    assert first.group != second.group
+    assert audit_dataset(listing).patient_conflicts == []
+    shutil.copy(first.image, second.image)
+    assert audit_dataset(listing).patient_conflicts == [sorted([first.id, second.id])]
+
+
+@pytest.mark.realdata
+def test_real_bus_bra(real_bus_bra):
+    found = audit_dataset(read_dataset(real_bus_bra)).as_dict()
+    assert found["problems"] == []
+    # the same two views under two patient numbers
+    assert len(found["patient_conflicts"]) <= 2
+
+
+@pytest.mark.realdata
+def test_real_busi(real_busi, reference):
+    known = json.loads((reference / "busi_known_defects.json").read_text())
+    found = audit_dataset(read_dataset(real_busi)).as_dict()
+    assert found["images"] == 780
+    assert found["classes"] == {"normal": 133, "benign": 437, "malignant": 210}
+    assert found["masks"] == 798
+    assert set(found["multi_mask"]) == set(known["multi_mask"])
+    assert len(found["class_conflicts"]) == len(known["cross_label_groups"])
+    assert len(found["artefacts"]["colour"]) == 16
+    with_text = set(known["axilla_by_burned_in_text"])
+    assert len(with_text & set(found["artefacts"]["text"])) >= 0.8 * len(with_text)
+    assert found["problems"] == []

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import pytest
+
+from busi_monai.curation.id_lists import check_known, read_id_list
+from busi_monai.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("text", "ids"),
+    [
+        ("benign (2)\n\n malignant (1).png \n", ["benign (2)", "malignant (1)"]),
+        ("class;id\r\nbenign;2\r\nmalignant;1\r\n", ["benign (2)", "malignant (1)"]),
+        ("\ufeffid,label\nbenign (2),1\n", ["benign (2)"]),
+        ('Image;Label\n"case 7.png";Benign\n', ["case 7"]),
+        ("id\n007\n", ["007"]),
+    ],
+)
+def test_lists_in_the_forms_that_are_published(tmp_path, text, ids):
+    path = tmp_path / "ids.csv"
+    path.write_text(text, encoding="utf-8", newline="")
+    assert read_id_list(path) == ids
+
+
+def test_missing_empty_repeated_and_binary_lists_are_refused(tmp_path):
+    path = tmp_path / "ids.txt"
+    with pytest.raises(InputError, match="does not exist"):
+        read_id_list(path)
+    path.write_text("\n")
+    with pytest.raises(InputError, match="is empty"):
+        read_id_list(path)
+    path.write_text("a\nb\na.png\n")
+    with pytest.raises(InputError, match="lists a more than once"):
+        read_id_list(path)
+    path.write_bytes(b"\x89PNG\xff\xfe")
+    with pytest.raises(InputError, match="not a readable text file"):
+        read_id_list(path)
+
+
+def test_unknown_ids_are_named():
+    with pytest.raises(InputError, match=r"list.txt: 2 of 3 ids are not in the dataset: b, c"):
+        check_known(["a", "b", "c"], {"a"}, "list.txt")
+    check_known(["a"], {"a", "z"}, "list.txt")

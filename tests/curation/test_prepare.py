@@ -1,0 +1,320 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from busi_monai.cases import CLASSES
+from busi_monai.curation import PrepareOptions, load_datalist, load_part, prepare_dataset
+from busi_monai.datasets import planted_defects, read_dataset, write_phantom_dataset
+from busi_monai.errors import InputError
+from busi_monai.images import pixel_sha256, read_mask, read_picture
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*.*")}
+
+
+def parts_of(datalist) -> dict[str, str]:
+    return {record["id"]: record["part"] for record in datalist.records()}
+
+
+def test_a_prepared_folder_is_complete_and_the_original_untouched(phantom_busi, tmp_path):
+    before = tree(phantom_busi)
+    summary = prepare_dataset(phantom_busi, tmp_path / "out")
+    assert tree(phantom_busi) == before
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= {
+        "images", "labels", "datalist.json", "audit.json", "figures", "run.json"
+    }  # fmt: skip
+    assert list(tmp_path.iterdir()) == [tmp_path / "out"]
+    listing = read_dataset(phantom_busi)
+    records = load_datalist(tmp_path / "out").records()
+    assert {record["id"] for record in records} == {case.id for case in listing.cases}
+    for record in records:
+        case = listing.case(record["id"])
+        image = tmp_path / "out" / record["image"]
+        assert image.read_bytes() == case.image.read_bytes()
+        assert record["sha256"] == pixel_sha256(read_picture(image).pixels)
+        assert record["class_label"] == CLASSES.index(case.class_name)
+        label = read_mask(tmp_path / "out" / record["label"])
+        assert np.array_equal(label, np.any([read_mask(mask) for mask in case.masks], axis=0))
+    run = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert run["datalist_sha256"] == summary.datalist.sha256
+    assert run["failures"] == []
+    assert len(run["files"]) == 2 * len(records)
+
+
+def test_same_input_and_seed_give_the_same_bytes(phantom_busi, tmp_path, prepare):
+    for name, seed in (("one", 0), ("two", 0), ("three", 1)):
+        prepare(phantom_busi, tmp_path / name, seed=seed, folds=3)
+    one, two, three = (
+        (tmp_path / n / "datalist.json").read_bytes() for n in ("one", "two", "three")
+    )
+    assert one == two != three
+    assert str(tmp_path).encode() not in one
+
+
+def test_leakfree_keeps_planted_twins_together_and_lists_conflicts(defective, tmp_path, prepare):
+    summary = prepare(defective, tmp_path / "out", folds=3)
+    planted = planted_defects(defective)
+    folds = {item["id"]: item["fold"] for item in summary.datalist.training}
+    groups = {item["id"]: item["group"] for item in summary.datalist.training}
+    conflicts = {name for pair in planted["class_conflicts"] for name in pair}
+    assert conflicts
+    for one, other in planted["near_duplicates"]:
+        if one not in conflicts:
+            assert folds[one] == folds[other]
+            assert groups[one] == groups[other]
+    reasons = {entry["id"]: entry["reason"] for entry in summary.datalist.excluded}
+    for name in conflicts:
+        assert reasons[name].startswith("class conflict")
+        assert not (tmp_path / "out" / "images" / f"{name}.png").exists()
+    assert summary.datalist.leaks["count"] == 0
+
+
+def test_bad_files_are_left_out_and_listed_and_the_rest_is_done(defective, tmp_path, prepare):
+    summary = prepare(defective, tmp_path / "out", protocol="external")
+    planted = planted_defects(defective)
+    bad = {*planted["truncated"], *planted["size_mismatch"]}
+    assert bad
+    assert {failure.id for failure in summary.failures} == bad
+    assert {entry["id"] for entry in summary.datalist.excluded} == bad
+    assert len(summary.datalist.test) == len(read_dataset(defective).cases) - len(bad)
+    run = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert len(run["failures"]) == len(bad)
+    assert str(defective) not in json.dumps(summary.datalist.as_dict())
+
+
+def test_random_states_its_leaks_and_dedup_ends_them(defective, tmp_path, prepare):
+    planted = planted_defects(defective)
+    leaking = [
+        prepare(defective, tmp_path / f"{seed}", protocol="random", ratios="50/25/25", seed=seed)
+        for seed in range(2)
+    ]
+    parts = [parts_of(summary.datalist) for summary in leaking]
+    for summary, part in zip(leaking, parts, strict=True):
+        apart = [
+            name
+            for pair in planted["near_duplicates"]
+            for name in pair
+            if part[name] != "training" and "training" in {part[other] for other in pair}
+        ]
+        assert set(apart) == set(summary.datalist.leaks["ids"])
+    assert sum(summary.datalist.leaks["count"] for summary in leaking) > 0
+    clean = prepare(defective, tmp_path / "clean", protocol="random", dedup="phash")
+    assert clean.datalist.leaks["count"] == 0
+    assert clean.datalist.options["dedup"] == "phash"
+    assert "duplicate" in clean.excluded_by_reason()
+
+
+def test_split_masks_make_training_cases_in_one_group(defective, tmp_path, prepare):
+    summary = prepare(defective, tmp_path / "out", folds=3, multi_mask="split")
+    by_id = {item["id"]: item for item in summary.datalist.training}
+    for name in planted_defects(defective)["multi_mask"]:
+        whole, parts = by_id[name], [by_id[f"{name}#1"], by_id[f"{name}#2"]]
+        for part in parts:
+            assert (part["group"], part["fold"]) == (whole["group"], whole["fold"])
+            assert part["image"] == whole["image"]
+        masks = [read_mask(tmp_path / "out" / part["label"]) for part in parts]
+        assert np.array_equal(masks[0] | masks[1], read_mask(tmp_path / "out" / whole["label"]))
+        reported = load_part(tmp_path / "out", "reported", fold=whole["fold"])
+        assert name in {item["id"] for item in reported}
+        assert not any("#" in item["id"] for item in reported)
+    assert summary.counts["fold 0"]["benign"] < len(by_id)
+    assert sum(sum(row.values()) for row in summary.counts.values()) == len(
+        [name for name in by_id if "#" not in name]
+    )
+
+
+def test_a_published_datalist_is_repeated_on_a_copy(defective, tmp_path, prepare):
+    first = prepare(defective, tmp_path / "first", multi_mask="split", seed=3)
+    published = tmp_path / "published.json"
+    shutil.copy(tmp_path / "first/datalist.json", published)
+    again = prepare(defective, tmp_path / "again", from_datalist=published)
+    assert again.datalist == first.datalist
+    assert (tmp_path / "again/datalist.json").read_bytes() == published.read_bytes()
+    for folder in ("images", "labels"):
+        assert tree(tmp_path / "again" / folder) == tree(tmp_path / "first" / folder)
+
+
+def test_a_published_datalist_of_other_pixels_is_refused(phantom_busi, tmp_path, prepare):
+    prepare(phantom_busi, tmp_path / "first")
+    copy = shutil.copytree(phantom_busi, tmp_path / "copy")
+    changed, gone = sorted((copy / "benign").glob("*).png"))[:2]
+    pixels = np.array(Image.open(changed))
+    pixels[5, 5] ^= 1
+    Image.fromarray(pixels).save(changed)
+    options = {"from_datalist": tmp_path / "first/datalist.json"}
+    with pytest.raises(InputError, match="1 images with other pixels: " + changed.stem[:6]):
+        prepare(copy, tmp_path / "out", **options)
+    gone.unlink()
+    with pytest.raises(InputError, match="1 images that are missing or unusable here: "):
+        prepare(copy, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def bare_lesion(phantom_busi, tmp_path):
+    """A copy of the phantoms where one benign case has no mask."""
+    copy = shutil.copytree(phantom_busi, tmp_path / "copy")
+    next(iter((copy / "benign").glob("benign (1)_mask.png"))).unlink()
+    return copy
+
+
+def test_lesions_without_mask_are_left_out_or_kept_for_their_class(bare_lesion, tmp_path, prepare):
+    out = tmp_path / "out"
+    summary = prepare(bare_lesion, out, protocol="external")
+    assert summary.excluded_by_reason() == {"missing mask": ["benign (1)"]}
+    assert summary.failures == []
+    kept = prepare(
+        bare_lesion, out, protocol="external", missing_mask="classify-only", overwrite=True
+    )
+    assert kept.datalist.excluded == []
+    (item,) = (item for item in load_part(out, "test") if item["id"] == "benign (1)")
+    assert "label" not in item
+
+
+def test_lists_decide_the_parts_of_the_protocol_file(phantom_busi, tmp_path, prepare):
+    (tmp_path / "train.txt").write_text("benign (1)\nnormal (2)\n")
+    (tmp_path / "val.txt").write_text("malignant (3).png\n")
+    lists = {"train_list": tmp_path / "train.txt", "val_list": tmp_path / "val.txt"}
+    summary = prepare(phantom_busi, tmp_path / "out", protocol="file", **lists)
+    assert parts_of(summary.datalist) == {
+        "benign (1)": "training", "normal (2)": "training", "malignant (3)": "validation"
+    }  # fmt: skip
+    assert {path.stem for path in (tmp_path / "out/images").iterdir()} == set(
+        parts_of(summary.datalist)
+    )
+    (tmp_path / "val.txt").write_text("benign (999)\n")
+    with pytest.raises(InputError, match=r"val.txt: .* not in the dataset: benign \(999\)"):
+        prepare(phantom_busi, tmp_path / "other", protocol="file", **lists)
+
+
+def test_patients_stay_together(tmp_path, prepare):
+    source = write_phantom_dataset(
+        tmp_path / "bus_bra", cases=40, seed=0, size=(96, 128), layout="bus_bra"
+    )
+    patients = {case.id: case.group for case in read_dataset(source).cases}
+    summary = prepare(source, tmp_path / "out", folds=3)
+    folds: dict[str, set[int]] = {}
+    for item in summary.datalist.training:
+        folds.setdefault(patients[item["id"]], set()).add(item["fold"])
+    assert len(folds) < len(patients)
+    assert all(len(numbers) == 1 for numbers in folds.values())
+    assert summary.counts["fold 0"]["normal"] == 0
+
+
+def test_an_existing_folder_is_kept_unless_told_otherwise(phantom_busi, tmp_path, prepare):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/mine.txt").write_text("mine")
+    with pytest.raises(InputError, match="pass --overwrite"):
+        prepare(phantom_busi, tmp_path / "out")
+    with pytest.raises(InputError, match="at most 8"):
+        prepare(phantom_busi, tmp_path / "out", folds=50, overwrite=True)
+    assert tree(tmp_path / "out") == {"mine.txt": b"mine"}
+    prepare(phantom_busi, tmp_path / "out", overwrite=True)
+    assert not (tmp_path / "out/mine.txt").exists()
+
+
+def test_a_failed_write_leaves_the_previous_folder(phantom_busi, tmp_path, prepare, monkeypatch):
+    prepare(phantom_busi, tmp_path / "out")
+    before = tree(tmp_path / "out")
+
+    def full_disk(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("busi_monai.curation.storage.write_mask", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        prepare(phantom_busi, tmp_path / "out", overwrite=True)
+    assert tree(tmp_path / "out") == before
+    assert list(tmp_path.iterdir()) == [tmp_path / "out"]
+
+
+@pytest.mark.parametrize("place", [".", "inside", ".."])
+def test_the_output_cannot_lie_within_the_dataset_or_around_it(phantom_busi, place, prepare):
+    with pytest.raises(InputError, match="lie within each other"):
+        prepare(phantom_busi, phantom_busi / place, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"protocol": "grouped"}, "expected one of leakfree, random"),
+        ({"multi_mask": "both"}, "expected one of union, split"),
+        ({"missing_mask": "drop"}, "expected one of exclude, classify-only"),
+        ({"folds": 1}, "at least 2"),
+        ({"seed": -1}, "expected 0 or more"),
+        ({"ratios": "80/20"}, "add up to 100"),
+        ({"protocol": "external", "folds": 3}, "not for the protocol external"),
+        ({"protocol": "curated"}, "needs --ids FILE"),
+        ({"protocol": "file"}, "needs --train-list FILE"),
+        ({"protocol": "curated", "ids": Path("nowhere.txt")}, "nowhere.txt does not exist"),
+        ({"from_datalist": Path("nowhere.json")}, "nowhere.json does not exist"),
+        ({"from_datalist": Path("x.json"), "folds": 5}, "brings its own protocol"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(phantom_busi, tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        prepare_dataset(phantom_busi, tmp_path / "out", PrepareOptions(**options))
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_with_brackets_blanks_and_letters_of_all_kinds(tmp_path, prepare):
+    source = tmp_path / "Bilder [ä] 超声"
+    for name in ("fälle [1] 图", "b c", "d.e"):
+        (source / "images").mkdir(parents=True, exist_ok=True)
+        (source / "masks").mkdir(exist_ok=True)
+        pixels = np.random.default_rng(len(name)).integers(0, 255, (40, 50), np.uint8)
+        Image.fromarray(pixels).save(source / "images" / f"{name}.bmp")
+        Image.fromarray(np.where(pixels > 99, 255, 0).astype(np.uint8)).save(
+            source / "masks" / f"{name}.png"
+        )
+    rows = "\n".join(f"{name}.bmp,benign" for name in ("fälle [1] 图", "b c", "d.e"))
+    (source / "labels.csv").write_text(f"image,label\n{rows}\n", encoding="utf-8")
+    prepare(source, tmp_path / "aus [1]", protocol="external")
+    assert {item["id"] for item in load_part(tmp_path / "aus [1]", "test")} == {
+        "fälle [1] 图", "b c", "d.e"
+    }  # fmt: skip
+
+
+def leaks_by_published_groups(reference: Path, number: int) -> set[str]:
+    """The evaluation images of a published split with a twin in training, by perceptual hash."""
+    lists = reference / "published_splits"
+    training = set((lists / f"split{number}_train.txt").read_text().splitlines())
+    evaluated = set((lists / f"split{number}_val.txt").read_text().splitlines())
+    groups = json.loads((reference / "busi_known_defects.json").read_text())["phash_le4_groups"]
+    return {case for group in groups if training & set(group) for case in evaluated & set(group)}
+
+
+@pytest.mark.realdata
+def test_real_busi_folds_are_even_and_published_splits_leak(
+    real_busi, reference, tmp_path, prepare
+):
+    summary = prepare(real_busi, tmp_path / "folds", folds=5)
+    assert summary.datalist.leaks["count"] == 0
+    for counts in summary.counts.values():
+        assert 25 <= counts["normal"] <= 28
+        assert 83 <= counts["benign"] <= 88
+        assert 38 <= counts["malignant"] <= 43
+    curated = prepare(
+        real_busi, tmp_path / "curated", protocol="curated", ids=reference / "curated_busi_v1.csv"
+    )
+    assert len(curated.datalist.records()) == 450
+    for number, stated in ((1, 35), (2, 43), (3, 44)):
+        lists = reference / "published_splits"
+        published = prepare(
+            real_busi,
+            tmp_path / f"split{number}",
+            protocol="file",
+            train_list=lists / f"split{number}_train.txt",
+            val_list=lists / f"split{number}_val.txt",
+        )
+        leaks = published.datalist.leaks
+        assert leaks["evaluation_images"] == 195
+        by_hash = leaks_by_published_groups(reference, number)
+        assert len(by_hash) == stated
+        assert by_hash <= set(leaks["ids"])

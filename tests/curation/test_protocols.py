@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from busi_monai.curation.protocols import PROTOCOLS, Candidate, SplitOptions
+from busi_monai.curation.splits import Ratios
+from busi_monai.errors import InputError
+
+# pairs of near-duplicates (a0, a1), …; the first pair of "x" carries two classes; y3 copies y0
+CASES = [
+    *(
+        Candidate(f"{letter}{number}", label, f"{letter}{number}", group, group)
+        for letter, label in (("x", 0), ("y", 1), ("z", 2))
+        for number in range(20)
+        for group in (f"{letter}{number // 2 * 2}",)
+    ),
+    Candidate("conflict", 2, "conflict", "x0", "x0"),
+    Candidate("copy", 1, "y0", "y0", "y0"),
+]
+KNOWN = [case.id for case in CASES]
+GROUP = {case.id: case.group for case in CASES}
+
+
+def assign(name, options=None):
+    return PROTOCOLS[name].assign(CASES, KNOWN, options or SplitOptions())
+
+
+def sides_of_groups(assignment):
+    sides = assignment.folds or assignment.parts
+    found = {}
+    for name, side in sides.items():
+        found.setdefault(GROUP[name], set()).add(side)
+    return found.values()
+
+
+def test_leakfree_is_the_default_and_leaves_conflicts_out():
+    assert next(iter(PROTOCOLS)) == "leakfree"
+    assignment = assign("leakfree")
+    assert set(assignment.excluded) == {"x0", "x1", "conflict"}
+    assert assignment.excluded["x0"].endswith("x0, x1, conflict")
+    assert all(len(sides) == 1 for sides in sides_of_groups(assignment))
+    assert set(assignment.parts) == set(KNOWN) - {"x0", "x1", "conflict"}
+
+
+def test_leakfree_folds_keep_groups_whole():
+    assignment = assign("leakfree", SplitOptions(folds=5))
+    assert set(assignment.parts.values()) == {"training"}
+    assert set(assignment.folds.values()) == set(range(5))
+    assert all(len(sides) == 1 for sides in sides_of_groups(assignment))
+
+
+@pytest.mark.parametrize(("dedup", "dropped"), [("none", 0), ("exact", 1), ("phash", 32)])
+def test_random_drops_duplicates_and_keeps_the_first(dedup, dropped):
+    assignment = assign("random", SplitOptions(dedup=dedup))
+    assert len(assignment.excluded) == dropped
+    assert {"x0", "y0", "z0"} <= set(assignment.parts)
+    if dropped:
+        assert "which is kept" in assignment.excluded["copy"]
+
+
+def test_random_tears_near_duplicates_apart():
+    assert any(len(sides) > 1 for sides in sides_of_groups(assign("random")))
+    assert any(len(sides) > 1 for sides in sides_of_groups(assign("random", SplitOptions(folds=5))))
+
+
+def test_random_refuses_an_unknown_dedup():
+    with pytest.raises(InputError, match="none, exact, phash"):
+        assign("random", SplitOptions(dedup="mean"))
+
+
+def test_curated_keeps_the_listed_images_grouped(tmp_path):
+    ids = tmp_path / "ids.txt"
+    ids.write_text("\n".join(case.id for case in CASES[10:60]))
+    assignment = assign("curated", SplitOptions(ids=ids, ratios=Ratios(60, 20, 20)))
+    assert set(assignment.parts) == {case.id for case in CASES[10:60]}
+    assert set(assignment.excluded.values()) == {"not in the id list"}
+    assert all(len(sides) == 1 for sides in sides_of_groups(assignment))
+
+
+def test_curated_needs_a_list():
+    with pytest.raises(InputError, match="needs --ids FILE"):
+        assign("curated")
+
+
+def write_lists(folder: Path, **lists: str) -> dict[str, Path]:
+    paths = {}
+    for part, words in lists.items():
+        paths[part] = folder / f"{part}.txt"
+        paths[part].write_text("\n".join(words.split()))
+    return paths
+
+
+def test_file_takes_the_lists_as_they_are(tmp_path):
+    lists = write_lists(tmp_path, training="x0 y0", validation="x1", test="z0")
+    assignment = assign("file", SplitOptions(lists=lists))
+    assert assignment.parts == {
+        "x0": "training", "y0": "training", "x1": "validation", "z0": "test"
+    }  # fmt: skip
+    assert assignment.excluded["z1"] == "in none of the given lists"
+
+
+def test_file_refuses_unknown_ids_overlaps_and_missing_lists(tmp_path):
+    with pytest.raises(InputError, match="needs --train-list FILE and --val-list FILE"):
+        assign("file", SplitOptions(lists=write_lists(tmp_path, training="x0")))
+    with pytest.raises(InputError, match="not in the dataset: nobody"):
+        assign(
+            "file", SplitOptions(lists=write_lists(tmp_path, training="x0", validation="nobody"))
+        )
+    with pytest.raises(InputError, match="x0 stands in the training list as well"):
+        assign("file", SplitOptions(lists=write_lists(tmp_path, training="x0", validation="x0")))
+
+
+def test_external_is_all_test():
+    assert set(assign("external").parts.values()) == {"test"}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "flag"),
+    [
+        ("external", SplitOptions(folds=5), "--folds"),
+        ("file", SplitOptions(folds=5), "--folds"),
+        ("leakfree", SplitOptions(dedup="exact"), "--dedup"),
+        ("random", SplitOptions(ids=Path("ids.txt")), "--ids"),
+        ("leakfree", SplitOptions(lists={"test": Path("t.txt")}), "--train-list"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(name, options, flag):
+    with pytest.raises(InputError, match=f"{flag}.*not for the protocol {name}"):
+        PROTOCOLS[name].check_options(options)
