@@ -1,0 +1,25 @@
+"""MONAI dictionary transforms: from a file to the network's input, and back to native size."""
+
+from __future__ import annotations
+
+from busi_monai.transforms.augmentation import training_augmentation
+from busi_monai.transforms.collate import collate_items
+from busi_monai.transforms.loading import LoadLesionMaskd, LoadUltrasoundd
+from busi_monai.transforms.postprocessing import (
+    MaskClassConsistencyd,
+    choose_class,
+    prediction_postprocessing,
+)
+from busi_monai.transforms.preprocessing import FitToNetworkd, prediction_preprocessing
+
+__all__ = [
+    "FitToNetworkd",
+    "LoadLesionMaskd",
+    "LoadUltrasoundd",
+    "MaskClassConsistencyd",
+    "choose_class",
+    "collate_items",
+    "prediction_postprocessing",
+    "prediction_preprocessing",
+    "training_augmentation",
+]

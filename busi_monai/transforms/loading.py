@@ -1,0 +1,110 @@
+"""From a path or an array to a channel-first tensor: pictures and lesion masks."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+from numpy.typing import NDArray
+
+from busi_monai.errors import ImageReadError
+from busi_monai.images import Picture, picture_from_array, read_mask, read_picture
+
+__all__ = ["LoadLesionMaskd", "LoadUltrasoundd"]
+
+
+class LoadUltrasoundd(MapTransform):
+    """Read a picture as one grey channel: (1, H, W) float32 ``MetaTensor`` in [0, 1].
+
+    Takes a path (every format of ``busi_monai.images``) or an (H, W) or (H, W, C) array. The meta
+    holds ``filename_or_obj`` (empty for an array), ``spatial_shape`` (H, W) and ``spacing_mm``
+    (row, column), NaN where the file states none. Rows stay the first axis.
+
+    Raises:
+        ImageReadError: if the picture cannot be read; the message names the file and the reason.
+    """
+
+    def __init__(self, keys: KeysCollection = "image", allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the item with the pictures under ``keys`` read."""
+        loaded = dict(data)
+        for key in self.key_iterator(loaded):
+            source = loaded[key]
+            if isinstance(source, (str, Path)):
+                loaded[key] = _tensor(read_picture(source), str(source))
+            else:
+                loaded[key] = _tensor(picture_from_array(np.asarray(source)), "")
+        return loaded
+
+
+class LoadLesionMaskd(MapTransform):
+    """Read a lesion mask: (1, H, W) float32 tensor of 0 and 1.
+
+    Takes a path, read by ``busi_monai.images.read_mask``, or an (H, W) array in which every
+    non-zero pixel belongs to the lesion. A mask given as ``None`` counts as absent.
+
+    Args:
+        keys: keys of the masks.
+        allow_missing_keys: whether an item may lack them.
+        image_key: key of the loaded picture that the mask must match in size; not checked where
+            the item has none.
+
+    Raises:
+        ImageReadError: if the mask cannot be read or its size differs from the picture's.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection = "label",
+        allow_missing_keys: bool = False,
+        image_key: str = "image",
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.image_key = image_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the item with the masks under ``keys`` read."""
+        absent = {key for key in self.keys if key in data and data[key] is None}
+        loaded = {key: value for key, value in data.items() if key not in absent}
+        for key in self.key_iterator(loaded):
+            source = loaded[key]
+            name = str(source) if isinstance(source, (str, Path)) else "array"
+            mask = read_mask(source) if name != "array" else _mask_from_array(source)
+            self._check_size(mask, loaded.get(self.image_key), name)
+            loaded[key] = torch.from_numpy(mask.astype(np.float32))[None]
+        return loaded
+
+    def _check_size(self, mask: NDArray[np.bool_], image: Any, name: str) -> None:
+        if isinstance(image, torch.Tensor) and tuple(image.shape[1:]) != mask.shape:
+            height, width = image.shape[1:]
+            raise ImageReadError(
+                f"{name}: the mask has {mask.shape[1]}×{mask.shape[0]} pixels, its picture "
+                f"{width}×{height}; give the mask that belongs to this picture"
+            )
+
+
+def _tensor(picture: Picture, name: str) -> MetaTensor:
+    spacing = picture.spacing_mm or (float("nan"), float("nan"))
+    meta = {
+        "filename_or_obj": name,
+        "spatial_shape": torch.tensor(picture.pixels.shape),
+        "spacing_mm": torch.tensor(spacing, dtype=torch.float64),
+    }
+    return MetaTensor(torch.from_numpy(picture.pixels)[None], meta=meta)
+
+
+def _mask_from_array(values: Any) -> NDArray[np.bool_]:
+    mask = np.asarray(values) > 0
+    if mask.ndim == 3 and 1 in {mask.shape[0], mask.shape[2]}:
+        mask = mask[0] if mask.shape[0] == 1 else mask[..., 0]
+    if mask.ndim != 2:
+        raise ImageReadError(f"array: expected a mask of shape (H, W), found {mask.shape}")
+    return mask
