@@ -1,0 +1,24 @@
+"""Multitask U-Nets: encoders, decoders and heads."""
+
+from __future__ import annotations
+
+from busi_monai.networks.decoder import Decoder, UNetDecoder
+from busi_monai.networks.encoders import ENCODERS, Encoder, build_encoder, register_encoder
+from busi_monai.networks.monai_unets import BasicUNetEncoder, MonaiUNetEncoder
+from busi_monai.networks.multitask import ClassHead, HeadOutput, MultiTaskUNet
+from busi_monai.networks.weights import load_weights
+
+__all__ = [
+    "ENCODERS",
+    "BasicUNetEncoder",
+    "ClassHead",
+    "Decoder",
+    "Encoder",
+    "HeadOutput",
+    "MonaiUNetEncoder",
+    "MultiTaskUNet",
+    "UNetDecoder",
+    "build_encoder",
+    "load_weights",
+    "register_encoder",
+]

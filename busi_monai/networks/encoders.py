@@ -1,0 +1,267 @@
+"""Encoders: from a grey picture to feature maps, fine to coarse. One registry, ``ENCODERS``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from monai.networks.nets.efficientnet import EfficientNetBN
+from monai.networks.nets.resnet import ResNet
+from torch import Tensor, nn
+
+from busi_monai.networks.blocks import Normalisation, convolution_block, initialise_kaiming
+from busi_monai.networks.decoder import Decoder, UNetDecoder
+
+__all__ = [
+    "ENCODERS",
+    "EfficientNetEncoder",
+    "Encoder",
+    "ResNetEncoder",
+    "UNetEncoder",
+    "build_encoder",
+    "register_encoder",
+]
+
+
+class Encoder(nn.Module):
+    """What every encoder states and returns.
+
+    ``forward`` takes (N, in_channels, H, W) and returns one feature map
+    (N, channels[i], H / strides[i], W / strides[i]) for each entry of ``channels``; the last one is
+    the bottleneck that the classification head pools.
+
+    Attributes:
+        in_channels: 1 for a grey picture, 3 where pretrained weights want three.
+        channels: channels of the feature maps, fine to coarse.
+        strides: by how much each is smaller than the picture.
+    """
+
+    def __init__(self, *, in_channels: int, channels: list[int], strides: list[int]) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.channels = channels
+        self.strides = strides
+
+    def build_decoder(self, **options: Any) -> Decoder:
+        """Return the decoder over these maps; ``options`` as of ``UNetDecoder``."""
+        return UNetDecoder(self.channels, self.strides, **{**self.decoder_defaults(), **options})
+
+    def decoder_defaults(self) -> dict[str, Any]:
+        """Return the arguments of ``UNetDecoder`` where none are given."""
+        return {"channels": (96, 64, 48, 32), "upsample": "bilinear"}
+
+
+EncoderBuilder = Callable[..., Encoder]
+ENCODERS: dict[str, EncoderBuilder] = {}
+"""Every encoder by the name that configurations use."""
+
+
+def register_encoder(name: str) -> Callable[[EncoderBuilder], EncoderBuilder]:
+    """Return a decorator that enters a builder into ``ENCODERS`` under ``name``."""
+
+    def enter(builder: EncoderBuilder) -> EncoderBuilder:
+        if name in ENCODERS:
+            raise ValueError(f"an encoder named {name!r} is registered already")
+        ENCODERS[name] = builder
+        return builder
+
+    return enter
+
+
+def build_encoder(name: str, **options: object) -> Encoder:
+    """Build a registered encoder.
+
+    Raises:
+        ValueError: if the name is unknown; the message lists the known ones.
+        TypeError: if the encoder has no such option.
+    """
+    if name not in ENCODERS:
+        raise ValueError(f"encoder must be one of {', '.join(sorted(ENCODERS))}, got {name!r}")
+    try:
+        return ENCODERS[name](**options)
+    except TypeError as error:
+        raise TypeError(f"encoder {name!r} with options {options}: {error}") from error
+
+
+@register_encoder("unet")
+class UNetEncoder(Encoder):
+    """The contracting path of the U-Net: double convolutions between 2×2 max poolings.
+
+    Args:
+        widths: channels of each level; the stride doubles from one to the next.
+        in_channels: channels of the input.
+        bias: whether the convolutions have biases.
+        convolutions: how many 3×3 convolutions a level has.
+        norm: the normalisation, by MONAI's name.
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int] = (64, 128, 256, 512, 1024),
+        *,
+        in_channels: int = 1,
+        bias: bool = False,
+        convolutions: int = 2,
+        norm: Normalisation = "batch",
+    ) -> None:
+        if len(widths) < 2:
+            raise ValueError(f"widths must name at least two levels, got {list(widths)}")
+        super().__init__(
+            in_channels=in_channels,
+            channels=list(widths),
+            strides=[2**level for level in range(len(widths))],
+        )
+        self.levels = nn.ModuleList(
+            convolution_block(before, width, convolutions=convolutions, bias=bias, norm=norm)
+            for before, width in zip([in_channels, *widths[:-1]], widths, strict=True)
+        )
+        self.pool = nn.MaxPool2d(2)
+        initialise_kaiming(self)
+
+    def decoder_defaults(self) -> dict[str, Any]:
+        """Return those by which the expanding path mirrors the contracting one."""
+        return {"channels": self.channels[-2::-1], "upsample": "transpose"}
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Return the feature maps of all levels, fine to coarse."""
+        features: list[Tensor] = []
+        current = image
+        for index, level in enumerate(self.levels):
+            if index > 0:
+                current = self.pool(current)
+            current = level(current)
+            features.append(current)
+        return features
+
+
+class ResNetEncoder(Encoder):
+    """MONAI's 2-D ResNet (He et al., CVPR 2016) up to its last block, named as in torchvision.
+
+    The shortcuts are of type B without bias: MONAI's type A cuts the gradient and does not export.
+
+    Args:
+        block: ``basic`` or ``bottleneck``.
+        layers: blocks of each of the four stages.
+        widths: planes of each stage; a bottleneck block gives four times as many channels.
+        in_channels: channels of the input.
+    """
+
+    def __init__(
+        self,
+        block: str,
+        layers: Sequence[int],
+        *,
+        widths: Sequence[int] = (64, 128, 256, 512),
+        in_channels: int = 1,
+    ) -> None:
+        expansion = 4 if block == "bottleneck" else 1
+        super().__init__(
+            in_channels=in_channels,
+            channels=[widths[0], *(width * expansion for width in widths)],
+            strides=[2, 4, 8, 16, 32],
+        )
+        resnet = ResNet(
+            block=block,
+            layers=list(layers),
+            block_inplanes=list(widths),
+            spatial_dims=2,
+            n_input_channels=in_channels,
+            conv1_t_stride=2,
+            shortcut_type="B",
+            bias_downsample=False,
+            feed_forward=False,
+        )
+        self.conv1 = resnet.conv1
+        self.bn1 = resnet.bn1
+        self.act = resnet.act
+        self.maxpool = resnet.maxpool
+        self.layer1 = resnet.layer1
+        self.layer2 = resnet.layer2
+        self.layer3 = resnet.layer3
+        self.layer4 = resnet.layer4
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Return the stem and the four stages, at strides 2, 4, 8, 16 and 32."""
+        stem = self.act(self.bn1(self.conv1(image)))
+        first = self.layer1(self.maxpool(stem))
+        second = self.layer2(first)
+        third = self.layer3(second)
+        return [stem, first, second, third, self.layer4(third)]
+
+
+@register_encoder("resnet18")
+def resnet18(**options: object) -> Encoder:
+    """ResNet-18; options as of ``ResNetEncoder``."""
+    return ResNetEncoder("basic", (2, 2, 2, 2), **options)  # type: ignore[arg-type]
+
+
+@register_encoder("resnet34")
+def resnet34(**options: object) -> Encoder:
+    """ResNet-34; options as of ``ResNetEncoder``."""
+    return ResNetEncoder("basic", (3, 4, 6, 3), **options)  # type: ignore[arg-type]
+
+
+@register_encoder("resnet50")
+def resnet50(**options: object) -> Encoder:
+    """ResNet-50; options as of ``ResNetEncoder``."""
+    return ResNetEncoder("bottleneck", (3, 4, 6, 3), **options)  # type: ignore[arg-type]
+
+
+class EfficientNetEncoder(Encoder):
+    """MONAI's EfficientNet (Tan and Le, ICML 2019) up to its last block, without its own head.
+
+    Args:
+        name: ``efficientnet-b0`` to ``efficientnet-b7``.
+        in_channels: channels of the input.
+        drop_connect: greatest probability with which a residual block is skipped in training, that
+            of the last block; MONAI's is 0.2.
+    """
+
+    def __init__(self, name: str, *, in_channels: int = 1, drop_connect: float = 0.2) -> None:
+        super().__init__(in_channels=in_channels, channels=[], strides=[2, 4, 8, 16, 32])
+        efficientnet = EfficientNetBN(
+            name, pretrained=False, spatial_dims=2, in_channels=in_channels, num_classes=1
+        )
+        self._conv_stem_padding = efficientnet._conv_stem_padding
+        self._conv_stem = efficientnet._conv_stem
+        self._bn0 = efficientnet._bn0
+        self._swish = nn.SiLU(inplace=True)
+        self._blocks = efficientnet._blocks
+        for module in self._blocks.modules():
+            if hasattr(module, "_swish"):
+                # MONAI's memory-saving swish neither scripts nor exports; this one is as lean.
+                module._swish = nn.SiLU(inplace=True)
+                module.drop_connect_rate *= drop_connect / efficientnet.drop_connect_rate
+        self._ends = [end - 1 for end in efficientnet.extract_stacks]
+        self.channels = self._measure_channels()
+
+    def _measure_channels(self) -> list[int]:
+        training = self.training
+        self.eval()
+        with torch.no_grad():
+            maps = self.forward(torch.zeros(1, self.in_channels, 32, 32))
+        self.train(training)
+        return [feature_map.shape[1] for feature_map in maps]
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Return the last feature map of each resolution, at strides 2, 4, 8, 16 and 32."""
+        features: list[Tensor] = []
+        current = self._swish(self._bn0(self._conv_stem(self._conv_stem_padding(image))))
+        for index, block in enumerate(self._blocks):
+            current = block(current)
+            if index in self._ends:
+                features.append(current)
+        return features
+
+
+@register_encoder("efficientnet-b0")
+def efficientnet_b0(**options: object) -> Encoder:
+    """EfficientNet-B0; options as of ``EfficientNetEncoder``."""
+    return EfficientNetEncoder("efficientnet-b0", **options)  # type: ignore[arg-type]
+
+
+@register_encoder("efficientnet-b2")
+def efficientnet_b2(**options: object) -> Encoder:
+    """EfficientNet-B2; options as of ``EfficientNetEncoder``."""
+    return EfficientNetEncoder("efficientnet-b2", **options)  # type: ignore[arg-type]

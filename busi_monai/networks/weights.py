@@ -1,0 +1,103 @@
+"""Loading weights into a network: plain tensors only, of exactly this architecture."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from busi_monai.errors import WeightsError
+
+__all__ = ["load_weights", "read_weights"]
+
+_SHOWN = 5
+
+
+def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
+    """Read a flat state dict of plain tensors, on the CPU, as stored.
+
+    Only ``torch.load(weights_only=True)`` is ever used: a pickled object could run code.
+
+    Raises:
+        WeightsError: if the file is missing, damaged, or holds anything but a flat mapping of names
+            to tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(
+            f"{path} does not exist: these weights are not trained or not downloaded yet; train "
+            "them (busi-monai train PREPARED --out RUN, then --run RUN) or put model.pt there"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{path} is refused: it holds pickled objects or is no checkpoint, and loading it "
+            "could run code; expected a flat state dict of plain tensors, saved with "
+            f"torch.save(network.state_dict(), path) ({_first_line(error)})"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise WeightsError(
+            f"{path} is damaged or no checkpoint ({_first_line(error)}); copy it again"
+        ) from error
+    if not isinstance(state, Mapping):
+        raise WeightsError(f"{path}: expected a flat state dict, found a {type(state).__name__}")
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+            raise WeightsError(
+                f"{path}: expected a flat state dict of tensors, found {type(value).__name__} "
+                f"under {name!r}; save network.state_dict() alone"
+            )
+    return dict(state)
+
+
+def load_weights(network: torch.nn.Module, path: str | Path) -> None:
+    """Load a checkpoint into a network; fp16 or bf16 storage becomes the network's own type.
+
+    Args:
+        network: changed in place.
+        path: a flat state dict of plain tensors, as ``models/model.pt`` of a bundle.
+
+    Raises:
+        WeightsError: as for ``read_weights``, or if the checkpoint belongs to another architecture;
+            the message lists the first keys and shapes that differ.
+
+    Examples:
+        >>> import tempfile
+        >>> network = torch.nn.Linear(3, 2)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     torch.save(network.state_dict(), Path(folder) / "model.pt")
+        ...     load_weights(torch.nn.Linear(3, 2), Path(folder) / "model.pt")
+    """
+    state = read_weights(path)
+    differences = _differences(network.state_dict(), state)
+    if differences:
+        more = len(differences) - _SHOWN
+        listed = "; ".join(differences[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+        raise WeightsError(
+            f"{path} belongs to another architecture than {type(network).__name__} as configured: "
+            f"{listed}. Use the configuration that it was trained with"
+        )
+    network.load_state_dict(state)
+
+
+def _differences(
+    expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]
+) -> list[str]:
+    differing = [
+        f"{name} has shape {tuple(found[name].shape)}, expected {tuple(value.shape)}"
+        for name, value in expected.items()
+        if name in found and found[name].shape != value.shape
+    ]
+    missing = [f"{name} is missing" for name in expected if name not in found]
+    unexpected = [f"{name} is unknown to the network" for name in found if name not in expected]
+    return differing + missing + unexpected
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
