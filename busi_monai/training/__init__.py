@@ -1,0 +1,77 @@
+"""What the bundle configurations name: loss, batches, autocast, handlers, run folders."""
+
+from __future__ import annotations
+
+from busi_monai.training.autocast import AutocastInferer, autocast
+from busi_monai.training.averaging import UpdateAverage, WeightAverage
+from busi_monai.training.batches import prepare_batch
+from busi_monai.training.checkpoints import RunCheckpoint
+from busi_monai.training.data import (
+    cached_dataset,
+    class_weights,
+    datalist_provenance,
+    load_items,
+    training_sampler,
+    training_transforms,
+)
+from busi_monai.training.distributed import distributed_sampler, handlers_of_rank
+from busi_monai.training.history import HISTORY_COLUMNS, History, draw_history
+from busi_monai.training.losses import LOSSES, MultiTaskLoss
+from busi_monai.training.reproducibility import EpochSeed
+from busi_monai.training.run_folder import RunFolder
+from busi_monai.training.runs import parse_overrides, run_evaluation, train_bundle
+from busi_monai.training.schedules import (
+    OPTIMIZERS,
+    SCHEDULES,
+    make_optimizer,
+    make_schedule,
+    schedule_handler,
+)
+from busi_monai.training.scores import (
+    TrainingScores,
+    ValidationScores,
+    iteration_loss,
+    selection_score,
+)
+from busi_monai.training.tensorboard import ImageTriplets
+from busi_monai.training.terminal import TerminalProgress
+from busi_monai.training.workflow import bundle_root_of_config
+
+__all__ = [
+    "HISTORY_COLUMNS",
+    "LOSSES",
+    "OPTIMIZERS",
+    "SCHEDULES",
+    "AutocastInferer",
+    "EpochSeed",
+    "History",
+    "ImageTriplets",
+    "MultiTaskLoss",
+    "RunCheckpoint",
+    "RunFolder",
+    "TerminalProgress",
+    "TrainingScores",
+    "UpdateAverage",
+    "ValidationScores",
+    "WeightAverage",
+    "autocast",
+    "bundle_root_of_config",
+    "cached_dataset",
+    "class_weights",
+    "datalist_provenance",
+    "distributed_sampler",
+    "draw_history",
+    "handlers_of_rank",
+    "iteration_loss",
+    "load_items",
+    "make_optimizer",
+    "make_schedule",
+    "parse_overrides",
+    "prepare_batch",
+    "run_evaluation",
+    "schedule_handler",
+    "selection_score",
+    "train_bundle",
+    "training_sampler",
+    "training_transforms",
+]

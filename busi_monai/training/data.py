@@ -1,0 +1,165 @@
+"""From prepared folders to the items, sampler and transforms that a training run uses."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.data import CacheDataset, Dataset, PersistentDataset, pickle_hashing
+from monai.transforms import Compose
+from torch.utils.data import RandomSampler, Sampler, WeightedRandomSampler
+
+from busi_monai.cases import CLASSES, ordered_subset
+from busi_monai.curation import Datalist, load_datalist, load_part
+from busi_monai.errors import InputError
+from busi_monai.transforms.augmentation import TrainingTensorsd
+
+__all__ = [
+    "cached_dataset",
+    "class_weights",
+    "datalist_provenance",
+    "load_items",
+    "training_sampler",
+    "training_transforms",
+]
+
+
+def load_items(
+    dataset_dir: str | Path | Sequence[str | Path],
+    part: str,
+    *,
+    fold: int | None = None,
+    classes: Sequence[str] = CLASSES,
+) -> list[dict[str, Any]]:
+    """Return a part's items with ``class_label`` counted in the classes of a system.
+
+    Args:
+        dataset_dir: one or several prepared folders.
+        part: ``train``, ``validation``, ``test`` or ``reported``.
+        fold: which fold is the reported one, where the datalist has folds.
+        classes: the system's classes. Cases of another class are left out, so that a system of
+            ``benign`` and ``malignant`` trains on lesions only.
+
+    Raises:
+        InputError: if nothing is left.
+    """
+    folders = [dataset_dir] if isinstance(dataset_dir, (str, Path)) else list(dataset_dir)
+    items = load_part([str(folder) for folder in folders], part, fold=fold)
+    kept = ordered_subset(classes) if classes else CLASSES
+    chosen = []
+    for item in items:
+        name = CLASSES[item["class_label"]]
+        if name in kept:
+            chosen.append({**item, "class_label": kept.index(name)})
+    if not chosen:
+        raise InputError(f"the {part} part of {dataset_dir} has no case of {', '.join(kept)}")
+    return chosen
+
+
+def class_weights(items: Sequence[dict[str, Any]], n_classes: int) -> list[float]:
+    """Return loss weights inverse to the classes' frequencies, with mean 1 over the items.
+
+    Examples:
+        >>> class_weights([{"class_label": 0}] * 3 + [{"class_label": 1}], 2)
+        [0.6666666666666666, 2.0]
+    """
+    counts = Counter(item["class_label"] for item in items)
+    present = len(counts)
+    return [
+        len(items) / (present * counts[label]) if counts[label] else 0.0
+        for label in range(n_classes)
+    ]
+
+
+def training_sampler(items: Sequence[dict[str, Any]], *, balanced: bool) -> Sampler[int]:
+    """Return a sampler over one epoch of items, drawing from torch's global generator.
+
+    Args:
+        items: the training items, for their ``class_label``.
+        balanced: draw with replacement so that every class is seen equally often, instead of every
+            item once.
+
+    Raises:
+        InputError: for fewer than two items, which batch normalisation cannot train on.
+    """
+    if len(items) < 2:
+        found = "1 case" if len(items) == 1 else f"{len(items)} cases"
+        raise InputError(f"the train part has {found}; training needs at least 2")
+    if not balanced:
+        return RandomSampler(items)
+    counts = Counter(item["class_label"] for item in items)
+    weights = [1.0 / counts[item["class_label"]] for item in items]
+    return WeightedRandomSampler(torch.tensor(weights).double().tolist(), num_samples=len(items))
+
+
+def training_transforms(preprocessing: Compose, augmentation: Compose) -> Compose:
+    """Chain both flat, so that ``CacheDataset`` caches all that is not random."""
+    return Compose([*preprocessing.flatten().transforms, *augmentation.flatten().transforms])
+
+
+def cached_dataset(
+    items: Sequence[dict[str, Any]], transform: Compose, cache_dir: str | Path | None = None
+) -> Dataset:
+    """Return a dataset that preprocesses every item once.
+
+    Args:
+        items: what ``load_items`` gives.
+        transform: the whole transform; what comes before its first random part is cached.
+        cache_dir: keep the preprocessed items on disk there (``PersistentDataset``), for datasets
+            larger than memory; ``None`` keeps them in memory (``CacheDataset``).
+    """
+    if cache_dir is not None:
+        # going back to native size needs the pictures' history; training drops it before the cache,
+        # and then a cached item would come back of another type than a fresh one
+        plain = any(isinstance(step, TrainingTensorsd) for step in transform.flatten().transforms)
+        return PersistentDataset(
+            items,
+            transform,
+            cache_dir=cache_dir,
+            track_meta=not plain,
+            hash_transform=pickle_hashing,  # other options are other files
+        )
+    return CacheDataset(
+        items, transform, progress=sys.stderr.isatty(), copy_cache=False, num_workers=2
+    )
+
+
+def datalist_provenance(
+    dataset_dir: str | Path | Sequence[str | Path], *, part: str, fold: int | None
+) -> dict[str, Any]:
+    """Return what a figure must be stated with: protocols, datalist hashes, part, fold, leaks.
+
+    ``leaks`` is ``{"count", "evaluation_images"}`` of that part, over all datasets: how many of its
+    images have a near-duplicate among the training images of the same dataset. ``None`` for the
+    training part, and for the validation part of a dataset with folds, which keeps groups whole.
+    """
+    folders = [dataset_dir] if isinstance(dataset_dir, (str, Path)) else list(dataset_dir)
+    datalists = [load_datalist(Path(folder) / "datalist.json") for folder in folders]
+    return {
+        "protocol": [datalist.protocol for datalist in datalists],
+        "datalist_sha256": [datalist.sha256 for datalist in datalists],
+        "part": part,
+        "fold": fold,
+        "leaks": _part_leaks(datalists, part, fold),
+    }
+
+
+def _part_leaks(
+    datalists: Sequence[Datalist], part: str, fold: int | None
+) -> dict[str, int] | None:
+    found = []
+    for datalist in datalists:
+        reported = f"fold {fold}" if datalist.folds else "test"
+        name = reported if part == "reported" else part
+        if name in datalist.leaks["parts"]:
+            found.append(datalist.leaks["parts"][name])
+    if not found:
+        return None
+    return {
+        "count": sum(len(entry["ids"]) for entry in found),
+        "evaluation_images": sum(entry["images"] for entry in found),
+    }

@@ -1,0 +1,134 @@
+"""``history.csv``, one row an epoch, and the pictures of the training's course."""
+
+from __future__ import annotations
+
+import csv
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Engine, Events
+
+from busi_monai.files import atomic_file, read_json, write_text
+
+__all__ = ["HISTORY_COLUMNS", "History", "draw_history", "earlier_sessions"]
+
+HISTORY_COLUMNS = (
+    "epoch",
+    "lr",
+    "train_loss",
+    "train_loss_seg",
+    "train_loss_cls",
+    "train_lesion_dice",
+    "train_accuracy",
+    "val_loss",
+    "val_lesion_dice",
+    "val_all_dice",
+    "val_accuracy",
+    "val_auc_malignant",
+    "seconds",
+)
+
+
+class History:
+    """Handler that adds a row to ``history.csv`` at the end of every epoch.
+
+    Register it behind the validation handler. Each write replaces the file atomically, so that a
+    killed run leaves whole rows only; ``resume`` continues the file.
+
+    Args:
+        path: the CSV file.
+        evaluator: the validating engine, whose last metrics go into the row.
+        resume: keep the rows that are there up to the epoch that training continues from.
+    """
+
+    def __init__(self, path: str | Path, evaluator: Engine | None, *, resume: bool = False) -> None:
+        self.path = Path(path)
+        self.evaluator = evaluator
+        self.resume = resume
+        self._rows: list[str] | None = None
+        self._started = 0.0
+
+    def attach(self, engine: Engine) -> None:
+        """Write rows while the trainer runs."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._start)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._finish)
+
+    def _start(self, engine: Engine) -> None:
+        if self._rows is None:
+            rows = self.path.read_text("utf-8").splitlines()[1:] if self._continues() else []
+            self._rows = [row for row in rows if int(row.split(",")[0]) < engine.state.epoch]
+        self._started = time.perf_counter()
+
+    def _continues(self) -> bool:
+        return self.resume and self.path.is_file()
+
+    def _finish(self, engine: Engine) -> None:
+        values: dict[str, float] = dict(engine.state.metrics)
+        # the validating engine carries the epoch of its last run: an older one is not this row's
+        if self.evaluator is not None and self.evaluator.state.epoch == engine.state.epoch:
+            values |= self.evaluator.state.metrics
+        values["lr"] = engine.optimizer.param_groups[0]["lr"]
+        values["seconds"] = time.perf_counter() - self._started
+        cells = [str(engine.state.epoch)]
+        cells += [_cell(values.get(name)) for name in HISTORY_COLUMNS[1:]]
+        self._rows = [*(self._rows or []), ",".join(cells)]
+        write_text(self.path, "\n".join([",".join(HISTORY_COLUMNS), *self._rows]) + "\n")
+
+
+def earlier_sessions(run: str | Path) -> list[dict[str, Any]]:
+    """Return what a run's folder tells of the sessions that trained it, before it is resumed.
+
+    Returns:
+        The ``sessions`` of ``run.json``. Epochs beyond those, of a session that was killed before
+        it could write, make a last one of ``epochs`` and ``seconds`` with ``interrupted`` set.
+    """
+    run = Path(run)
+    record = read_json(run / "run.json") if (run / "run.json").is_file() else {}
+    sessions = list(record.get("sessions", []))
+    done = max((session["epochs"] for session in sessions), default=0)
+    if not (run / "history.csv").is_file():
+        return sessions
+    with (run / "history.csv").open(encoding="utf-8", newline="") as stream:
+        beyond = [row for row in csv.DictReader(stream) if int(row["epoch"]) > done]
+    if beyond:
+        seconds = round(sum(float(row["seconds"] or 0) for row in beyond), 3)
+        epochs = int(beyond[-1]["epoch"])
+        sessions.append({"interrupted": True, "epochs": epochs, "seconds": seconds})
+    return sessions
+
+
+def draw_history(history_csv: str | Path, picture: str | Path) -> None:
+    """Draw losses, Dice, class figures and learning rate over the epochs into a PNG.
+
+    Args:
+        history_csv: a ``history.csv``.
+        picture: path of the PNG to write.
+    """
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    table = pd.read_csv(history_csv)
+    panels = {
+        "Loss": ("train_loss", "val_loss", "train_loss_seg", "train_loss_cls"),
+        "Dice": ("train_lesion_dice", "val_lesion_dice", "val_all_dice"),
+        "Class": ("train_accuracy", "val_accuracy", "val_auc_malignant"),
+        "Learning rate": ("lr",),
+    }
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    for axes, (title, names) in zip(figure.subplots(2, 2).flat, panels.items(), strict=True):
+        for name in names:
+            known = table[["epoch", name]].dropna()
+            if len(known):
+                axes.plot(known["epoch"], known[name], marker=".", label=name)
+        axes.set(title=title, xlabel="epoch")
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend(fontsize="small")
+    with atomic_file(picture) as partial:
+        figure.savefig(partial, dpi=110)
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None or not math.isfinite(value) else f"{value:.6g}"

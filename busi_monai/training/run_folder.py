@@ -1,0 +1,206 @@
+"""A training run's folder, which is itself a bundle that any MONAI tool can run."""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ignite.engine import Engine
+from torch import nn
+
+from busi_monai.devices import DeviceChoice, PrecisionChoice
+from busi_monai.errors import InputError
+from busi_monai.files import complete_folder, file_sha256, read_json, write_json, write_text
+from busi_monai.operating import OperatingPoint
+from busi_monai.records import RunRecord
+from busi_monai.training.history import draw_history, earlier_sessions
+from busi_monai.training.workflow import resolved_section, unknown_keys, workflow_config
+
+__all__ = ["RunFolder"]
+
+logger = logging.getLogger(__name__)
+
+COPIED = ("LICENSE", "docs", "configs/logging.conf", "configs/mlflow.yaml")
+
+
+class RunFolder:
+    """Makes the folder of a training run and keeps its records.
+
+    Args:
+        path: the run's folder.
+        bundle_root: the bundle that is trained; its inference and evaluation configurations are
+            taken over with the run's network.
+        resume: continue a run that is there. Otherwise a non-empty folder is refused.
+    """
+
+    def __init__(self, path: str | Path, bundle_root: str | Path, *, resume: bool = False) -> None:
+        self.path = Path(path).absolute()
+        self.bundle_root = Path(bundle_root).absolute()
+        self.resume = resume
+        self.record = RunRecord()
+        self._sessions: list[dict[str, Any]] = []
+
+    @property
+    def models(self) -> Path:
+        """Where the checkpoints go."""
+        return self.path / "models"
+
+    @property
+    def history(self) -> Path:
+        """The table of the epochs."""
+        return self.path / "history.csv"
+
+    def start(self, operating: OperatingPoint, network: nn.Module) -> None:
+        """Write the run's configurations, before the first epoch: all of them or none.
+
+        Args:
+            operating: how the trained network is to be used.
+            network: the network, for the input sizes that it takes.
+
+        Raises:
+            InputError: if the folder is not empty and the run is not to be resumed, if the network
+                does not take pictures of ``operating.image_size``, or if the running configuration
+                has a key that the bundle does not have and nothing refers to: a misspelt override,
+                which MONAI lets pass.
+        """
+        _check_size(operating.image_size, getattr(network, "stride", 1))
+        _check_keys(self.bundle_root)
+        if self.resume and (self.path / "configs" / "train.yaml").is_file():
+            self._sessions = earlier_sessions(self.path)
+            logger.info("continuing the run in %s", self.path)
+            return
+        if self.path.is_dir() and any(self.path.iterdir()):
+            kind = "no run to resume" if self.resume else "not empty"
+            raise InputError(
+                f"{self.path} is {kind}; choose another folder, or pass --resume (resume=true) to "
+                "continue a run"
+            )
+        with complete_folder(self.path) as partial:
+            self._write_configs(partial, operating)
+            operating.save(partial / "operating.json")
+
+    def _write_configs(self, folder: Path, operating: OperatingPoint) -> None:
+        configs = folder / "configs"
+        training = {**workflow_config(), "resume": False}
+        network = resolved_section(training, "network_def")
+        segmentation = bool(network.get("segmentation", True))
+        for name in COPIED:
+            _copy(self.bundle_root / name, folder / name)
+        _write_yaml(configs / "train.yaml", training)
+        for name in ("evaluate.yaml", "inference.yaml"):
+            config = yaml.safe_load((self.bundle_root / "configs" / name).read_text("utf-8"))
+            config["network_def"] = network
+            if not segmentation:
+                config.pop("network_def_seg", None)
+            if "fold" in config:
+                config["fold"] = training.get("fold")
+            _write_yaml(configs / name, config)
+        metadata = read_json(self.bundle_root / "configs" / "metadata.json")
+        write_json(configs / "metadata.json", _run_metadata(metadata, operating, segmentation))
+
+    def finish(
+        self,
+        trainer: Engine,
+        *,
+        seed: int,
+        device: DeviceChoice,
+        precision: PrecisionChoice,
+        evaluator: Engine | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Draw the training's course and write ``run.json``.
+
+        After a resume, ``seconds`` is that of all ``sessions``; the rest tells of the last one.
+        """
+        if self.history.is_file():
+            draw_history(self.history, self.path / "history.png")
+        model = self.models / "model.pt"
+        found: dict[str, Any] = {
+            "epochs": trainer.state.epoch,
+            "max_epochs": trainer.state.max_epochs,
+            "seed": seed,
+            "device": {"name": device.name, "reason": device.reason},
+            "precision": {"name": precision.name, "reason": precision.reason},
+            "weights_sha256": file_sha256(model) if model.is_file() else None,
+        }
+        if evaluator is not None:
+            found["best"] = _best(evaluator)
+        session = {name: self.record.as_dict()[name] for name in ("command", "started", "seconds")}
+        sessions = [*self._sessions, {**session, "epochs": trainer.state.epoch}]
+        found["seconds"] = round(sum(session["seconds"] for session in sessions), 3)
+        found["sessions"] = sessions
+        self.record.write(self.path, {**found, **(details or {})})
+
+
+def _write_yaml(path: Path, config: Mapping[str, Any]) -> None:
+    write_text(path, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=100))
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, target, dirs_exist_ok=True)
+    elif source.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+
+
+def _check_keys(bundle_root: Path) -> None:
+    configs = [bundle_root / "configs" / f"{name}.yaml" for name in ("train", "multi_gpu_train")]
+    unknown = unknown_keys([path for path in configs if path.is_file()])
+    if unknown:
+        raise InputError(
+            f"unknown configuration {'key' if len(unknown) == 1 else 'keys'} "
+            f"{', '.join(map(repr, unknown))}, to which nothing refers; the tunables are the "
+            f"top-level keys of {configs[0]}"
+        )
+
+
+def _check_size(size: tuple[int, int], stride: int) -> None:
+    if any(side % stride for side in size):
+        fitting = [math.ceil(side / stride) * stride for side in size]
+        raise InputError(
+            f"image_size {list(size)} does not fit the network: height and width must be divisible "
+            f"by {stride}; the next size up is {fitting}"
+        )
+
+
+def _best(evaluator: Engine) -> dict[str, Any]:
+    """Return the best epoch and its score; ``None`` for what no validation has given."""
+    state = evaluator.state
+    known = state.best_metric_epoch > 0
+    score = float(state.best_metric)
+    return {
+        "epoch": state.best_metric_epoch if known else None,
+        state.key_metric_name: score if known and math.isfinite(score) else None,
+    }
+
+
+def _run_metadata(
+    metadata: dict[str, Any], operating: OperatingPoint, segmentation: bool
+) -> dict[str, Any]:
+    """Return the metadata with the run's own input size, heads and classes."""
+    data_format = metadata["network_data_format"]
+    image = data_format["inputs"]["image"]
+    image["spatial_shape"] = list(operating.image_size)
+    if operating.normalisation != "unit":
+        image["value_range"] = []  # MONAI's form of an unknown range
+    mask, classes = data_format["outputs"]["pred"], data_format["outputs"]["pred_cls"]
+    mask["spatial_shape"] = list(operating.image_size)
+    classes["num_channels"] = len(operating.classes)
+    classes["channel_def"] = {str(index): name for index, name in enumerate(operating.classes)}
+    heads = ([mask] if segmentation else []) + ([classes] if operating.classes else [])
+    data_format["outputs"] = dict(zip(("pred", "pred_cls"), heads, strict=False))
+    metadata["pred_classes"] = list(operating.classes)
+    metadata["label_classes"] = _label_classes(operating.classes, segmentation)
+    return metadata
+
+
+def _label_classes(classes: Sequence[str], segmentation: bool) -> str:
+    mask = "one channel: 0 is background, 1 is lesion" if segmentation else ""
+    names = ", ".join(f"{index} {name}" for index, name in enumerate(classes))
+    return "; ".join(part for part in (mask, f"class {names}" if names else "") if part)

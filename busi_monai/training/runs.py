@@ -1,0 +1,226 @@
+"""Train a bundle and run its evaluation from Python: what the commands are thin doors to."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from monai.bundle import ConfigParser, ConfigWorkflow
+
+from busi_monai.curation import load_datalist
+from busi_monai.devices import choose_device
+from busi_monai.errors import BusiMonaiError, InputError
+from busi_monai.shipped import DEFAULT_BUNDLE, find_bundle, find_config
+
+__all__ = ["parse_overrides", "run_evaluation", "train_bundle"]
+
+logger = logging.getLogger(__name__)
+
+
+def parse_overrides(settings: Sequence[str]) -> dict[str, Any]:
+    """Return ``key=value`` settings as a mapping, values read as YAML.
+
+    Raises:
+        InputError: if a setting has no ``=``, no key, or a value that is not YAML.
+
+    Examples:
+        >>> parse_overrides(["learning_rate=1e-3", "image_size=[96, 96]", "train#trainer#amp=true"])
+        {'learning_rate': 0.001, 'image_size': [96, 96], 'train#trainer#amp': True}
+    """
+    overrides: dict[str, Any] = {}
+    for setting in settings:
+        key, sign, value = setting.partition("=")
+        if not sign or not key.strip():
+            raise InputError(f"--set {setting!r}: expected key=value")
+        try:
+            overrides[key.strip().replace("::", "#")] = _number_or(yaml.safe_load(value))
+        except yaml.YAMLError as error:
+            raise InputError(f"--set {setting!r}: the value is not YAML: {error}") from error
+    return overrides
+
+
+def train_bundle(
+    prepared: Sequence[str | Path],
+    out: str | Path,
+    *,
+    configs: Sequence[str | Path] = (),
+    bundle: str | Path = DEFAULT_BUNDLE,
+    overrides: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    tracking: str | None = None,
+) -> Path:
+    """Train a bundle on prepared datasets and return the run's folder.
+
+    Args:
+        prepared: one or several prepared datasets.
+        out: the run's folder; refused if it is not empty, unless the run is resumed.
+        configs: names of shipped overlays or YAML files, laid over the bundle's ``train.yaml`` in
+            turn.
+        bundle: name of a shipped bundle, or folder of a bundle.
+        overrides: values by configuration key (``{"max_epochs": 5, "train#trainer#amp": True}``);
+            ``None`` values are left out.
+        resume: continue the run in ``out`` with the configuration it was started with.
+        tracking: ``mlflow``, or a file of tracking settings.
+
+    Raises:
+        InputError: if a dataset, bundle, configuration, key or device is not there, or ``out`` is
+            not empty.
+        WeightsError: if the checkpoint to resume from does not fit.
+    """
+    own = Path(out).absolute() / "configs" / "train.yaml"
+    if resume and own.is_file():
+        files = [own]
+    else:
+        root = find_bundle(bundle)
+        files = [root / "configs" / "train.yaml", *(find_config(name) for name in configs)]
+    values = {key: value for key, value in (overrides or {}).items() if value is not None}
+    _check_keys(files, values)
+    choose_device(str(values.get("device_name", "auto")))
+    values |= {
+        "dataset_dir": [str(Path(folder).absolute()) for folder in prepared],
+        "output_dir": str(Path(out).absolute()),
+        "resume": resume,
+    }
+    workflow = _workflow(files, values, workflow_type="train", tracking=tracking)
+    _run(workflow)
+    return Path(out).absolute()
+
+
+def run_evaluation(
+    run: str | Path,
+    prepared: Sequence[str | Path],
+    out: str | Path,
+    *,
+    part: str = "reported",
+    fold: int | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Path:
+    """Run a bundle's ``evaluate.yaml`` and return the folder of predictions and ``metrics.json``.
+
+    Args:
+        run: a run's or bundle's folder, or a shipped bundle's name.
+        prepared: one or several prepared datasets.
+        out: the folder to make.
+        part: ``train``, ``validation``, ``test`` or ``reported``.
+        fold: the reported fold; by default the one that the run was trained for, where the
+            datasets have folds.
+        overrides: values by configuration key; ``None`` values are left out.
+
+    Raises:
+        InputError: if a dataset, run, part or device is not there, or ``out`` is not empty.
+        WeightsError: if the weights are missing or do not fit.
+    """
+    config = find_bundle(run) / "configs" / "evaluate.yaml"
+    values = {key: value for key, value in (overrides or {}).items() if value is not None}
+    if fold is not None:
+        values["fold"] = fold
+    elif not any(load_datalist(folder).folds for folder in prepared):
+        values["fold"] = None  # other datasets than the run's, which has a fold of its own
+    _check_keys([config], values)
+    choose_device(str(values.get("device_name", "auto")))
+    values |= {
+        "dataset_dir": [str(Path(folder).absolute()) for folder in prepared],
+        "output_dir": str(Path(out).absolute()),
+        "part": part,
+    }
+    workflow = _workflow([config], values, workflow_type="infer")
+    _run(workflow)
+    return Path(out).absolute()
+
+
+def _workflow(
+    files: Sequence[Path],
+    overrides: Mapping[str, Any],
+    *,
+    workflow_type: str,
+    tracking: str | None = None,
+) -> ConfigWorkflow:
+    configs = files[0].parent
+    return ConfigWorkflow(
+        config_file=[str(path) for path in files],
+        meta_file=str(configs / "metadata.json"),
+        logging_file=False,
+        workflow_type=workflow_type,
+        tracking=None if tracking is None else _tracking_settings(tracking, configs),
+        **overrides,
+    )
+
+
+def _tracking_settings(tracking: str, configs: Path) -> str:
+    """Return the file of tracking settings, the bundle's own for ``mlflow``."""
+    if tracking != "mlflow":
+        return str(find_config(tracking))
+    if any(importlib.util.find_spec(name) is None for name in ("mlflow", "sqlalchemy", "alembic")):
+        raise InputError(
+            "--tracking mlflow needs packages that are not installed: pip install "
+            "'busi-monai[tracking]'"
+        )
+    return str(configs / "mlflow.yaml")
+
+
+def _run(workflow: ConfigWorkflow) -> None:
+    """Run a workflow; an error comes out as itself, not as MONAI's "failed to evaluate".
+
+    What does not work while the objects are made is an error of the configuration.
+    """
+    try:
+        workflow.initialize()
+    except RuntimeError as error:
+        cause = _cause(error)
+        if isinstance(cause, (BusiMonaiError, OSError)):
+            raise cause from error
+        if isinstance(cause, (ValueError, TypeError, ArithmeticError, LookupError)):
+            raise InputError(f"the configuration does not work: {cause}") from error
+        raise
+    try:
+        workflow.run()
+        workflow.finalize()
+    except RuntimeError as error:
+        cause = _cause(error)
+        if isinstance(cause, (BusiMonaiError, OSError)):
+            raise cause from error
+        raise
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return the first error of ours in a chain of causes, or the error that began it."""
+    while not isinstance(error, BusiMonaiError) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _check_keys(files: Sequence[Path], overrides: Mapping[str, Any]) -> None:
+    """Refuse a key that the configuration does not have: it would silently do nothing."""
+    for path in files:
+        try:
+            known = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise InputError(f"{path} is not YAML: {error}") from error
+        if not isinstance(known, dict):
+            raise InputError(f"{path}: expected a mapping of configuration keys")
+    base = ConfigParser(ConfigParser.load_config_files([str(path) for path in files]))
+    top = yaml.safe_load(files[0].read_text(encoding="utf-8"))
+    laid = [key for path in files[1:] for key in yaml.safe_load(path.read_text(encoding="utf-8"))]
+    for key in (name.replace("::", "#") for name in [*laid, *overrides]):
+        section = key.split("#")[0].lstrip("+")
+        if section not in top:
+            raise InputError(
+                f"unknown configuration key {key!r}; the tunables are the top-level keys of "
+                f"{files[0]}"
+            )
+        if "#" in key and key not in base and key.rpartition("#")[0] not in base:
+            raise InputError(f"unknown configuration key {key!r} in {files[0]}")
+
+
+def _number_or(value: Any) -> Any:
+    # YAML 1.1 reads 1e-3 as text
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value

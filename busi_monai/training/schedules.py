@@ -1,0 +1,148 @@
+"""Optimisers and learning-rate schedules by name, as the configurations give them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.distributed
+from ignite.engine import Engine
+from monai.handlers import LrScheduleHandler
+from torch import nn
+from torch.optim import Optimizer, lr_scheduler
+
+from busi_monai.training.scores import selection_score
+
+__all__ = ["OPTIMIZERS", "SCHEDULES", "make_optimizer", "make_schedule", "schedule_handler"]
+
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "sgd": torch.optim.SGD,
+}
+
+
+def _one_cycle(optimizer: Optimizer, steps: int, rate: float, **kwargs: Any) -> Any:
+    return lr_scheduler.OneCycleLR(optimizer, max_lr=rate, total_steps=steps, **kwargs)
+
+
+def _cosine(optimizer: Optimizer, steps: int, rate: float, **kwargs: Any) -> Any:
+    return lr_scheduler.CosineAnnealingLR(optimizer, **{"T_max": steps, **kwargs})
+
+
+def _poly(optimizer: Optimizer, steps: int, rate: float, **kwargs: Any) -> Any:
+    return lr_scheduler.PolynomialLR(optimizer, total_iters=steps, **{"power": 0.9, **kwargs})
+
+
+def _constant(optimizer: Optimizer, steps: int, rate: float, **kwargs: Any) -> Any:
+    return lr_scheduler.ConstantLR(optimizer, **{"factor": 1.0, **kwargs})
+
+
+def _plateau(optimizer: Optimizer, steps: int, rate: float, **kwargs: Any) -> Any:
+    # a relative threshold would take a standing negative score for an improvement
+    return lr_scheduler.ReduceLROnPlateau(
+        optimizer, **{"mode": "max", "threshold_mode": "abs", **kwargs}
+    )
+
+
+SCHEDULES: dict[str, Callable[..., Any]] = {
+    "one_cycle": _one_cycle,
+    "cosine": _cosine,
+    "poly": _poly,
+    "constant": _constant,
+    "plateau": _plateau,
+}
+_PER_ITERATION = ("one_cycle", "poly")
+
+
+def make_optimizer(
+    name: str,
+    network: nn.Module,
+    *,
+    learning_rate: float,
+    weight_decay: float = 0.0,
+    options: Mapping[str, Any] | None = None,
+) -> Optimizer:
+    """Return an optimiser over the network's parameters.
+
+    Args:
+        name: one of ``OPTIMIZERS``.
+        network: whose parameters are trained; biases and normalisation weights (tensors of one
+            dimension) are not decayed.
+        learning_rate: the peak or starting rate.
+        weight_decay: for tensors of two or more dimensions.
+        options: further arguments of the optimiser (``momentum`` for ``sgd``).
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if name not in OPTIMIZERS:
+        raise ValueError(f"unknown optimizer {name!r}; expected one of {', '.join(OPTIMIZERS)}")
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return OPTIMIZERS[name](groups, lr=learning_rate, **(options or {}))
+
+
+def make_schedule(
+    name: str,
+    optimizer: Optimizer,
+    *,
+    epochs: int,
+    iterations: int,
+    options: Mapping[str, Any] | None = None,
+) -> Any:
+    """Return a learning-rate scheduler that ends with the training.
+
+    Args:
+        name: one of ``SCHEDULES``.
+        optimizer: the optimiser; its rate is the peak (``one_cycle``) or the start (the others).
+        epochs: length of the training.
+        iterations: iterations in an epoch.
+        options: arguments of the torch scheduler (``T_max``, ``eta_min``, ``patience``, …).
+
+    Raises:
+        ValueError: for an unknown name, or without an epoch or an iteration.
+    """
+    if min(epochs, iterations) < 1:
+        raise ValueError(
+            f"a training needs at least one epoch and one iteration, got max_epochs={epochs} and "
+            f"{iterations} iterations"
+        )
+    if name not in SCHEDULES:
+        raise ValueError(f"unknown lr_schedule {name!r}; expected one of {', '.join(SCHEDULES)}")
+    steps = epochs * iterations if name in _PER_ITERATION else epochs
+    return SCHEDULES[name](optimizer, steps, optimizer.param_groups[0]["lr"], **(options or {}))
+
+
+def schedule_handler(name: str, lr_scheduler: Any, evaluator: Engine) -> LrScheduleHandler:
+    """Return the handler that steps a schedule after every iteration or epoch, as its kind wants.
+
+    Register it behind the validation handler: ``plateau`` steps on the validation score, after
+    those epochs that were validated.
+    """
+    if name == "plateau":
+        return _PlateauHandler(lr_scheduler, evaluator)
+    return LrScheduleHandler(lr_scheduler, print_lr=False, epoch_level=name not in _PER_ITERATION)
+
+
+class _PlateauHandler(LrScheduleHandler):
+    def __init__(self, lr_scheduler: Any, evaluator: Engine) -> None:
+        super().__init__(lr_scheduler, print_lr=False)
+        self.evaluator = evaluator
+
+    def __call__(self, engine: Engine) -> None:
+        if self.evaluator.state.epoch == engine.state.epoch:
+            self.lr_scheduler.step(_agreed(selection_score(self.evaluator)))
+
+
+def _agreed(score: float) -> float:
+    """Return the first process's score: each has batch statistics, thus scores, of its own."""
+    if not torch.distributed.is_initialized():
+        return score
+    scores = [score]
+    torch.distributed.broadcast_object_list(scores, src=0)
+    return scores[0]

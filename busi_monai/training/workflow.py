@@ -1,0 +1,108 @@
+"""What a bundle's configuration cannot know by itself: the workflow that is evaluating it."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import yaml
+from monai.bundle import ConfigParser, ConfigWorkflow
+
+_TRACKING = ("tracking_uri", "experiment_name", "run_name", "is_not_rank0")
+
+__all__ = [
+    "bundle_root_of_config",
+    "resolved_section",
+    "running_workflow",
+    "unknown_keys",
+    "workflow_config",
+]
+
+
+def running_workflow() -> ConfigWorkflow | None:
+    """Return the ``ConfigWorkflow`` that is evaluating the calling expression, or ``None``.
+
+    MONAI hands no parser and no file name to the expressions of a configuration, whichever door
+    (``monai.bundle run``, ``create_workflow``, MONAI Label) they come through: so the calling
+    frames are searched for the workflow.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, ConfigWorkflow):
+            return owner
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
+
+
+def bundle_root_of_config() -> str:
+    """Return the bundle that the running configuration lies in, from wherever it is called.
+
+    Outside a workflow (a bare ``ConfigParser``), the current folder, MONAI's convention.
+    """
+    workflow = running_workflow()
+    if workflow is None:
+        return "."
+    folder = Path(workflow.config_root_path).absolute()
+    return str(folder.parent if folder.name == "configs" else folder)
+
+
+def workflow_config() -> dict[str, Any]:
+    """Return the running configuration: files merged, overrides applied, references unresolved.
+
+    Without what MONAI's experiment tracking has added, so that it can be added again.
+
+    Raises:
+        RuntimeError: if no workflow is running.
+    """
+    workflow = running_workflow()
+    if workflow is None:
+        raise RuntimeError("no ConfigWorkflow is running; run the configuration as a bundle")
+    config: dict[str, Any] = deepcopy(workflow.parser.get())
+    for name in ("_meta_", *_TRACKING):
+        config.pop(name, None)
+    config["save_execute_config"] = False  # which MONAI's tracking has turned into its own value
+    for section in ("train", "validate"):
+        if "handlers" in config.get(section, {}):
+            config[section]["handlers"] = [
+                handler
+                for handler in config[section]["handlers"]
+                if handler["_target_"] != "MLFlowHandler"
+            ]
+    return config
+
+
+def unknown_keys(files: Sequence[Path]) -> list[str]:
+    """Return the running configuration's top-level keys that no file has and nothing refers to.
+
+    MONAI adds a misspelt override as a new key, which then does nothing. Outside a workflow, or
+    without files, there is nothing to compare: no key is unknown.
+
+    Args:
+        files: the configurations whose keys are known.
+    """
+    if running_workflow() is None or not files:
+        return []
+    known = {"imports"}
+    for path in files:
+        known |= {key.partition("#")[0] for key in yaml.safe_load(path.read_text(encoding="utf-8"))}
+    config = workflow_config()
+    text = yaml.safe_dump(config)
+    return [
+        key
+        for key in config
+        if key not in known and not re.search(rf"[@%]{re.escape(key)}(?!\w)", text)
+    ]
+
+
+def resolved_section(config: Mapping[str, Any], name: str) -> Any:
+    """Return a section of a configuration with its references replaced by plain values.
+
+    A parser of its own: the workflow's would keep the uninstantiated section as the resolved one.
+    """
+    parser = ConfigParser(deepcopy(dict(config)))
+    return parser.get_parsed_content(name, instantiate=False).get_config()

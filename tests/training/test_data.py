@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+from busi_monai.cases import CLASSES
+from busi_monai.curation import Datalist, load_datalist
+from busi_monai.errors import InputError
+from busi_monai.operating import OperatingPoint
+from busi_monai.training import (
+    cached_dataset,
+    class_weights,
+    datalist_provenance,
+    load_items,
+    training_sampler,
+    training_transforms,
+)
+from busi_monai.transforms import (
+    collate_items,
+    prediction_postprocessing,
+    prediction_preprocessing,
+    training_augmentation,
+)
+
+OPERATING = OperatingPoint(image_size=(32, 32))
+
+
+def labelled(counts: dict[int, int]) -> list[dict]:
+    return [{"class_label": label} for label, count in counts.items() for _ in range(count)]
+
+
+def test_all_classes_by_default(phantom_prepared: Path) -> None:
+    items = load_items(phantom_prepared, "train")
+    assert {item["class_label"] for item in items} == {0, 1, 2}
+    for item in items:
+        assert item["id"].startswith(CLASSES[item["class_label"]])
+
+
+def test_a_binary_system_counts_in_its_own_classes(phantom_prepared: Path) -> None:
+    items = load_items([phantom_prepared], "train", classes=["benign", "malignant"])
+    assert {item["class_label"] for item in items} == {0, 1}
+    for item in items:
+        assert item["id"].startswith(["benign", "malignant"][item["class_label"]])
+
+
+def test_without_a_class_head_every_case_is_taken(phantom_prepared: Path) -> None:
+    every = load_items(phantom_prepared, "train")
+    assert load_items(phantom_prepared, "train", classes=[]) == every
+
+
+def test_a_part_without_the_classes_is_refused(
+    phantom_prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from busi_monai.training import data
+
+    normals = [{"id": "normal (1)", "class_label": 0}]
+    monkeypatch.setattr(data, "load_part", lambda *args, **kwargs: normals)
+    with pytest.raises(InputError, match="no case of benign, malignant"):
+        load_items(phantom_prepared, "train", classes=["benign", "malignant"])
+
+
+def test_class_weights_have_mean_1_over_the_items() -> None:
+    items = labelled({0: 6, 1: 3, 2: 1})
+    weights = class_weights(items, 3)
+    assert sum(weights[item["class_label"]] for item in items) == pytest.approx(len(items))
+    assert weights[0] * 6 == pytest.approx(weights[2] * 1)
+    assert class_weights(labelled({0: 2}), 2) == [1.0, 0.0]
+
+
+def test_a_balanced_epoch_sees_the_classes_equally_often() -> None:
+    items = labelled({0: 1500, 1: 1200, 2: 300})
+    torch.manual_seed(0)
+    drawn = Counter(items[index]["class_label"] for index in training_sampler(items, balanced=True))
+    assert sum(drawn.values()) == 3000
+    assert all(abs(drawn[label] - 1000) < 120 for label in range(3))
+
+
+def test_a_plain_epoch_sees_every_item_once() -> None:
+    sampler = training_sampler(labelled({0: 5, 1: 2}), balanced=False)
+    assert sorted(sampler) == list(range(7))
+
+
+def test_one_case_is_too_few_to_train_on() -> None:
+    with pytest.raises(InputError, match="at least 2"):
+        training_sampler(labelled({0: 1}), balanced=True)
+
+
+def test_the_disk_cache_gives_the_items_of_the_memory_cache(
+    phantom_prepared: Path, tmp_path: Path
+) -> None:
+    items = load_items(phantom_prepared, "validation")
+    preprocessing = prediction_preprocessing(OPERATING, with_label=True)
+    postprocessing = prediction_postprocessing(OPERATING, preprocessing)
+    memory = cached_dataset(items, preprocessing)
+    cached_dataset(items, preprocessing, tmp_path)[0]
+    disk = cached_dataset(items, preprocessing, tmp_path)
+    for one, other in zip(memory, disk, strict=True):
+        assert one.keys() == other.keys()
+        assert torch.equal(one["image"].as_tensor(), other["image"].as_tensor())
+        assert torch.equal(torch.as_tensor(one["label"]), torch.as_tensor(other["label"]))
+        logits = {"seg": one["image"].as_tensor() - 0.3, "cls": torch.zeros(3)}
+        ours, theirs = (postprocessing({**item, **logits}) for item in (one, other))
+        assert ours["pred"].shape == ours["native_label"].shape[1:] == (96, 128)
+        assert torch.equal(ours["pred"], theirs["pred"])
+    assert len(list(tmp_path.iterdir())) == len(items)
+
+
+def test_other_options_are_other_files(phantom_prepared: Path, tmp_path: Path) -> None:
+    items = load_items(phantom_prepared, "validation")
+    for size in (32, 48):
+        operating = OperatingPoint(image_size=(size, size))
+        item = cached_dataset(items, prediction_preprocessing(operating), tmp_path)[0]
+        assert item["image"].shape == (1, size, size)
+
+
+@pytest.mark.parametrize("disk", [False, True])
+def test_augmentation_is_drawn_anew_from_either_cache(
+    phantom_prepared: Path, tmp_path: Path, disk: bool
+) -> None:
+    items = load_items(phantom_prepared, "validation")
+    preprocessing = prediction_preprocessing(OPERATING, with_label=True)
+    transform = training_transforms(preprocessing, training_augmentation(OPERATING))
+    dataset = cached_dataset(items, transform, tmp_path if disk else None)
+    # a fresh item and cached ones in one batch
+    batch = collate_items([dataset[0], dataset[0], dataset[0]])
+    assert batch["image"].shape == (3, 1, 32, 32)
+    assert not torch.equal(batch["image"][0], batch["image"][1])
+
+
+def test_provenance_names_protocol_and_hash(phantom_prepared: Path) -> None:
+    datalist = load_datalist(phantom_prepared)
+    assert datalist_provenance(phantom_prepared, part="test", fold=None) == {
+        "protocol": ["leakfree"],
+        "datalist_sha256": [datalist.sha256],
+        "part": "test",
+        "fold": None,
+        "leaks": {"count": 0, "evaluation_images": len(datalist.test)},
+    }
+
+
+@pytest.mark.parametrize(
+    ("part", "fold", "leaks"),
+    [
+        ("test", None, {"count": 2, "evaluation_images": 5}),
+        ("reported", None, {"count": 2, "evaluation_images": 5}),
+        ("validation", None, {"count": 1, "evaluation_images": 4}),
+        ("train", None, None),
+        ("reported", 1, {"count": 3, "evaluation_images": 6}),
+        ("validation", 1, None),
+    ],
+)
+def test_provenance_states_the_leaks_of_the_part(
+    monkeypatch: pytest.MonkeyPatch, part: str, fold: int | None, leaks: dict | None
+) -> None:
+    from busi_monai.training import data
+
+    counts = {"validation": (4, 1), "test": (5, 2)} if fold is None else {"fold 1": (6, 3)}
+    datalist = Datalist(
+        "random",
+        0,
+        training=[{"fold": fold}],
+        leaks={"parts": {k: {"images": n, "ids": ["x"] * m} for k, (n, m) in counts.items()}},
+    )
+    monkeypatch.setattr(data, "load_datalist", lambda path: datalist)
+    assert datalist_provenance("prepared", part=part, fold=fold)["leaks"] == leaks

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from busi_monai.curation import prepare_dataset
+from busi_monai.curation.options import PrepareOptions
+from busi_monai.errors import InputError
+from busi_monai.files import read_json
+from busi_monai.shipped import find_bundle, shipped_configs
+from busi_monai.training import parse_overrides, run_evaluation, train_bundle
+from busi_monai.training.runs import _cause, _check_keys
+
+pytestmark = pytest.mark.xdist_group("tiny_run")
+
+
+def test_values_are_read_as_yaml() -> None:
+    overrides = parse_overrides(["a=1", "b=1e-3", "c=[1, 2]", "d=true", "e=resnet34", "f=null"])
+    assert overrides == {"a": 1, "b": 0.001, "c": [1, 2], "d": True, "e": "resnet34", "f": None}
+
+
+def test_both_separators_reach_nested_keys() -> None:
+    assert parse_overrides(["train#trainer#amp=false", "train::x=1"]) == {
+        "train#trainer#amp": False,
+        "train#x": 1,
+    }
+
+
+@pytest.mark.parametrize("setting", ["learning_rate", "=1", "a={"])
+def test_a_malformed_setting_is_named(setting: str) -> None:
+    with pytest.raises(InputError, match="--set"):
+        parse_overrides([setting])
+
+
+TRAIN = find_bundle() / "configs" / "train.yaml"
+
+
+@pytest.mark.parametrize("name", shipped_configs())
+def test_every_shipped_overlay_has_known_keys(name: str) -> None:
+    _check_keys([TRAIN, shipped_configs()[name]], {})
+
+
+@pytest.mark.parametrize(
+    "key", ["learning_rate", "train#trainer#amp", "train::trainer::amp", "encoder_options#widths"]
+)
+def test_known_keys_and_options_of_a_known_section_pass(key: str) -> None:
+    _check_keys([TRAIN], {key: 1})
+
+
+@pytest.mark.parametrize("key", ["learning_rat", "trian#trainer", "train#trainr#amp"])
+def test_an_unknown_key_is_named(key: str) -> None:
+    with pytest.raises(InputError, match=f"unknown configuration key '{key}'"):
+        _check_keys([TRAIN], {key: 1})
+
+
+def test_an_overlay_with_a_typo_is_named(tmp_path: Path) -> None:
+    overlay = tmp_path / "mine.yaml"
+    overlay.write_text("batchsize: 4\n", encoding="utf-8")
+    with pytest.raises(InputError, match="unknown configuration key 'batchsize'"):
+        _check_keys([TRAIN, overlay], {})
+
+
+def test_an_error_of_ours_is_found_in_a_chain() -> None:
+    ours = InputError("mine")
+    ours.__cause__ = KeyError("deeper")
+    wrapped = RuntimeError("failed")
+    wrapped.__cause__ = ours
+    assert _cause(wrapped) is ours
+    assert isinstance(_cause(KeyError("alone")), KeyError)
+
+
+def test_tracking_without_its_packages_names_the_extra(
+    phantom_prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from busi_monai.training import runs
+
+    monkeypatch.setattr(runs.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"busi-monai\[tracking\]"):
+        train_bundle([phantom_prepared], tmp_path / "run", tracking="mlflow")
+
+
+def test_a_run_of_one_fold_can_be_measured_on_a_dataset_without_folds(
+    phantom_busi: Path, phantom_prepared: Path, tiny_config: Path, tmp_path: Path
+) -> None:
+    prepare_dataset(phantom_busi, tmp_path / "folds", PrepareOptions(folds=3))
+    overrides = {"device_name": "cpu", "fold": 1, "max_epochs": 1}
+    run = train_bundle(
+        [tmp_path / "folds"], tmp_path / "run", configs=[tiny_config], overrides=overrides
+    )
+    quick = {"device_name": "cpu", "resamples": 5, "overlays": False}
+    own = run_evaluation(run, [tmp_path / "folds"], tmp_path / "own", overrides=quick)
+    other = run_evaluation(run, [phantom_prepared], tmp_path / "other", overrides=quick)
+    assert read_json(own / "metrics.json")["fold"] == 1
+    assert read_json(other / "metrics.json")["fold"] is None
