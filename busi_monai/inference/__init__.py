@@ -1,0 +1,40 @@
+"""The only door from image to prediction, and what is written of it."""
+
+from busi_monai.inference.export import EXPORT_FORMATS, ExportReport, export_bundle_network
+from busi_monai.inference.folders import PredictSummary, predict_to_folder
+from busi_monai.inference.handlers import PredictionsSaver
+from busi_monai.inference.inferers import FlipAveragingInferer, PlainInferer, prediction_inferer
+from busi_monai.inference.inputs import (
+    FoundPictures,
+    PictureScan,
+    find_pictures,
+    picture_ids,
+    scan_pictures,
+)
+from busi_monai.inference.overlays import draw_outlines, draw_overlay
+from busi_monai.inference.predictor import Prediction, Predictor
+from busi_monai.inference.writers import PredictionsFolder, Truth, prediction_columns
+
+__all__ = [
+    "EXPORT_FORMATS",
+    "ExportReport",
+    "FlipAveragingInferer",
+    "FoundPictures",
+    "PictureScan",
+    "PlainInferer",
+    "PredictSummary",
+    "Prediction",
+    "PredictionsFolder",
+    "PredictionsSaver",
+    "Predictor",
+    "Truth",
+    "draw_outlines",
+    "draw_overlay",
+    "export_bundle_network",
+    "find_pictures",
+    "picture_ids",
+    "predict_to_folder",
+    "prediction_columns",
+    "prediction_inferer",
+    "scan_pictures",
+]

@@ -1,0 +1,119 @@
+"""From files, folders and patterns to a predictions folder: what ``busi-monai predict`` calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from busi_monai.errors import BusiMonaiError, InputError
+from busi_monai.inference.inputs import find_pictures, image_stem, picture_ids
+from busi_monai.inference.predictor import Prediction, Predictor
+from busi_monai.inference.writers import PredictionsFolder
+from busi_monai.records import RunRecord
+
+__all__ = ["PredictSummary", "predict_to_folder"]
+
+Track = Callable[[Iterable[Any], int], Iterable[Any]]
+
+
+@dataclass
+class PredictSummary:
+    """What ``predict_to_folder`` did.
+
+    Attributes:
+        out: the folder written, or ``None`` if no picture could be predicted.
+        predicted: number of pictures predicted.
+        classes: number of pictures by predicted class.
+        with_lesion: number of pictures with a predicted lesion.
+        failures: one ``{"file", "message"}`` for each input that could not be used.
+        skipped_masks: number of mask files left out.
+        device: device and why it was taken.
+        precision: arithmetic and why it was taken.
+        rows: the rows of ``predictions.csv`` that were predicted.
+    """
+
+    out: str | None
+    predicted: int = 0
+    classes: dict[str, int] = field(default_factory=dict)
+    with_lesion: int = 0
+    failures: list[dict[str, str]] = field(default_factory=list)
+    skipped_masks: int = 0
+    device: str = ""
+    precision: str = ""
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+
+class _NothingPredictedError(BusiMonaiError):
+    """Leaves the block that makes the folder, so that an earlier result stays."""
+
+
+def predict_to_folder(
+    inputs: Sequence[str | Path],
+    out: str | Path,
+    *,
+    bundle: str | Path | None = None,
+    device: str = "auto",
+    precision: str = "fp32",
+    overwrite: bool = False,
+    overlays: bool = True,
+    batch_size: int = 1,
+    track: Track | None = None,
+) -> PredictSummary:
+    """Predict pictures and write a predictions folder, going on past those that fail.
+
+    Args:
+        inputs: files, folders and glob patterns; see ``find_pictures``.
+        out: the folder to make; not made if no picture at all could be predicted.
+        bundle: name of a shipped bundle, or folder of a bundle or run; by default the shipped one.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        precision: ``fp32``, ``bf16``, ``fp16`` or ``auto``.
+        overwrite: whether an existing non-empty folder is replaced.
+        overlays: whether pictures with outlines are written.
+        batch_size: pictures for one call of the network.
+        track: wraps the iteration for a progress bar; called with the iterable and its length.
+
+    Raises:
+        InputError: if ``out`` is refused, or there is no such bundle or device.
+        WeightsError: if the bundle's weights cannot be used.
+        OSError: if the result cannot be written; an earlier result is intact.
+    """
+    if not inputs:
+        raise InputError("no input given; expected files, folders or patterns")
+    record = RunRecord()
+    found = find_pictures(inputs)
+    predictor = Predictor.load(bundle, device, precision)
+    classes = predictor.operating.classes
+    summary = PredictSummary(
+        out=str(out),
+        skipped_masks=len(found.skipped_masks),
+        device=f"{predictor.device.name} ({predictor.device.reason})",
+        precision=f"{predictor.precision.name} ({predictor.precision.reason})",
+    )
+    record.details |= {**predictor.provenance(), "skipped_masks": len(found.skipped_masks)}
+    folder = PredictionsFolder(out, classes, overlays=overlays, overwrite=overwrite, record=record)
+    ids = iter(picture_ids(found.paths))
+    predictions: Iterable[Any] = predictor.predict_many(found.paths, batch_size=batch_size)
+    try:
+        with folder:
+            for path, result in track(predictions, len(found.paths)) if track else predictions:
+                if isinstance(result, Prediction):
+                    summary.rows.append(folder.add(next(ids), path.absolute(), result))
+                    summary.with_lesion += result.lesion_pixels > 0
+                else:
+                    folder.fail(next(ids), path, result)
+            for given, reason in found.failures:
+                folder.fail(image_stem(given), given, reason)
+            if not folder.counts["predicted"]:
+                raise _NothingPredictedError
+    except _NothingPredictedError:
+        summary.out = None
+    summary.predicted = folder.counts["predicted"]
+    summary.classes = {name: folder.counts[name] for name in classes}
+    summary.failures = record.failures
+    return summary

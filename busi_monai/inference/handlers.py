@@ -1,0 +1,160 @@
+"""Ignite handlers with which a bundle's evaluator writes a predictions folder."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from numpy.typing import NDArray
+
+from busi_monai.cases import CLASSES
+from busi_monai.files import file_sha256
+from busi_monai.inference.inputs import image_stem
+from busi_monai.inference.predictor import prediction_of_item
+from busi_monai.inference.writers import PredictionsFolder, Truth
+from busi_monai.operating import OperatingPoint
+from busi_monai.records import RunRecord
+
+__all__ = ["PredictionsSaver"]
+
+
+class PredictionsSaver:
+    """Writes the predictions folder of an evaluator whose postprocessing is the bundle's.
+
+    Rows are written as they come; the folder appears when the run is complete.
+
+    Args:
+        output_dir: the folder to make.
+        operating: names the classes.
+        with_truth: whether the items carry ``class_label`` (index in ``label_classes``, -1 for
+            unknown) and ``native_label`` ((1, H, W), all -1 for unknown); adds the true class and
+            the scores to the table.
+        overlays: whether pictures with outlines are written.
+        overwrite: whether an existing non-empty folder is replaced.
+        weights: checkpoint whose hash ``run.json`` tells.
+        failures: (input, reason) for pictures that were left out of the dataset; each gets a row.
+        details: what else ``run.json`` tells: device, precision, datalist hash, fold.
+        label_classes: class names that ``class_label`` counts through.
+        finish: called with the folder when its table is complete and before it is renamed, for
+            example a ``busi_monai.evaluation.MetricsReport``.
+
+    Examples:
+        In ``evaluate.yaml``::
+
+            handlers:
+            - _target_: busi_monai.inference.PredictionsSaver
+              output_dir: "@output_dir"
+              operating: "@operating"
+              with_truth: true
+              finish:
+              - _target_: busi_monai.evaluation.MetricsReport
+                classes: "$@operating.classes"
+    """
+
+    def __init__(
+        self,
+        output_dir: str | Path,
+        operating: OperatingPoint,
+        *,
+        with_truth: bool = False,
+        overlays: bool = True,
+        overwrite: bool = False,
+        weights: str | Path | None = None,
+        failures: Sequence[tuple[str, str]] = (),
+        details: Mapping[str, Any] | None = None,
+        label_classes: Sequence[str] = CLASSES,
+        finish: Sequence[Callable[[Path], object]] = (),
+    ) -> None:
+        self.output_dir = Path(output_dir)
+        self._operating = operating
+        self._with_truth = with_truth
+        self._overlays = overlays
+        self._overwrite = overwrite
+        self._weights = weights
+        self._failures = tuple(failures)
+        self._details = dict(details or {})
+        self._label_classes = tuple(label_classes)
+        self._finish = tuple(finish)
+        self._folder: PredictionsFolder | None = None
+        self._finalizer: weakref.finalize | None = None
+        self._clock = 0.0
+
+    def attach(self, engine: Engine) -> None:
+        """Register with an evaluator."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_STARTED, self._tick)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._write)
+        engine.add_event_handler(Events.COMPLETED, self._complete)
+
+    def _start(self, _engine: Engine) -> None:
+        self._discard()
+        details = {**self._details, "classes": list(self._operating.classes)}
+        if self._weights is not None and Path(self._weights).is_file():
+            details["weights_sha256"] = file_sha256(self._weights)
+        self._folder = PredictionsFolder(
+            self.output_dir,
+            self._operating.classes,
+            with_truth=self._with_truth,
+            overlays=self._overlays,
+            overwrite=self._overwrite,
+            record=RunRecord(details=details),
+            finish=self._finish,
+        )
+        self._folder.__enter__()
+        # an engine tells its handlers of no Ctrl-C: the unfinished folder goes with this object
+        self._finalizer = weakref.finalize(self, _abandon, self._folder)
+
+    def _tick(self, _engine: Engine) -> None:
+        self._clock = time.perf_counter()
+
+    def _write(self, engine: Engine) -> None:
+        if self._folder is None:
+            return
+        outputs, batch = engine.state.output, engine.state.batch
+        seconds = (time.perf_counter() - self._clock) / max(len(outputs), 1)
+        for given, output in zip(batch, outputs, strict=True):
+            item = {**given, **output}
+            image = str(item["image"].meta["filename_or_obj"])
+            prediction = prediction_of_item(item, self._operating.classes, seconds)
+            truth = self._truth(given) if self._with_truth else None
+            self._folder.add(str(given.get("id") or image_stem(image)), image, prediction, truth)
+
+    def _complete(self, _engine: Engine) -> None:
+        if self._folder is None:
+            return
+        folder, self._folder = self._folder, None
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        for given, reason in self._failures:
+            folder.fail(image_stem(given), given, reason)
+        folder.__exit__(None, None, None)
+
+    def _discard(self) -> None:
+        if self._finalizer is not None:
+            self._finalizer()
+        self._folder = None
+
+    def _truth(self, item: Mapping[str, Any]) -> Truth:
+        label = int(item.get("class_label", -1))
+        name = self._label_classes[label] if label >= 0 else None
+        group = item.get("group")
+        return Truth(name, _native_mask(item), None if group is None else str(group))
+
+
+def _native_mask(item: Mapping[str, Any]) -> NDArray[np.bool_] | None:
+    label = item.get("native_label")
+    if label is None:
+        return None
+    values = label.detach().cpu().numpy() if isinstance(label, torch.Tensor) else np.asarray(label)
+    values = values.reshape(values.shape[-2:])
+    return None if np.all(values.astype(np.int64) < 0) else values > 0
+
+
+def _abandon(folder: PredictionsFolder) -> None:
+    folder.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)

@@ -1,0 +1,87 @@
+"""How the network is called in prediction: plainly, or averaged with the mirror image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from monai.inferers import Inferer
+
+from busi_monai.operating import OperatingPoint
+
+__all__ = ["FlipAveragingInferer", "PlainInferer", "prediction_inferer"]
+
+
+class PlainInferer(Inferer):
+    """Calls the network once, with deterministic kernels and full fp32 on a GPU.
+
+    cuDNN otherwise takes TensorFloat-32, whose ten bits of mantissa move masks, and picks its
+    kernels by a race.
+
+    Examples:
+        >>> PlainInferer()(torch.rand(2, 1, 8, 8), lambda image: {"seg": image})["seg"].shape
+        torch.Size([2, 1, 8, 8])
+    """
+
+    def __call__(
+        self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """Return the network's logits.
+
+        Args:
+            inputs: (N, 1, H, W) float pictures.
+            network: the network, or any callable.
+            args: passed on to the network.
+            kwargs: passed on to the network.
+        """
+        with torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+        ):
+            return network(inputs, *args, **kwargs)
+
+
+class FlipAveragingInferer(PlainInferer):
+    """Averages the network's logits for a picture and for its mirror image.
+
+    Logits are averaged rather than probabilities: the temperature of ``operating.json`` divides
+    averaged logits, nothing saturates, and no clamping is needed on the way back. For two
+    probabilities this is their normalised geometric mean. The mask of the mirror image is mirrored
+    back first, so that a mirrored picture gets exactly the mirrored mask and the same class.
+
+    Examples:
+        >>> averaging = FlipAveragingInferer()
+        >>> outputs = averaging(torch.rand(2, 1, 8, 8), lambda image: {"seg": image})
+        >>> outputs["seg"].shape
+        torch.Size([2, 1, 8, 8])
+    """
+
+    def __call__(
+        self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """Return averaged logits.
+
+        Args:
+            inputs: (N, 1, H, W) float pictures.
+            network: gives (N, 1, H, W) and (N, C) logits in a dict, or one such tensor.
+            args: passed on to the network.
+            kwargs: passed on to the network.
+        """
+        # two calls rather than one of twice the batch, which would take twice the memory
+        straight = super().__call__(inputs, network, *args, **kwargs)
+        turned = torch.flip(inputs, dims=(-1,))
+        mirrored = super().__call__(turned, network, *args, **kwargs)
+        if isinstance(straight, torch.Tensor):
+            return _average(straight, mirrored)
+        return {head: _average(straight[head], mirrored[head]) for head in straight}
+
+
+def _average(straight: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
+    if straight.ndim > 2:
+        mirrored = torch.flip(mirrored, dims=(-1,))
+    return (straight + mirrored) / 2
+
+
+def prediction_inferer(operating: OperatingPoint) -> Inferer:
+    """Return the inferer that an operating point asks for."""
+    return FlipAveragingInferer() if operating.flip_averaging else PlainInferer()

@@ -1,0 +1,174 @@
+"""Which pictures a list of files, folders and patterns means."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from busi_monai.errors import ImageReadError, InputError
+from busi_monai.images import is_image_file, read_picture
+
+__all__ = [
+    "FoundPictures",
+    "PictureScan",
+    "find_pictures",
+    "image_stem",
+    "natural_key",
+    "picture_ids",
+    "scan_pictures",
+]
+
+_MASK = re.compile(r"^(?P<stem>.+)_mask(_\d+)?$", re.IGNORECASE)
+
+
+@dataclass
+class FoundPictures:
+    """The pictures that were meant, and what was not found.
+
+    Attributes:
+        paths: pictures in the order of the inputs, each once, naturally sorted within a folder.
+        failures: (input, reason) for each input that gives no picture.
+        skipped_masks: files left out of folders and patterns as they are masks of a picture there.
+    """
+
+    paths: list[Path] = field(default_factory=list)
+    failures: list[tuple[str, str]] = field(default_factory=list)
+    skipped_masks: list[Path] = field(default_factory=list)
+
+
+@dataclass
+class PictureScan:
+    """The readable pictures as items for a dataset, and what is not readable.
+
+    Attributes:
+        items: ``{"id", "image"}`` for each picture, ``image`` an absolute path.
+        failures: (input, reason) for each that cannot be used.
+    """
+
+    items: list[dict[str, str]] = field(default_factory=list)
+    failures: list[tuple[str, str]] = field(default_factory=list)
+
+    def raise_failures(self) -> None:
+        """Raise an ``ImageReadError`` if any input failed, for the end of a bundle's run.
+
+        Raises:
+            ImageReadError: listing every failed input with its reason.
+        """
+        if self.failures:
+            reasons = "; ".join(reason for _, reason in self.failures)
+            raise ImageReadError(f"{len(self.failures)} inputs could not be used: {reasons}")
+
+
+def scan_pictures(inputs: str | Path | Sequence[str | Path]) -> PictureScan:
+    """Find pictures and read each once, so that a bad one cannot stop a batch later.
+
+    Args:
+        inputs: a file, folder or pattern, or several; see ``find_pictures``.
+
+    Raises:
+        InputError: if not a single picture can be used; a MONAI engine would end well without one.
+    """
+    found = find_pictures([inputs] if isinstance(inputs, str | Path) else inputs)
+    scan = PictureScan(failures=list(found.failures))
+    for path, name in zip(found.paths, picture_ids(found.paths), strict=True):
+        try:
+            read_picture(path)
+        except ImageReadError as error:
+            scan.failures.append((str(path), str(error)))
+        else:
+            scan.items.append({"id": name, "image": str(path.absolute())})
+    if not scan.items:
+        reasons = "; ".join(reason for _, reason in scan.failures) or "no input was given"
+        raise InputError(f"no picture to predict: {reasons}")
+    return scan
+
+
+def find_pictures(inputs: Sequence[str | Path]) -> FoundPictures:
+    """Return the pictures that files, folders and glob patterns mean.
+
+    A path that exists is taken as it is, whatever brackets its name holds; a folder gives the
+    pictures directly in it; anything else with ``*``, ``?`` or ``[`` is a pattern (``**`` enters
+    subfolders). In folders and patterns ``<name>_mask.png`` is skipped where the picture ``<name>``
+    lies beside it; a mask named explicitly is taken as a picture.
+    """
+    found = FoundPictures()
+    for given in inputs:
+        path = Path(given)
+        if path.is_dir():
+            _add_folder(found, path)
+        elif path.exists():
+            found.paths.append(path)
+        elif re.search(r"[*?\[]", str(given)):
+            _add_matches(found, str(given))
+        else:
+            found.failures.append((str(given), f"{given}: no such file or folder"))
+    found.paths = list({path.absolute(): path for path in found.paths}.values())
+    return found
+
+
+def picture_ids(paths: Sequence[Path]) -> list[str]:
+    """Return one id for each path: its stem, with the folder's name before it where stems collide.
+
+    Examples:
+        >>> picture_ids([Path("a/1.png"), Path("b/1.png"), Path("b/2.png")])
+        ['a__1', 'b__1', '2']
+    """
+    stems = [image_stem(path) for path in paths]
+    uses = Counter(stem.casefold() for stem in stems)
+    return [
+        f"{path.absolute().parent.name}__{stem}" if uses[stem.casefold()] > 1 else stem
+        for path, stem in zip(paths, stems, strict=True)
+    ]
+
+
+def image_stem(path: str | Path) -> str:
+    """Return a picture's file name without its suffix, ``.nii.gz`` being one suffix."""
+    name = Path(path).name
+    return name[: -len(".nii.gz")] if name.lower().endswith(".nii.gz") else Path(name).stem
+
+
+def natural_key(path: str | Path) -> list[tuple[int, int, str]]:
+    """Return a sort key that puts ``benign (2)`` before ``benign (10)``."""
+    return [
+        (0, int(part), "") if part.isdecimal() else (1, 0, part.casefold())
+        for part in re.split(r"(\d+)", str(path))
+        if part
+    ]
+
+
+def _add_folder(found: FoundPictures, folder: Path) -> None:
+    pictures = _without_masks(found, [path for path in folder.iterdir() if _is_picture(path)])
+    found.paths += pictures
+    if not pictures:
+        below = any(_is_picture(path) for path in folder.glob("*/*"))
+        hint = f"; its subfolders do: give '{folder}/*/*'" if below else ""
+        found.failures.append((str(folder), f"{folder}: the folder holds no pictures{hint}"))
+
+
+def _add_matches(found: FoundPictures, pattern: str) -> None:
+    matches = [Path(name) for name in glob.glob(pattern, recursive=True)]  # noqa: PTH207
+    pictures = _without_masks(found, [path for path in matches if _is_picture(path)])
+    found.paths += pictures
+    if not pictures:
+        found.failures.append((pattern, f"{pattern}: no picture matches this pattern"))
+
+
+def _is_picture(path: Path) -> bool:
+    return is_image_file(path) and path.is_file() and not path.name.startswith(".")
+
+
+def _without_masks(found: FoundPictures, paths: Iterable[Path]) -> list[Path]:
+    ordered = sorted(paths, key=natural_key)
+    stems = {(path.parent, image_stem(path)) for path in ordered}
+    kept = []
+    for path in ordered:
+        match = _MASK.match(image_stem(path))
+        if match and (path.parent, match["stem"]) in stems:
+            found.skipped_masks.append(path)
+        else:
+            kept.append(path)
+    return kept

@@ -1,0 +1,115 @@
+"""Overlays: the lesion's outline over the picture, with the class and its probability."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+__all__ = ["PREDICTED_COLOUR", "TRUE_COLOUR", "draw_outlines", "draw_overlay"]
+
+PREDICTED_COLOUR = (255, 196, 0)
+"""RGB of predicted outlines, in overlays and figures."""
+
+TRUE_COLOUR = (0, 200, 255)
+"""RGB of true outlines; the two differ for the colour-blind as well."""
+
+NOTICE = "research use only"
+
+Colour = tuple[int, int, int]
+
+
+def draw_overlay(
+    pixels: NDArray[np.floating],
+    mask: NDArray[np.generic],
+    *,
+    predicted_class: str | None = None,
+    confidence: float | None = None,
+    true_mask: NDArray[np.generic] | None = None,
+    true_class: str | None = None,
+) -> NDArray[np.uint8]:
+    """Draw predicted and true outlines over a picture, and a caption below it.
+
+    Args:
+        pixels: (H, W) grey in [0, 1].
+        mask: (H, W) predicted mask, non-zero on the lesion.
+        predicted_class: told in the caption.
+        confidence: probability of that class, told in per cent.
+        true_mask: (H, W), drawn in ``TRUE_COLOUR`` below the predicted outline.
+        true_class: told in the caption.
+
+    Returns:
+        (H + caption, W, 3) uint8 RGB; the picture itself is neither scaled nor written on.
+
+    Raises:
+        ValueError: if a mask's size is not the picture's.
+    """
+    outlines = [(true_mask, TRUE_COLOUR)] if true_mask is not None else []
+    canvas = draw_outlines(pixels, [*outlines, (mask, PREDICTED_COLOUR)])
+    words = [predicted_class or "lesion mask"]
+    if confidence is not None:
+        words.append(f"{100 * confidence:.0f} %")
+    truth = "" if true_class is None else f"true: {true_class}"
+    return np.concatenate([canvas, _caption(canvas.shape[1], " ".join(words), truth)])
+
+
+def draw_outlines(
+    pixels: NDArray[np.floating], outlines: list[tuple[NDArray[np.generic], Colour]]
+) -> NDArray[np.uint8]:
+    """Draw masks' outlines over a picture.
+
+    Args:
+        pixels: (H, W) grey in [0, 1].
+        outlines: (mask, RGB colour) pairs, later ones on top.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Examples:
+        >>> lesion = np.zeros((20, 30), dtype=bool)
+        >>> lesion[5:15, 8:20] = True
+        >>> drawn = draw_outlines(np.zeros((20, 30)), [(lesion, (255, 0, 0))])
+        >>> drawn[5, 10].tolist(), drawn[10, 14].tolist()
+        ([255, 0, 0], [0, 0, 0])
+    """
+    grey = np.round(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
+    canvas = np.ascontiguousarray(np.stack([grey] * 3, axis=-1))
+    thickness = max(1, round(min(grey.shape) / 250))
+    for mask, colour in outlines:
+        if mask.shape != grey.shape:
+            raise ValueError(
+                f"mask of {mask.shape} over a picture of {grey.shape}; expected the same size"
+            )
+        binary = np.ascontiguousarray(np.asarray(mask) > 0).astype(np.uint8)
+        contours, _ = cv2.findContours(binary, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(canvas, contours, -1, colour, thickness)
+    return canvas
+
+
+def _caption(width: int, text: str, truth: str) -> NDArray[np.uint8]:
+    """Return (h, width, 3) uint8: as many lines as the width needs, the notice last and small."""
+    large = _font(max(11, min(36, width // 22)))
+    small = _font(max(9, min(20, width // 34)))
+    lines = [(text, large, PREDICTED_COLOUR)]
+    if truth:
+        lines.append((truth, large, TRUE_COLOUR))
+    lines.append((NOTICE, small, (170, 170, 170)))
+    heights = [round(font.size * 1.35) for _, font, _ in lines]
+    image = Image.new("RGB", (width, sum(heights) + 4))
+    draw = ImageDraw.Draw(image)
+    top = 2
+    for (line, font, colour), height in zip(lines, heights, strict=True):
+        draw.text((4, top), line, fill=colour, font=font)
+        top += height
+    return np.asarray(image)
+
+
+@lru_cache(maxsize=16)
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(size)
+    if not isinstance(font, ImageFont.FreeTypeFont):
+        raise TypeError("Pillow was built without FreeType; install the wheel from PyPI")
+    return font

@@ -1,0 +1,246 @@
+"""The predictions folder: ``predictions.csv``, ``masks/``, ``overlays/``, ``run.json``."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from busi_monai.cases import CLASSES
+from busi_monai.files import complete_folder
+from busi_monai.images import read_picture, write_mask, write_png
+from busi_monai.inference.overlays import draw_overlay
+from busi_monai.inference.predictor import Prediction
+from busi_monai.metrics import segmentation_scores
+from busi_monai.records import RunRecord
+
+__all__ = ["PREDICTIONS_CSV", "PredictionsFolder", "Truth", "prediction_columns"]
+
+logger = logging.getLogger(__name__)
+
+PREDICTIONS_CSV = "predictions.csv"
+
+SCORE_COLUMNS = ("dice", "iou", "mean_iou", "pixel_accuracy", "hd95_px")
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """What is known of a picture beforehand.
+
+    Attributes:
+        class_name: true class, or ``None``.
+        mask: (H, W) native true mask, non-zero on the lesion, or ``None`` where none was drawn.
+        group: what stays together in resampling (patient or near-duplicate group), or ``None``.
+    """
+
+    class_name: str | None = None
+    mask: NDArray[np.generic] | None = None
+    group: str | None = None
+
+
+def prediction_columns(classes: Sequence[str] = CLASSES, *, with_truth: bool = False) -> list[str]:
+    """Return the columns of ``predictions.csv`` in order.
+
+    Examples:
+        >>> prediction_columns(("benign", "malignant"))[:5]
+        ['id', 'image', 'predicted_class', 'p_benign', 'p_malignant']
+    """
+    columns = ["id", "image"]
+    if with_truth:
+        columns.append("true_class")
+    columns += ["predicted_class", *(f"p_{name}" for name in classes)]
+    columns += ["lesion_pixels", "lesion_fraction", "box_x", "box_y", "box_w", "box_h"]
+    if with_truth:
+        columns += [*SCORE_COLUMNS, "true_lesion_pixels", "group"]
+    return [*columns, "seconds", "error"]
+
+
+class PredictionsFolder:
+    """Writes a predictions folder row by row, beside its place, and renames it when complete.
+
+    Use as a context manager. If the block raises (Ctrl-C and a full disk included), a result that
+    lay there before is untouched and nothing half-written remains.
+
+    Args:
+        out: the folder to make.
+        classes: ordered class names, one probability column for each; empty without a class head.
+        with_truth: whether true classes and masks will be told.
+        overlays: whether pictures with outlines are written.
+        overwrite: whether an existing non-empty folder is replaced.
+        record: becomes ``run.json``; by default a new one.
+        finish: called with the still unnamed folder when its table is complete, for what is made
+            from it (``metrics.json``, a report) and has to appear together with it.
+
+    Raises:
+        InputError: if ``out`` cannot be made or exists without ``overwrite``.
+    """
+
+    def __init__(
+        self,
+        out: str | Path,
+        classes: Sequence[str] = CLASSES,
+        *,
+        with_truth: bool = False,
+        overlays: bool = True,
+        overwrite: bool = False,
+        record: RunRecord | None = None,
+        finish: Sequence[Callable[[Path], object]] = (),
+    ) -> None:
+        self.out = Path(out)
+        self.classes = tuple(classes)
+        self.record = record or RunRecord()
+        self.counts: Counter[str] = Counter()
+        self._with_truth = with_truth
+        self._overlays = overlays
+        self._overwrite = overwrite
+        self._finish = tuple(finish)
+        self._columns = prediction_columns(self.classes, with_truth=with_truth)
+        self._taken: set[str] = set()
+        self._folder: AbstractContextManager[Path] | None = None
+        self._partial = Path()
+        self._stream: TextIO | None = None
+
+    def __enter__(self) -> PredictionsFolder:
+        """Make the temporary folder beside ``out``."""
+        self._folder = complete_folder(self.out, overwrite=self._overwrite)
+        self._partial = self._folder.__enter__()
+        # newline="" is the csv module's wish; the byte order mark would break other readers
+        self._stream = (self._partial / PREDICTIONS_CSV).open("w", encoding="utf-8", newline="")
+        self._writer = csv.DictWriter(self._stream, self._columns, lineterminator="\n")
+        self._writer.writeheader()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        """Finish and rename the folder, or remove it if the block raised."""
+        if self._stream is None or self._folder is None:
+            return False
+        folder, self._folder = self._folder, None
+        try:
+            self._stream.close()
+            if kind is None:
+                self._complete()
+        except BaseException as failure:
+            folder.__exit__(type(failure), failure, failure.__traceback__)
+            raise
+        swallowed = bool(folder.__exit__(kind, error, trace))
+        if kind is None:
+            logger.info("wrote %d predictions to %s", self.counts["predicted"], self.out)
+        return swallowed
+
+    def add(
+        self, id: str, image: str | Path, prediction: Prediction, truth: Truth | None = None
+    ) -> dict[str, Any]:
+        """Write one prediction: its row, its mask and its overlay.
+
+        Args:
+            id: name of the row and of the files; one that is taken already gets a number.
+            image: path of the picture, told in the table and drawn in the overlay.
+            prediction: what was predicted.
+            truth: what is known of it, if the folder is ``with_truth``.
+
+        Returns:
+            The row, numbers as such and ``None`` where its cell is empty.
+        """
+        id = self._unique(id)
+        box = prediction.box or (None, None, None, None)
+        row: dict[str, Any] = {
+            "id": id,
+            "image": str(image),
+            "predicted_class": prediction.predicted_class,
+            **{f"p_{name}": round(prediction.probabilities[name], 6) for name in self.classes},
+            "lesion_pixels": prediction.lesion_pixels,
+            "lesion_fraction": round(prediction.lesion_fraction, 6),
+            **dict(zip(("box_x", "box_y", "box_w", "box_h"), box, strict=True)),
+            "seconds": round(prediction.seconds, 6),
+        }
+        if self._with_truth and truth is not None:
+            row |= _truth_columns(truth, prediction)
+        write_mask(self._partial / "masks" / f"{id}.png", prediction.mask)
+        if self._overlays:
+            self._write_overlay(id, image, prediction, truth)
+        self._write_row(row)
+        self.counts["predicted"] += 1
+        if prediction.predicted_class:
+            self.counts[prediction.predicted_class] += 1
+        return row
+
+    def fail(self, id: str, image: str | Path, error: object) -> None:
+        """Write a row for a picture that could not be predicted, with the reason."""
+        self._write_row({"id": self._unique(id), "image": str(image), "error": str(error)})
+        self.record.fail(image, error)
+        self.counts["failed"] += 1
+
+    def _complete(self) -> None:
+        counts = {"predicted": self.counts["predicted"], "failed": self.counts["failed"]}
+        by_class = {name: self.counts[name] for name in self.classes}
+        self.record.write(self._partial, {"counts": {**counts, **by_class}})
+        for finish in self._finish:
+            finish(self._partial)
+
+    def _write_row(self, row: Mapping[str, Any]) -> None:
+        if self._stream is None:
+            raise RuntimeError("use PredictionsFolder in a with statement")
+        self._writer.writerow({name: _cell(value) for name, value in row.items()})
+        self._stream.flush()
+
+    def _write_overlay(
+        self, id: str, image: str | Path, prediction: Prediction, truth: Truth | None
+    ) -> None:
+        drawn = draw_overlay(
+            read_picture(image).pixels,
+            prediction.mask,
+            predicted_class=prediction.predicted_class,
+            confidence=prediction.confidence,
+            true_mask=truth.mask if truth else None,
+            true_class=truth.class_name if truth else None,
+        )
+        write_png(self._partial / "overlays" / f"{id}.png", drawn)
+
+    def _unique(self, id: str) -> str:
+        """Return a file name that no earlier row has, whatever letter case the disk ignores."""
+        safe = re.sub(r'[/\\:*?"<>|\x00-\x1f]', "_", id).strip(" .") or "image"
+        candidate, number = safe, 1
+        while _key(candidate) in self._taken:
+            number += 1
+            candidate = f"{safe}-{number}"
+        self._taken.add(_key(candidate))
+        return candidate
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6f}" if isinstance(value, float) else str(value)
+
+
+def _key(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _truth_columns(truth: Truth, prediction: Prediction) -> dict[str, Any]:
+    columns: dict[str, Any] = {"true_class": truth.class_name, "group": truth.group}
+    if truth.mask is not None:
+        true = np.asarray(truth.mask) > 0
+        scores = segmentation_scores(prediction.mask > 0, true)
+        columns |= {
+            name: None if np.isnan(scores[name]) else round(float(scores[name]), 6)
+            for name in SCORE_COLUMNS
+        }
+        columns["true_lesion_pixels"] = int(true.sum())
+    return columns

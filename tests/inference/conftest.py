@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from busi_monai.images import write_png
+from busi_monai.inference import Prediction, Predictor
+
+
+@pytest.fixture(scope="session")
+def predictor(tiny_bundle: Path) -> Predictor:
+    return Predictor.load(tiny_bundle, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An asymmetric picture of 70×110 pixels."""
+    rows, columns = np.mgrid[:70, :110]
+    pixels = np.clip(rows * 1.3 + columns * 0.9 + 60 * np.sin(columns / 5), 0, 255)
+    path = tmp_path_factory.mktemp("pictures") / "Bild (1) ä [x].png"
+    write_png(path, pixels.astype(np.uint8))
+    return path
+
+
+@pytest.fixture
+def prediction() -> Prediction:
+    """A benign lesion of 20×30 pixels in a picture of 70×110."""
+    mask = np.zeros((70, 110), dtype=np.uint8)
+    mask[10:30, 40:70] = 1
+    return Prediction(
+        mask=mask,
+        probabilities={"normal": 0.1, "benign": 0.7, "malignant": 0.2},
+        predicted_class="benign",
+        lesion_pixels=600,
+        lesion_fraction=600 / 7700,
+        box=(40, 10, 30, 20),
+        lesion_probability=mask.astype(np.float32),
+        seconds=0.01,
+    )

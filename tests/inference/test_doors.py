@@ -1,0 +1,156 @@
+"""Every door gives the same mask and probabilities for the same picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from monai.bundle import ConfigWorkflow
+
+from busi_monai.cli.main import main
+from busi_monai.curation import prepare_dataset
+from busi_monai.errors import ImageReadError, InputError
+from busi_monai.evaluation import evaluate_predictions, read_predictions
+from busi_monai.images import read_mask, read_picture
+from busi_monai.inference import Predictor
+from busi_monai.metrics import segmentation_scores
+
+
+@pytest.fixture(scope="module")
+def prepared(phantom_busi: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("prepared") / "set"
+    prepare_dataset(phantom_busi, out)
+    return out
+
+
+def run_bundle(bundle: Path, config: str, **overrides: object) -> None:
+    workflow = ConfigWorkflow(
+        config_file=str(bundle / "configs" / f"{config}.yaml"),
+        workflow_type="infer",
+        init_id="initialize",
+        run_id="run",
+        final_id="finalize",
+        logging_file=False,
+        bundle_root=str(bundle),
+        device_name="cpu",
+        **overrides,
+    )
+    workflow.initialize()
+    workflow.run()
+    workflow.finalize()
+
+
+def assert_same(table: pd.DataFrame, out: Path, predictor: Predictor) -> None:
+    for row in table.to_dict("records"):
+        expected = predictor.predict(row["image"])
+        mask = read_mask(out / "masks" / f"{row['id']}.png")
+        assert np.array_equal(mask, expected.mask > 0), row["id"]
+        assert row["predicted_class"] == expected.predicted_class
+        for name, probability in expected.probabilities.items():
+            assert row[f"p_{name}"] == pytest.approx(probability, abs=2e-6), row["id"]
+
+
+def test_the_bundles_inference_gives_what_the_predictor_gives(
+    tiny_bundle, predictor, prepared, picture, tmp_path
+):
+    run_bundle(
+        tiny_bundle,
+        "inference",
+        dataset_dir=[str(prepared / "images"), str(picture)],
+        output_dir=str(tmp_path / "out"),
+        batch_size=4,
+    )
+    table = read_predictions(tmp_path / "out")
+    assert len(table) == len(list((prepared / "images").iterdir())) + 1
+    assert_same(table, tmp_path / "out", predictor)
+    record = json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))
+    assert record["weights_sha256"] == predictor.provenance()["weights_sha256"]
+
+
+def test_the_command_gives_what_the_bundles_inference_gives(
+    tiny_bundle, prepared, picture, tmp_path
+):
+    images = str(prepared / "images")
+    run_bundle(tiny_bundle, "inference", dataset_dir=images, output_dir=str(tmp_path / "bundle"))
+    result = CliRunner().invoke(
+        main,
+        ["predict", images, "--out", str(tmp_path / "cli"), "--run", str(tiny_bundle),
+         "--device", "cpu", "--quiet"],
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    ours, theirs = read_predictions(tmp_path / "cli"), read_predictions(tmp_path / "bundle")
+    pd.testing.assert_frame_equal(
+        ours.drop(columns="seconds"), theirs.drop(columns="seconds"), check_exact=False, atol=2e-6
+    )
+    for name in ours["id"]:
+        one, other = (tmp_path / door / "masks" / f"{name}.png" for door in ("cli", "bundle"))
+        assert one.read_bytes() == other.read_bytes()
+
+
+def test_the_bundles_evaluation_measures_the_predictors_masks(
+    tiny_bundle, predictor, prepared, tmp_path
+):
+    run_bundle(
+        tiny_bundle,
+        "evaluate",
+        dataset_dir=str(prepared),
+        output_dir=str(tmp_path / "out"),
+        part="train",
+        batch_size=3,
+        resamples=20,
+    )
+    table = read_predictions(tmp_path / "out")
+    assert_same(table, tmp_path / "out", predictor)
+    for row in table.to_dict("records"):
+        assert row["id"].startswith(row["true_class"])
+        truth = read_mask(prepared / "labels" / f"{row['id']}.png")
+        assert truth.sum() == row["true_lesion_pixels"]
+        expected = segmentation_scores(predictor.predict(row["image"]).mask > 0, truth)
+        assert row["dice"] == pytest.approx(expected["dice"], abs=1e-6)
+        assert row["iou"] == pytest.approx(expected["iou"], abs=1e-6)
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
+    again = evaluate_predictions(table, resamples=20)
+    assert metrics["lesion_dice"] == again["lesion_dice"]
+    assert metrics["images"] == len(table)
+    assert metrics["part"] == "train" and metrics["datalist_sha256"]
+    assert (tmp_path / "out" / "report.md").is_file()
+
+
+def test_the_bundle_lists_unreadable_pictures_and_ends_with_an_error(
+    tiny_bundle, picture, tmp_path
+):
+    (tmp_path / "bad.png").write_bytes(b"")
+    inputs = [str(tmp_path / "bad.png"), str(picture)]
+    with pytest.raises(RuntimeError) as caught:
+        run_bundle(tiny_bundle, "inference", dataset_dir=inputs, output_dir=str(tmp_path / "out"))
+    assert isinstance(caught.value.__cause__, ImageReadError)
+    assert "bad.png" in str(caught.value.__cause__)
+    table = read_predictions(tmp_path / "out").set_index("id")
+    assert "0 bytes" in table.loc["bad", "error"]
+    assert table.loc[picture.stem, "error"] == ""
+
+
+def test_the_bundle_refuses_to_end_well_without_a_picture(tiny_bundle, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RuntimeError) as caught:
+        run_bundle(
+            tiny_bundle,
+            "inference",
+            dataset_dir=str(tmp_path / "empty"),
+            output_dir=str(tmp_path / "out"),
+        )
+    assert isinstance(caught.value.__cause__, InputError)
+    assert "holds no pictures" in str(caught.value.__cause__)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_asymmetric_picture_keeps_its_orientation(predictor, picture):
+    # a transposed or mirrored mask would not follow the picture's size, nor its corner
+    pixels = read_picture(picture).pixels
+    alone = predictor.predict(pixels)
+    cut = predictor.predict(np.ascontiguousarray(pixels[:, :60]))
+    assert alone.mask.shape == (70, 110) and cut.mask.shape == (70, 60)

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from busi_monai.errors import InputError
+from busi_monai.evaluation import read_predictions
+from busi_monai.images import read_mask
+from busi_monai.inference import predict_to_folder
+
+
+def test_every_picture_gets_the_predictors_own_mask(tiny_bundle, predictor, picture, tmp_path):
+    summary = predict_to_folder([picture], tmp_path / "out", bundle=tiny_bundle, device="cpu")
+    alone = predictor.predict(picture)
+    (row,) = read_predictions(tmp_path / "out").to_dict("records")
+    assert np.array_equal(read_mask(tmp_path / "out" / "masks" / f"{row['id']}.png"), alone.mask)
+    assert row["predicted_class"] == alone.predicted_class
+    assert row["p_malignant"] == pytest.approx(alone.probabilities["malignant"], abs=1e-6)
+    assert summary.predicted == 1 and summary.classes[alone.predicted_class] == 1
+    assert summary.with_lesion == 1 and summary.failures == []
+    record = json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))
+    assert record["weights_sha256"] == predictor.provenance()["weights_sha256"]
+    assert record["device"]["name"] == "cpu" and record["precision"]["reason"]
+
+
+def test_pictures_of_one_name_from_two_folders_are_both_there(tiny_bundle, picture, tmp_path):
+    for folder in ("left", "right"):
+        (tmp_path / folder).mkdir()
+        Image.open(picture).save(tmp_path / folder / "scan.png")
+    inputs = [tmp_path / "left", tmp_path / "right"]
+    predict_to_folder(inputs, tmp_path / "out", bundle=tiny_bundle, device="cpu", batch_size=2)
+    masks = sorted(path.name for path in (tmp_path / "out" / "masks").iterdir())
+    assert masks == ["left__scan.png", "right__scan.png"]
+
+
+def test_nothing_predicted_replaces_nothing(tiny_bundle, picture, tmp_path):
+    predict_to_folder([picture], tmp_path / "out", bundle=tiny_bundle, device="cpu")
+    summary = predict_to_folder(
+        [tmp_path / "missing.png"],
+        tmp_path / "out",
+        bundle=tiny_bundle,
+        device="cpu",
+        overwrite=True,
+    )
+    assert summary.out is None and len(summary.failures) == 1
+    assert len(read_predictions(tmp_path / "out")) == 1
+
+
+def test_ctrl_c_leaves_the_previous_result(tiny_bundle, picture, tmp_path):
+    options = {"bundle": tiny_bundle, "device": "cpu", "overwrite": True}
+    predict_to_folder([picture], tmp_path / "out", **options)
+    before = (tmp_path / "out" / "predictions.csv").read_bytes()
+
+    def interrupted(items, total):
+        yield next(iter(items))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_to_folder([picture], tmp_path / "out", track=interrupted, **options)
+    assert (tmp_path / "out" / "predictions.csv").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_full_disk_leaves_the_previous_result(tiny_bundle, picture, tmp_path, monkeypatch):
+    options = {"bundle": tiny_bundle, "device": "cpu", "overwrite": True}
+    predict_to_folder([picture], tmp_path / "out", **options)
+    before = (tmp_path / "out" / "predictions.csv").read_bytes()
+
+    def full(path: Path, mask: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("busi_monai.inference.writers.write_mask", full)
+    with pytest.raises(OSError, match="No space left"):
+        predict_to_folder([picture], tmp_path / "out", **options)
+    assert (tmp_path / "out" / "predictions.csv").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_no_input_at_all_is_wrong_usage(tmp_path):
+    with pytest.raises(InputError, match="no input"):
+        predict_to_folder([], tmp_path / "out")

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from busi_monai.inference import FlipAveragingInferer, PlainInferer, prediction_inferer
+from busi_monai.networks import MultiTaskUNet
+from busi_monai.operating import OperatingPoint
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return MultiTaskUNet("unet", encoder_options={"widths": [4, 8]}, head_channels=[]).eval()
+
+
+def test_a_mirrored_picture_gets_the_mirrored_mask_and_the_same_class():
+    image = torch.rand(2, 1, 16, 24, generator=torch.Generator().manual_seed(3))
+    model, averaging = network(), FlipAveragingInferer()
+    with torch.no_grad():
+        straight = averaging(image, model)
+        mirrored = averaging(image.flip(-1), model)
+        plain = model(image)
+    torch.testing.assert_close(mirrored["seg"].flip(-1), straight["seg"])
+    torch.testing.assert_close(mirrored["cls"], straight["cls"])
+    assert not torch.allclose(plain["seg"], straight["seg"])
+
+
+def test_logits_are_averaged():
+    outputs = FlipAveragingInferer()(
+        torch.tensor([[[[1.0, 3.0]]]]), lambda image: {"seg": image * 2, "cls": image[..., 0, 0]}
+    )
+    assert outputs["seg"].tolist() == [[[[2.0, 6.0]]]]
+    assert outputs["cls"].tolist() == [[2.0]]
+
+
+def test_a_bare_tensor_is_averaged_too():
+    assert FlipAveragingInferer()(torch.rand(1, 1, 4, 4), lambda x: x).shape == (1, 1, 4, 4)
+
+
+def test_the_operating_point_chooses():
+    assert type(prediction_inferer(OperatingPoint())) is PlainInferer
+    assert type(prediction_inferer(OperatingPoint(flip_averaging=True))) is FlipAveragingInferer

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from busi_monai.errors import ImageReadError, InputError
+from busi_monai.images import write_png
+from busi_monai.inference import find_pictures, picture_ids, scan_pictures
+
+PIXELS = np.arange(40 * 60, dtype=np.uint8).reshape(40, 60)
+
+
+def make(folder: Path, *names: str) -> None:
+    for name in names:
+        write_png(folder / name, PIXELS)
+
+
+def names(paths: list[Path]) -> list[str]:
+    return [path.name for path in paths]
+
+
+def test_folder_is_sorted_as_people_count_and_leaves_out_masks_with_their_picture(tmp_path):
+    make(tmp_path, "benign (10).png", "benign (2).png", "benign (2)_mask.png")
+    make(tmp_path, "benign (2)_mask_1.png", "lonely_mask.png", ".hidden.png")
+    (tmp_path / "notes.txt").write_text("no picture")
+    found = find_pictures([tmp_path])
+    assert names(found.paths) == ["benign (2).png", "benign (10).png", "lonely_mask.png"]
+    assert names(found.skipped_masks) == ["benign (2)_mask.png", "benign (2)_mask_1.png"]
+    assert found.failures == []
+
+
+def test_folder_is_not_entered_but_its_subfolders_are_hinted_at(tmp_path):
+    make(tmp_path / "benign", "a.png")
+    found = find_pictures([tmp_path])
+    assert found.paths == []
+    assert "subfolders" in found.failures[0][1]
+
+
+def test_empty_folder_missing_path_and_unmatched_pattern_are_failures(tmp_path):
+    (tmp_path / "empty").mkdir()
+    found = find_pictures([tmp_path / "empty", tmp_path / "no.png", str(tmp_path / "x*.png")])
+    assert [reason.split(": ")[1] for _, reason in found.failures] == [
+        "the folder holds no pictures",
+        "no such file or folder",
+        "no picture matches this pattern",
+    ]
+
+
+def test_a_name_with_brackets_that_exists_is_no_pattern(tmp_path):
+    make(tmp_path, "a[1].png", "a1.png")
+    assert names(find_pictures([tmp_path / "a[1].png"]).paths) == ["a[1].png"]
+    assert names(find_pictures([str(tmp_path / "a[0-9].png")]).paths) == ["a1.png"]
+
+
+def test_pattern_enters_subfolders_and_a_picture_counts_once(tmp_path):
+    make(tmp_path / "x", "a.png")
+    make(tmp_path / "y", "b.png")
+    found = find_pictures([tmp_path / "y", str(tmp_path / "**" / "*.png"), tmp_path / "y/b.png"])
+    assert names(found.paths) == ["b.png", "a.png"]
+
+
+def test_an_explicit_mask_is_taken_as_a_picture(tmp_path):
+    make(tmp_path, "a.png", "a_mask.png")
+    assert names(find_pictures([tmp_path / "a_mask.png"]).paths) == ["a_mask.png"]
+
+
+def test_ids_name_the_folder_only_where_stems_collide_in_any_letter_case():
+    paths = [Path("one/A.png"), Path("two/a.jpg"), Path("two/scan.nii.gz")]
+    assert picture_ids(paths) == ["one__A", "two__a", "scan"]
+
+
+def test_scan_sorts_readable_pictures_from_others(tmp_path):
+    make(tmp_path, "good.png")
+    (tmp_path / "bad.png").write_bytes(b"")
+    scan = scan_pictures(tmp_path)
+    assert scan.items == [{"id": "good", "image": str(tmp_path / "good.png")}]
+    assert scan.failures[0][0] == str(tmp_path / "bad.png")
+    with pytest.raises(ImageReadError, match=r"1 inputs could not be used: .*bad\.png"):
+        scan.raise_failures()
+
+
+def test_scan_without_failures_raises_nothing(tmp_path):
+    make(tmp_path, "good.png")
+    scan_pictures([tmp_path / "good.png"]).raise_failures()
+
+
+def test_scan_refuses_to_end_with_nothing(tmp_path):
+    with pytest.raises(InputError, match="holds no pictures"):
+        scan_pictures(tmp_path)

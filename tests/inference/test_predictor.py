@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from busi_monai.errors import ImageReadError, InputError, WeightsError
+from busi_monai.images import read_picture, write_png
+from busi_monai.inference import Prediction, Predictor
+
+
+def same(a: Prediction, b: Prediction) -> bool:
+    return (
+        np.array_equal(a.mask, b.mask)
+        and np.array_equal(a.lesion_probability, b.lesion_probability)
+        and a.probabilities == b.probabilities
+        and a.predicted_class == b.predicted_class
+    )
+
+
+def test_prediction_is_at_native_size_and_consistent(predictor, picture):
+    found = predictor.predict(picture)
+    assert found.mask.shape == found.lesion_probability.shape == (70, 110)
+    assert found.mask.dtype == np.uint8 and set(np.unique(found.mask)) <= {0, 1}
+    assert 0 < found.lesion_pixels < found.mask.size, "an untrained network with a mixed mask"
+    assert np.array_equal(found.mask > 0, found.lesion_probability >= 0.5)
+    assert found.lesion_fraction == found.lesion_pixels / (70 * 110)
+    x, y, width, height = found.box
+    assert found.mask[y : y + height, x : x + width].sum() == found.lesion_pixels
+    assert list(found.probabilities) == ["normal", "benign", "malignant"]
+    assert sum(found.probabilities.values()) == pytest.approx(1)
+    assert found.confidence == max(found.probabilities.values())
+    assert found.seconds > 0
+    assert found.as_dict()["size"] == [70, 110]
+
+
+def test_a_path_and_its_pixels_give_the_same(predictor, picture):
+    by_path = predictor.predict(picture)
+    assert same(by_path, predictor.predict(str(picture)))
+    pixels = read_picture(picture).pixels
+    assert same(by_path, predictor.predict(pixels))
+    grey = np.round(pixels * 255).astype(np.uint8)
+    assert same(by_path, predictor.predict(grey))
+    assert same(by_path, predictor.predict(np.stack([grey] * 3, axis=-1)))
+
+
+def test_batches_give_what_single_pictures_give(predictor, picture, tmp_path):
+    pixels = np.round(read_picture(picture).pixels * 255).astype(np.uint8)
+    write_png(tmp_path / "turned.png", np.ascontiguousarray(pixels.T))
+    sources = [picture, tmp_path / "turned.png", picture]
+    single = [p for _, p in predictor.predict_many(sources)]
+    for size in (2, 3, 8):
+        for one, other in zip(
+            single, predictor.predict_many(sources, batch_size=size), strict=True
+        ):
+            assert np.array_equal(one.mask, other[1].mask)
+            assert other[1].probabilities == pytest.approx(one.probabilities, abs=1e-6)
+
+
+def test_a_mirrored_picture_gets_the_mirrored_mask(predictor, picture):
+    # flip averaging is on: this fails if mask and picture are ever turned apart
+    pixels = read_picture(picture).pixels
+    straight = predictor.predict(pixels)
+    mirrored = predictor.predict(np.ascontiguousarray(pixels[:, ::-1]))
+    np.testing.assert_allclose(
+        mirrored.lesion_probability[:, ::-1], straight.lesion_probability, atol=1e-5
+    )
+    assert mirrored.probabilities == pytest.approx(straight.probabilities, abs=1e-5)
+
+
+def test_many_goes_on_past_bad_files_in_order(predictor, picture, tmp_path):
+    (tmp_path / "empty.png").write_bytes(b"")
+    whole = picture.read_bytes()
+    (tmp_path / "half.png").write_bytes(whole[: len(whole) // 2])
+    sources = [tmp_path / "empty.png", picture, tmp_path / "half.png", picture, tmp_path / "no.png"]
+    for size in (1, 3):
+        results = list(predictor.predict_many(sources, batch_size=size))
+        assert [source for source, _ in results] == sources
+        kinds = [type(result) for _, result in results]
+        assert kinds == [ImageReadError, Prediction, ImageReadError, Prediction, ImageReadError]
+        assert "empty.png" in str(results[0][1]) and "0 bytes" in str(results[0][1])
+
+
+def test_pixels_that_are_no_picture_are_told(predictor):
+    with pytest.raises(ImageReadError):
+        predictor.predict(np.zeros((3, 4, 5, 6)))
+
+
+def test_batch_size_must_be_positive(predictor):
+    with pytest.raises(InputError, match="batch_size"):
+        list(predictor.predict_many([], batch_size=0))
+
+
+def test_reduced_precision_is_close(tiny_bundle, predictor, picture):
+    reduced = Predictor.load(tiny_bundle, device="cpu", precision="bf16").predict(picture)
+    full = predictor.predict(picture)
+    assert reduced.probabilities == pytest.approx(full.probabilities, abs=0.02)
+    assert reduced.probabilities != full.probabilities
+
+
+def test_provenance_names_weights_device_and_precision(predictor):
+    told = predictor.provenance()
+    assert len(told["weights_sha256"]) == 64
+    assert told["device"] == {"name": "cpu", "reason": "asked for"}
+    assert told["precision"]["name"] == "fp32"
+
+
+def copy_of(bundle: Path, folder: Path) -> Path:
+    return Path(shutil.copytree(bundle, folder / "copy"))
+
+
+def test_missing_weights_tell_what_to_do(tiny_bundle, tmp_path):
+    bundle = copy_of(tiny_bundle, tmp_path)
+    (bundle / "models" / "model.pt").unlink()
+    with pytest.raises(WeightsError, match="train"):
+        Predictor.load(bundle, device="cpu")
+
+
+def test_weights_of_another_architecture_are_refused(tiny_bundle, tmp_path):
+    bundle = copy_of(tiny_bundle, tmp_path)
+    torch.save({"encoder.weight": torch.zeros(2)}, bundle / "models" / "model.pt")
+    with pytest.raises(WeightsError, match="another architecture"):
+        Predictor.load(bundle, device="cpu")
+
+
+def test_a_configuration_without_an_id_is_named(tiny_bundle, tmp_path):
+    bundle = copy_of(tiny_bundle, tmp_path)
+    config = bundle / "configs" / "inference.yaml"
+    config.write_text(config.read_text(encoding="utf-8").replace("preprocessing:", "pre:", 1))
+    with pytest.raises(InputError, match="preprocessing"):
+        Predictor.load(bundle, device="cpu")
+
+
+def test_a_configuration_that_is_no_yaml_is_named(tiny_bundle, tmp_path):
+    bundle = copy_of(tiny_bundle, tmp_path)
+    (bundle / "configs" / "inference.yaml").write_text("a: [1,\nb: }")
+    with pytest.raises(InputError, match=r"inference\.yaml is not a valid"):
+        Predictor.load(bundle, device="cpu")
+
+
+def test_a_wrong_operating_point_is_told_as_such(tiny_bundle, tmp_path):
+    bundle = copy_of(tiny_bundle, tmp_path)
+    (bundle / "operating.json").write_text('{"aspect": "crop"}')
+    with pytest.raises(InputError, match="aspect must be one of"):
+        Predictor.load(bundle, device="cpu")
+
+
+def test_an_unknown_bundle_is_told(tmp_path):
+    with pytest.raises(InputError, match="no bundle or run"):
+        Predictor.load(tmp_path / "nowhere")
+
+
+def test_asking_for_a_gpu_that_is_not_there_is_an_error(tiny_bundle):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(InputError, match="no CUDA device"):
+        Predictor.load(tiny_bundle, device="cuda")
