@@ -1,0 +1,264 @@
+"""An evaluation written beside its predictions: ``metrics.json``, figures and ``report.md``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from busi_monai.errors import InputError
+from busi_monai.evaluation.figures import write_figures
+from busi_monai.evaluation.measures import evaluate_predictions
+from busi_monai.evaluation.tables import read_predictions, table_classes
+from busi_monai.files import file_sha256, read_json, write_json, write_text
+
+__all__ = ["MetricsReport", "report_markdown", "write_evaluation"]
+
+logger = logging.getLogger(__name__)
+
+SCHEMA_VERSION = 1
+
+TITLES = {
+    "lesion_dice": "Lesion Dice",
+    "lesion_iou": "Lesion IoU",
+    "all_dice": "Dice, all images",
+    "all_iou": "IoU, all images",
+    "mean_iou": "Mean IoU of lesion and background",
+    "normal_clean_rate": "Images without lesion left clean",
+    "pixel_accuracy": "Pixel accuracy",
+    "hd95_px": "95 % Hausdorff distance (px)",
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "macro_f1": "Macro F1",
+    "weighted_f1": "Weighted F1",
+    "auc_macro": "AUC, macro, one against rest",
+    "auc_malignant": "AUC, malignant against rest",
+    "auc_benign_malignant": "AUC, benign against malignant",
+    "average_precision_macro": "Average precision, macro",
+    "ece": "Expected calibration error",
+    "brier": "Brier score",
+}
+PROVENANCE = {
+    "protocol": "Protocol",
+    "part": "Part",
+    "fold": "Fold",
+    "leaks": "Evaluation images with a near-duplicate in training",
+    "datalist_sha256": "Datalist SHA-256",
+    "weights_sha256": "Weights SHA-256",
+    "predictions_sha256": "Predictions SHA-256",
+}
+
+
+def write_evaluation(
+    folder: str | Path,
+    *,
+    classes: Sequence[str] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    resamples: int = 1000,
+    figures: bool = True,
+) -> dict[str, Any]:
+    """Measure the predictions of a folder and write what is found beside them.
+
+    Args:
+        folder: a predictions folder made with known truth; gets ``metrics.json``, ``report.md``
+            and ``figures/``.
+        classes: classes with probability columns; by default those of the table.
+        provenance: protocol, part, fold, leaks and hashes; what is missing is taken from the
+            folder's ``run.json``.
+        seed: of the resampling.
+        resamples: number of resamples.
+        figures: whether figures are drawn.
+
+    Returns:
+        The content of ``metrics.json``.
+
+    Raises:
+        InputError: if the table is missing or cannot be measured.
+    """
+    folder = Path(folder)
+    table = read_predictions(folder)
+    measured = evaluate_predictions(
+        table,
+        classes=table_classes(table) if classes is None else classes,
+        seed=seed,
+        resamples=resamples,
+    )
+    known = {**_recorded(folder), **(provenance or {})}
+    known["predictions_sha256"] = file_sha256(folder / "predictions.csv")
+    metrics = {"schema_version": SCHEMA_VERSION, **measured, **known}
+    drawn = write_figures(table, metrics, folder) if figures else {}
+    relative = {title: path.relative_to(folder).as_posix() for title, path in drawn.items()}
+    write_json(folder / "metrics.json", metrics)
+    write_text(folder / "report.md", report_markdown(metrics, table, relative))
+    logger.info("measured %d images", metrics["images"])
+    return metrics
+
+
+class MetricsReport:
+    """``write_evaluation`` as an object that a bundle's ``PredictionsSaver`` calls at its end.
+
+    Args:
+        classes: classes with probability columns; by default those of the table.
+        provenance: as for ``write_evaluation``.
+        seed: of the resampling.
+        resamples: number of resamples.
+        figures: whether figures are drawn.
+
+    Attributes:
+        metrics: content of the ``metrics.json`` last written.
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[str] | None = None,
+        *,
+        provenance: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        resamples: int = 1000,
+        figures: bool = True,
+    ) -> None:
+        self.classes = classes
+        self.provenance = provenance
+        self.seed = seed
+        self.resamples = resamples
+        self.figures = figures
+        self.metrics: dict[str, Any] = {}
+
+    def __call__(self, folder: str | Path) -> None:
+        """Write the evaluation of a predictions folder."""
+        self.metrics = write_evaluation(
+            folder,
+            classes=self.classes,
+            provenance=self.provenance,
+            seed=self.seed,
+            resamples=self.resamples,
+            figures=self.figures,
+        )
+
+
+def report_markdown(
+    metrics: Mapping[str, Any], table: pd.DataFrame, figures: Mapping[str, str]
+) -> str:
+    """Return the report as Markdown.
+
+    Args:
+        metrics: the content of ``metrics.json``.
+        table: rows as in ``predictions.csv``.
+        figures: path relative to the report by title.
+    """
+    bootstrap = metrics["bootstrap"]
+    lines = [
+        "# Evaluation",
+        "",
+        "For research use only; not a medical device.",
+        "",
+        f"{metrics['images']} images in {metrics['groups']} groups; {metrics['failed']} failed. "
+        f"Intervals: {100 * bootstrap['confidence']:.0f} %, {bootstrap['resamples']} bootstrap "
+        "resamples of whole groups. They tell of the choice of images, not of training anew.",
+        "",
+        *_provenance_lines(metrics),
+        "## Figures",
+        "",
+        "| | value | low | high | images |",
+        "|---|---:|---:|---:|---:|",
+        *(_row(title, metrics[name]) for name, title in TITLES.items() if name in metrics),
+        "",
+        *_per_class_lines(metrics),
+        *_confusion_lines(metrics),
+        *(line for title, path in figures.items() for line in (f"![{title}]({path})", "")),
+        *_failure_lines(table),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _recorded(folder: Path) -> dict[str, Any]:
+    try:
+        record = read_json(folder / "run.json")
+    except InputError:
+        return {}
+    return {name: record[name] for name in PROVENANCE if name in record}
+
+
+def _provenance_lines(metrics: Mapping[str, Any]) -> list[str]:
+    known = [
+        f"- {title}: {_plain(metrics[name])}"
+        for name, title in PROVENANCE.items()
+        if metrics.get(name) is not None
+    ]
+    return [*known, ""] if known else []
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):  # leaks
+        warning = "; the figures are good for comparison only" if value["count"] else ""
+        return f"{value['count']} of {value['evaluation_images']}{warning}"
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _row(title: str, figure: Mapping[str, Any]) -> str:
+    cells = " | ".join(_number(figure[name]) for name in ("value", "low", "high"))
+    return f"| {title} | {cells} | {figure['n']} |"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _interval(figure: Mapping[str, Any]) -> str:
+    if figure["low"] is None:
+        return _number(figure["value"])
+    return f"{_number(figure['value'])} ({_number(figure['low'])}–{_number(figure['high'])})"
+
+
+def _per_class_lines(metrics: Mapping[str, Any]) -> list[str]:
+    if not metrics.get("per_class"):
+        return []
+    kinds = ("precision", "recall", "f1", "auc", "dice")
+    return [
+        "## By class",
+        "",
+        "| class | images | " + " | ".join(kinds) + " |",
+        "|---|---:|" + "---:|" * len(kinds),
+        *(
+            f"| {name} | {figures['n']} | "
+            + " | ".join(_interval(figures[kind]) for kind in kinds)
+            + " |"
+            for name, figures in metrics["per_class"].items()
+        ),
+        "",
+    ]
+
+
+def _confusion_lines(metrics: Mapping[str, Any]) -> list[str]:
+    confusion = metrics.get("confusion_matrix")
+    if not confusion:
+        return []
+    classes = confusion["classes"]
+    return [
+        "## Confusion matrix",
+        "",
+        "| true ↓ predicted → | " + " | ".join(classes) + " |",
+        "|---|" + "---:|" * len(classes),
+        *(
+            f"| {name} | " + " | ".join(str(count) for count in row) + " |"
+            for name, row in zip(classes, confusion["counts"], strict=True)
+        ),
+        "",
+    ]
+
+
+def _failure_lines(table: pd.DataFrame) -> list[str]:
+    if "error" not in table.columns:
+        return []
+    failed = table[table["error"] != ""]
+    if failed.empty:
+        return []
+    return [
+        "## Failed images",
+        "",
+        *(f"- {id}: {error}" for id, error in zip(failed["id"], failed["error"], strict=True)),
+    ]
