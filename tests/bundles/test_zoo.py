@@ -1,0 +1,136 @@
+"""The checks that the model zoo makes of a bundle, for the shipped one and for a run."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import torch
+from monai.bundle import ckpt_export, verify_metadata, verify_net_in_out
+from packaging.requirements import Requirement
+
+from busi_monai.networks.weights import read_weights
+from busi_monai.shipped import find_bundle, shipped_bundles
+
+pytestmark = pytest.mark.xdist_group("tiny_run")
+
+CONFIGS = ("train.yaml", "evaluate.yaml", "inference.yaml", "metadata.json", "logging.conf")
+SECTIONS = (
+    "# Model overview",
+    "# Data",
+    "# Training configuration",
+    "# Performance",
+    "# System configuration",
+    "# MONAI bundle commands",
+    "# Limitations",
+    "# Disclaimer",
+    "# References",
+    "# License",
+)
+
+
+@pytest.fixture(params=["shipped", "run"])
+def bundle(request: pytest.FixtureRequest) -> Path:
+    return find_bundle() if request.param == "shipped" else request.getfixturevalue("tiny_run")
+
+
+def metadata_of(bundle: Path) -> dict:
+    return json.loads((bundle / "configs" / "metadata.json").read_text(encoding="utf-8"))
+
+
+def test_layout(bundle: Path) -> None:
+    for name in CONFIGS:
+        assert (bundle / "configs" / name).is_file(), name
+    for name in ("LICENSE", "docs/README.md", "docs/data_license.txt"):
+        assert (bundle / name).read_text(encoding="utf-8").strip(), name
+    assert "Apache License" in (bundle / "LICENSE").read_text(encoding="utf-8")
+    for weights in (bundle / "models").glob("*.pt"):
+        assert weights.name == "last.pt" or weights.stat().st_size < 25e6
+
+
+def test_a_run_has_weights_of_plain_tensors(tiny_run: Path) -> None:
+    assert read_weights(tiny_run / "models" / "model.pt")
+
+
+def test_the_readme_has_the_zoos_sections(bundle: Path) -> None:
+    lines = (bundle / "docs" / "README.md").read_text(encoding="utf-8").splitlines()
+    headings = [line for line in lines if line.startswith("# ")]
+    assert headings == list(SECTIONS)
+    assert "not a medical device" in " ".join(lines)
+
+
+def test_metadata_fits_the_schema(bundle: Path, repository: Path, tmp_path: Path) -> None:
+    # the schema lies where MONAI would download it to, so that it asks no server
+    schema = tmp_path / "schema.json"
+    schema.write_bytes((repository / "tests" / "bundles" / "metadata_schema.json").read_bytes())
+    verify_metadata(meta_file=str(bundle / "configs" / "metadata.json"), filepath=str(schema))
+
+
+def test_the_schema_finds_a_missing_key(repository: Path, tmp_path: Path) -> None:
+    metadata = metadata_of(find_bundle())
+    del metadata["intended_use"]
+    (tmp_path / "metadata.json").write_text(json.dumps(metadata), encoding="utf-8")
+    schema = tmp_path / "schema.json"
+    schema.write_bytes((repository / "tests" / "bundles" / "metadata_schema.json").read_bytes())
+    with pytest.raises(ValueError, match="Failed validating"):
+        verify_metadata(meta_file=str(tmp_path / "metadata.json"), filepath=str(schema))
+
+
+def test_the_version_is_in_the_changelog_and_the_packages(bundle: Path) -> None:
+    metadata = metadata_of(bundle)
+    assert metadata["version"] in metadata["changelog"]
+    assert metadata["required_packages_version"]["busi-monai"] == version("busi-monai")
+
+
+def test_the_stated_versions_are_those_that_the_project_asks_for(repository: Path) -> None:
+    metadata = metadata_of(find_bundle())
+    project = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    asked = {Requirement(text).name.lower(): Requirement(text) for text in project["dependencies"]}
+    constraints = (repository / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = dict(line.lower().split("==") for line in constraints if "==" in line)
+    stated = {
+        "monai": metadata["monai_version"],
+        "torch": metadata["pytorch_version"],
+        "numpy": metadata["numpy_version"],
+        **metadata["required_packages_version"],
+    }
+    assert stated.pop("busi-monai") == project["version"]
+    for name, found in stated.items():
+        assert asked[name].specifier.contains(found), name
+        assert pinned[name] == found, name
+
+
+def test_every_shipped_bundle_names_the_task_for_monai_label() -> None:
+    # MONAI Label guesses the task from the folder's name
+    assert all("segmentation" in name for name in shipped_bundles())
+
+
+@pytest.mark.parametrize("config", ["train", "evaluate", "inference"])
+def test_the_network_fits_the_metadata(bundle: Path, config: str) -> None:
+    verify_net_in_out(
+        net_id="network_def_seg",
+        meta_file=str(bundle / "configs" / "metadata.json"),
+        config_file=str(bundle / "configs" / f"{config}.yaml"),
+        device="cpu",
+    )
+
+
+def test_a_run_exports_to_torchscript(tiny_run: Path, tmp_path: Path) -> None:
+    configs = tiny_run / "configs"
+    ckpt_export(
+        net_id="network_def",
+        filepath=str(tmp_path / "model.ts"),
+        ckpt_file=str(tiny_run / "models" / "model.pt"),
+        meta_file=str(configs / "metadata.json"),
+        config_file=str(configs / "inference.yaml"),
+    )
+    from busi_monai.inference import Predictor
+
+    image = torch.rand(3, 1, 32, 32)
+    scripted = torch.jit.load(str(tmp_path / "model.ts")).eval()(image)
+    network = Predictor.load(tiny_run, device="cpu").network(image)
+    for head in ("seg", "cls"):
+        torch.testing.assert_close(scripted[head], network[head], atol=1e-5, rtol=1e-5)
