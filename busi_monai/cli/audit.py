@@ -1,0 +1,144 @@
+"""``busi-monai audit``: what a dataset holds, and what is wrong with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from busi_monai.cli.console import console, print_json, track
+from busi_monai.cli.options import LAYOUTS, LayoutChoice, overwrite_option, quiet_option
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
+    from busi_monai.curation.audit import Audit
+
+__all__ = ["command"]
+
+
+@click.command("audit")
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.option(
+    "--layout",
+    type=LayoutChoice(("auto", *LAYOUTS)),
+    default="auto",
+    show_default=True,
+    help="Layout of the dataset.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to make.")
+@click.option("--json", "as_json", is_flag=True, help="Print audit.json on stdout.")
+@overwrite_option
+@quiet_option()
+def command(
+    dataset: Path, layout: str, out: Path | None, as_json: bool, overwrite: bool, quiet: bool
+) -> None:
+    """Check DATASET: files, near-duplicates, class conflicts, masks, artefacts, statistics.
+
+    With --out, writes audit.json, cases.csv, figures and run.json. Nothing in DATASET is changed.
+    Exits with 1 if any file can't be used.
+    """
+    from busi_monai.curation.audit import audit_dataset
+    from busi_monai.datasets import read_dataset
+
+    listing = read_dataset(dataset, layout)
+
+    def bar(cases: Sequence[Any]) -> Any:
+        return track(cases, "Looking at images", total=len(cases), quiet=quiet or as_json)
+
+    if out is None:
+        audit = audit_dataset(listing, progress=bar)
+    else:
+        audit = _audit_into(out, listing, bar, overwrite=overwrite)
+    if as_json:
+        print_json(audit.as_dict())
+    elif not quiet:
+        _print_summary(audit, out)
+    for problem in audit.failures:
+        click.echo(f"Failed: {problem.file}: {problem.message}", err=True)
+    if audit.failures:
+        raise SystemExit(1)
+
+
+def _audit_into(out: Path, listing: Any, bar: Any, *, overwrite: bool) -> Audit:
+    from busi_monai.curation.audit import audit_dataset, write_audit
+    from busi_monai.files import complete_folder
+    from busi_monai.records import RunRecord
+
+    record = RunRecord()
+    with complete_folder(out, overwrite=overwrite) as folder:
+        audit = audit_dataset(listing, progress=bar)
+        write_audit(audit, folder)
+        for problem in audit.failures:
+            record.fail(problem.file, problem.message)
+        record.write(
+            folder,
+            {
+                "dataset": listing.dataset,
+                "root": str(listing.root),
+                "counts": {"images": len(listing.cases), "problems": len(audit.problems)},
+            },
+        )
+    return audit
+
+
+def _print_summary(audit: Audit, out: Path | None) -> None:
+    screen = console()
+    screen.print(_summary_table(audit))
+    if audit.problems:
+        screen.print(_problem_table(audit))
+    if out is not None:
+        screen.print(f"Written to {out}", markup=False)
+
+
+def _summary_table(audit: Audit) -> Table:
+    from rich.table import Table
+
+    found = audit.as_dict()
+    statistics = found["statistics"]
+    pixels = statistics["pixels"]
+    share = 100 * pixels["lesion"] / max(1, pixels["lesion"] + pixels["background"])
+    members = sum(len(group) for group in found["duplicate_groups"])
+    table = Table(title=f"{found['dataset']}: {found['root']}", title_justify="left")
+    table.add_column("found")
+    table.add_column("", justify="right")
+    rows = {
+        "images": found["images"],
+        **{f"  {name}": count for name, count in found["classes"].items()},
+        "mask files": found["masks"],
+        "images with several masks": len(found["multi_mask"]),
+        "width, px": _span(statistics["width_px"]),
+        "height, px": _span(statistics["height_px"]),
+        "lesion pixels": f"{share:.1f} %",
+        "near-duplicate groups": f"{len(found['duplicate_groups'])} of {members} images",
+        "exact copies": sum(len(group) for group in found["exact_duplicates"]),
+        "groups with a class conflict": len(found["class_conflicts"]),
+        "groups that join patients": len(found["patient_conflicts"]),
+        "pairs with disagreeing masks": len(found["disagreeing_masks"]),
+        **{f"artefact: {kind}": len(ids) for kind, ids in found["artefacts"].items()},
+        "problems": len(found["problems"]),
+    }
+    for name, value in rows.items():
+        table.add_row(name, str(value))
+    return table
+
+
+def _problem_table(audit: Audit, limit: int = 20) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    problems = audit.problems
+    more = f", the first {limit}" if len(problems) > limit else ""
+    table = Table("kind", "file", "what", title=f"{len(problems)} problems{more}")
+    for problem in problems[:limit]:
+        table.add_row(problem.kind, escape(problem.file), escape(problem.message))
+    return table
+
+
+def _span(summary: dict[str, float | None]) -> str:
+    if summary["median"] is None:
+        return "-"
+    return f"{summary['min']:.0f} to {summary['max']:.0f}, median {summary['median']:.0f}"

@@ -1,0 +1,113 @@
+"""``busi-monai evaluate``: measure a run on a part of prepared datasets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from busi_monai.cli.console import RESEARCH_USE, console, leak_sentence, print_json, research_log
+from busi_monai.cli.options import device_option, overwrite_option, quiet_option
+
+__all__ = ["command"]
+
+SHOWN = (
+    "lesion_dice",
+    "lesion_iou",
+    "all_dice",
+    "mean_iou",
+    "normal_clean_rate",
+    "pixel_accuracy",
+    "accuracy",
+    "balanced_accuracy",
+    "macro_f1",
+    "auc_macro",
+    "auc_malignant",
+    "ece",
+)
+
+
+@click.command("evaluate")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("prepared", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--split",
+    "part",
+    type=click.Choice(["train", "validation", "test", "reported"]),
+    default="reported",
+    show_default=True,
+    help="Which part: the reported one is the test part, or the run's own fold.",
+)
+@click.option("--fold", type=click.IntRange(min=0), help="By default the run's own fold.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to make.")
+@device_option
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), help="Pictures for one call of the network."
+)
+@click.option("--resamples", type=click.IntRange(min=1), help="Bootstrap resamples of the groups.")
+@click.option("--overlays/--no-overlays", default=True, help="Pictures with outlines.")
+@overwrite_option
+@click.option("--json", "as_json", is_flag=True, help="Print metrics.json on stdout.")
+@quiet_option()
+def command(
+    run: Path,
+    prepared: tuple[Path, ...],
+    part: str,
+    fold: int | None,
+    out: Path,
+    device: str,
+    batch_size: int | None,
+    resamples: int | None,
+    overlays: bool,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Measure RUN (a run, or a bundle) on a part of one or several PREPARED datasets."""
+    from busi_monai.files import read_json
+    from busi_monai.training import run_evaluation
+
+    research_log(quiet=True)
+    folder = run_evaluation(
+        run,
+        prepared,
+        out,
+        part=part,
+        fold=fold,
+        overrides={
+            "device_name": device,
+            "batch_size": batch_size,
+            "resamples": resamples,
+            "overlays": overlays,
+            "overwrite": overwrite,
+        },
+    )
+    metrics = read_json(folder / "metrics.json")
+    if as_json:
+        print_json(metrics)
+    elif not quiet:
+        _print_table(metrics)
+        _print_leaks(metrics.get("leaks"))
+        click.echo(f"All figures, those by class too, are in {folder / 'metrics.json'}.")
+        click.echo(f"Predictions, pictures and report lie beside it. {RESEARCH_USE}")
+
+
+def _print_table(metrics: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    table = Table("figure", "value", "95 % interval", "images")
+    for name in SHOWN:
+        figure = metrics.get(name)
+        if figure and figure["value"] is not None:
+            known = figure["low"] is not None
+            interval = f"{figure['low']:.3f} – {figure['high']:.3f}" if known else "–"
+            table.add_row(name, f"{figure['value']:.3f}", interval, str(figure["n"]))
+    console().print(table)
+
+
+def _print_leaks(leaks: dict[str, int] | None) -> None:
+    if leaks is None:
+        return
+    warning = "; the figures are good for comparison only" if leaks["count"] else ""
+    click.echo(f"{leak_sentence(leaks['count'], leaks['evaluation_images'])}{warning}.")

@@ -1,0 +1,57 @@
+"""The command ``busi-monai``: finds its subcommands by name and imports only the one that runs."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+from busi_monai.cli.console import reported_errors
+
+__all__ = ["main"]
+
+COMMANDS = {
+    "phantom": "Make a synthetic breast ultrasound dataset.",
+    "audit": "Check a dataset: files, near-duplicates, conflicts, artefacts.",
+    "prepare": "Turn a dataset into a leak-free training folder.",
+    "verify": "Check a prepared folder: hashes, overlaps, leaks.",
+    "train": "Train a bundle on prepared datasets.",
+    "evaluate": "Measure a run on a part of a prepared dataset.",
+    "predict": "Outline and classify lesions in images.",
+    "info": "List datasets, protocols, networks, losses, bundles, versions.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose help needs no command's module, so that it answers at once."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the command names in the order of a project."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command, or ``None`` for an unknown name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"busi_monai.cli.{cmd_name.replace('-', '_')}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands' one-line descriptions without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command; an error of ours becomes a message and an exit code."""
+        with reported_errors():
+            return super().invoke(ctx)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="busi-monai")
+def main() -> None:
+    """Breast ultrasound: audited datasets, a lesion and class network, honest evidence.
+
+    For research use only; not a medical device.
+    """

@@ -1,0 +1,113 @@
+"""``busi-monai predict``: pictures to masks, overlays and a table."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from busi_monai.cli.console import RESEARCH_USE, console, print_json, track
+from busi_monai.cli.options import device_option, overwrite_option, quiet_option
+
+if TYPE_CHECKING:
+    from busi_monai.inference import PredictSummary
+
+__all__ = ["command"]
+
+
+@click.command("predict")
+@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to make.")
+@click.option("--run", "run", metavar="RUN", help="Folder of a run made by train.")
+@click.option("--bundle", metavar="BUNDLE", help="Shipped bundle by name, or a bundle's folder.")
+@device_option
+@overwrite_option
+@click.option("--no-overlays", is_flag=True, help="Write masks and the table only.")
+@click.option(
+    "--batch-size",
+    default=1,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Pictures for one call of the network.",
+)
+@quiet_option()
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def command(
+    *,
+    inputs: tuple[str, ...],
+    out: Path,
+    run: str | None,
+    bundle: str | None,
+    device: str,
+    overwrite: bool,
+    no_overlays: bool,
+    batch_size: int,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Outline and classify lesions in pictures.
+
+    INPUT is a file, a folder (the pictures directly in it) or a quoted glob pattern. In folders
+    and patterns, NAME_mask.png is skipped where the picture NAME lies beside it. Bad files are
+    listed with their reason and the others done; the exit code is then 1.
+
+    For research use only; not a medical device.
+    """
+    if run is not None and bundle is not None:
+        raise click.UsageError("--run and --bundle name the same thing; give one of them")
+    from busi_monai.inference import predict_to_folder
+
+    def with_progress(items: Iterable[Any], total: int) -> Iterable[Any]:
+        return track(items, "Predicting", total=total, quiet=quiet or as_json)
+
+    summary = predict_to_folder(
+        inputs,
+        out,
+        bundle=run or bundle,
+        device=device,
+        overwrite=overwrite,
+        overlays=not no_overlays,
+        batch_size=batch_size,
+        track=with_progress,
+    )
+    if as_json:
+        print_json(summary.as_dict())
+    else:
+        _print_summary(summary, quiet=quiet)
+    if summary.failures:
+        sys.exit(1)
+
+
+def _print_summary(summary: PredictSummary, *, quiet: bool) -> None:
+    for failure in summary.failures:
+        click.echo(f"Failed: {failure['message']}", err=True)
+    if summary.out is None:
+        click.echo("No picture could be predicted; nothing was written.", err=True)
+        return
+    if quiet:
+        return
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("id", "class", "probability", "lesion", box=None)
+    for row in summary.rows[:20]:
+        name = row["predicted_class"]
+        probability = "–" if name is None else f"{row[f'p_{name}']:.3f}"
+        share = f"{100 * row['lesion_fraction']:.1f} %"
+        table.add_row(escape(row["id"]), name or "–", probability, share)
+    output = console()
+    output.print(table)
+    if len(summary.rows) > 20:
+        output.print(f"… and {len(summary.rows) - 20} more in predictions.csv")
+    classes = ", ".join(f"{name} {count}" for name, count in summary.classes.items())
+    output.print(f"{summary.predicted} predicted, {len(summary.failures)} failed; {classes}")
+    if summary.skipped_masks:
+        one = summary.skipped_masks == 1
+        masks = "mask file beside its picture was" if one else "mask files beside pictures were"
+        output.print(f"{summary.skipped_masks} {masks} skipped")
+    output.print(f"Device {escape(summary.device)}; precision {escape(summary.precision)}")
+    output.print(f"Wrote {escape(summary.out)}")
+    output.print(RESEARCH_USE)

@@ -1,0 +1,123 @@
+"""``busi-monai prepare``: a dataset to a leak-free training folder."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from busi_monai.cli.console import console, leak_sentence, print_json, track
+from busi_monai.cli.options import LAYOUTS, LayoutChoice, overwrite_option, quiet_option
+from busi_monai.curation.options import MISSING_MASK, MULTI_MASK
+from busi_monai.curation.protocols import DEDUP, PROTOCOLS
+
+if TYPE_CHECKING:
+    from busi_monai.curation import PrepareSummary
+
+__all__ = ["command"]
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command("prepare")
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to make.")
+@click.option(
+    "--layout",
+    type=LayoutChoice(("auto", *LAYOUTS)),
+    default="auto",
+    show_default=True,
+    help="Layout of the dataset.",
+)
+@click.option(
+    "--protocol",
+    type=click.Choice(list(PROTOCOLS)),
+    default=next(iter(PROTOCOLS)),
+    show_default=True,
+    help=" ".join(f"{p.name}: {p.description}" for p in PROTOCOLS.values()),
+)
+@click.option(
+    "--dedup",
+    type=click.Choice(DEDUP),
+    default=DEDUP[0],
+    show_default=True,
+    help="For random: drop equal pixels, or near-duplicates; the first is kept.",
+)
+@click.option("--ids", type=_FILE, help="For curated: the ids to keep, one a line or CSV.")
+@click.option("--train-list", type=_FILE, help="For file: ids of the training images.")
+@click.option("--val-list", type=_FILE, help="For file: ids of the validation images.")
+@click.option("--test-list", type=_FILE, help="For file: ids of the test images.")
+@click.option("--from-datalist", type=_FILE, help="Repeat a published datalist.json.")
+@click.option(
+    "--ratios", default="80/10/10", show_default=True, help="Training/validation/test in per cent."
+)
+@click.option("--folds", default=0, help="Folds for cross-validation, instead of ratios.")
+@click.option("--seed", default=0, show_default=True, help="Seed of every random draw.")
+@click.option(
+    "--multi-mask",
+    type=click.Choice(MULTI_MASK),
+    default=MULTI_MASK[0],
+    show_default=True,
+    help="split adds a training case for each mask of an image with several.",
+)
+@click.option(
+    "--missing-mask",
+    type=click.Choice(MISSING_MASK),
+    default=MISSING_MASK[0],
+    show_default=True,
+    help="What becomes of a lesion without a mask.",
+)
+@click.option("--mask-cleanup", is_flag=True, help="Smooth and fill masks, drop their specks.")
+@overwrite_option
+@quiet_option()
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def command(dataset: Path, out: Path, quiet: bool, as_json: bool, **options: Any) -> None:
+    """Turn a DATASET into a folder to train and evaluate on.
+
+    The folder holds the images as found, one mask per image, datalist.json (who is in which part),
+    the audit with its figures and run.json. The dataset itself is never touched. Images that can't
+    be used are left out and listed; the exit code is then 1.
+    """
+    from busi_monai.curation import PrepareOptions, prepare_dataset
+
+    summary = prepare_dataset(
+        dataset,
+        out,
+        PrepareOptions(**options),
+        progress=lambda items: track(items, "Reading", total=len(items), quiet=quiet or as_json),
+    )
+    if as_json:
+        print_json(summary.as_dict())
+    elif not quiet:
+        _print_summary(summary)
+    for failure in summary.failures:
+        click.echo(f"Failed: {failure.file}: {failure.message}", err=True)
+    if summary.failures:
+        sys.exit(1)
+
+
+def _print_summary(summary: PrepareSummary) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    out = console()
+    datalist = summary.datalist
+    table = Table(title=escape(f"{summary.out} ({datalist.protocol}, seed {datalist.seed})"))
+    table.add_column("part")
+    for name in (*datalist.classes, "images"):
+        table.add_column(name, justify="right")
+    for part, counts in summary.counts.items():
+        table.add_row(part, *(str(n) for n in counts.values()), str(sum(counts.values())))
+    out.print(table)
+    for reason, names in summary.excluded_by_reason().items():
+        out.print(escape(f"left out, {len(names)}: {reason}"))
+    leaks = datalist.leaks
+    style = "red" if leaks["count"] else "green"
+    groups = summary.duplicate_groups
+    out.print(
+        f"[{style}]{leak_sentence(leaks['count'], leaks['evaluation_images'])}[/{style}] "
+        f"({groups} near-duplicate {'group' if groups == 1 else 'groups'} in the dataset)"
+    )
+    out.print(escape(f"datalist {datalist.sha256[:12]}, {summary.seconds:.1f} s"))

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import gc
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from busi_monai.cli.main import main
+
+pytestmark = pytest.mark.xdist_group("tiny_run")
+
+Evaluate = Callable[..., Result]
+
+
+@pytest.fixture
+def evaluate(tiny_run: Path, phantom_prepared: Path, tmp_path: Path) -> Evaluate:
+    """Run the command on the phantoms; ``run`` and ``prepared`` may be given."""
+
+    def call(*more: str, run: Path = tiny_run, prepared: Path = phantom_prepared) -> Result:
+        words = ["evaluate", str(run), str(prepared), "--out", str(tmp_path / "out")]
+        device = [] if "--device" in more else ["--device", "cpu"]
+        return CliRunner().invoke(main, [*words, *device, "--resamples", "20", *more])
+
+    return call
+
+
+@pytest.fixture
+def copied_run(tiny_run: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(tiny_run, tmp_path / "copy of the run")
+
+
+def assert_refused(result: Result, *words: str, code: int = 2) -> None:
+    assert result.exit_code == code, result.output
+    for word in words:
+        assert word in result.output
+    assert "Traceback" not in result.output
+
+
+def test_figures_and_predictions_lie_beside_each_other(evaluate: Evaluate, tmp_path: Path) -> None:
+    result = evaluate()
+    assert result.exit_code == 0, result.output
+    assert "lesion_dice" in result.output and "not a medical device" in result.output
+    assert "0 of 3 evaluation images have a near-duplicate in training." in result.output
+    assert "All figures, those by class too, are in" in result.output
+    out = tmp_path / "out"
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    table = pd.read_csv(out / "predictions.csv")
+    lesions = table[table["true_class"] != "normal"]
+    assert metrics["lesion_dice"]["value"] == pytest.approx(lesions["dice"].mean(), abs=1e-5)
+    assert metrics["lesion_dice"]["n"] == len(lesions)
+    right = (table["true_class"] == table["predicted_class"]).mean()
+    assert metrics["accuracy"]["value"] == pytest.approx(right)
+    assert metrics["part"] == "reported" and metrics["protocol"] == ["leakfree"]
+    assert len(list((out / "masks").iterdir())) == len(table)
+    record = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    assert record["device"] == {"name": "cpu", "reason": "asked for"}
+    assert record["precision"] == {"name": "fp32", "reason": "asked for"}
+    assert record["leaks"] == metrics["leaks"] == {"count": 0, "evaluation_images": len(table)}
+
+
+def test_json_is_what_was_written(evaluate: Evaluate, tmp_path: Path) -> None:
+    result = evaluate("--json", "--split", "train", "--no-overlays", "--batch-size", "4")
+    assert result.exit_code == 0, result.output
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
+    assert json.loads(result.stdout[result.stdout.index("{") :]) == metrics
+    assert metrics["part"] == "train"
+    assert not (tmp_path / "out" / "overlays").exists()
+
+
+def test_several_datasets_are_measured_together(
+    evaluate: Evaluate, phantom_prepared: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(phantom_prepared, tmp_path / "second")
+    assert evaluate(str(tmp_path / "second"), "-q").exit_code == 0
+    table = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    assert table["id"].str.startswith("second ").sum() * 2 == len(table)
+
+
+def test_what_is_not_there_is_named(evaluate: Evaluate, tmp_path: Path) -> None:
+    assert_refused(evaluate(run=tmp_path / "nothing"), "no bundle or run")
+    (tmp_path / "empty").mkdir()
+    assert_refused(evaluate(run=tmp_path / "empty"), "is not a bundle")
+    assert_refused(evaluate(prepared=tmp_path / "empty"), "datalist.json does not exist")
+    assert_refused(evaluate("--fold", "1"), "has no folds")
+    assert_refused(evaluate("--split", "all"), "--split")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_without_cuda_is_no_silent_fall_back(evaluate: Evaluate) -> None:
+    assert_refused(evaluate("--device", "cuda"), "sees no CUDA device")
+
+
+def test_an_empty_part_is_named(evaluate: Evaluate, phantom_busi: Path, tmp_path: Path) -> None:
+    from busi_monai.curation import prepare_dataset
+    from busi_monai.curation.options import PrepareOptions
+
+    prepare_dataset(phantom_busi, tmp_path / "external", PrepareOptions(protocol="external"))
+    external = tmp_path / "external"
+    assert_refused(evaluate("--split", "train", prepared=external), "the part train is empty")
+    assert evaluate("-q", prepared=external).exit_code == 0
+    assert len(pd.read_csv(tmp_path / "out" / "predictions.csv")) == 24
+
+
+def test_a_file_that_is_gone_is_named(
+    evaluate: Evaluate, phantom_prepared: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(phantom_prepared, tmp_path / "prepared")
+    content = json.loads((copy / "datalist.json").read_text(encoding="utf-8"))
+    (copy / content["test"][0]["image"]).unlink()
+    assert_refused(evaluate(prepared=copy), "is gone", "prepare the dataset again")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_earlier_result_is_kept(evaluate: Evaluate, copied_run: Path, tmp_path: Path) -> None:
+    assert evaluate("-q", run=copied_run).exit_code == 0
+    before = (tmp_path / "out" / "predictions.csv").read_bytes()
+    assert_refused(evaluate(run=copied_run), "not empty", "--overwrite")
+    (copied_run / "models" / "model.pt").write_bytes(b"damaged")
+    assert evaluate("--overwrite", run=copied_run).exit_code == 1
+    assert (tmp_path / "out" / "predictions.csv").read_bytes() == before
+    assert not list(tmp_path.glob(".out-*"))
+
+
+def test_weights_that_do_not_fit_are_refused(
+    evaluate: Evaluate, copied_run: Path, tmp_path: Path
+) -> None:
+    weights = copied_run / "models" / "model.pt"
+    torch.save({"weight": torch.zeros(2)}, weights)
+    assert_refused(evaluate(run=copied_run), "another architecture", code=1)
+    torch.save({"weight": Path("x")}, weights)
+    assert_refused(evaluate(run=copied_run), "refused", "pickled", code=1)
+    weights.unlink()
+    assert_refused(evaluate(run=copied_run), "does not exist", "busi-monai train", code=1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_keeps_the_earlier_result(
+    evaluate: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert evaluate("-q").exit_code == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.csv")}
+
+    def no_space(self: Path, target: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", no_space)
+    assert_refused(evaluate("--overwrite"), "No space left on device", code=1)
+    monkeypatch.undo()
+    gc.collect()  # what the end of a process does to an unfinished folder
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.csv")} == before
+    assert not list(tmp_path.glob(".out-*"))

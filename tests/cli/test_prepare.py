@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from busi_monai.cli.main import main
+from busi_monai.curation import load_datalist
+from busi_monai.curation.protocols import PROTOCOLS
+
+
+def prepare(*words: object) -> Result:
+    return CliRunner().invoke(main, ["prepare", *(str(word) for word in words)])
+
+
+@pytest.fixture(autouse=True)
+def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("busi_monai.curation.prepare.write_audit", lambda audit, out: [])
+
+
+def test_help_names_every_protocol():
+    result = prepare("--help")
+    assert result.exit_code == 0
+    for protocol in PROTOCOLS:
+        assert f"{protocol}:" in result.stdout
+
+
+def test_the_summary_shows_parts_and_leaks(phantom_busi, tmp_path):
+    result = prepare(phantom_busi, "--out", tmp_path / "out", "--ratios", "50/25/25")
+    assert result.exit_code == 0, result.output
+    assert "training" in result.stdout
+    assert "0 of 12 evaluation images have a near-duplicate in training" in result.stdout
+    assert load_datalist(tmp_path / "out").sha256[:12] in result.stdout
+
+
+def test_json_is_the_only_thing_on_stdout(phantom_busi, tmp_path):
+    result = prepare(phantom_busi, "--out", tmp_path / "out", "--folds", 4, "--json")
+    summary = json.loads(result.stdout)
+    assert summary["datalist_sha256"] == load_datalist(tmp_path / "out").sha256
+    assert list(summary["counts"]) == ["fold 0", "fold 1", "fold 2", "fold 3"]
+
+
+def test_bad_files_are_listed_and_the_code_is_1(phantom_busi, tmp_path):
+    copy = shutil.copytree(phantom_busi, tmp_path / "copy")
+    (copy / "benign/benign (1).png").write_bytes(b"")
+    result = prepare(copy, "--out", tmp_path / "out", "--protocol", "external", "--quiet")
+    assert result.exit_code == 1
+    assert "Failed: benign/benign (1).png: the file is empty (0 bytes)" in result.stderr
+    assert result.stderr.count("benign (1).png") == 1
+    assert result.stdout == ""
+    assert len(load_datalist(tmp_path / "out").test) == 23
+
+
+def test_a_mask_of_another_size_is_named(phantom_busi, tmp_path):
+    copy = shutil.copytree(phantom_busi, tmp_path / "copy")
+    Image.new("L", (20, 10)).save(copy / "benign/benign (1)_mask.png")
+    result = prepare(copy, "--out", tmp_path / "out", "--protocol", "external", "-q")
+    assert result.exit_code == 1
+    expected = "Failed: benign/benign (1)_mask.png: expected the size of benign (1).png"
+    assert expected in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--protocol", "curated"], "needs --ids FILE"),
+        (["--protocol", "grouped"], "leakfree"),
+        (["--ratios", "1/2"], "add up to 100"),
+        (["--folds", "9"], "choose at most 8 folds"),
+        (["--protocol", "external", "--dedup", "exact"], "only for random"),
+        (["--layout", "cifar"], "'cifar' is not one of"),
+    ],
+)
+def test_wrong_usage_is_explained_and_writes_nothing(phantom_busi, tmp_path, words, message):
+    result = prepare(phantom_busi, "--out", tmp_path / "out", *words)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_and_empty_datasets_are_refused(tmp_path):
+    result = prepare(tmp_path / "nowhere", "--out", tmp_path / "out")
+    assert (result.exit_code, "nowhere does not exist" in result.stderr) == (2, True)
+    (tmp_path / "empty").mkdir()
+    result = prepare(tmp_path / "empty", "--out", tmp_path / "out")
+    assert (result.exit_code, "is empty" in result.stderr) == (2, True)
+
+
+def test_an_interrupted_run_keeps_the_previous_folder(phantom_busi, tmp_path, monkeypatch):
+    out: Path = tmp_path / "out"
+    prepare(phantom_busi, "--out", out)
+    before = (out / "datalist.json").read_bytes()
+
+    def interrupt(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("busi_monai.curation.storage.write_mask", interrupt)
+    result = prepare(phantom_busi, "--out", out, "--seed", 1, "--overwrite")
+    assert result.exit_code == 130
+    assert (out / "datalist.json").read_bytes() == before
+    assert list(tmp_path.iterdir()) == [out]

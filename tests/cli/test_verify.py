@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from click.testing import CliRunner, Result
+
+from busi_monai.cli.main import main
+from busi_monai.curation import PrepareOptions, load_datalist, prepare_dataset
+
+
+def verify(*words: object) -> Result:
+    return CliRunner().invoke(main, ["verify", *(str(word) for word in words)])
+
+
+@pytest.fixture
+def prepared(phantom_busi, tmp_path, monkeypatch):
+    monkeypatch.setattr("busi_monai.curation.prepare.write_audit", lambda audit, out: [])
+    prepare_dataset(phantom_busi, tmp_path / "out", PrepareOptions(ratios="50/25/25"))
+    return tmp_path / "out"
+
+
+def test_a_sound_folder_is_green(prepared):
+    result = verify(prepared)
+    assert result.exit_code == 0, result.output
+    assert "All is well" in result.stdout
+    assert "0 of 12 evaluation images have a near-duplicate in training" in result.stdout
+
+
+def test_a_planted_leak_is_red(prepared):
+    datalist = load_datalist(prepared)
+    source, target = datalist.training[0]["image"], datalist.test[0]["image"]
+    (prepared / target).write_bytes((prepared / source).read_bytes())
+    result = verify(prepared)
+    assert result.exit_code == 1
+    assert "near_duplicate" in result.stdout
+    assert target in result.stdout
+    assert "1 of 12 evaluation images has" in result.stdout
+
+
+def test_a_leak_that_the_protocol_allows_is_named(phantom_busi, tmp_path, monkeypatch):
+    monkeypatch.setattr("busi_monai.curation.prepare.write_audit", lambda audit, out: [])
+    copy = shutil.copytree(phantom_busi, tmp_path / "copy")
+    for name in ("train", "val"):
+        (tmp_path / f"{name}.txt").write_text(f"normal ({1 if name == 'train' else 2})\n")
+    (copy / "normal/normal (2).png").write_bytes((copy / "normal/normal (1).png").read_bytes())
+    lists = {f"{name}_list": tmp_path / f"{name}.txt" for name in ("train", "val")}
+    prepare_dataset(copy, tmp_path / "out", PrepareOptions(protocol="file", **lists))
+    result = verify(tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "stated, not judged" in result.stdout
+    assert "1 of 1 evaluation images has a near-duplicate in training" in result.stdout
+    assert "it leaks, which the protocol file allows" in result.stdout
+    assert "All is well" not in result.stdout
+
+
+def test_json_lists_the_problems(prepared):
+    (prepared / "images/extra.png").write_bytes(b"")
+    result = verify(prepared, "--json")
+    report = json.loads(result.stdout)
+    assert result.exit_code == 1
+    assert [problem["kind"] for problem in report["problems"]] == ["stray_file"]
+
+
+def test_quiet_leaves_only_the_code(prepared):
+    result = verify(prepared, "--quiet")
+    assert (result.exit_code, result.stdout) == (0, "")
+
+
+def test_what_is_no_prepared_folder_is_refused(tmp_path):
+    result = verify(tmp_path)
+    assert result.exit_code == 2
+    assert "busi-monai prepare DATASET --out DIR" in result.stderr
