@@ -1,0 +1,141 @@
+"""How much of the bare network's speed the full training engine keeps.
+
+Trains a configuration through the whole engine (loading, augmentation, handlers, weight average)
+and, between its epochs in the same process, times the bare network step on random tensors of the
+same size: forward, loss, backward, optimiser. Prints both as images a second, and their ratio.
+
+    python scripts/benchmark_training.py [--prepared DIR] [--config cpu] [--epochs 4]
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.bundle import ConfigWorkflow
+
+from busi_monai.curation import prepare_dataset
+from busi_monai.datasets import write_phantom_dataset
+from busi_monai.shipped import find_bundle, find_config
+
+
+class Stopwatch:
+    """Collects the seconds of the engine's iterations, and of bare steps after each epoch."""
+
+    def __init__(self, bare_step: Any, bare_steps: int) -> None:
+        self.bare_step = bare_step
+        self.bare_steps = bare_steps
+        self.engine_seconds: list[float] = []
+        self.bare_seconds: list[float] = []
+        self._clock = 0.0
+
+    def attach(self, engine: Engine) -> None:
+        """Time whole iterations, from the end of one to the end of the next."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._lap)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._bare)
+
+    def _start(self, engine: Engine) -> None:
+        self._clock = time.perf_counter()
+
+    def _lap(self, engine: Engine) -> None:
+        now = time.perf_counter()
+        if len(engine.state.output["image"]) == engine.state.full_batch:
+            self.engine_seconds.append(now - self._clock)
+        self._clock = now
+
+    def _bare(self, engine: Engine) -> None:
+        for _ in range(self.bare_steps):
+            started = time.perf_counter()
+            self.bare_step()
+            self.bare_seconds.append(time.perf_counter() - started)
+
+
+def main() -> None:
+    """Run the benchmark and print its figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--prepared", help="a prepared dataset; by default 160 phantoms")
+    parser.add_argument("--fold", type=int)
+    parser.add_argument("--config", default="cpu")
+    parser.add_argument("--epochs", type=int, default=4)
+    options = parser.parse_args()
+    logging.disable(logging.WARNING)
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = options.prepared or phantoms(Path(folder))
+        workflow = make_workflow(prepared, Path(folder) / "run", options)
+        batch = int(workflow.parser.get_parsed_content("batch_size"))
+        watch = Stopwatch(bare_step(workflow, batch), bare_steps=10)
+        trainer = workflow.parser.get_parsed_content("train#trainer")
+        trainer.state.full_batch = batch
+        watch.attach(trainer)
+        workflow.run()
+    warm = len(watch.engine_seconds) // options.epochs
+    engine = statistics.median(watch.engine_seconds[warm:])
+    bare = statistics.median(watch.bare_seconds[10:])
+    print(f"threads            {torch.get_num_threads()}")
+    print(
+        f"full engine        {batch / engine:8.1f} images/s  ({1000 * engine:.0f} ms an iteration)"
+    )
+    print(f"bare network step  {batch / bare:8.1f} images/s  ({1000 * bare:.0f} ms)")
+    print(f"ratio              {bare / engine:8.1%}")
+
+
+def phantoms(folder: Path) -> Path:
+    """Make and prepare phantoms of the size of real pictures."""
+    source = write_phantom_dataset(folder / "phantoms", cases=160, seed=0)
+    prepare_dataset(source, folder / "prepared")
+    return folder / "prepared"
+
+
+def make_workflow(prepared: str | Path, run: Path, options: Any) -> ConfigWorkflow:
+    """Return the initialised training workflow, without validation."""
+    train = find_bundle() / "configs" / "train.yaml"
+    workflow = ConfigWorkflow(
+        config_file=[str(train), str(find_config(options.config))],
+        meta_file=str(train.parent / "metadata.json"),
+        logging_file=False,
+        workflow_type="train",
+        dataset_dir=str(prepared),
+        output_dir=str(run),
+        fold=options.fold,
+        max_epochs=options.epochs,
+        val_interval=options.epochs + 1,
+    )
+    workflow.initialize()
+    return workflow
+
+
+def bare_step(workflow: ConfigWorkflow, batch: int) -> Any:
+    """Return a training step of the same network on random tensors, without any engine."""
+    parser = workflow.parser
+    operating = parser.get_parsed_content("operating")
+    precision = parser.get_parsed_content("precision_choice").name
+    network = parser.get_parsed_content("network")
+    optimizer = parser.get_parsed_content("optimizer_def")
+    loss = parser.get_parsed_content("loss")
+    inferer = parser.get_parsed_content("train#inferer")
+    image = torch.rand(batch, 1, *operating.image_size)
+    targets = {
+        "seg": (torch.rand(batch, 1, *operating.image_size) > 0.9).float(),
+        "cls": torch.randint(0, len(operating.classes), (batch,)),
+    }
+    print(f"{tuple(image.shape)} {precision}")
+
+    def step() -> None:
+        network.train()
+        optimizer.zero_grad()
+        loss(inferer(image, network), targets).backward()
+        optimizer.step()
+
+    return step
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""The main job with the real commands: audit, prepare, train, evaluate, predict.
+
+On phantoms, or on a dataset of your own: ``python scripts/demo.py --out demo --data DATASET``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+FIGURES = ("lesion_dice", "all_dice", "normal_clean_rate", "accuracy", "macro_f1", "auc_malignant")
+SHOWN_PER_FOLDER = 4
+
+
+def main() -> None:
+    """Run the commands one after the other, and show what they wrote."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder to make")
+    parser.add_argument("--data", type=Path, help="a dataset; by default phantoms are made")
+    parser.add_argument("--config", default="demo", help="configuration overlay to train")
+    options = parser.parse_args()
+    out: Path = options.out
+    started = time.time()
+    data = options.data or out / "phantoms"
+    if options.data is None:
+        run("phantom", data, "--cases", 240, "--seed", 0, "--defects", "--overwrite")
+    run("audit", data, "--out", out / "audit", "--overwrite", tolerated=(0, 1))
+    run("prepare", data, "--out", out / "prepared", "--overwrite", tolerated=(0, 1))
+    run("verify", out / "prepared")
+    remove_run(out / "run")
+    run("train", out / "prepared", "--out", out / "run", "--config", options.config)
+    run("evaluate", out / "run", out / "prepared", "--out", out / "evaluation", "--overwrite")
+    pictures = test_pictures(out / "prepared", 6)
+    run("predict", *pictures, "--run", out / "run", "--out", out / "predictions", "--overwrite")
+    print_tree(out)
+    print_figures(out / "evaluation" / "metrics.json")
+    print(f"\n{time.time() - started:.0f} s in all. For research use only; not a medical device.")
+
+
+def run(*words: object, tolerated: tuple[int, ...] = (0,)) -> None:
+    """Print a ``busi-monai`` command and run it; end here if it fails.
+
+    ``audit`` and ``prepare`` exit with 1 where a dataset holds a damaged file: they have listed it
+    and done the rest, and so does the demonstration.
+    """
+    command = ["busi-monai", *(str(word) for word in words)]
+    print(f"\n$ {shlex.join(command)}", flush=True)
+    code = "from busi_monai.cli.main import main; main(prog_name='busi-monai')"
+    done = subprocess.run([sys.executable, "-c", code, *command[1:]], check=False)
+    if done.returncode not in tolerated:
+        sys.exit(done.returncode)
+
+
+def remove_run(folder: Path) -> None:
+    """Remove the run of an earlier demonstration, which training would refuse to overwrite."""
+    if (folder / "configs" / "train.yaml").is_file():
+        shutil.rmtree(folder)
+
+
+def test_pictures(prepared: Path, count: int) -> list[Path]:
+    """Return the first pictures of the test part, of each class in turn."""
+    items = json.loads((prepared / "datalist.json").read_text(encoding="utf-8"))["test"]
+    by_class: dict[int, list[Path]] = {}
+    for item in items:
+        by_class.setdefault(item["class_label"], []).append(prepared / item["image"])
+    turns = zip(*by_class.values(), strict=False)
+    return [path for turn in turns for path in turn][:count]
+
+
+def print_tree(folder: Path) -> None:
+    """Print the folder's tree, a few files of each folder."""
+    print(f"\n{folder}/")
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        siblings = sorted(path.parent.iterdir())
+        place = siblings.index(path)
+        if len(parts) > 3 or (len(siblings) > 12 and place > SHOWN_PER_FOLDER):
+            continue
+        indent = "    " * (len(parts) - 1)
+        if len(siblings) > 12 and place == SHOWN_PER_FOLDER:
+            print(f"    {indent}… {len(siblings) - place} more")
+            continue
+        print(f"    {indent}{path.name}{'/' if path.is_dir() else ''}")
+
+
+def print_figures(metrics_json: Path) -> None:
+    """Print the main figures with their intervals."""
+    metrics = json.loads(metrics_json.read_text(encoding="utf-8"))
+    print("\nTest part:")
+    for name in FIGURES:
+        figure = metrics.get(name)
+        if figure and figure["value"] is not None:
+            interval = f"[{figure['low']:.3f}, {figure['high']:.3f}]"
+            print(f"    {name:18} {figure['value']:.3f}  {interval}  n={figure['n']}")
+
+
+if __name__ == "__main__":
+    main()
