@@ -1,17 +1,35 @@
 """Tables of predictions to metrics with intervals, figures and reports."""
 
 from busi_monai.evaluation.figures import write_figures
-from busi_monai.evaluation.measures import evaluate_predictions, figure_value
-from busi_monai.evaluation.report import MetricsReport, report_markdown, write_evaluation
-from busi_monai.evaluation.tables import read_predictions, table_classes
+from busi_monai.evaluation.measures import (
+    ResampledFigure,
+    evaluate_predictions,
+    figure_value,
+    resampled_figures,
+)
+from busi_monai.evaluation.report import TITLES, MetricsReport, report_markdown, write_evaluation
+from busi_monai.evaluation.resampling import group_weights, percentile_interval
+from busi_monai.evaluation.tables import (
+    read_predictions,
+    row_groups,
+    table_classes,
+    usable_rows,
+)
 
 __all__ = [
+    "TITLES",
     "MetricsReport",
+    "ResampledFigure",
     "evaluate_predictions",
     "figure_value",
+    "group_weights",
+    "percentile_interval",
     "read_predictions",
     "report_markdown",
+    "resampled_figures",
+    "row_groups",
     "table_classes",
+    "usable_rows",
     "write_evaluation",
     "write_figures",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,13 @@ from busi_monai.evaluation.tables import (
 )
 from busi_monai.metrics import classification_scores, confusion_matrix
 
-__all__ = ["CONFIDENCE", "evaluate_predictions", "figure_value"]
+__all__ = [
+    "CONFIDENCE",
+    "ResampledFigure",
+    "evaluate_predictions",
+    "figure_value",
+    "resampled_figures",
+]
 
 CONFIDENCE = 0.95
 
@@ -48,7 +55,26 @@ PER_CLASS_FIGURES = ("precision", "recall", "f1", "auc")
 Floats = NDArray[np.float64]
 
 
-Figure = dict[str, Any]
+@dataclass(frozen=True)
+class ResampledFigure:
+    """A figure with its value in every resample.
+
+    Attributes:
+        value: of the images as they are; NaN if it is undefined.
+        samples: (R,) values, NaN where undefined.
+        n: number of images that it is computed on.
+    """
+
+    value: float
+    samples: Floats
+    n: int
+
+    def as_dict(self) -> dict[str, float | int | None]:
+        """Return value, low, high and n as plain JSON values, ``None`` for what is undefined."""
+        if math.isnan(self.value):
+            return {"value": None, "low": None, "high": None, "n": self.n}
+        low, high = percentile_interval(self.samples, CONFIDENCE)
+        return {"value": _plain(self.value), "low": _plain(low), "high": _plain(high), "n": self.n}
 
 
 def evaluate_predictions(
@@ -99,9 +125,17 @@ def evaluate_predictions(
             f"none of the {len(table)} rows holds a prediction; see their error column"
         )
     weights = group_weights(usable["_group"].tolist(), resamples, seed)
+    figures: dict[str, Any] = {}
+    by_class = _counts_by_class(usable, tuple(classes))
+    for name, figure in resampled_figures(usable, weights, classes).items():
+        if name.startswith("per_class."):
+            _, of_class, kind = name.split(".")
+            by_class["per_class"][of_class][kind] = figure.as_dict()
+        else:
+            figures[name] = figure.as_dict()
     return {
-        **_mask_figures(usable, weights),
-        **(_class_figures(usable, weights, tuple(classes)) if classes else {}),
+        **figures,
+        **by_class,
         "classes": list(classes),
         "images": len(usable),
         "failed": len(table) - len(usable),
@@ -129,7 +163,30 @@ def figure_value(metrics: Mapping[str, Any], name: str) -> float | None:
     return value
 
 
-def _mask_figures(rows: pd.DataFrame, weights: Floats) -> dict[str, Figure]:
+def resampled_figures(
+    rows: pd.DataFrame, weights: Floats, classes: Sequence[str] = CLASSES
+) -> dict[str, ResampledFigure]:
+    """Measure rows as they are and in every resample.
+
+    Args:
+        rows: N rows without an error, as from ``usable_rows``.
+        weights: (R, N), how often each resample holds each row, as from ``group_weights``. The same
+            weights for two tables of the same images make the resamples of both paired.
+        classes: the classes that have probability columns, in order; empty without a class head.
+
+    Returns:
+        The figures by name, those by class as ``per_class.<class>.<figure>``.
+
+    Examples:
+        >>> rows = pd.DataFrame({"true_class": "benign", "lesion_pixels": 9, "dice": [0.5, 1]})
+        >>> resampled_figures(rows, np.array([[2.0, 0.0]]), classes=())["lesion_dice"]
+        ResampledFigure(value=0.75, samples=array([0.5]), n=2)
+    """
+    figures = _mask_figures(rows, weights)
+    return figures | _class_figures(rows, weights, tuple(classes)) if classes else figures
+
+
+def _mask_figures(rows: pd.DataFrame, weights: Floats) -> dict[str, ResampledFigure]:
     lesion = _true_lesion(rows)
     predicted = rows["lesion_pixels"].to_numpy(dtype=float) > 0
     dice, iou, hd95 = (_column(rows, name) for name in ("dice", "iou", "hd95_px"))
@@ -147,59 +204,63 @@ def _mask_figures(rows: pd.DataFrame, weights: Floats) -> dict[str, Figure]:
     return {name: _mean_figure(weights, value) for name, value in values.items()}
 
 
-def _class_figures(rows: pd.DataFrame, weights: Floats, classes: tuple[str, ...]) -> dict[str, Any]:
+def _class_figures(
+    rows: pd.DataFrame, weights: Floats, classes: tuple[str, ...]
+) -> dict[str, ResampledFigure]:
     known = rows["true_class"].isin(classes).to_numpy()
     rows, weights = rows[known], weights[:, known]
-    true = np.array([class_index(name, classes) for name in rows["true_class"]], dtype=int)
-    predicted = np.array([class_index(name, classes) for name in rows["predicted_class"]], int)
+    true, predicted = _class_indices(rows, classes)
     if not len(true):
-        return {name: _figure(math.nan, np.full(1, math.nan), 0) for name in CLASS_FIGURES}
+        return {name: ResampledFigure(math.nan, np.full(1, math.nan), 0) for name in CLASS_FIGURES}
     probabilities = probability_matrix(rows, classes)
     values = classification_scores(true, probabilities, predicted, classes)
     samples = weighted_classification_scores(weights, true, probabilities, predicted, classes)
     pair = int(rows["true_class"].isin(["benign", "malignant"]).sum())
-    figures: dict[str, Any] = {
-        name: _figure(values[name], samples[name], pair if name == PAIR_AUC else len(true))
+    figures = {
+        name: ResampledFigure(
+            float(values[name]), samples[name], pair if name == PAIR_AUC else len(true)
+        )
         for name in CLASS_FIGURES
         if name in values
     }
     dice = _column(rows, "dice")
-    figures["per_class"] = {
-        name: {
-            **{
-                kind: _figure(
-                    values[f"per_class.{name}.{kind}"],
-                    samples[f"per_class.{name}.{kind}"],
-                    len(true),
-                )
-                for kind in PER_CLASS_FIGURES
-            },
-            "dice": _mean_figure(weights, np.where(true == index, dice, np.nan)),
-            "n": int((true == index).sum()),
-        }
-        for index, name in enumerate(classes)
-    }
-    counts = confusion_matrix(true, predicted, len(classes))
-    figures["confusion_matrix"] = {
-        "classes": list(classes),
-        "rows": "true class",
-        "counts": np.asarray(counts).astype(int).tolist(),
-    }
+    for index, name in enumerate(classes):
+        for kind in PER_CLASS_FIGURES:
+            key = f"per_class.{name}.{kind}"
+            figures[key] = ResampledFigure(float(values[key]), samples[key], len(true))
+        of_class = np.where(true == index, dice, np.nan)
+        figures[f"per_class.{name}.dice"] = _mean_figure(weights, of_class)
     return figures
 
 
-def _mean_figure(weights: Floats, values: Floats) -> Figure:
+def _class_indices(
+    rows: pd.DataFrame, classes: tuple[str, ...]
+) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
+    true = np.array([class_index(name, classes) for name in rows["true_class"]], dtype=int)
+    return true, np.array([class_index(name, classes) for name in rows["predicted_class"]], int)
+
+
+def _counts_by_class(rows: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, Any]:
+    rows = rows[rows["true_class"].isin(classes)]
+    if rows.empty:
+        return {}
+    true, predicted = _class_indices(rows, classes)
+    counts = confusion_matrix(true, predicted, len(classes))
+    return {
+        "per_class": {name: {"n": int((true == k).sum())} for k, name in enumerate(classes)},
+        "confusion_matrix": {
+            "classes": list(classes),
+            "rows": "true class",
+            "counts": np.asarray(counts).astype(int).tolist(),
+        },
+    }
+
+
+def _mean_figure(weights: Floats, values: Floats) -> ResampledFigure:
     defined = ~np.isnan(values)
     n = int(defined.sum())
     value = float(values[defined].mean()) if n else math.nan
-    return _figure(value, weighted_mean(weights, values), n)
-
-
-def _figure(value: float, samples: Floats, n: int) -> Figure:
-    low, high = percentile_interval(samples, CONFIDENCE)
-    if math.isnan(value):
-        return {"value": None, "low": None, "high": None, "n": n}
-    return {"value": _plain(value), "low": _plain(low), "high": _plain(high), "n": n}
+    return ResampledFigure(value, weighted_mean(weights, values), n)
 
 
 def _plain(value: float) -> float | None:
