@@ -6,52 +6,32 @@ shown or written here.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
-import cv2
-import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from busi_monai.cases import CLASSES
+from busi_monai.curation.sample_tiles import (
+    CAPTION,
+    CLASS_COLOURS,
+    INK,
+    PAPER,
+    Sample,
+    caption_font,
+    sample_tile,
+)
 
-__all__ = ["CLASS_COLOURS", "Sample", "class_counts_figure", "contact_sheets",
-           "lesion_pixels_figure", "sample_grid", "sizes_figure"]  # fmt: skip
+__all__ = ["class_counts_figure", "contact_sheets", "lesion_pixels_figure", "sample_grid",
+           "sizes_figure"]  # fmt: skip
 
-CLASS_COLOURS = dict(zip(CLASSES, ("#0072B2", "#009E73", "#D55E00"), strict=True))
-"""Colour of each class in every figure: told apart with any colour vision (Okabe and Ito, 2008)."""
-
-_OUTLINE = (255, 213, 0)
 _TILE_HEIGHT = 150
-_CAPTION = 18
 _GAP = 6
 _SHEET = (1500, 1600)  # width and height
-_PAPER = (255, 255, 255)
-_INK = (30, 30, 30)
 _CONFLICT = (200, 30, 30)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One picture to be shown.
-
-    Attributes:
-        id: caption.
-        class_name: one of ``CLASSES``.
-        pixels: (H, W) uint8.
-        mask: (H, W) bool of the same size, or ``None``.
-    """
-
-    id: str
-    class_name: str
-    pixels: NDArray[np.uint8]
-    mask: NDArray[np.bool_] | None = None
 
 
 def class_counts_figure(counts: Mapping[str, int]) -> Figure:
@@ -157,12 +137,12 @@ def sample_grid(samples: Sequence[Sample], columns: int = 6) -> NDArray[np.uint8
     """
     width, height = (_SHEET[0] - _GAP) // columns - _GAP, _TILE_HEIGHT + 50
     rows = max(1, -(-len(samples) // columns))
-    sheet = Image.new("RGB", (_SHEET[0], rows * (height + _CAPTION + 2 * _GAP) + _GAP), _PAPER)
+    sheet = Image.new("RGB", (_SHEET[0], rows * (height + CAPTION + 2 * _GAP) + _GAP), PAPER)
     for index, sample in enumerate(samples):
         row, column = divmod(index, columns)
-        tile = _tile(sample, width - 6, height)
+        tile = sample_tile(sample, width - 6, height)
         left = _GAP + column * (width + _GAP) + (width - tile.width) // 2
-        sheet.paste(tile, (left, _GAP + row * (height + _CAPTION + 2 * _GAP)))
+        sheet.paste(tile, (left, _GAP + row * (height + CAPTION + 2 * _GAP)))
     return np.asarray(sheet)
 
 
@@ -172,7 +152,7 @@ def contact_sheets(groups: Mapping[int, Sequence[Sample]]) -> Iterator[NDArray[n
     Args:
         groups: the pictures of each group by its number, in the order in which they are shown.
     """
-    page = Image.new("RGB", _SHEET, _PAPER)
+    page = Image.new("RGB", _SHEET, PAPER)
     left = top = _GAP
     height = 0
     for number, group in groups.items():
@@ -181,7 +161,7 @@ def contact_sheets(groups: Mapping[int, Sequence[Sample]]) -> Iterator[NDArray[n
                 left, top, height = _GAP, top + height + 2 * _GAP, 0
             if top > _GAP and top + row.height > _SHEET[1]:
                 yield np.asarray(page.crop((0, 0, _SHEET[0], top)))
-                page = Image.new("RGB", _SHEET, _PAPER)
+                page = Image.new("RGB", _SHEET, PAPER)
                 left, top = _GAP, _GAP
             page.paste(row, (left, top))
             left += row.width + 3 * _GAP
@@ -192,7 +172,7 @@ def contact_sheets(groups: Mapping[int, Sequence[Sample]]) -> Iterator[NDArray[n
 
 def _group_rows(number: int, group: Sequence[Sample]) -> Iterator[Image.Image]:
     """Yield a group as rows that fit a page, under one heading."""
-    tiles = [_tile(sample, 2 * _TILE_HEIGHT, _TILE_HEIGHT) for sample in group]
+    tiles = [sample_tile(sample, 2 * _TILE_HEIGHT, _TILE_HEIGHT) for sample in group]
     classes = list(dict.fromkeys(sample.class_name for sample in group))
     conflict = len(classes) > 1
     heading = f"group {number}: {' / '.join(classes)}" + (" (class conflict)" if conflict else "")
@@ -204,44 +184,15 @@ def _group_rows(number: int, group: Sequence[Sample]) -> Iterator[Image.Image]:
         rows[-1].append(tile)
     for index, row in enumerate(rows):
         width = max(sum(t.width + _GAP for t in row), 10 * len(heading))
-        strip = Image.new("RGB", (min(width, _SHEET[0]), _CAPTION + row[0].height), _PAPER)
+        strip = Image.new("RGB", (min(width, _SHEET[0]), CAPTION + row[0].height), PAPER)
         if index == 0:
-            colour = _CONFLICT if conflict else _INK
-            ImageDraw.Draw(strip).text((0, 1), heading, colour, font=_font())
+            colour = _CONFLICT if conflict else INK
+            ImageDraw.Draw(strip).text((0, 1), heading, colour, font=caption_font())
         left = 0
         for tile in row:
-            strip.paste(tile, (left, _CAPTION))
+            strip.paste(tile, (left, CAPTION))
             left += tile.width + _GAP
         yield strip
-
-
-def _tile(sample: Sample, width: int, height: int) -> Image.Image:
-    """Return a picture within the given box, outlined, framed by its class, with its id below."""
-    factor = min(width / sample.pixels.shape[1], height / sample.pixels.shape[0])
-    size = (
-        max(8, round(sample.pixels.shape[1] * factor)),
-        max(8, round(sample.pixels.shape[0] * factor)),
-    )
-    method = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
-    grey = cv2.resize(sample.pixels, size, interpolation=method)
-    colours = cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
-    if sample.mask is not None and sample.mask.any():
-        mask = cv2.resize(sample.mask.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
-        contours, _ = cv2.findContours(
-            (mask >= 0.5).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE
-        )
-        cv2.drawContours(colours, contours, -1, _OUTLINE, 1, cv2.LINE_AA)
-    frame = Image.new("RGB", (size[0] + 6, height + 6 + _CAPTION), _PAPER)
-    draw = ImageDraw.Draw(frame)
-    draw.rectangle((0, 0, size[0] + 5, size[1] + 5), fill=CLASS_COLOURS[sample.class_name])
-    frame.paste(Image.fromarray(colours), (3, 3))
-    draw.text((2, size[1] + 6), sample.id, _INK, font=_font())
-    return frame
-
-
-@functools.cache
-def _font() -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", 12)
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from busi_monai.curation.audit import Audit
-    from busi_monai.curation.audit_figures import Sample
     from busi_monai.curation.examination import Examination
+    from busi_monai.curation.sample_tiles import Sample
 
 __all__ = ["CASE_COLUMNS", "write_audit"]
 
@@ -146,7 +146,7 @@ def _sizes(audit: Audit) -> dict[str, list[tuple[int, int]]]:
 
 def _samples(audit: Audit) -> Iterator[Sample]:
     """Yield some sound cases of each class, evenly spread over the dataset."""
-    from busi_monai.curation.audit_figures import Sample
+    from busi_monai.curation.sample_tiles import Sample
 
     for name in CLASSES:
         sound = [
@@ -167,7 +167,7 @@ def _samples(audit: Audit) -> Iterator[Sample]:
 
 
 def _thumbnail(examination: Examination) -> Sample | None:
-    from busi_monai.curation.audit_figures import Sample
+    from busi_monai.curation.sample_tiles import Sample
 
     if examination.fingerprint is None:
         return None

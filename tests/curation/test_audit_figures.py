@@ -5,13 +5,13 @@ import pytest
 
 from busi_monai.cases import CLASSES
 from busi_monai.curation.audit_figures import (
-    Sample,
     class_counts_figure,
     contact_sheets,
     lesion_pixels_figure,
     sample_grid,
     sizes_figure,
 )
+from busi_monai.curation.sample_tiles import Sample
 
 
 def sample(name: str = "benign (1)", class_name: str = "benign", size=(60, 90)) -> Sample:
