@@ -89,6 +89,7 @@ def command(
     elif not quiet:
         _print_table(metrics)
         _print_leaks(metrics.get("leaks"))
+        _print_seen(metrics)
         click.echo(f"All figures, those by class too, are in {folder / 'metrics.json'}.")
         click.echo(f"Predictions, pictures and report lie beside it. {RESEARCH_USE}")
 
@@ -111,3 +112,12 @@ def _print_leaks(leaks: dict[str, int] | None) -> None:
         return
     warning = "; the figures are good for comparison only" if leaks["count"] else ""
     click.echo(f"{leak_sentence(leaks['count'], leaks['evaluation_images'])}{warning}.")
+
+
+def _print_seen(metrics: dict[str, Any]) -> None:
+    seen = metrics.get("seen_in_training")
+    if seen and metrics.get("part") != "train":
+        click.echo(
+            f"{seen} of {metrics['images']} images are among those that the network was trained "
+            "on: the figures tell of memory, not of skill."
+        )

@@ -35,7 +35,7 @@ DATALIST_NAME = "datalist.json"
 PART_NAMES: tuple[str, ...] = ("train", "validation", "test", "reported")
 """What ``load_part`` takes. ``reported`` is the test part, or the reported fold."""
 
-_KEPT_KEYS = ("class_label", "group", "dataset")
+_KEPT_KEYS = ("class_label", "group", "dataset", "sha256")
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def load_part(
         fold: the reported fold, where the datalist has folds.
 
     Returns:
-        Items ``{"id", "image", "label", "class_label", "group", "dataset"}`` with absolute paths;
+        Items ``{"id", "image", "label", "class_label", "group", "dataset", "sha256"}``, paths absolute;
         ``label`` is left out where a lesion has no mask, ``class_label`` counts in ``CLASSES``.
 
     Raises:

@@ -46,6 +46,7 @@ PROVENANCE = {
     "part": "Part",
     "fold": "Fold",
     "leaks": "Evaluation images with a near-duplicate in training",
+    "seen_in_training": "Evaluation images that the network was trained on",
     "datalist_sha256": "Datalist SHA-256",
     "weights_sha256": "Weights SHA-256",
     "predictions_sha256": "Predictions SHA-256",

@@ -7,6 +7,7 @@ from busi_monai.training.averaging import UpdateAverage, WeightAverage
 from busi_monai.training.batches import prepare_batch
 from busi_monai.training.checkpoints import RunCheckpoint
 from busi_monai.training.data import (
+    BALANCES,
     cached_dataset,
     class_weights,
     datalist_provenance,
@@ -18,7 +19,7 @@ from busi_monai.training.distributed import distributed_sampler, handlers_of_ran
 from busi_monai.training.history import HISTORY_COLUMNS, History, draw_history
 from busi_monai.training.losses import LOSSES, MultiTaskLoss
 from busi_monai.training.reproducibility import EpochSeed
-from busi_monai.training.run_folder import RunFolder
+from busi_monai.training.run_folder import RunFolder, training_record
 from busi_monai.training.runs import parse_overrides, run_evaluation, train_bundle
 from busi_monai.training.schedules import (
     OPTIMIZERS,
@@ -33,11 +34,17 @@ from busi_monai.training.scores import (
     iteration_loss,
     selection_score,
 )
+from busi_monai.training.seen_images import (
+    read_training_images,
+    seen_in_training,
+    write_training_images,
+)
 from busi_monai.training.tensorboard import ImageTriplets
 from busi_monai.training.terminal import TerminalProgress
 from busi_monai.training.workflow import bundle_root_of_config
 
 __all__ = [
+    "BALANCES",
     "HISTORY_COLUMNS",
     "LOSSES",
     "OPTIMIZERS",
@@ -68,10 +75,14 @@ __all__ = [
     "make_schedule",
     "parse_overrides",
     "prepare_batch",
+    "read_training_images",
     "run_evaluation",
     "schedule_handler",
+    "seen_in_training",
     "selection_score",
     "train_bundle",
+    "training_record",
     "training_sampler",
     "training_transforms",
+    "write_training_images",
 ]

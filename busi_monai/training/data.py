@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from busi_monai.errors import InputError
 from busi_monai.transforms.augmentation import TrainingTensorsd
 
 __all__ = [
+    "BALANCES",
     "cached_dataset",
     "class_weights",
     "datalist_provenance",
@@ -26,6 +27,9 @@ __all__ = [
     "training_sampler",
     "training_transforms",
 ]
+
+
+BALANCES = ("none", "sampling", "augmentation")
 
 
 def load_items(
@@ -75,25 +79,54 @@ def class_weights(items: Sequence[dict[str, Any]], n_classes: int) -> list[float
     ]
 
 
-def training_sampler(items: Sequence[dict[str, Any]], *, balanced: bool) -> Sampler[int]:
+def training_sampler(items: Sequence[dict[str, Any]], *, balance: str = "none") -> Sampler[int]:
     """Return a sampler over one epoch of items, drawing from torch's global generator.
 
     Args:
         items: the training items, for their ``class_label``.
-        balanced: draw with replacement so that every class is seen equally often, instead of every
-            item once.
+        balance: one of ``BALANCES``. ``none``: every item once. ``sampling``: as many draws, with
+            replacement, so that every class is seen equally often. ``augmentation``: every item
+            once, and those of the rarer classes again, each time augmented anew, until all classes
+            have as many as the commonest: a longer epoch, in which nothing is left out.
 
     Raises:
-        InputError: for fewer than two items, which batch normalisation cannot train on.
+        InputError: for an unknown ``balance``, or for fewer than two items, which batch
+            normalisation cannot train on.
     """
     if len(items) < 2:
         found = "1 case" if len(items) == 1 else f"{len(items)} cases"
         raise InputError(f"the train part has {found}; training needs at least 2")
-    if not balanced:
+    if balance not in BALANCES:
+        raise InputError(f"class_balance must be one of {', '.join(BALANCES)}, got {balance!r}")
+    if balance == "none":
         return RandomSampler(items)
+    if balance == "augmentation":
+        return _RepeatingSampler([item["class_label"] for item in items])
     counts = Counter(item["class_label"] for item in items)
     weights = [1.0 / counts[item["class_label"]] for item in items]
     return WeightedRandomSampler(torch.tensor(weights).double().tolist(), num_samples=len(items))
+
+
+class _RepeatingSampler(Sampler[int]):
+    """Every item once, and of the rarer classes as many more as the commonest has."""
+
+    def __init__(self, labels: Sequence[int]) -> None:
+        self._members = [
+            [index for index, label in enumerate(labels) if label == wanted]
+            for wanted in sorted(set(labels))
+        ]
+        self._each = max(map(len, self._members))
+
+    def __iter__(self) -> Iterator[int]:
+        epoch: list[int] = []
+        for members in self._members:
+            whole, rest = divmod(self._each, len(members))
+            again = torch.randperm(len(members))[:rest].tolist()
+            epoch += members * whole + [members[position] for position in again]
+        return iter([epoch[position] for position in torch.randperm(len(epoch)).tolist()])
+
+    def __len__(self) -> int:
+        return self._each * len(self._members)
 
 
 def training_transforms(preprocessing: Compose, augmentation: Compose) -> Compose:

@@ -22,10 +22,10 @@ __all__ = ["distributed_sampler", "handlers_of_rank"]
 class _DrawnSampler(Sampler[int]):
     """Each process takes its share of what the plain sampler draws for all."""
 
-    def __init__(self, sampler: Sampler[int], length: int) -> None:
+    def __init__(self, sampler: Sampler[int]) -> None:
         self._sampler = sampler
         self._shares: DistributedSampler[Any] = DistributedSampler(
-            range(length),  # type: ignore[arg-type]
+            range(len(sampler)),  # type: ignore[arg-type]
             shuffle=False,
             drop_last=True,
         )
@@ -38,7 +38,7 @@ class _DrawnSampler(Sampler[int]):
         return len(self._shares)
 
 
-def distributed_sampler(items: Sequence[dict[str, Any]], *, balanced: bool) -> Sampler[int]:
+def distributed_sampler(items: Sequence[dict[str, Any]], *, balance: str = "none") -> Sampler[int]:
     """Return this process's share of an epoch, the shares of all being disjoint draws.
 
     ``EpochSeed`` brings torch's generator to the same state in all processes, so that all draw the
@@ -46,9 +46,9 @@ def distributed_sampler(items: Sequence[dict[str, Any]], *, balanced: bool) -> S
 
     Args:
         items: the training items.
-        balanced: draw every class equally often; see ``training_sampler``.
+        balance: how the classes are balanced; see ``training_sampler``.
     """
-    return _DrawnSampler(training_sampler(items, balanced=balanced), len(items))
+    return _DrawnSampler(training_sampler(items, balance=balance))
 
 
 def handlers_of_rank(handlers: Sequence[Any]) -> list[Any]:

@@ -16,15 +16,20 @@ from torch import nn
 from busi_monai.devices import DeviceChoice, PrecisionChoice
 from busi_monai.errors import InputError
 from busi_monai.files import complete_folder, file_sha256, read_json, write_json, write_text
+from busi_monai.networks import network_cost
 from busi_monai.operating import OperatingPoint
 from busi_monai.records import RunRecord
 from busi_monai.training.history import draw_history, earlier_sessions
+from busi_monai.training.seen_images import write_training_images
 from busi_monai.training.workflow import resolved_section, unknown_keys, workflow_config
 
-__all__ = ["RunFolder"]
+__all__ = ["RunFolder", "training_record"]
 
 logger = logging.getLogger(__name__)
 
+RECORDED = (
+    "command", "seed", "epochs", "max_epochs", "best", "seconds", "device", "precision", "network",
+)  # fmt: skip
 COPIED = ("LICENSE", "docs", "configs/logging.conf", "configs/mlflow.yaml")
 
 
@@ -44,6 +49,7 @@ class RunFolder:
         self.resume = resume
         self.record = RunRecord()
         self._sessions: list[dict[str, Any]] = []
+        self._cost: dict[str, Any] = {}
 
     @property
     def models(self) -> Path:
@@ -55,12 +61,19 @@ class RunFolder:
         """The table of the epochs."""
         return self.path / "history.csv"
 
-    def start(self, operating: OperatingPoint, network: nn.Module) -> None:
+    def start(
+        self,
+        operating: OperatingPoint,
+        network: nn.Module,
+        items: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
         """Write the run's configurations, before the first epoch: all of them or none.
 
         Args:
             operating: how the trained network is to be used.
-            network: the network, for the input sizes that it takes.
+            network: the network, for the input sizes that it takes, its parameters and its cost.
+            items: what it is trained on; ``training_images.json`` keeps the images' hashes, by
+                which a later evaluation knows what the network has seen.
 
         Raises:
             InputError: if the folder is not empty and the run is not to be resumed, if the network
@@ -70,6 +83,7 @@ class RunFolder:
         """
         _check_size(operating.image_size, getattr(network, "stride", 1))
         _check_keys(self.bundle_root)
+        self._cost = network_cost(network, operating.image_size)
         if self.resume and (self.path / "configs" / "train.yaml").is_file():
             self._sessions = earlier_sessions(self.path)
             logger.info("continuing the run in %s", self.path)
@@ -83,6 +97,7 @@ class RunFolder:
         with complete_folder(self.path) as partial:
             self._write_configs(partial, operating)
             operating.save(partial / "operating.json")
+            write_training_images(partial, items)
 
     def _write_configs(self, folder: Path, operating: OperatingPoint) -> None:
         configs = folder / "configs"
@@ -126,6 +141,7 @@ class RunFolder:
             "seed": seed,
             "device": {"name": device.name, "reason": device.reason},
             "precision": {"name": precision.name, "reason": precision.reason},
+            "network": self._cost,
             "weights_sha256": file_sha256(model) if model.is_file() else None,
         }
         if evaluator is not None:
@@ -135,6 +151,19 @@ class RunFolder:
         found["seconds"] = round(sum(session["seconds"] for session in sessions), 3)
         found["sessions"] = sessions
         self.record.write(self.path, {**found, **(details or {})})
+
+
+def training_record(bundle: str | Path) -> dict[str, Any] | None:
+    """Return what an evaluation keeps of how its network was trained, ``None`` if unknown.
+
+    Args:
+        bundle: a run, or a bundle with the ``run.json`` of its training.
+    """
+    path = Path(bundle) / "run.json"
+    if not path.is_file():
+        return None
+    record = read_json(path)
+    return {name: record[name] for name in RECORDED if name in record}
 
 
 def _write_yaml(path: Path, config: Mapping[str, Any]) -> None:

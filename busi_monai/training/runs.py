@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from busi_monai.curation import load_datalist
@@ -19,6 +20,8 @@ from busi_monai.shipped import DEFAULT_BUNDLE, find_bundle, find_config
 __all__ = ["parse_overrides", "run_evaluation", "train_bundle"]
 
 logger = logging.getLogger(__name__)
+
+Observer = Callable[[int, dict[str, float]], bool | None]
 
 
 def parse_overrides(settings: Sequence[str]) -> dict[str, Any]:
@@ -52,6 +55,7 @@ def train_bundle(
     overrides: Mapping[str, Any] | None = None,
     resume: bool = False,
     tracking: str | None = None,
+    observe: Observer | None = None,
 ) -> Path:
     """Train a bundle on prepared datasets and return the run's folder.
 
@@ -65,6 +69,8 @@ def train_bundle(
             ``None`` values are left out.
         resume: continue the run in ``out`` with the configuration it was started with.
         tracking: ``mlflow``, or a file of tracking settings.
+        observe: called after every validation with the epoch and its figures (``val_score``,
+            ``val_lesion_dice``, …); what it returns as true ends the training after that epoch.
 
     Raises:
         InputError: if a dataset, bundle, configuration, key or device is not there, or ``out`` is
@@ -86,7 +92,7 @@ def train_bundle(
         "resume": resume,
     }
     workflow = _workflow(files, values, workflow_type="train", tracking=tracking)
-    _run(workflow)
+    _run(workflow, observe)
     return Path(out).absolute()
 
 
@@ -162,7 +168,7 @@ def _tracking_settings(tracking: str, configs: Path) -> str:
     return str(configs / "mlflow.yaml")
 
 
-def _run(workflow: ConfigWorkflow) -> None:
+def _run(workflow: ConfigWorkflow, observe: Observer | None = None) -> None:
     """Run a workflow; an error comes out as itself, not as MONAI's "failed to evaluate".
 
     What does not work while the objects are made is an error of the configuration.
@@ -176,6 +182,8 @@ def _run(workflow: ConfigWorkflow) -> None:
         if isinstance(cause, (ValueError, TypeError, ArithmeticError, LookupError)):
             raise InputError(f"the configuration does not work: {cause}") from error
         raise
+    if observe is not None:
+        _attach(observe, workflow)
     try:
         workflow.run()
         workflow.finalize()
@@ -184,6 +192,17 @@ def _run(workflow: ConfigWorkflow) -> None:
         if isinstance(cause, (BusiMonaiError, OSError)):
             raise cause from error
         raise
+
+
+def _attach(observe: Observer, workflow: ConfigWorkflow) -> None:
+    trainer = workflow.parser.get_parsed_content("train#trainer")
+    evaluator = workflow.parser.get_parsed_content("validate#evaluator")
+
+    def after_validation(engine: Engine) -> None:
+        if observe(engine.state.epoch, dict(engine.state.metrics)):
+            trainer.terminate()
+
+    evaluator.add_event_handler(Events.COMPLETED, after_validation)
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -15,11 +15,13 @@ from monai.utils import TraceKeys
 from numpy.typing import NDArray
 from torch.nn.functional import interpolate, pad
 
+from busi_monai.datasets import clean_mask
 from busi_monai.errors import InputError
 from busi_monai.operating import ASPECTS, OperatingPoint
 from busi_monai.transforms.loading import LoadLesionMaskd, LoadUltrasoundd
 
 __all__ = [
+    "CleanLesionMaskd",
     "EqualiseContrastd",
     "FitToNetworkd",
     "KeepNativeLabeld",
@@ -36,7 +38,9 @@ CLAHE_TILES = (8, 8)
 torch.serialization.add_safe_globals([TraceKeys])
 
 
-def prediction_preprocessing(operating: OperatingPoint, *, with_label: bool = False) -> Compose:
+def prediction_preprocessing(
+    operating: OperatingPoint, *, with_label: bool = False, clean_labels: bool = False
+) -> Compose:
     """Return what every picture goes through before the network, deterministic throughout.
 
     Load → median filter and CLAHE where asked for → resize (bicubic with antialiasing, clipped to
@@ -46,6 +50,8 @@ def prediction_preprocessing(operating: OperatingPoint, *, with_label: bool = Fa
     Args:
         operating: image size, aspect, filters and normalisation.
         with_label: whether the mask under ``label`` is loaded too.
+        clean_labels: whether that mask passes through ``busi_monai.datasets.clean_mask``;
+            ``native_label``, which is measured against, stays as found.
 
     Returns:
         A transform of items ``{"image": path or array, …}`` to ``image``: float32 ``MetaTensor``
@@ -61,6 +67,8 @@ def prediction_preprocessing(operating: OperatingPoint, *, with_label: bool = Fa
     steps: list[MapTransform] = [LoadUltrasoundd("image")]
     if with_label:
         steps += [LoadLesionMaskd("label", allow_missing_keys=True), KeepNativeLabeld("label")]
+        if clean_labels:
+            steps.append(CleanLesionMaskd("label"))
     if operating.median_filter > 1:
         steps.append(MedianFilterd("image", operating.median_filter))
     if operating.clahe:
@@ -94,6 +102,21 @@ class KeepNativeLabeld(MapTransform):
         for key in self.key_iterator(kept):
             kept[f"native_{key}"] = kept[key].to(torch.uint8)
         return kept
+
+
+class CleanLesionMaskd(MapTransform):
+    """Smooth (1, H, W) masks, fill their holes and drop their specks by ``clean_mask``."""
+
+    def __init__(self, keys: KeysCollection = "label") -> None:
+        super().__init__(keys, allow_missing_keys=True)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the item with clean masks, float32 of 0 and 1."""
+        cleaned = dict(data)
+        for key in self.key_iterator(cleaned):
+            mask = torch.from_numpy(clean_mask(np.asarray(cleaned[key][0]) > 0))
+            cleaned[key] = cleaned[key].new_tensor(mask[None])
+        return cleaned
 
 
 class MissingLabeld(MapTransform):

@@ -80,7 +80,11 @@ def test_the_configurations_agree(which: str, tiny_run: Path) -> None:
         for name in KINDS
     ]
     for config in configs:
-        preprocessing = {k: v for k, v in config["preprocessing"].items() if k != "with_label"}
+        preprocessing = {
+            key: value
+            for key, value in config["preprocessing"].items()
+            if key not in {"with_label", "clean_labels"}
+        }
         assert preprocessing == configs[2]["preprocessing"]
         assert {"initialize", "run", "finalize"} <= config.keys()
     assert configs[1]["postprocessing"] == configs[2]["postprocessing"]

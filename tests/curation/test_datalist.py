@@ -120,7 +120,7 @@ def test_parts_are_items_with_absolute_paths(tmp_path, monkeypatch):
     (train,) = load_part("d", "train")
     assert train == {
         "id": "a", "image": str(tmp_path / "d/images/a.png"), "class_label": 1, "group": "a",
-        "label": str(tmp_path / "d/labels/a.png"), "dataset": "busi",
+        "label": str(tmp_path / "d/labels/a.png"), "dataset": "busi", "sha256": "0" * 64,
     }  # fmt: skip
     (reported,) = load_part("d", "reported")
     assert "label" not in reported

@@ -73,19 +73,41 @@ def test_class_weights_have_mean_1_over_the_items() -> None:
 def test_a_balanced_epoch_sees_the_classes_equally_often() -> None:
     items = labelled({0: 1500, 1: 1200, 2: 300})
     torch.manual_seed(0)
-    drawn = Counter(items[index]["class_label"] for index in training_sampler(items, balanced=True))
+    sampler = training_sampler(items, balance="sampling")
+    drawn = Counter(items[index]["class_label"] for index in sampler)
     assert sum(drawn.values()) == 3000
     assert all(abs(drawn[label] - 1000) < 120 for label in range(3))
 
 
 def test_a_plain_epoch_sees_every_item_once() -> None:
-    sampler = training_sampler(labelled({0: 5, 1: 2}), balanced=False)
+    sampler = training_sampler(labelled({0: 5, 1: 2}))
     assert sorted(sampler) == list(range(7))
+
+
+def test_augmentation_repeats_the_rarer_classes_and_leaves_nothing_out() -> None:
+    items = labelled({0: 7, 1: 3, 2: 1})
+    sampler = training_sampler(items, balance="augmentation")
+    torch.manual_seed(0)
+    epochs = [list(sampler), list(sampler)]
+    assert epochs[0] != epochs[1]
+    for epoch in epochs:
+        assert len(epoch) == len(sampler) == 21
+        drawn = Counter(epoch)
+        by_class = Counter(items[index]["class_label"] for index in epoch)
+        assert by_class == {0: 7, 1: 7, 2: 7}
+        assert all(drawn[index] == 1 for index in range(7))
+        assert sorted(drawn[index] for index in range(7, 10)) == [2, 2, 3]
+        assert drawn[10] == 7
+
+
+def test_an_unknown_balance_is_named() -> None:
+    with pytest.raises(InputError, match="none, sampling, augmentation, got 'half'"):
+        training_sampler(labelled({0: 5, 1: 2}), balance="half")
 
 
 def test_one_case_is_too_few_to_train_on() -> None:
     with pytest.raises(InputError, match="at least 2"):
-        training_sampler(labelled({0: 1}), balanced=True)
+        training_sampler(labelled({0: 1}))
 
 
 def test_the_disk_cache_gives_the_items_of_the_memory_cache(

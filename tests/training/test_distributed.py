@@ -38,17 +38,17 @@ def as_rank(monkeypatch: pytest.MonkeyPatch) -> object:
     return pretend
 
 
-@pytest.mark.parametrize("balanced", [False, True])
-def test_the_shares_are_parts_of_one_draw(as_rank, balanced: bool) -> None:
+@pytest.mark.parametrize("balance", ["none", "sampling"])
+def test_the_shares_are_parts_of_one_draw(as_rank, balance: str) -> None:
     items = [{"class_label": index % 3} for index in range(20)]
     shares = []
     for rank in (0, 1):
         as_rank(rank)
-        sampler = distributed_sampler(items, balanced=balanced)
+        sampler = distributed_sampler(items, balance=balance)
         torch.manual_seed(5)  # what EpochSeed does in every process
         shares.append(list(sampler))
         assert len(sampler) == len(shares[-1]) == 10
-    if not balanced:
+    if balance == "none":
         assert sorted(shares[0] + shares[1]) == list(range(20))
     assert shares[0] != shares[1]
 

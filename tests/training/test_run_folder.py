@@ -5,15 +5,24 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 from monai.bundle import ConfigWorkflow
+from torch import nn
 
+from busi_monai.curation import load_datalist
 from busi_monai.devices import DeviceChoice, PrecisionChoice
 from busi_monai.errors import InputError
 from busi_monai.files import file_sha256, read_json
 from busi_monai.operating import OperatingPoint, load_operating_point
 from busi_monai.shipped import find_bundle
-from busi_monai.training import RunFolder, train_bundle
+from busi_monai.training import (
+    RunFolder,
+    load_items,
+    read_training_images,
+    seen_in_training,
+    train_bundle,
+)
 
 pytestmark = pytest.mark.xdist_group("tiny_run")
 
@@ -67,11 +76,34 @@ def test_the_record_tells_how_it_was_trained(tiny_run: Path) -> None:
     assert record["best"]["epoch"] in {1, 2} and 0 <= record["best"]["val_score"] <= 1
     assert record["weights_sha256"] == file_sha256(tiny_run / "models" / "model.pt")
     assert record["versions"]["monai"]
+    assert record["network"]["image_size"] == [32, 32]
+    state = torch.load(tiny_run / "models" / "model.pt", weights_only=True)
+    buffers = ("running_mean", "running_var", "num_batches_tracked")
+    trained = sum(value.numel() for name, value in state.items() if not name.endswith(buffers))
+    assert record["network"]["parameters"] == trained
+
+
+def test_the_run_knows_the_images_that_it_was_trained_on(
+    tiny_run: Path, phantom_prepared: Path
+) -> None:
+    datalist = load_datalist(phantom_prepared)
+    assert read_training_images(tiny_run) == {entry["sha256"] for entry in datalist.training}
+    assert seen_in_training(tiny_run, load_items(phantom_prepared, "test")) == 0
+    assert seen_in_training(tiny_run, load_items(phantom_prepared, "train")) == len(
+        datalist.training
+    )
+    assert seen_in_training(phantom_prepared, load_items(phantom_prepared, "test")) is None
+
+
+def small_network(stride: int) -> nn.Module:
+    network = nn.Conv2d(1, 1, kernel_size=1)
+    network.stride = stride  # type: ignore[assignment]
+    return network
 
 
 def start(path: Path, *, resume: bool = False, stride: int = 1) -> None:
-    network = SimpleNamespace(stride=stride)
-    RunFolder(path, path, resume=resume).start(OperatingPoint(image_size=(48, 40)), network)
+    operating = OperatingPoint(image_size=(48, 40))
+    RunFolder(path, path, resume=resume).start(operating, small_network(stride))
 
 
 @pytest.mark.parametrize("resume", [False, True])
@@ -113,7 +145,7 @@ def test_a_resumed_run_keeps_its_sessions(tmp_path: Path) -> None:
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "train.yaml").write_text("{}", encoding="utf-8")
     second = RunFolder(tmp_path, tmp_path, resume=True)
-    second.start(OperatingPoint(), SimpleNamespace(stride=1))
+    second.start(OperatingPoint(), small_network(1))
     second.finish(trainer, seed=0, **choices)
     record = read_json(tmp_path / "run.json")
     assert len(record["sessions"]) == 2 and record["seconds"] >= 100
@@ -146,8 +178,10 @@ def test_a_runs_evaluation_names_no_folder_of_its_training(
 
 
 VARIANTS = {
-    "no mask": {"segmentation": False},
-    "no class": {"classes": []},
+    "no mask": {"seg_weight": 0},
+    "no class": {"cls_weight": 0},
+    "no classes": {"classes": []},
+    "clean": {"clean_labels": True, "class_balance": "augmentation"},
     "binary": {"classes": ["benign", "malignant"], "select_by": "auc_malignant"},
     "seldom": {"val_interval": 2, "lr_schedule": "plateau"},
     "never": {"val_interval": 5},
@@ -170,6 +204,7 @@ def test_every_variant_trains_and_describes_itself(
     metadata = read_json(run / "configs" / "metadata.json")
     outputs = metadata["network_data_format"]["outputs"]
     classes = options.get("classes", ["normal", "benign", "malignant"])
+    classes = [] if options.get("cls_weight") == 0 else classes
     assert metadata["pred_classes"] == classes
     assert (run / "models" / "model.pt").is_file()
     assert len((run / "history.csv").read_text(encoding="utf-8").splitlines()) == 3
@@ -177,7 +212,7 @@ def test_every_variant_trains_and_describes_itself(
     if name == "no mask":
         assert formats == ["classification"]
         assert "network_def_seg" not in config(run, "inference.yaml")
-    elif name == "no class":
+    elif not classes:
         assert formats == ["segmentation"]
     else:
         assert outputs["pred_cls"]["num_channels"] == len(classes)

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from busi_monai.curation import prepare_dataset
+from busi_monai.curation import load_datalist, prepare_dataset
 from busi_monai.curation.options import PrepareOptions
 from busi_monai.errors import InputError
 from busi_monai.files import read_json
@@ -78,6 +79,45 @@ def test_tracking_without_its_packages_names_the_extra(
     monkeypatch.setattr(runs.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"busi-monai\[tracking\]"):
         train_bundle([phantom_prepared], tmp_path / "run", tracking="mlflow")
+
+
+def test_an_observer_sees_every_validation_and_may_end_the_training(
+    phantom_prepared: Path, tiny_config: Path, tmp_path: Path
+) -> None:
+    seen: list[tuple[int, dict[str, float]]] = []
+
+    def observe(epoch: int, figures: dict[str, float]) -> bool:
+        seen.append((epoch, figures))
+        return epoch == 2
+
+    run = train_bundle(
+        [phantom_prepared],
+        tmp_path / "run",
+        configs=[tiny_config],
+        overrides={"device_name": "cpu", "max_epochs": 5},
+        observe=observe,
+    )
+    assert [epoch for epoch, _ in seen] == [1, 2]
+    history = pd.read_csv(run / "history.csv")
+    assert history["epoch"].tolist() == [1, 2]
+    assert [figures["val_loss"] for _, figures in seen] == pytest.approx(
+        history["val_loss"].tolist(), rel=1e-5
+    )
+    assert (run / "run.json").is_file() and (run / "models" / "last.pt").is_file()
+
+
+def test_an_evaluation_keeps_how_its_network_was_trained_and_what_it_had_seen(
+    tiny_run: Path, phantom_prepared: Path, tmp_path: Path
+) -> None:
+    quick = {"device_name": "cpu", "resamples": 5, "overlays": False}
+    for part, seen in (("test", 0), ("train", len(load_datalist(phantom_prepared).training))):
+        out = run_evaluation(
+            tiny_run, [phantom_prepared], tmp_path / part, part=part, overrides=quick
+        )
+        assert read_json(out / "metrics.json")["seen_in_training"] == seen
+        training = read_json(out / "run.json")["training"]
+        assert training["network"] == read_json(tiny_run / "run.json")["network"]
+        assert training["epochs"] == 2
 
 
 def test_a_run_of_one_fold_can_be_measured_on_a_dataset_without_folds(

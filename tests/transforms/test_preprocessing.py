@@ -12,6 +12,7 @@ from monai.data import CacheDataset, DataLoader, MetaTensor, PersistentDataset, 
 from monai.data.utils import pickle_hashing
 from monai.transforms import Invertd
 
+from busi_monai.datasets import clean_mask
 from busi_monai.errors import ImageReadError, InputError
 from busi_monai.images import write_mask, write_png
 from busi_monai.operating import OperatingPoint
@@ -130,6 +131,28 @@ def test_equalisation_spreads_a_flat_picture(textured: Draw) -> None:
     expected = cv2.createCLAHE(2.0, (8, 8)).apply((dull[0] * 255).round().byte().numpy())
     assert np.array_equal((equalised[0] * 255).round().byte().numpy(), expected)
     assert float(equalised.std()) > 1.5 * float(dull.std())
+
+
+def test_clean_labels_are_trained_on_but_not_measured_against(
+    textured: Draw, ellipse: Draw, tmp_path: Path
+) -> None:
+    speckled = ellipse(NATIVE, centre=(45, 70), radii=(30, 50)).astype(bool)
+    speckled[45, 70] = False  # a hole
+    speckled[2, 2] = True  # a speck
+    write_png(tmp_path / "image.png", (textured(NATIVE) * 255).astype(np.uint8))
+    write_mask(tmp_path / "mask.png", speckled)
+    item = {"image": str(tmp_path / "image.png"), "label": str(tmp_path / "mask.png")}
+    operating = OperatingPoint(image_size=NATIVE)
+    found, cleaned = (
+        prediction_preprocessing(operating, with_label=True, clean_labels=clean)(item)
+        for clean in (False, True)
+    )
+    assert np.array_equal(found["label"][0].numpy() > 0, speckled)
+    assert np.array_equal(cleaned["label"][0].numpy() > 0, clean_mask(speckled))
+    assert cleaned["label"][0, 45, 70] == 1 and cleaned["label"][0, 2, 2] == 0
+    for ready in (found, cleaned):
+        assert ready["label"].dtype == torch.float32
+        assert np.array_equal(ready["native_label"][0].numpy() > 0, speckled)
 
 
 def test_filters_keep_the_way_back_to_native_size(textured: Draw) -> None:
