@@ -1,0 +1,98 @@
+"""``busi-monai compare``: several evaluated systems in one table, with paired differences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from busi_monai.cli.console import RESEARCH_USE, console, print_json, research_log
+from busi_monai.cli.options import overwrite_option, quiet_option
+
+__all__ = ["command"]
+
+SHOWN = ("lesion_dice", "all_dice", "accuracy", "macro_f1", "auc_malignant")
+
+
+@click.command("compare")
+@click.argument("systems", nargs=-1, required=True, metavar="[NAME=]PATH...")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to make.")
+@click.option(
+    "--reference", metavar="NAME", help="System that differences are taken to; else the first."
+)
+@click.option(
+    "--note",
+    "notes",
+    multiple=True,
+    metavar="NAME=TEXT",
+    help="Remark on a system; an unknown name becomes a row for what could not be run.",
+)
+@click.option("--title", default="Comparison", show_default=True, help="Heading of the report.")
+@click.option(
+    "--common", is_flag=True, help="Compare on the images in common, whatever the datalists."
+)
+@click.option(
+    "--resamples",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="Bootstrap resamples of the groups.",
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the resampling."
+)
+@overwrite_option
+@click.option("--json", "as_json", is_flag=True, help="Print comparison.json on stdout.")
+@quiet_option()
+def command(
+    systems: tuple[str, ...],
+    out: Path,
+    reference: str | None,
+    notes: tuple[str, ...],
+    title: str,
+    common: bool,
+    resamples: int,
+    seed: int,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Compare evaluated systems: runs with an evaluation/, evaluations, cross-validations."""
+    from busi_monai.experiments.comparison import compare_systems
+    from busi_monai.experiments.comparison_report import write_comparison
+    from busi_monai.experiments.comparison_tables import header_lines
+    from busi_monai.experiments.systems import named_notes, named_path, read_system
+
+    research_log(quiet=True)
+    read = [read_system(*named_path(text)) for text in systems]
+    comparison = compare_systems(
+        read,
+        reference=reference,
+        notes=named_notes(notes),
+        title=title,
+        common=common,
+        resamples=resamples,
+        seed=seed,
+    )
+    folders = {system.name: str(system.folder) for system in read}
+    folder = write_comparison(comparison, out, overwrite=overwrite, details={"systems": folders})
+    if as_json:
+        print_json(comparison.as_dict())
+    elif not quiet:
+        for line in header_lines(comparison):
+            click.echo(line)
+        _print_table(comparison.systems)
+        click.echo(f"All figures and differences are in {folder / 'comparison.html'}.")
+        click.echo(RESEARCH_USE)
+
+
+def _print_table(systems: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    table = Table("system", *SHOWN)
+    for system in systems:
+        figures = system.get("figures", {})
+        cells = [figures.get(name, {}).get("value") for name in SHOWN]
+        table.add_row(system["name"], *("–" if v is None else f"{v:.3f}" for v in cells))
+    console().print(table)

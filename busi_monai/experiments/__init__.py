@@ -1,0 +1,1 @@
+"""Experiments over several trainings: cross-validation, tuning, comparison of systems."""
