@@ -15,6 +15,7 @@ COMMANDS = {
     "audit": "Check a dataset: files, near-duplicates, conflicts, artefacts.",
     "prepare": "Turn a dataset into a leak-free training folder.",
     "verify": "Check a prepared folder: hashes, overlaps, leaks.",
+    "show": "Draw images of a prepared folder with their outlines, and charts.",
     "train": "Train a bundle on prepared datasets.",
     "evaluate": "Measure a run on a part of a prepared dataset.",
     "compare": "Put evaluated systems in one table, with paired differences.",
