@@ -1,4 +1,4 @@
-"""Every overlay in ``configs/`` trains, measures and predicts through both doors, by being there."""
+"""Every overlay in ``configs/`` trains, measures and predicts through both doors."""
 
 from __future__ import annotations
 
@@ -117,5 +117,5 @@ def test_an_overlay_works_through_both_doors(
             assert mask.read_bytes() == (Path(other) / "masks" / mask.name).read_bytes()
     metrics = read_json("measured/metrics.json")
     classes = load_operating_point(ours / "operating.json").classes
-    assert set(metrics["per_class"]) == set(classes)
+    assert set(metrics.get("per_class", {})) == set(classes)
     assert metrics["seen_in_training"] == 0
