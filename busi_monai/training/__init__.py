@@ -20,7 +20,7 @@ from busi_monai.training.history import HISTORY_COLUMNS, History, draw_history
 from busi_monai.training.losses import LOSSES, MultiTaskLoss
 from busi_monai.training.reproducibility import EpochSeed
 from busi_monai.training.run_folder import RunFolder, training_record
-from busi_monai.training.runs import parse_overrides, run_evaluation, train_bundle
+from busi_monai.training.runs import check_keys, parse_overrides, run_evaluation, train_bundle
 from busi_monai.training.schedules import (
     OPTIMIZERS,
     SCHEDULES,
@@ -64,6 +64,7 @@ __all__ = [
     "autocast",
     "bundle_root_of_config",
     "cached_dataset",
+    "check_keys",
     "class_weights",
     "datalist_provenance",
     "distributed_sampler",

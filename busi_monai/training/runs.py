@@ -17,7 +17,7 @@ from busi_monai.devices import choose_device
 from busi_monai.errors import BusiMonaiError, InputError
 from busi_monai.shipped import DEFAULT_BUNDLE, find_bundle, find_config
 
-__all__ = ["parse_overrides", "run_evaluation", "train_bundle"]
+__all__ = ["check_keys", "parse_overrides", "run_evaluation", "train_bundle"]
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +44,37 @@ def parse_overrides(settings: Sequence[str]) -> dict[str, Any]:
         except yaml.YAMLError as error:
             raise InputError(f"--set {setting!r}: the value is not YAML: {error}") from error
     return overrides
+
+
+def check_keys(files: Sequence[Path], overrides: Mapping[str, Any]) -> None:
+    """Refuse a key that a configuration does not have: it would silently do nothing.
+
+    Args:
+        files: the configuration and the overlays that are laid over it, as YAML files.
+        overrides: values by configuration key.
+
+    Raises:
+        InputError: if a file is no YAML mapping, or it or ``overrides`` has an unknown key.
+    """
+    for path in files:
+        try:
+            known = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise InputError(f"{path} is not YAML: {error}") from error
+        if not isinstance(known, dict):
+            raise InputError(f"{path}: expected a mapping of configuration keys")
+    base = ConfigParser(ConfigParser.load_config_files([str(path) for path in files]))
+    top = yaml.safe_load(files[0].read_text(encoding="utf-8"))
+    laid = [key for path in files[1:] for key in yaml.safe_load(path.read_text(encoding="utf-8"))]
+    for key in (name.replace("::", "#") for name in [*laid, *overrides]):
+        section = key.split("#")[0].lstrip("+")
+        if section not in top:
+            raise InputError(
+                f"unknown configuration key {key!r}; the tunables are the top-level keys of "
+                f"{files[0]}"
+            )
+        if "#" in key and key not in base and key.rpartition("#")[0] not in base:
+            raise InputError(f"unknown configuration key {key!r} in {files[0]}")
 
 
 def train_bundle(
@@ -84,7 +115,7 @@ def train_bundle(
         root = find_bundle(bundle)
         files = [root / "configs" / "train.yaml", *(find_config(name) for name in configs)]
     values = {key: value for key, value in (overrides or {}).items() if value is not None}
-    _check_keys(files, values)
+    check_keys(files, values)
     choose_device(str(values.get("device_name", "auto")))
     values |= {
         "dataset_dir": [str(Path(folder).absolute()) for folder in prepared],
@@ -126,7 +157,7 @@ def run_evaluation(
         values["fold"] = fold
     elif not any(load_datalist(folder).folds for folder in prepared):
         values["fold"] = None  # other datasets than the run's, which has a fold of its own
-    _check_keys([config], values)
+    check_keys([config], values)
     choose_device(str(values.get("device_name", "auto")))
     values |= {
         "dataset_dir": [str(Path(folder).absolute()) for folder in prepared],
@@ -210,29 +241,6 @@ def _cause(error: BaseException) -> BaseException:
     while not isinstance(error, BusiMonaiError) and error.__cause__ is not None:
         error = error.__cause__
     return error
-
-
-def _check_keys(files: Sequence[Path], overrides: Mapping[str, Any]) -> None:
-    """Refuse a key that the configuration does not have: it would silently do nothing."""
-    for path in files:
-        try:
-            known = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise InputError(f"{path} is not YAML: {error}") from error
-        if not isinstance(known, dict):
-            raise InputError(f"{path}: expected a mapping of configuration keys")
-    base = ConfigParser(ConfigParser.load_config_files([str(path) for path in files]))
-    top = yaml.safe_load(files[0].read_text(encoding="utf-8"))
-    laid = [key for path in files[1:] for key in yaml.safe_load(path.read_text(encoding="utf-8"))]
-    for key in (name.replace("::", "#") for name in [*laid, *overrides]):
-        section = key.split("#")[0].lstrip("+")
-        if section not in top:
-            raise InputError(
-                f"unknown configuration key {key!r}; the tunables are the top-level keys of "
-                f"{files[0]}"
-            )
-        if "#" in key and key not in base and key.rpartition("#")[0] not in base:
-            raise InputError(f"unknown configuration key {key!r} in {files[0]}")
 
 
 def _number_or(value: Any) -> Any:
