@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from busi_monai.networks.decoder import Decoder, UNetDecoder
 from busi_monai.networks.cost import network_cost
+from busi_monai.networks.decoder import Decoder, UNetDecoder
 from busi_monai.networks.encoders import ENCODERS, Encoder, build_encoder, register_encoder
 from busi_monai.networks.monai_unets import BasicUNetEncoder, MonaiUNetEncoder
 from busi_monai.networks.multitask import ClassHead, HeadOutput, MultiTaskUNet

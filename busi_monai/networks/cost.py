@@ -15,14 +15,21 @@ __all__ = ["network_cost"]
 def network_cost(network: nn.Module, image_size: Sequence[int]) -> dict[str, Any]:
     """Return the parameters of a network and the operations of one forward pass.
 
+    A multiply-add counts as two operations, as ``torch.utils.flop_counter`` counts convolutions and
+    matrix products; normalisation, activations and resizing count nothing. So the figures are twice
+    the "MACs" (often called FLOPs, too) of other tables.
+
     Args:
-        network: takes (1, 1, H, W) float pictures; left in the mode it is in.
+        network: takes (1, 1, H, W) pictures; its weights, statistics and modes stay as they are. On
+            the device ``meta`` nothing is computed, only counted.
         image_size: (H, W) in pixels.
 
     Returns:
-        ``parameters``, ``flops`` (two for each multiply-add of convolutions and matrix products, as
-        ``torch.utils.flop_counter`` counts; normalisation and activations count nothing) and
-        ``image_size``.
+        ``parameters`` (number), ``flops`` (number, of one picture, prediction mode) and
+        ``image_size`` ([H, W]).
+
+    Raises:
+        ValueError: if the network does not take pictures of that size.
 
     Examples:
         >>> cost = network_cost(nn.Conv2d(1, 2, kernel_size=3, padding=1), (8, 8))
@@ -30,15 +37,17 @@ def network_cost(network: nn.Module, image_size: Sequence[int]) -> dict[str, Any
         (20, True)
     """
     height, width = (int(side) for side in image_size)
-    device = next(network.parameters()).device
-    training = network.training
+    weight = next(network.parameters())
+    image = torch.zeros(1, 1, height, width, device=weight.device, dtype=weight.dtype)
+    modes = [(module, module.training) for module in network.modules()]
     counter = FlopCounterMode(display=False)
     network.eval()
     try:
         with torch.no_grad(), counter:
-            network(torch.zeros(1, 1, height, width, device=device))
+            network(image)
     finally:
-        network.train(training)
+        for module, training in modes:
+            module.training = training
     return {
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "flops": int(counter.get_total_flops()),
