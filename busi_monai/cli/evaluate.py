@@ -10,7 +10,7 @@ import click
 from busi_monai.cli.console import RESEARCH_USE, console, leak_sentence, print_json, research_log
 from busi_monai.cli.options import device_option, overwrite_option, quiet_option
 
-__all__ = ["command"]
+__all__ = ["command", "print_figures"]
 
 SHOWN = (
     "lesion_dice",
@@ -87,14 +87,15 @@ def command(
     if as_json:
         print_json(metrics)
     elif not quiet:
-        _print_table(metrics)
+        print_figures(metrics)
         _print_leaks(metrics.get("leaks"))
         _print_seen(metrics)
         click.echo(f"All figures, those by class too, are in {folder / 'metrics.json'}.")
         click.echo(f"Predictions, pictures and report lie beside it. {RESEARCH_USE}")
 
 
-def _print_table(metrics: dict[str, Any]) -> None:
+def print_figures(metrics: dict[str, Any]) -> None:
+    """Print the main figures with their intervals as a table."""
     from rich.table import Table
 
     table = Table("figure", "value", "95 % interval", "images")

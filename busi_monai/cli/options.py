@@ -7,7 +7,17 @@ from typing import Any
 
 import click
 
-__all__ = ["LAYOUTS", "LayoutChoice", "device_option", "overwrite_option", "quiet_option"]
+from busi_monai.shipped import DEFAULT_BUNDLE
+
+__all__ = [
+    "LAYOUTS",
+    "LayoutChoice",
+    "device_option",
+    "overwrite_option",
+    "quiet_option",
+    "training_options",
+    "training_overrides",
+]
 
 LAYOUTS = ("busi", "bus_bra", "bus_uclm", "breast_lesions_usg", "folder")
 """Names in ``busi_monai.datasets.READERS``, which a command's help is too quick to import."""
@@ -37,3 +47,63 @@ overwrite_option: Decorator = click.option(
 def quiet_option(help: str = "No progress bar and no summary.") -> Decorator:
     """Return ``-q/--quiet`` with what it leaves out."""
     return click.option("-q", "--quiet", is_flag=True, help=help)
+
+
+_TRAINING: tuple[Decorator, ...] = (
+    click.option(
+        "--config",
+        "configs",
+        multiple=True,
+        metavar="NAME_OR_FILE",
+        help="Shipped overlay (smoke, cpu, gpu, …) or YAML file; several are laid on in turn.",
+    ),
+    click.option("--bundle", default=DEFAULT_BUNDLE, show_default=True, help="Bundle to train."),
+    click.option("--epochs", type=click.IntRange(min=1), help="Length of the training."),
+    click.option("--batch-size", type=click.IntRange(min=1), help="Pictures for one step."),
+    click.option(
+        "--image-size", type=click.IntRange(min=16), help="Side of the network's input, px."
+    ),
+    click.option(
+        "--patience", type=click.IntRange(min=1), help="Validations without a better score."
+    ),
+    click.option("--seed", type=click.IntRange(min=0), help="Seed of every random draw."),
+    click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Any key of the configuration; nested keys as a#b. Values are YAML.",
+    ),
+    device_option,
+)
+
+
+def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what every command that trains takes: ``configs``, ``bundle`` and the overrides."""
+    for option in reversed(_TRAINING):
+        command = option(command)
+    return command
+
+
+def training_overrides(
+    *,
+    epochs: int | None,
+    batch_size: int | None,
+    image_size: int | None,
+    patience: int | None,
+    seed: int | None,
+    settings: tuple[str, ...],
+    device: str,
+) -> dict[str, Any]:
+    """Return values by configuration key of what ``training_options`` took."""
+    from busi_monai.training import parse_overrides
+
+    return {
+        "max_epochs": epochs,
+        "batch_size": batch_size,
+        "image_size": None if image_size is None else [image_size, image_size],
+        "patience": patience,
+        "seed": seed,
+        "device_name": device,
+        **parse_overrides(settings),
+    }
