@@ -18,6 +18,7 @@ COMMANDS = {
     "show": "Draw images of a prepared folder with their outlines, and charts.",
     "train": "Train a bundle on prepared datasets.",
     "evaluate": "Measure a run on a part of a prepared dataset.",
+    "cross-validate": "Train and evaluate every fold, pool the predictions.",
     "compare": "Put evaluated systems in one table, with paired differences.",
     "predict": "Outline and classify lesions in images.",
     "info": "List datasets, protocols, networks, losses, bundles, versions.",

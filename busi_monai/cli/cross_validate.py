@@ -1,0 +1,94 @@
+"""``busi-monai cross-validate``: every fold trained, out-of-fold predictions measured together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from busi_monai.cli.console import RESEARCH_USE, leak_sentence, print_json, research_log
+from busi_monai.cli.evaluate import print_figures
+from busi_monai.cli.options import quiet_option, training_options, training_overrides
+from busi_monai.errors import InputError
+
+__all__ = ["command"]
+
+
+@click.command("cross-validate")
+@click.argument("prepared", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="Folder to make or to go on with."
+)
+@click.option("--folds", metavar="0,1,…", help="Which folds to do; by default all.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Folds at once, each in a process of its own.",
+)
+@training_options
+@click.option(
+    "--resamples",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="Bootstrap resamples of the groups.",
+)
+@click.option("--overlays/--no-overlays", default=False, help="Pictures with outlines.")
+@click.option("--json", "as_json", is_flag=True, help="Print metrics.json on stdout.")
+@quiet_option("No progress bar and no log of the epochs.")
+def command(
+    prepared: tuple[Path, ...],
+    out: Path,
+    folds: str | None,
+    jobs: int,
+    configs: tuple[str, ...],
+    bundle: str,
+    resamples: int,
+    overlays: bool,
+    as_json: bool,
+    quiet: bool,
+    **training: Any,
+) -> None:
+    """Train and evaluate every fold of one or several PREPARED datasets.
+
+    The same command goes on after an interrupt; finished folds are never repeated.
+    """
+    from busi_monai.experiments.cross_validation import cross_validate
+    from busi_monai.files import read_json
+
+    research_log(quiet=quiet)
+    folder = cross_validate(
+        prepared,
+        out,
+        configs=configs,
+        bundle=bundle,
+        overrides=training_overrides(**training),
+        folds=None if folds is None else _numbers(folds),
+        jobs=jobs,
+        resamples=resamples,
+        overlays=overlays,
+    )
+    metrics = read_json(folder / "metrics.json")
+    if as_json:
+        print_json(metrics)
+        return
+    record = read_json(folder / "run.json")
+    if not quiet:
+        print_figures(metrics)
+    leaks = metrics["leaks"]
+    if leaks:
+        click.echo(f"{leak_sentence(leaks['count'], leaks['evaluation_images'])}.")
+    done, missing = record["finished_folds"], record["missing_folds"]
+    left = f"; {', '.join(map(str, missing))} are still to do" if missing else ""
+    click.echo(f"Pooled over the folds {', '.join(map(str, done))}{left}.")
+    click.echo(f"Report, predictions and the folds' runs lie in {folder}. {RESEARCH_USE}")
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"--folds {text!r}: expected numbers with commas, as in 0,1") from None

@@ -1,0 +1,168 @@
+"""Every fold trained, and each image predicted by the one network that never saw it."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from busi_monai.curation import load_datalist
+from busi_monai.errors import InputError
+from busi_monai.experiments.fold_processes import run_in_processes
+from busi_monai.experiments.plans import effective_configuration, keep_plan
+from busi_monai.experiments.pooling import write_pooled
+from busi_monai.records import RunRecord
+from busi_monai.shipped import DEFAULT_BUNDLE
+from busi_monai.training import run_evaluation, train_bundle
+
+__all__ = ["PLAN", "cross_validate", "finished_folds"]
+
+logger = logging.getLogger(__name__)
+
+PLAN = "cross_validation.json"
+
+
+def cross_validate(
+    prepared: Sequence[str | Path],
+    out: str | Path,
+    *,
+    configs: Sequence[str | Path] = (),
+    bundle: str | Path = DEFAULT_BUNDLE,
+    overrides: Mapping[str, Any] | None = None,
+    folds: Sequence[int] | None = None,
+    jobs: int = 1,
+    resamples: int = 1000,
+    overlays: bool = False,
+) -> Path:
+    """Train and evaluate every fold, pool the out-of-fold predictions, and measure them.
+
+    Called again, it goes on: finished folds are left as they are, a fold that was interrupted
+    continues after its last epoch.
+
+    Args:
+        prepared: one or several prepared datasets, each of the same number of folds.
+        out: the folder to make or to go on with: ``folds/fold_K`` (each a run with its
+            ``evaluation/``), ``predictions.csv``, ``metrics.json``, ``report.md``, ``run.json``.
+        configs: names of shipped overlays, or YAML files.
+        bundle: name of a shipped bundle, or folder of a bundle.
+        overrides: values by configuration key; ``None`` values are left out.
+        folds: which to do; by default all. What is pooled are all folds that are finished.
+        jobs: folds at once, each in a process of its own.
+        resamples: bootstrap resamples of the groups.
+        overlays: whether each fold's evaluation has pictures with outlines.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: if a dataset has no folds, a fold does not exist, a setting does not work, or
+            ``out`` was started with other settings or datasets.
+        BusiMonaiError: if a fold failed in its process; the others are finished.
+    """
+    out = Path(out).absolute()
+    values = {key: value for key, value in (overrides or {}).items() if value is not None}
+    if jobs < 1:
+        raise InputError(f"jobs must be at least 1, got {jobs}")
+    if "fold" in values:
+        raise InputError("fold is set by the cross-validation itself; choose folds with --folds")
+    count = _number_of_folds(prepared)
+    wanted = sorted(set(range(count) if folds is None else folds))
+    if not wanted or wanted[0] < 0 or wanted[-1] >= count:
+        raise InputError(f"folds {wanted}: the prepared datasets have the folds 0 to {count - 1}")
+    record = RunRecord()
+    plan = {
+        "folds": count,
+        "bundle": str(bundle),
+        "datalist_sha256": [load_datalist(folder).sha256 for folder in prepared],
+        "configuration": effective_configuration(bundle, configs, values),
+    }
+    keep_plan(out / PLAN, plan, begun=_begun(out))
+    settings = {"configs": [str(name) for name in configs], "bundle": str(bundle)}
+    folders = [str(Path(folder).absolute()) for folder in prepared]
+    evaluation = {"resamples": resamples, "overlays": overlays}
+    evaluation["device_name"] = values.get("device_name", "auto")
+    tasks = {
+        f"fold_{fold}": (folders, str(out), fold, settings, values, evaluation)
+        for fold in wanted
+        if fold not in finished_folds(out)
+    }
+    done = len(wanted) - len(tasks)
+    if done:
+        logger.info("%d of %d folds are finished already", done, len(wanted))
+    try:
+        if jobs == 1:
+            for task in tasks.values():
+                _finish_fold(*task)
+        elif tasks:
+            run_in_processes(_finish_fold, tasks, min(jobs, len(tasks)), out / "logs")
+    except InputError:
+        if not _begun(out):
+            _withdraw(out)
+        raise
+    details = {"configs": settings["configs"], "bundle": settings["bundle"], "folds": count}
+    write_pooled(out, finished_folds(out), record, details, resamples=resamples)
+    return out
+
+
+def finished_folds(out: str | Path) -> dict[int, Path]:
+    """Return the runs of a cross-validation's finished folds by their number."""
+    found = {
+        int(path.parents[1].name.removeprefix("fold_")): path.parents[1]
+        for path in Path(out).glob("folds/fold_*/evaluation/metrics.json")
+    }
+    return dict(sorted(found.items()))
+
+
+def _begun(out: Path) -> bool:
+    return any(out.glob("folds/fold_*/configs/train.yaml"))
+
+
+def _withdraw(out: Path) -> None:
+    """Leave nothing of a cross-validation whose settings do not work."""
+    for name in ("folds", "logs"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    (out / PLAN).unlink(missing_ok=True)
+    if not any(out.iterdir()):
+        out.rmdir()
+
+
+def _finish_fold(
+    prepared: list[str],
+    out: str,
+    fold: int,
+    settings: dict[str, Any],
+    overrides: dict[str, Any],
+    evaluation: dict[str, Any],
+) -> None:
+    run = Path(out) / "folds" / f"fold_{fold}"
+    _remove_unfinished(run)
+    if not (run / "run.json").is_file():
+        logger.info("fold %d: training", fold)
+        overrides = {**overrides, "fold": fold}
+        train_bundle(prepared, run, overrides=overrides, resume=True, **settings)
+    logger.info("fold %d: evaluating", fold)
+    run_evaluation(run, prepared, run / "evaluation", fold=fold, overrides=evaluation)
+
+
+def _remove_unfinished(run: Path) -> None:
+    """Remove what a killed process left half-written beside a run and its evaluation."""
+    for parent, name in ((run.parent, run.name), (run, "evaluation")):
+        for path in parent.glob(f".{name}-partial-*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _number_of_folds(prepared: Sequence[str | Path]) -> int:
+    counts = {str(folder): load_datalist(folder).folds for folder in prepared}
+    if not counts:
+        raise InputError("expected at least one prepared dataset, got none")
+    without = [folder for folder, count in counts.items() if not count]
+    if without:
+        raise InputError(
+            f"{', '.join(without)} has no folds; prepare with --folds 5 to cross-validate"
+        )
+    if len(set(counts.values())) > 1:
+        told = ", ".join(f"{folder} {count}" for folder, count in counts.items())
+        raise InputError(f"the datasets have different numbers of folds: {told}")
+    return next(iter(counts.values()))

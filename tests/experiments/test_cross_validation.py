@@ -1,0 +1,282 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from busi_monai.cli.main import main
+from busi_monai.curation import load_datalist, prepare_dataset
+from busi_monai.curation.options import PrepareOptions
+from busi_monai.experiments.plans import differences
+from busi_monai.training import read_training_images
+
+pytestmark = pytest.mark.xdist_group("cross_validation")
+
+CrossValidate = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def folds(phantom_busi: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The phantoms prepared with three folds of eight pictures."""
+    out = tmp_path_factory.mktemp("folds") / "prepared"
+    prepare_dataset(phantom_busi, out, PrepareOptions(folds=3))
+    return out
+
+
+@pytest.fixture(scope="module")
+def cross_validate(folds: Path, tiny_config: Path) -> CrossValidate:
+    def call(*more: object, out: Path, prepared: Path = folds) -> Result:
+        words = ["cross-validate", prepared, "--out", out, "--config", tiny_config]
+        words += ["--device", "cpu", "--epochs", "1", "--resamples", "20", *more]
+        return CliRunner().invoke(main, list(map(str, words)))
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def finished(
+    cross_validate: CrossValidate, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    """A cross-validation of one epoch in all folds; not to be changed."""
+    out = tmp_path_factory.mktemp("cross") / "validation"
+    result = cross_validate("-q", out=out)
+    assert result.exit_code == 0, result.output
+    yield out
+
+
+def state(folder: Path) -> dict[str, tuple[int, str]]:
+    """Time of change and hash of every file."""
+    return {
+        str(path.relative_to(folder)): (
+            path.stat().st_mtime_ns,
+            hashlib.sha256(path.read_bytes()).hexdigest(),
+        )
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def assert_refused(result: Result, *words: str) -> None:
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output
+    for word in words:
+        assert word in result.output
+
+
+def test_every_image_is_predicted_once_by_a_network_that_never_saw_it(
+    finished: Path, folds: Path
+) -> None:
+    table = pd.read_csv(finished / "predictions.csv")
+    items = {item["id"]: item for item in load_datalist(folds).training}
+    assert sorted(table["id"]) == sorted(items)
+    assert [items[id]["fold"] for id in table["id"]] == table["fold"].tolist()
+    for id, fold in zip(table["id"], table["fold"], strict=True):
+        seen = read_training_images(finished / "folds" / f"fold_{fold}")
+        assert seen and items[id]["sha256"] not in seen
+
+
+def test_pooled_figures_are_those_of_all_rows(finished: Path) -> None:
+    table = pd.read_csv(finished / "predictions.csv")
+    metrics = json.loads((finished / "metrics.json").read_text("utf-8"))
+    lesions = table[table["true_class"] != "normal"]
+    assert metrics["lesion_dice"]["value"] == pytest.approx(lesions["dice"].mean(), abs=1e-5)
+    assert metrics["lesion_dice"]["n"] == len(lesions)
+    assert metrics["accuracy"]["n"] == metrics["images"] == len(table) == 24
+    right = (table["true_class"] == table["predicted_class"]).groupby(table["fold"]).mean()
+    by_fold = {found["fold"]: found["accuracy"]["value"] for found in metrics["folds"]}
+    assert by_fold == pytest.approx(right.to_dict(), abs=1e-6)
+    assert metrics["leaks"] == {"count": 0, "evaluation_images": 24}
+    assert metrics["seen_in_training"] == 0 and metrics["fold_ids"] == [0, 1, 2]
+    assert metrics["bootstrap"]["resamples"] == 20
+    report = (finished / "report.md").read_text("utf-8")
+    assert "## By fold" in report and "| images | 8 | 8 | 8 | |" in report
+    record = json.loads((finished / "run.json").read_text("utf-8"))
+    seconds = [
+        json.loads((finished / f"folds/fold_{k}/run.json").read_text("utf-8"))["seconds"]
+        for k in range(3)
+    ]
+    assert record["training"]["seconds"] == pytest.approx(sum(seconds), abs=1e-3)
+    assert record["training"]["epochs"] == 1 and record["missing_folds"] == []
+    assert record["training"]["network"]["image_size"] == [32, 32]
+
+
+def test_finished_folds_are_never_repeated(finished: Path, cross_validate: CrossValidate) -> None:
+    before = state(finished / "folds")
+    result = cross_validate(out=finished)
+    assert result.exit_code == 0, result.output
+    assert "lesion_dice" in result.output and "Pooled over the folds 0, 1, 2." in result.output
+    assert state(finished / "folds") == before
+
+
+def test_other_settings_are_refused(
+    finished: Path, cross_validate: CrossValidate, folds: Path, tmp_path: Path
+) -> None:
+    before = state(finished)
+    other = cross_validate("--set", "learning_rate=0.5", "--seed", "3", out=finished)
+    assert_refused(other, "configuration#learning_rate was 0.01, now 0.5", "configuration#seed")
+    copy = shutil.copytree(folds, tmp_path / "other")
+    content = load_datalist(copy)
+    content.training[0]["meta"]["device"] = "another"
+    content.save(copy / "datalist.json")
+    assert_refused(cross_validate(out=finished, prepared=copy), "datalist_sha256 was")
+    assert state(finished) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--folds", "3"], ["folds [3]", "0 to 2"]),
+        (["--folds", "a"], ["expected numbers with commas"]),
+        (["--set", "fold=1"], ["--folds"]),
+        (["--set", "learning_rat=1"], ["unknown configuration key"]),
+        (["--set", "image_size=[33, 32]"], ["divisible by 2"]),
+        (["--config", "huge"], ["no configuration 'huge'"]),
+        (["--jobs", "0"], ["--jobs"]),
+    ],
+)
+def test_wrong_usage_leaves_nothing(
+    cross_validate: CrossValidate, tmp_path: Path, words: list[str], told: list[str]
+) -> None:
+    assert_refused(cross_validate(*words, out=tmp_path / "out"), *told)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dataset_without_folds_and_a_strange_folder_are_refused(
+    cross_validate: CrossValidate, phantom_prepared: Path, tmp_path: Path
+) -> None:
+    result = cross_validate(out=tmp_path / "out", prepared=phantom_prepared)
+    assert_refused(result, "has no folds", "--folds 5")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work", encoding="utf-8")
+    assert_refused(cross_validate(out=tmp_path / "mine"), "is not empty")
+    assert (tmp_path / "mine" / "thesis.txt").read_text("utf-8") == "years of work"
+
+
+def test_some_folds_now_and_the_rest_later(
+    cross_validate: CrossValidate, finished: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    result = cross_validate("--folds", "1", out=out)
+    assert result.exit_code == 0, result.output
+    assert "Pooled over the folds 1; 0, 2 are still to do." in result.output
+    assert set(pd.read_csv(out / "predictions.csv")["fold"]) == {1}
+    assert "2 of 3 folds are not finished" in (out / "report.md").read_text("utf-8")
+    one, all_three = (
+        torch.load(folder / "folds/fold_1/models/model.pt", weights_only=True)
+        for folder in (out, finished)
+    )
+    assert all(torch.equal(one[name], all_three[name]) for name in all_three)
+
+
+def test_a_comparison_takes_a_cross_validation(finished: Path, tmp_path: Path) -> None:
+    words = ["compare", f"a={finished}", f"b={finished}", "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(main, [*words, "--resamples", "10"])
+    assert result.exit_code == 0, result.output
+    assert "Folds, pooled: 0, 1, 2" in result.output
+    written = pd.read_csv(tmp_path / "out" / "comparison.csv")
+    assert written["parameters"].tolist() == [written["parameters"][0]] * 2
+    assert written["parameters"].notna().all() and written["training_seconds"].gt(0).all()
+
+
+def test_differences_name_nested_keys() -> None:
+    before, now = {"a": {"b": [1, 2], "c": 3}}, {"a": {"b": [1], "c": 3, "d": None}}
+    told = ["a#b was [1, 2], now [1]", "a#d was left out, now None"]
+    assert list(differences(before, now)) == told
+
+
+def in_a_process(words: list[object]) -> subprocess.Popen[str]:
+    code = "from busi_monai.cli.main import main; main(prog_name='busi-monai')"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, words)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 200
+    while not condition():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_killed_in_the_second_fold_it_goes_on_there(
+    folds: Path, tiny_config: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    words = ["cross-validate", folds, "--out", out, "--config", tiny_config, "--device", "cpu"]
+    words += ["--epochs", "60", "--resamples", "20", "-q", "--set", "lr_schedule=constant"]
+    words += ["--patience", "60"]
+    killed = in_a_process(words)
+    wait_for((out / "folds/fold_1/models/last.pt").is_file, killed)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not (out / "folds/fold_1/run.json").exists()
+    first = state(out / "folds/fold_0")
+    reached = len(pd.read_csv(out / "folds/fold_1/history.csv"))
+    whole = tmp_path / "undisturbed"
+    for folder in (out, whole):
+        words[3] = folder
+        process = in_a_process(words)
+        _, messages = process.communicate(timeout=400)
+        assert process.returncode == 0, messages
+    assert state(out / "folds/fold_0") == first
+    sessions = json.loads((out / "folds/fold_1/run.json").read_text("utf-8"))["sessions"]
+    assert sessions[0]["interrupted"] and sessions[0]["epochs"] >= min(reached, 1)
+    columns = ["id", "fold", "predicted_class", "p_malignant", "dice"]
+    tables = [pd.read_csv(folder / "predictions.csv")[columns] for folder in (out, whole)]
+    pd.testing.assert_frame_equal(*tables)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_workers_end_with_their_parent_and_can_be_resumed(
+    cross_validate: CrossValidate, finished: Path, folds: Path, tiny_config: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    words = ["cross-validate", folds, "--out", out, "--config", tiny_config, "--device", "cpu"]
+    words += ["--epochs", "300", "--resamples", "20", "--jobs", "2", "--folds", "0,1", "-q"]
+    words += ["--set", "lr_schedule=constant", "--patience", "300"]
+    killed = in_a_process(words)
+    lasts = [out / f"folds/fold_{k}/models/last.pt" for k in (0, 1)]
+    wait_for(lambda: all(path.is_file() for path in lasts), killed)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    time.sleep(3)
+    before = state(out)
+    time.sleep(2)
+    assert state(out) == before
+    shutil.rmtree(out)
+    result = cross_validate("--jobs", "3", out=out)
+    assert result.exit_code == 0, result.output
+    assert (out / "logs" / "fold_2.log").read_text("utf-8")
+    for name in ("predictions.csv", "metrics.json"):
+        assert (out / name).is_file()
+    ours, theirs = (pd.read_csv(folder / "predictions.csv") for folder in (out, finished))
+    assert ours["p_benign"].tolist() == pytest.approx(theirs["p_benign"].tolist(), abs=1e-4)
+
+
+@pytest.mark.slow
+def test_a_fold_that_fails_in_its_process_is_named(
+    cross_validate: CrossValidate, folds: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    wrong = cross_validate("--jobs", "2", "--set", "encoder=resnet19", out=out)
+    assert_refused(wrong, "fold_0", "resnet19")
+    assert not out.exists()
