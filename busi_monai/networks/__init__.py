@@ -7,6 +7,8 @@ from busi_monai.networks.decoder import Decoder, UNetDecoder
 from busi_monai.networks.encoders import ENCODERS, Encoder, build_encoder, register_encoder
 from busi_monai.networks.monai_unets import BasicUNetEncoder, MonaiUNetEncoder
 from busi_monai.networks.multitask import ClassHead, HeadOutput, MultiTaskUNet
+from busi_monai.networks.pretrained import load_encoder_weights
+from busi_monai.networks.two_stage import TwoStageNetwork
 from busi_monai.networks.weights import load_weights
 
 __all__ = [
@@ -18,8 +20,10 @@ __all__ = [
     "HeadOutput",
     "MonaiUNetEncoder",
     "MultiTaskUNet",
+    "TwoStageNetwork",
     "UNetDecoder",
     "build_encoder",
+    "load_encoder_weights",
     "load_weights",
     "network_cost",
     "register_encoder",

@@ -35,7 +35,10 @@ class Encoder(nn.Module):
         in_channels: 1 for a grey picture, 3 where pretrained weights want three.
         channels: channels of the feature maps, fine to coarse.
         strides: by how much each is smaller than the picture.
+        published_as: whose files of pretrained weights fit, for messages.
     """
+
+    published_as = "the names of this encoder itself"
 
     def __init__(self, *, in_channels: int, channels: list[int], strides: list[int]) -> None:
         super().__init__()
@@ -50,6 +53,10 @@ class Encoder(nn.Module):
     def decoder_defaults(self) -> dict[str, Any]:
         """Return the arguments of ``UNetDecoder`` where none are given."""
         return {"channels": (96, 64, 48, 32), "upsample": "bilinear"}
+
+    def own_names(self, published: str) -> list[str]:
+        """Return what a tensor of a file of pretrained weights may be called in this encoder."""
+        return [published]
 
 
 EncoderBuilder = Callable[..., Encoder]
@@ -147,6 +154,8 @@ class ResNetEncoder(Encoder):
         in_channels: channels of the input.
     """
 
+    published_as = "the names of torchvision's ResNet"
+
     def __init__(
         self,
         block: str,
@@ -218,6 +227,11 @@ class EfficientNetEncoder(Encoder):
             of the last block; MONAI's is 0.2.
     """
 
+    published_as = (
+        "the names of efficientnet_pytorch, whose files MONAI uses; those of torchvision and timm "
+        "belong to networks with other padding: take encoder timm with the name tf_efficientnet_b0"
+    )
+
     def __init__(self, name: str, *, in_channels: int = 1, drop_connect: float = 0.2) -> None:
         super().__init__(in_channels=in_channels, channels=[], strides=[2, 4, 8, 16, 32])
         efficientnet = EfficientNetBN(
@@ -243,6 +257,12 @@ class EfficientNetEncoder(Encoder):
             maps = self.forward(torch.zeros(1, self.in_channels, 32, 32))
         self.train(training)
         return [feature_map.shape[1] for feature_map in maps]
+
+    def own_names(self, published: str) -> list[str]:
+        """Return the name with the stage that MONAI puts before a block's number."""
+        before, blocks, block = published.partition("_blocks.")
+        stages = range(len(self._blocks)) if blocks and not before else ()
+        return [published, *(f"_blocks.{stage}.{block}" for stage in stages)]
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Return the last feature map of each resolution, at strides 2, 4, 8, 16 and 32."""

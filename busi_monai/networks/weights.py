@@ -11,15 +11,37 @@ import torch
 
 from busi_monai.errors import WeightsError
 
-__all__ = ["load_weights", "read_weights"]
+__all__ = ["differences", "load_weights", "read_tensors", "read_weights"]
 
 _SHOWN = 5
 
 
-def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
-    """Read a flat state dict of plain tensors, on the CPU, as stored.
+def read_tensors(path: str | Path) -> object:
+    """Read what a checkpoint holds, on the CPU, as stored: tensors in plain containers.
 
     Only ``torch.load(weights_only=True)`` is ever used: a pickled object could run code.
+
+    Raises:
+        WeightsError: if the file is damaged, or holds anything but tensors and plain containers.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{path} is refused: it holds pickled objects or is no checkpoint, and loading it "
+            "could run code; expected a flat state dict of plain tensors, saved with "
+            f"torch.save(network.state_dict(), path) ({_first_line(error)})"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise WeightsError(
+            f"{path} is damaged or no checkpoint ({_first_line(error)}); copy it again"
+        ) from error
+
+
+def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
+    """Read a flat state dict of plain tensors, on the CPU, as stored.
 
     Raises:
         WeightsError: if the file is missing, damaged, or holds anything but a flat mapping of names
@@ -31,20 +53,7 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
             f"{path} does not exist: these weights are not trained or not downloaded yet; train "
             "them (busi-monai train PREPARED --out RUN, then --run RUN) or put model.pt there"
         )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"{path} is refused: it holds pickled objects or is no checkpoint, and loading it "
-            "could run code; expected a flat state dict of plain tensors, saved with "
-            f"torch.save(network.state_dict(), path) ({_first_line(error)})"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise WeightsError(
-            f"{path} is damaged or no checkpoint ({_first_line(error)}); copy it again"
-        ) from error
+    state = read_tensors(path)
     if not isinstance(state, Mapping):
         raise WeightsError(f"{path}: expected a flat state dict, found a {type(state).__name__}")
     for name, value in state.items():
@@ -75,20 +84,17 @@ def load_weights(network: torch.nn.Module, path: str | Path) -> None:
         ...     load_weights(torch.nn.Linear(3, 2), Path(folder) / "model.pt")
     """
     state = read_weights(path)
-    differences = _differences(network.state_dict(), state)
-    if differences:
-        more = len(differences) - _SHOWN
-        listed = "; ".join(differences[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+    differing = differences(network.state_dict(), state)
+    if differing:
         raise WeightsError(
             f"{path} belongs to another architecture than {type(network).__name__} as configured: "
-            f"{listed}. Use the configuration that it was trained with"
+            f"{differing}. Use the configuration that it was trained with"
         )
     network.load_state_dict(state)
 
 
-def _differences(
-    expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]
-) -> list[str]:
+def differences(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> str:
+    """Say in what names and shapes two state dicts differ, the first few; empty if in none."""
     differing = [
         f"{name} has shape {tuple(found[name].shape)}, expected {tuple(value.shape)}"
         for name, value in expected.items()
@@ -96,7 +102,9 @@ def _differences(
     ]
     missing = [f"{name} is missing" for name in expected if name not in found]
     unexpected = [f"{name} is unknown to the network" for name in found if name not in expected]
-    return differing + missing + unexpected
+    everything = differing + missing + unexpected
+    more = len(everything) - _SHOWN
+    return "; ".join(everything[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _first_line(error: Exception) -> str:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -33,7 +35,7 @@ def test_the_classic_unet_costs_96_gigaflops() -> None:
             classes=0, encoder_options={"bias": True}, decoder_options={"bias": True}
         )
     widths, side, flops = [1, 64, 128, 256, 512, 1024], 256, 0
-    for before, after in zip(widths, widths[1:], strict=False):
+    for before, after in itertools.pairwise(widths):
         flops += convolution(side, before, after) + convolution(side, after, after)
         side //= 2
     side = 16

@@ -1,0 +1,175 @@
+"""Weights that an encoder got elsewhere: from a local file, checked name by name."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from busi_monai.errors import InputError, WeightsError
+from busi_monai.networks.encoders import Encoder
+from busi_monai.networks.weights import differences, read_tensors
+
+__all__ = ["load_encoder_weights"]
+
+logger = logging.getLogger(__name__)
+
+_BEHIND_THE_ENCODER = (
+    *("fc.", "_fc.", "last_linear.", "classifier.", "head.", "head_dist.", "global_pool."),
+    *("conv_head.", "bn2.", "_conv_head.", "_bn1.", "norm."),
+)
+"""How published networks call the layers between their last feature map and their classes."""
+
+_CONTAINERS = ("state_dict", "model_state_dict", "model")
+
+
+def load_encoder_weights(network: nn.Module, path: str | Path) -> None:
+    """Load pretrained weights into a network's encoder; decoder and heads stay as they are.
+
+    The file is a state dict as torchvision, timm or segmentation-models-pytorch publish it, or that
+    of a whole network of this package or of segmentation-models-pytorch (names with ``encoder.``
+    before them; the rest is left out). Nothing is ever downloaded. Every tensor of the encoder must
+    be there in its shape and nothing else, but for
+
+    - layers behind the encoder (``fc.…``, ``classifier.…``, ``head.…``), which are left out and
+      named in the log,
+    - counters of batches, which old files lack,
+    - the first convolution, where one side takes three channels and the other one: from three to
+      one, the weights are summed over the channels, from one to three, each third is spread. Either
+      gives for a grey picture what the other gives for it repeated three times.
+
+    Args:
+        network: has an ``encoder``, as ``MultiTaskUNet``; changed in place.
+        path: ``.pth`` or ``.pt``, read as plain tensors only, or ``.safetensors``.
+
+    Raises:
+        InputError: if the network has no encoder, or the package that reads ``.safetensors`` is
+            missing.
+        WeightsError: if the file is missing, damaged, no state dict, or of another architecture;
+            the message lists the first names and shapes that differ.
+
+    Examples:
+        >>> import tempfile
+        >>> import torch
+        >>> from busi_monai.networks import MultiTaskUNet
+        >>> grey, colour = (
+        ...     MultiTaskUNet("resnet18", encoder_options={"in_channels": n}).eval() for n in (1, 3)
+        ... )
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     torch.save(colour.encoder.state_dict(), Path(folder) / "resnet18.pth")
+        ...     load_encoder_weights(grey, Path(folder) / "resnet18.pth")
+        >>> picture = torch.rand(1, 1, 32, 32)
+        >>> with torch.no_grad():
+        ...     found = grey.encoder(picture)[-1]
+        ...     expected = colour.encoder(picture.repeat(1, 3, 1, 1))[-1]
+        >>> torch.allclose(found, expected, atol=1e-5)
+        True
+    """
+    encoder = getattr(getattr(network, "module", network), "encoder", None)
+    if not isinstance(encoder, Encoder):
+        raise InputError(
+            f"encoder_weights needs a network with an encoder, as MultiTaskUNet; a "
+            f"{type(network).__name__} has none: leave encoder_weights empty"
+        )
+    path = Path(path)
+    own = encoder.state_dict()
+    found: dict[str, Tensor] = {}
+    left_out: list[str] = []
+    for published, value in _encoder_part(_read(path), own, left_out).items():
+        name = next((name for name in encoder.own_names(published) if name in own), None)
+        if name is not None:
+            found[name] = value
+        elif published.startswith(_BEHIND_THE_ENCODER):
+            left_out.append(published)
+        else:
+            found[published] = value
+    _fit_first_convolution(encoder, found)
+    needed = {
+        name: value
+        for name, value in own.items()
+        if name in found or not name.endswith("num_batches_tracked")
+    }
+    differing = differences(needed, found)
+    if differing:
+        raise WeightsError(
+            f"{path} does not fit the encoder ({type(encoder).__name__}): {differing}. Expected "
+            f"{encoder.published_as}, and weights of the very same encoder and encoder_options"
+        )
+    encoder.load_state_dict({**own, **found})
+    logger.info("%s: %d tensors loaded into the encoder", path, len(found))
+    if left_out:
+        layers = sorted({name.rpartition(".")[0] or name for name in left_out})
+        shown = ", ".join(layers[:5]) + (", …" if len(layers) > 5 else "")
+        logger.info("%s: %d tensors behind the encoder left out: %s", path, len(left_out), shown)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise WeightsError(
+            f"{path} does not exist: encoder_weights is a file of weights that you downloaded; "
+            "nothing is downloaded here"
+        )
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else read_tensors(path)
+    for name in _CONTAINERS:
+        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            content = content[name]
+            break
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"{path}: expected a state dict, found a {type(content).__name__}")
+    state: dict[str, Tensor] = {}
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise WeightsError(
+                f"{path}: expected a state dict of tensors, found {type(value).__name__} under "
+                f"{name!r}; save network.state_dict() alone"
+            )
+        state[name.removeprefix("module.")] = value
+    return state
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise InputError(
+            f"reading {path} needs safetensors: pip install 'busi-monai[encoders]'"
+        ) from error
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(
+            f"{path} is damaged or no safetensors file ({error}); copy it again"
+        ) from error
+
+
+def _encoder_part(
+    state: dict[str, Tensor], own: Mapping[str, Tensor], left_out: list[str]
+) -> dict[str, Tensor]:
+    """Return the encoder's tensors of a whole network's state dict, or all of an encoder's."""
+    prefix = "encoder."
+    whole = any(name.startswith(prefix) for name in state)
+    if not whole or any(name.startswith(prefix) for name in own):
+        return state
+    left_out += [name for name in state if not name.startswith(prefix)]
+    return {
+        name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
+    }
+
+
+def _fit_first_convolution(encoder: Encoder, found: dict[str, Tensor]) -> None:
+    """Change the first convolution's weights from three channels to one or from one to three."""
+    convolutions = (
+        (name, module) for name, module in encoder.named_modules() if isinstance(module, nn.Conv2d)
+    )
+    name, first = next(convolutions)
+    name += ".weight"
+    if name not in found or found[name].ndim != 4:
+        return
+    before, after = found[name].shape[1], first.weight.shape[1]
+    if (before, after) == (3, 1):
+        found[name] = found[name].float().sum(dim=1, keepdim=True)
+    elif (before, after) == (1, 3):
+        found[name] = (found[name].float() / 3).repeat(1, 3, 1, 1)
