@@ -1,0 +1,160 @@
+"""``busi-monai tune``: search the configuration for the highest validation score."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import click
+
+from busi_monai.cli.console import RESEARCH_USE, print_json, research_log
+from busi_monai.cli.options import device_option, quiet_option
+from busi_monai.shipped import DEFAULT_BUNDLE
+
+__all__ = ["command"]
+
+
+@click.command("tune")
+@click.argument("prepared", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--space", required=True, type=click.Path(path_type=Path), help="YAML file of what to vary."
+)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The search's folder.")
+@click.option(
+    "--config",
+    "configs",
+    multiple=True,
+    metavar="NAME_OR_FILE",
+    help="Shipped overlay (smoke, cpu, gpu, …) or YAML file; several are laid on in turn.",
+)
+@click.option("--bundle", default=DEFAULT_BUNDLE, show_default=True, help="Bundle to train.")
+@click.option(
+    "--trials",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="Number of trials in all, earlier ones included.",
+)
+@click.option(
+    "--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Worker processes."
+)
+@click.option("--fold", type=click.IntRange(min=0), help="Reported fold, which is not looked at.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Length of a training.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Pictures for one step.")
+@click.option("--image-size", type=click.IntRange(min=16), help="Side of the network's input, px.")
+@click.option("--patience", type=click.IntRange(min=1), help="Validations without a better score.")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of proposals and trainings.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Any key of the configuration; nested keys as a#b. Values are YAML.",
+)
+@click.option(
+    "--pruner",
+    type=click.Choice(["median", "hyperband", "none"]),
+    default="median",
+    show_default=True,
+    help="How hopeless trials are ended early.",
+)
+@click.option(
+    "--warmup",
+    type=click.IntRange(min=0),
+    default=5,
+    show_default=True,
+    help="Epochs before a trial may be ended early.",
+)
+@click.option(
+    "--keep",
+    type=click.Choice(["best", "all"]),
+    default="best",
+    show_default=True,
+    help="Whose weights are kept.",
+)
+@device_option
+@click.option("--json", "as_json", is_flag=True, help="Print run.json at the end.")
+@quiet_option("No line for each trial.")
+def command(
+    prepared: tuple[Path, ...],
+    space: Path,
+    out: Path,
+    configs: tuple[str, ...],
+    bundle: str,
+    trials: int,
+    jobs: int,
+    fold: int | None,
+    epochs: int | None,
+    batch_size: int | None,
+    image_size: int | None,
+    patience: int | None,
+    seed: int | None,
+    settings: tuple[str, ...],
+    pruner: str,
+    warmup: int,
+    keep: str,
+    device: str,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Search for the configuration of the highest validation score on PREPARED datasets.
+
+    The same command continues a search after an interrupt, and several at a time share its trials.
+    Exits with 1 if a trial failed.
+    """
+    from busi_monai.experiments.tuning_space import read_space
+    from busi_monai.experiments.tuning_study import require_optuna
+
+    require_optuna()
+    from busi_monai.experiments.tuning import TuningPlan, tune
+    from busi_monai.files import read_json
+    from busi_monai.training import parse_overrides
+
+    research_log(quiet=True)
+    logging.getLogger("busi_monai.experiments").setLevel(logging.WARNING if quiet else logging.INFO)
+    overrides = {
+        "fold": fold,
+        "max_epochs": epochs,
+        "batch_size": batch_size,
+        "image_size": None if image_size is None else [image_size, image_size],
+        "patience": patience,
+        "seed": seed,
+        "device_name": device,
+        **parse_overrides(settings),
+    }
+    plan = TuningPlan(
+        tuple(prepared),
+        out.absolute(),
+        read_space(space),
+        configs=configs,
+        bundle=bundle,
+        overrides={key: value for key, value in overrides.items() if value is not None},
+        seed=seed or 0,
+        pruner=pruner,
+        warmup=warmup,
+        keep=keep,
+    )
+    record = read_json(tune(plan, trials=trials, jobs=jobs) / "run.json")
+    if as_json:
+        print_json(record)
+    else:
+        _print_summary(record, out)
+    for failure in record["failures"]:
+        click.echo(f"Failed: {failure['file']}: {failure['message']}", err=True)
+    if record["failures"]:
+        raise SystemExit(1)
+
+
+def _print_summary(record: dict[str, Any], out: Path) -> None:
+    counts = record["trials"]
+    states = ", ".join(f"{counts[name]} {name}" for name in counts if name != "total")
+    click.echo(f"{counts['total']} trials: {states.replace('unfinished', 'running elsewhere')}")
+    best = record["best"]
+    if best is None:
+        click.echo("No trial is complete, so that there is no best one.")
+        return
+    click.echo(f"Best is trial {best['trial']} with a validation score of {best['score']:.4f}:")
+    for key, value in best["parameters"].items():
+        click.echo(f"  {key}: {value:.4g}" if isinstance(value, float) else f"  {key}: {value}")
+    click.echo(f"Train with it: --config {out / 'best.yaml'}. {RESEARCH_USE}")
