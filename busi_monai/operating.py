@@ -11,10 +11,19 @@ from busi_monai.cases import CLASSES, ordered_subset
 from busi_monai.errors import InputError
 from busi_monai.files import read_json, write_json
 
-__all__ = ["ASPECTS", "NORMALISATIONS", "Consistency", "OperatingPoint", "load_operating_point"]
+__all__ = [
+    "ASPECTS",
+    "NORMALISATIONS",
+    "WHEN_NO_LESION",
+    "Consistency",
+    "LesionCrop",
+    "OperatingPoint",
+    "load_operating_point",
+]
 
 ASPECTS = ("stretch", "pad")
 NORMALISATIONS = ("unit", "zscore")
+WHEN_NO_LESION = ("whole", "normal")
 SCHEMA_VERSION = 1
 
 
@@ -42,6 +51,31 @@ class Consistency:
 
 
 @dataclass(frozen=True)
+class LesionCrop:
+    """That a network sees the lesion's surroundings only, not the whole picture.
+
+    Attributes:
+        margin: what is added on each side of the lesion's box, as a part of the box's own height
+            and width; cut off at the picture's border.
+        when_no_lesion: what a two-stage network makes of a picture without a lesion found: its
+            ``whole`` goes to the classifier, or its class is ``normal`` unseen.
+    """
+
+    margin: float = 0.25
+    when_no_lesion: str = "whole"
+
+    def __post_init__(self) -> None:
+        """Check the values, naming the field that is wrong."""
+        if not 0 <= self.margin <= 10:
+            raise InputError(f"margin must lie in [0, 10], got {self.margin}")
+        if self.when_no_lesion not in WHEN_NO_LESION:
+            raise InputError(
+                f"when_no_lesion must be one of {', '.join(WHEN_NO_LESION)}, got "
+                f"{self.when_no_lesion!r}"
+            )
+
+
+@dataclass(frozen=True)
 class OperatingPoint:
     """Everything besides the weights that prediction depends on.
 
@@ -53,6 +87,8 @@ class OperatingPoint:
         normalisation: ``unit`` leaves [0, 1]; ``zscore`` takes each image's mean and deviation.
         median_filter: odd side in pixels of a median filter before resizing, 0 for none.
         clahe: whether contrast-limited adaptive histogram equalisation is applied.
+        lesion_crop: crop to the known mask before resizing: for the classifier of lesions, which
+            was trained so; ``None`` for networks that see the whole picture.
         temperature: the class logits are divided by it (Guo et al., ICML 2017, "On calibration of
             modern neural networks").
         mask_threshold: lesion probability from which a pixel belongs to the mask.
@@ -69,6 +105,7 @@ class OperatingPoint:
     normalisation: str = "unit"
     median_filter: int = 0
     clahe: bool = False
+    lesion_crop: LesionCrop | None = None
     temperature: float = 1.0
     mask_threshold: float = 0.5
     class_thresholds: Mapping[str, float] = field(default_factory=dict)
@@ -79,6 +116,8 @@ class OperatingPoint:
         """Check the values, naming the field that is wrong."""
         if isinstance(self.consistency, Mapping):
             object.__setattr__(self, "consistency", Consistency(**self.consistency))
+        if isinstance(self.lesion_crop, Mapping):
+            object.__setattr__(self, "lesion_crop", LesionCrop(**self.lesion_crop))
         if self.classes:
             object.__setattr__(self, "classes", ordered_subset(self.classes))
         object.__setattr__(self, "image_size", tuple(int(side) for side in self.image_size))

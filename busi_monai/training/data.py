@@ -16,7 +16,9 @@ from torch.utils.data import RandomSampler, Sampler, WeightedRandomSampler
 from busi_monai.cases import CLASSES, ordered_subset
 from busi_monai.curation import Datalist, load_datalist, load_part
 from busi_monai.errors import InputError
+from busi_monai.transforms import CropToLesiond, RandomCropToLesiond
 from busi_monai.transforms.augmentation import TrainingTensorsd
+from busi_monai.transforms.preprocessing import KeepNativeLabeld
 
 __all__ = [
     "BALANCES",
@@ -130,8 +132,19 @@ class _RepeatingSampler(Sampler[int]):
 
 
 def training_transforms(preprocessing: Compose, augmentation: Compose) -> Compose:
-    """Chain both flat, so that ``CacheDataset`` caches all that is not random."""
-    return Compose([*preprocessing.flatten().transforms, *augmentation.flatten().transforms])
+    """Chain both flat, so that ``CacheDataset`` caches all that is not random.
+
+    A random lesion crop goes before the resize. What the widest one can reach is cropped before
+    it, and so cached: a whole dataset at native size would not fit many memories.
+    """
+    steps, varied = list(preprocessing.flatten().transforms), augmentation.flatten().transforms
+    if not varied or not isinstance(varied[0], RandomCropToLesiond):
+        return Compose([*steps, *varied])
+    crop, *rest = varied
+    place = next(index for index, step in enumerate(steps) if isinstance(step, CropToLesiond))
+    before = [step for step in steps[:place] if not isinstance(step, KeepNativeLabeld)]
+    reach = CropToLesiond(crop.keys, crop.widest_margin)
+    return Compose([*before, reach, crop, *steps[place + 1 :], *rest], log_stats=False)
 
 
 def cached_dataset(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from busi_monai.transforms.augmentation import training_augmentation
 from busi_monai.transforms.collate import collate_items
+from busi_monai.transforms.lesion_crop import CropToLesiond, RandomCropToLesiond
 from busi_monai.transforms.loading import LoadLesionMaskd, LoadUltrasoundd
 from busi_monai.transforms.postprocessing import (
     MaskClassConsistencyd,
@@ -13,10 +14,12 @@ from busi_monai.transforms.postprocessing import (
 from busi_monai.transforms.preprocessing import FitToNetworkd, prediction_preprocessing
 
 __all__ = [
+    "CropToLesiond",
     "FitToNetworkd",
     "LoadLesionMaskd",
     "LoadUltrasoundd",
     "MaskClassConsistencyd",
+    "RandomCropToLesiond",
     "choose_class",
     "collate_items",
     "prediction_postprocessing",

@@ -23,6 +23,7 @@ from torch.nn.functional import interpolate
 
 from busi_monai.errors import InputError
 from busi_monai.operating import OperatingPoint
+from busi_monai.transforms.lesion_crop import RandomCropToLesiond
 
 __all__ = [
     "RandomGeometryd",
@@ -59,6 +60,8 @@ def training_augmentation(
     speckle: float = 0.15,
     noise_probability: float = 0.3,
     noise: float = 0.03,
+    crop_jitter: float = 0.1,
+    no_lesion_crop_probability: float = 0.5,
 ) -> Compose:
     """Return the random part of training, for items that went through the preprocessing.
 
@@ -69,8 +72,11 @@ def training_augmentation(
     without history, and no ``native_label``, which would not fit any more. A mask of all −1 (a
     missing one) stays as it is.
 
+    With a lesion crop, the first step is the random crop, which belongs before the resize:
+    ``busi_monai.training.training_transforms`` puts it there.
+
     Args:
-        operating: its normalisation says what the network takes.
+        operating: its normalisation and lesion crop say what the network takes.
         flip_probability: how often a picture is mirrored left to right.
         affine_probability: how often it is rotated, zoomed and moved.
         rotation_degrees: largest rotation either way.
@@ -83,6 +89,10 @@ def training_augmentation(
         speckle: largest relative deviation of the speckle.
         noise_probability: how often Gaussian noise is added.
         noise: largest standard deviation of the noise, in grey levels of [0, 1].
+        crop_jitter: with a lesion crop, how far each side of the box moves at most, as a part of
+            the box's length.
+        no_lesion_crop_probability: with a lesion crop, how often a picture without lesion is
+            cropped at random.
 
     Raises:
         InputError: if a probability lies outside [0, 1], or a range is not increasing and positive.
@@ -106,6 +116,14 @@ def training_augmentation(
     ]
     if operating.normalisation == "zscore":
         steps.append(ZScored())
+    if operating.lesion_crop is not None:
+        crop = RandomCropToLesiond(
+            ("image", "label"),
+            operating.lesion_crop.margin,
+            jitter=crop_jitter,
+            no_lesion_probability=no_lesion_crop_probability,
+        )
+        steps.insert(0, crop)
     return Compose(steps)
 
 

@@ -18,6 +18,7 @@ from torch.nn.functional import interpolate, pad
 from busi_monai.datasets import clean_mask
 from busi_monai.errors import InputError
 from busi_monai.operating import ASPECTS, OperatingPoint
+from busi_monai.transforms.lesion_crop import CropToLesiond
 from busi_monai.transforms.loading import LoadLesionMaskd, LoadUltrasoundd
 
 __all__ = [
@@ -43,12 +44,13 @@ def prediction_preprocessing(
 ) -> Compose:
     """Return what every picture goes through before the network, deterministic throughout.
 
-    Load → median filter and CLAHE where asked for → resize (bicubic with antialiasing, clipped to
-    [0, 1]; masks nearest) → normalise. Z-scores are taken over the whole network input, the black
-    border of ``aspect="pad"`` included.
+    Load → median filter and CLAHE where asked for → crop to the known lesion if the network was
+    trained so → resize (bicubic with antialiasing, clipped to [0, 1]; masks nearest) → normalise.
+    A crop needs the mask: without it the whole picture is taken. Z-scores are taken over the whole
+    network input, the black border of ``aspect="pad"`` included.
 
     Args:
-        operating: image size, aspect, filters and normalisation.
+        operating: image size, aspect, filters, lesion crop and normalisation.
         with_label: whether the mask under ``label`` is loaded too.
         clean_labels: whether that mask passes through ``busi_monai.datasets.clean_mask``;
             ``native_label``, which is measured against, stays as found.
@@ -73,6 +75,8 @@ def prediction_preprocessing(
         steps.append(MedianFilterd("image", operating.median_filter))
     if operating.clahe:
         steps.append(EqualiseContrastd("image"))
+    if operating.lesion_crop is not None:
+        steps.append(CropToLesiond(keys, operating.lesion_crop.margin))
     steps.append(
         FitToNetworkd(
             keys,
@@ -272,9 +276,9 @@ class FitToNetworkd(MapTransform, InvertibleTransform):
             )
             values = _plain(native[key])[..., top : top + height, left : left + width]
             size = tuple(int(side) for side in info[TraceKeys.ORIG_SIZE])
-            native[key] = interpolate(
-                values[None], size=size, mode="bilinear", align_corners=False
-            )[0]
+            enlarged = interpolate(values[None], size=size, mode="bilinear", align_corners=False)[0]
+            earlier = native[key].applied_operations  # a crop before it, to be inverted next
+            native[key] = MetaTensor(enlarged).copy_meta_from(native[key]) if earlier else enlarged
         return native
 
     def _place(self, native: Sequence[int]) -> tuple[tuple[int, int], tuple[int, int]]:
