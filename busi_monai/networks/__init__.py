@@ -4,22 +4,28 @@ from __future__ import annotations
 
 from busi_monai.networks.cost import network_cost
 from busi_monai.networks.decoder import Decoder, UNetDecoder
+from busi_monai.networks.dynunet import DynUNetEncoder
 from busi_monai.networks.encoders import ENCODERS, Encoder, build_encoder, register_encoder
 from busi_monai.networks.monai_unets import BasicUNetEncoder, MonaiUNetEncoder
 from busi_monai.networks.multitask import ClassHead, HeadOutput, MultiTaskUNet
+from busi_monai.networks.nested_unet import BasicUNetPlusPlusEncoder
 from busi_monai.networks.pretrained import load_encoder_weights
+from busi_monai.networks.segresnet import SegResNetEncoder
 from busi_monai.networks.two_stage import TwoStageNetwork
 from busi_monai.networks.weights import load_weights
 
 __all__ = [
     "ENCODERS",
     "BasicUNetEncoder",
+    "BasicUNetPlusPlusEncoder",
     "ClassHead",
     "Decoder",
+    "DynUNetEncoder",
     "Encoder",
     "HeadOutput",
     "MonaiUNetEncoder",
     "MultiTaskUNet",
+    "SegResNetEncoder",
     "TwoStageNetwork",
     "UNetDecoder",
     "build_encoder",

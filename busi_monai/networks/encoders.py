@@ -20,6 +20,7 @@ __all__ = [
     "ResNetEncoder",
     "UNetEncoder",
     "build_encoder",
+    "refuse_decoder_options",
     "register_encoder",
 ]
 
@@ -89,6 +90,19 @@ def build_encoder(name: str, **options: object) -> Encoder:
         return ENCODERS[name](**options)
     except TypeError as error:
         raise TypeError(f"encoder {name!r} with options {options}: {error}") from error
+
+
+def refuse_decoder_options(encoder: str, options: dict[str, Any]) -> None:
+    """Refuse options of a decoder that belongs to its encoder and takes none.
+
+    Raises:
+        ValueError: if there are any; the message names them.
+    """
+    if options:
+        raise ValueError(
+            f"encoder {encoder!r} brings its own decoder, which takes no "
+            f"{', '.join(sorted(options))}; set these among encoder_options or take another encoder"
+        )
 
 
 @register_encoder("unet")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from busi_monai.networks.blocks import initialise_kaiming
 from busi_monai.networks.decoder import Decoder
-from busi_monai.networks.encoders import Encoder, register_encoder
+from busi_monai.networks.encoders import Encoder, refuse_decoder_options, register_encoder
 
 __all__ = ["BasicUNetEncoder", "MonaiUNetEncoder"]
 
@@ -50,7 +50,7 @@ class BasicUNetEncoder(Encoder):
 
     def build_decoder(self, **options: Any) -> Decoder:
         """Return the expanding path of the same ``BasicUNet``, which takes no options."""
-        _refuse_options("basicunet", options)
+        refuse_decoder_options("basicunet", options)
         return _BasicUNetDecoder(_basic_unet(1, self._options), self._options["features"])
 
     def forward(self, image: Tensor) -> list[Tensor]:
@@ -125,7 +125,7 @@ class MonaiUNetEncoder(Encoder):
 
     def build_decoder(self, **options: Any) -> Decoder:
         """Return the expanding path of the same ``UNet``, which takes no options."""
-        _refuse_options("monai_unet", options)
+        refuse_decoder_options("monai_unet", options)
         _, ups = _halves(1, self._options)
         return _MonaiUNetDecoder(ups, self.channels, self.strides)
 
@@ -168,11 +168,3 @@ def _halves(in_channels: int, options: dict[str, Any]) -> tuple[nn.ModuleList, n
         level = skip.submodule
     downs.append(level)
     return downs, ups
-
-
-def _refuse_options(encoder: str, options: dict[str, Any]) -> None:
-    if options:
-        raise ValueError(
-            f"encoder {encoder!r} brings its own decoder, which takes no "
-            f"{', '.join(sorted(options))}; set these among encoder_options or take another encoder"
-        )

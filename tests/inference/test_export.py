@@ -23,6 +23,9 @@ def small_network(encoder: str = "resnet18", **heads: object) -> MultiTaskUNet:
         "resnet50": {"widths": [4, 8, 8, 16]},
         "basicunet": {"features": [4, 4, 8, 8, 16, 4]},
         "monai_unet": {"widths": [4, 8, 16], "level_strides": [2, 2]},
+        "basicunetplusplus": {"features": [4, 4, 8, 8, 16, 4]},
+        "segresnet": {"init_filters": 8, "blocks_down": [1, 1, 1], "blocks_up": [1, 1]},
+        "dynunet": {"filters": [4, 8, 16], "level_strides": [1, 2, 2]},
     }
     torch.manual_seed(0)
     network = MultiTaskUNet(encoder, encoder_options=options.get(encoder), **heads)  # type: ignore[arg-type]
@@ -77,6 +80,9 @@ def test_every_format_is_tested() -> None:
     [
         pytest.param("monai_unet", marks=pytest.mark.slow),
         pytest.param("basicunet", marks=pytest.mark.slow),
+        pytest.param("basicunetplusplus", marks=pytest.mark.slow),
+        pytest.param("segresnet", marks=pytest.mark.slow),
+        pytest.param("dynunet", marks=pytest.mark.slow),
         pytest.param("resnet50", marks=pytest.mark.slow),
         pytest.param("efficientnet-b0", marks=pytest.mark.slow),
         pytest.param("efficientnet-b2", marks=pytest.mark.slow),

@@ -113,6 +113,24 @@ class TestMonaiUNet(EncoderTester):
     stride = 4
 
 
+class TestBasicUNetPlusPlus(EncoderTester):
+    name = "basicunetplusplus"
+    options: ClassVar = {"features": (4, 4, 8, 8, 16, 6)}
+    stride = 16
+
+
+class TestSegResNet(EncoderTester):
+    name = "segresnet"
+    options: ClassVar = {"init_filters": 8, "blocks_down": (1, 1, 2), "blocks_up": (1, 1)}
+    stride = 4
+
+
+class TestDynUNet(EncoderTester):
+    name = "dynunet"
+    options: ClassVar = {"filters": (4, 8, 8, 16), "level_strides": (1, 2, 2, 2)}
+    stride = 8
+
+
 class TestResNet18(EncoderTester):
     name = "resnet18"
     options: ClassVar = {"widths": (4, 8, 8, 16)}
