@@ -101,13 +101,14 @@ class TuningPlan:
         """Write down what the search is, or refuse if the folder holds another."""
         from filelock import FileLock
 
-        self.out.mkdir(parents=True, exist_ok=True)
         identity = self.identity()
+        self.out.mkdir(parents=True, exist_ok=True)
+        names = {path.name for path in self.out.iterdir() if not path.name.startswith(".")}
+        if names and PLAN_NAME not in names:
+            raise InputError(f"{self.out} is not empty and holds no search; choose another folder")
         with FileLock(self.out / ".begin.lock"):
             path = self.out / PLAN_NAME
             if not path.is_file():
-                if any(entry.name != ".begin.lock" for entry in self.out.iterdir()):
-                    raise InputError(f"{self.out} is not empty and holds no search; choose another")
                 write_json(path, identity)
                 return
         before = read_json(path)
