@@ -37,6 +37,7 @@ __all__ = ["command"]
     help="Bootstrap resamples of the groups.",
 )
 @click.option("--overlays/--no-overlays", default=False, help="Pictures with outlines.")
+@click.option("--ensemble", is_flag=True, help="Join the folds' networks to one bundle, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print metrics.json on stdout.")
 @quiet_option("No progress bar and no log of the epochs.")
 def command(
@@ -48,6 +49,7 @@ def command(
     bundle: str,
     resamples: int,
     overlays: bool,
+    ensemble: bool,
     as_json: bool,
     quiet: bool,
     **training: Any,
@@ -70,6 +72,7 @@ def command(
         jobs=jobs,
         resamples=resamples,
         overlays=overlays,
+        ensemble=ensemble,
     )
     metrics = read_json(folder / "metrics.json")
     if as_json:
@@ -84,6 +87,8 @@ def command(
     done, missing = record["finished_folds"], record["missing_folds"]
     left = f"; {', '.join(map(str, missing))} are still to do" if missing else ""
     click.echo(f"Pooled over the folds {', '.join(map(str, done))}{left}.")
+    if ensemble:
+        click.echo(f"The ensemble lies in {folder / 'ensemble'}: for images that no fold has seen.")
     click.echo(f"Report, predictions and the folds' runs lie in {folder}. {RESEARCH_USE}")
 
 

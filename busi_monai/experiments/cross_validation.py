@@ -13,6 +13,8 @@ from busi_monai.errors import InputError
 from busi_monai.experiments.fold_processes import run_in_processes
 from busi_monai.experiments.plans import effective_configuration, keep_plan
 from busi_monai.experiments.pooling import write_pooled
+from busi_monai.files import read_json
+from busi_monai.inference import write_ensemble
 from busi_monai.records import RunRecord
 from busi_monai.shipped import DEFAULT_BUNDLE
 from busi_monai.training import run_evaluation, train_bundle
@@ -35,6 +37,7 @@ def cross_validate(
     jobs: int = 1,
     resamples: int = 1000,
     overlays: bool = False,
+    ensemble: bool = False,
 ) -> Path:
     """Train and evaluate every fold, pool the out-of-fold predictions, and measure them.
 
@@ -52,6 +55,8 @@ def cross_validate(
         jobs: folds at once, each in a process of its own.
         resamples: bootstrap resamples of the groups.
         overlays: whether each fold's evaluation has pictures with outlines.
+        ensemble: whether the finished folds' networks are joined to a bundle, ``ensemble/``, for
+            images that none of them has seen.
 
     Returns:
         The folder.
@@ -103,6 +108,8 @@ def cross_validate(
         raise
     details = {"configs": settings["configs"], "bundle": settings["bundle"], "folds": count}
     write_pooled(out, finished_folds(out), record, details, resamples=resamples)
+    if ensemble:
+        _keep_ensemble(out, finished_folds(out))
     return out
 
 
@@ -144,6 +151,17 @@ def _finish_fold(
         train_bundle(prepared, run, overrides=overrides, resume=True, **settings)
     logger.info("fold %d: evaluating", fold)
     run_evaluation(run, prepared, run / "evaluation", fold=fold, overrides=evaluation)
+
+
+def _keep_ensemble(out: Path, folds: Mapping[int, Path]) -> None:
+    """Write the ensemble of all finished folds, unless it is there already."""
+    weights = [read_json(run / "run.json")["weights_sha256"] for run in folds.values()]
+    there = out / "ensemble" / "run.json"
+    if there.is_file():
+        members = read_json(there)["members"]
+        if [member["weights_sha256"] for member in members] == weights:
+            return
+    write_ensemble(list(folds.values()), out / "ensemble", overwrite=True)
 
 
 def _remove_unfinished(run: Path) -> None:

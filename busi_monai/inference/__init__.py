@@ -1,5 +1,6 @@
 """The only door from image to prediction, and what is written of it."""
 
+from busi_monai.inference.ensembles import refuse_seen_images, write_ensemble
 from busi_monai.inference.export import EXPORT_FORMATS, ExportReport, export_bundle_network
 from busi_monai.inference.folders import PredictSummary, predict_to_folder
 from busi_monai.inference.handlers import PredictionsSaver
@@ -36,5 +37,7 @@ __all__ = [
     "predict_to_folder",
     "prediction_columns",
     "prediction_inferer",
+    "refuse_seen_images",
     "scan_pictures",
+    "write_ensemble",
 ]

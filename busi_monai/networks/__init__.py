@@ -6,6 +6,7 @@ from busi_monai.networks.cost import network_cost
 from busi_monai.networks.decoder import Decoder, UNetDecoder
 from busi_monai.networks.dynunet import DynUNetEncoder
 from busi_monai.networks.encoders import ENCODERS, Encoder, build_encoder, register_encoder
+from busi_monai.networks.ensembles import EnsembleNetwork
 from busi_monai.networks.monai_unets import BasicUNetEncoder, MonaiUNetEncoder
 from busi_monai.networks.multitask import ClassHead, HeadOutput, MultiTaskUNet
 from busi_monai.networks.nested_unet import BasicUNetPlusPlusEncoder
@@ -22,6 +23,7 @@ __all__ = [
     "Decoder",
     "DynUNetEncoder",
     "Encoder",
+    "EnsembleNetwork",
     "HeadOutput",
     "MonaiUNetEncoder",
     "MultiTaskUNet",

@@ -120,6 +120,22 @@ def test_finished_folds_are_never_repeated(finished: Path, cross_validate: Cross
     assert state(finished / "folds") == before
 
 
+def test_the_folds_make_an_ensemble_that_refuses_their_images(
+    finished: Path, cross_validate: CrossValidate, folds: Path, tmp_path: Path
+) -> None:
+    out = shutil.copytree(finished, tmp_path / "copy")
+    result = cross_validate("--ensemble", out=out)
+    assert result.exit_code == 0, result.output
+    union = [read_training_images(out / "folds" / f"fold_{k}") or set() for k in range(3)]
+    assert read_training_images(out / "ensemble") == set().union(*union)
+    before = state(out / "ensemble")
+    assert cross_validate("--ensemble", out=out).exit_code == 0
+    assert state(out / "ensemble") == before
+    words = ["evaluate", out / "ensemble", folds, "--fold", 0, "--out", tmp_path / "evaluation"]
+    refused = CliRunner().invoke(main, [*map(str, words), "--device", "cpu"])
+    assert_refused(refused, "were trained on by a member of the ensemble")
+
+
 def test_other_settings_are_refused(
     finished: Path, cross_validate: CrossValidate, folds: Path, tmp_path: Path
 ) -> None:

@@ -1,0 +1,265 @@
+"""Several runs made into one bundle that predicts with all of them."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+import yaml
+
+from busi_monai.errors import InputError
+from busi_monai.files import (
+    atomic_file,
+    complete_folder,
+    file_sha256,
+    read_json,
+    write_json,
+    write_text,
+)
+from busi_monai.inference.predictor import inference_config
+from busi_monai.networks import EnsembleNetwork, load_weights, network_cost
+from busi_monai.networks.weights import read_weights
+from busi_monai.operating import OperatingPoint, load_operating_point
+from busi_monai.records import RunRecord
+from busi_monai.shipped import find_bundle
+from busi_monai.training import read_training_images, training_record
+from busi_monai.training.seen_images import TRAINING_IMAGES
+
+__all__ = ["refuse_seen_images", "write_ensemble"]
+
+logger = logging.getLogger(__name__)
+
+COPIED = ("LICENSE", "docs", "configs/logging.conf")
+AVERAGED = ("temperature", "mask_threshold", "class_thresholds")
+SAME_SECTIONS = ("preprocessing", "postprocessing", "prediction_inferer", "inferer")
+REFUSAL = (
+    "$busi_monai.inference.refuse_seen_images(@bundle_root, @data) if @part != 'train' else None"
+)
+
+
+def write_ensemble(runs: Sequence[str | Path], out: str | Path, *, overwrite: bool = False) -> Path:
+    """Write a bundle whose network is the ensemble of several runs'.
+
+    Args:
+        runs: two or more runs or bundles with weights, of the same heads, classes and
+            preprocessing; their networks may differ.
+        out: the bundle's folder to make: ``configs/{inference,evaluate}.yaml``,
+            ``configs/metadata.json``, ``models/model.pt``, ``operating.json``, ``run.json`` and
+            ``training_images.json``, the images that any of the members was trained on.
+        overwrite: replace a folder that is not empty.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: if there are fewer than two runs, one stands twice, or they are used
+            differently; the message names the difference.
+        WeightsError: if the weights of one are missing or do not fit.
+    """
+    record = RunRecord()
+    folders = [find_bundle(run) for run in runs]
+    if len(folders) < 2:
+        raise InputError(f"an ensemble needs at least two runs, got {len(folders)}")
+    repeated = sorted({str(folder) for folder in folders if folders.count(folder) > 1})
+    if repeated:
+        raise InputError(f"{', '.join(repeated)} stands in the ensemble more than once")
+    points = [load_operating_point(folder / "operating.json") for folder in folders]
+    operating = _common_operating_point(folders, points)
+    networks = [_network_config(folder) for folder in folders]
+    _check_sections(folders)
+    definition = {
+        "_target_": "busi_monai.networks.EnsembleNetwork",
+        "members": networks,
+        "temperatures": [point.temperature for point in points],
+    }
+    ensemble, heads = _loaded(folders, points)
+    with complete_folder(out, overwrite=overwrite) as partial:
+        _write_configs(partial, folders, definition, heads)
+        operating.save(partial / "operating.json")
+        _write_training_images(partial, folders)
+        model = partial / "models" / "model.pt"
+        with atomic_file(model) as unfinished, unfinished.open("wb") as stream:
+            torch.save(_joined_weights(folders), stream)
+        load_weights(ensemble, model)
+        cost = network_cost(ensemble, operating.image_size)
+        details = {"weights_sha256": file_sha256(model), "network": cost}
+        record.write(partial, {**_training_details(folders), **details})
+    logger.info("wrote an ensemble of %d networks to %s", len(folders), out)
+    return Path(out).absolute()
+
+
+def refuse_seen_images(bundle: str | Path, items: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse to measure an ensemble on images that one of its members was trained on.
+
+    Args:
+        bundle: the ensemble.
+        items: what it is to be measured on, with ``sha256`` as in a datalist.
+
+    Raises:
+        InputError: if an image is among those trained on, by its content.
+    """
+    known = read_training_images(bundle)
+    items = list(items)
+    seen = [str(item["id"]) for item in items if known and item.get("sha256") in known]
+    if seen:
+        more = f" and {len(seen) - 5} more" if len(seen) > 5 else ""
+        raise InputError(
+            f"{len(seen)} of {len(items)} images were trained on by a member of the ensemble: "
+            f"{', '.join(seen[:5])}{more}. It would remember them. Measure it on images that no "
+            "member has seen, the members by cross-validation, or its fit with --split train"
+        )
+
+
+def _common_operating_point(
+    folders: Sequence[Path], points: Sequence[OperatingPoint]
+) -> OperatingPoint:
+    first = asdict(points[0])
+    for folder, point in zip(folders[1:], points[1:], strict=True):
+        for name, value in asdict(point).items():
+            if name not in AVERAGED and value != first[name]:
+                raise InputError(
+                    f"the members are used differently: {name} is {first[name]} in {folders[0]}, "
+                    f"{value} in {folder}; an ensemble needs the same preprocessing of all"
+                )
+        if set(point.class_thresholds) != set(points[0].class_thresholds):
+            raise InputError(
+                f"the members have thresholds for different classes: {folders[0]} for "
+                f"{sorted(points[0].class_thresholds)}, {folder} for "
+                f"{sorted(point.class_thresholds)}"
+            )
+    return replace(
+        points[0],
+        temperature=1.0,  # each member's logits are divided by its own
+        mask_threshold=mean(point.mask_threshold for point in points),
+        class_thresholds={
+            name: mean(point.class_thresholds[name] for point in points)
+            for name in points[0].class_thresholds
+        },
+    )
+
+
+def _network_config(folder: Path) -> dict[str, Any]:
+    parser = inference_config(folder)
+    config: dict[str, Any] = parser.get_parsed_content(
+        "network_def", instantiate=False
+    ).get_config()
+    return config
+
+
+def _check_sections(folders: Sequence[Path]) -> None:
+    configs = [_yaml(folder / "configs" / "inference.yaml") for folder in folders]
+    for folder, config in zip(folders[1:], configs[1:], strict=True):
+        for name in SAME_SECTIONS:
+            if config.get(name) != configs[0].get(name):
+                raise InputError(
+                    f"{name} in configs/inference.yaml is another in {folder} than in "
+                    f"{folders[0]}; an ensemble needs the same of all"
+                )
+
+
+def _loaded(
+    folders: Sequence[Path], points: Sequence[OperatingPoint]
+) -> tuple[EnsembleNetwork, tuple[str, ...]]:
+    """Return the ensemble of the members with their weights, and the heads that all have."""
+    networks, first = [], None
+    for folder, point in zip(folders, points, strict=True):
+        network = inference_config(folder).get_parsed_content("network_def").eval()
+        load_weights(network, folder / "models" / "model.pt")
+        with torch.no_grad():
+            heads = tuple(network(torch.zeros(1, 1, *point.image_size)))
+        first = heads if first is None else first
+        if heads != first:
+            raise InputError(
+                f"the members have different heads: {folders[0]} {', '.join(first)}, {folder} "
+                f"{', '.join(heads)}"
+            )
+        networks.append(network)
+    return EnsembleNetwork(networks, [point.temperature for point in points]), first or ()
+
+
+def _joined_weights(folders: Sequence[Path]) -> dict[str, torch.Tensor]:
+    return {
+        f"members.{index}.{name}": value
+        for index, folder in enumerate(folders)
+        for name, value in read_weights(folder / "models" / "model.pt").items()
+    }
+
+
+def _write_configs(
+    out: Path, folders: Sequence[Path], definition: dict[str, Any], heads: Sequence[str]
+) -> None:
+    base = folders[0]
+    for name in COPIED:
+        if (base / name).is_dir():
+            shutil.copytree(base / name, out / name)
+        elif (base / name).is_file():
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(base / name, out / name)
+    for name in ("inference.yaml", "evaluate.yaml"):
+        path = base / "configs" / name
+        if not path.is_file():
+            continue
+        config = _yaml(path)
+        config["network_def"] = definition
+        if "seg" not in heads:
+            config.pop("network_def_seg", None)
+        if name == "evaluate.yaml":
+            folds = [_yaml(f / "configs" / name).get("fold") for f in folders]
+            config["fold"] = folds[0] if len(set(folds)) == 1 else None
+            steps = [step for step in config["initialize"] if step != REFUSAL]
+            config["initialize"] = [REFUSAL, *steps]
+        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100)
+        write_text(out / "configs" / name, text)
+    metadata = read_json(base / "configs" / "metadata.json")
+    metadata["description"] = (
+        f"Ensemble of {len(folders)} networks, whose logits are averaged. "
+        f"{metadata.get('description', '')}"
+    ).strip()
+    write_json(out / "configs" / "metadata.json", metadata)
+
+
+def _write_training_images(out: Path, folders: Sequence[Path]) -> None:
+    seen: set[str] = set()
+    for folder in folders:
+        images = read_training_images(folder)
+        if images is None:
+            logger.warning(
+                "%s does not tell which images it was trained on: the ensemble cannot refuse them",
+                folder,
+            )
+            return
+        seen |= images
+    write_json(out / TRAINING_IMAGES, {"sha256": sorted(seen)})
+
+
+def _training_details(folders: Sequence[Path]) -> dict[str, Any]:
+    """Return the members' training records, their time summed and their epochs averaged."""
+    records = [training_record(folder) or {} for folder in folders]
+    members = [
+        {
+            "name": folder.name,
+            "weights_sha256": file_sha256(folder / "models" / "model.pt"),
+            "training": record,
+        }
+        for folder, record in zip(folders, records, strict=True)
+    ]
+    seconds = [record["seconds"] for record in records if "seconds" in record]
+    epochs = [record["epochs"] for record in records if "epochs" in record]
+    seeds = {record.get("seed") for record in records}
+    return {
+        "members": members,
+        "seed": seeds.pop() if len(seeds) == 1 else None,
+        "seconds": round(sum(seconds), 3) if len(seconds) == len(records) else None,
+        "epochs": round(mean(epochs)) if epochs else None,
+    }
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return content

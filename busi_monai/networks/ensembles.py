@@ -1,0 +1,80 @@
+"""``EnsembleNetwork``: several trained networks that answer as one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+__all__ = ["EnsembleNetwork"]
+
+
+class EnsembleNetwork(nn.Module):
+    """The mean of the logits that several networks give.
+
+    Logits are averaged, as for mirrored pictures: their mean is the normalised geometric mean of
+    the members' probabilities (Hinton, "Training products of experts by minimizing contrastive
+    divergence", Neural Computation 2002), and nothing saturates.
+
+    Args:
+        members: networks that take the same pictures and return the same heads in a dict.
+        temperatures: of each member; its class logits are divided by it before the mean, so that
+            members that were calibrated apart weigh the same. One for each by default.
+
+    Attributes:
+        stride: height and width of the input must be divisible by it.
+        classes: number of class logits.
+
+    Shapes:
+        ``forward`` takes (N, 1, H, W) float and returns the members' heads: ``seg`` (N, 1, H, W)
+        and ``cls`` (N, classes) float32 logits.
+
+    Raises:
+        ValueError: if there is no member, the members' numbers of classes differ, or the
+            temperatures are not one above 0 for each.
+
+    Examples:
+        >>> from busi_monai.networks.multitask import MultiTaskUNet
+        >>> options = {"encoder_options": {"widths": [4, 8]}, "head_channels": []}
+        >>> ensemble = EnsembleNetwork([MultiTaskUNet("unet", **options) for _ in range(3)]).eval()
+        >>> outputs = ensemble(torch.rand(2, 1, 16, 32))
+        >>> outputs["seg"].shape, outputs["cls"].shape
+        (torch.Size([2, 1, 16, 32]), torch.Size([2, 3]))
+    """
+
+    def __init__(
+        self, members: Sequence[nn.Module], temperatures: Sequence[float] | None = None
+    ) -> None:
+        super().__init__()
+        if not members:
+            raise ValueError("an ensemble needs at least one member")
+        counts = [int(getattr(member, "classes", 0)) for member in members]
+        if len(set(counts)) > 1:
+            raise ValueError(f"the members have different numbers of classes: {counts}")
+        scales = [1.0] * len(members) if temperatures is None else [float(t) for t in temperatures]
+        if len(scales) != len(members) or not all(scale > 0 for scale in scales):
+            raise ValueError(
+                f"temperatures must be one number above 0 for each of {len(members)} members, got "
+                f"{scales}"
+            )
+        self.members = nn.ModuleList(members)
+        self.temperatures = scales
+        self.classes = counts[0]
+        self.stride = math.lcm(*(int(getattr(member, "stride", 1)) for member in members))
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """Return the mean logits of each head by its name; see the class."""
+        total: dict[str, Tensor] = {}
+        for index, member in enumerate(self.members):
+            outputs: dict[str, Tensor] = member(image)
+            for head in ("seg", "cls"):
+                if head in outputs:
+                    logits = outputs[head]
+                    if head == "cls":
+                        logits = logits / self.temperatures[index]
+                    total[head] = total[head] + logits if head in total else logits
+        mean: dict[str, Tensor] = {}
+        for head, summed in total.items():
+            mean[head] = summed / len(self.members)
+        return mean
