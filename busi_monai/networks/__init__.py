@@ -7,6 +7,7 @@ from busi_monai.networks.decoder import Decoder, UNetDecoder
 from busi_monai.networks.dynunet import DynUNetEncoder
 from busi_monai.networks.encoders import ENCODERS, Encoder, build_encoder, register_encoder
 from busi_monai.networks.ensembles import EnsembleNetwork
+from busi_monai.networks.library_encoders import SmpEncoder, TimmEncoder
 from busi_monai.networks.monai_unets import BasicUNetEncoder, MonaiUNetEncoder
 from busi_monai.networks.multitask import ClassHead, HeadOutput, MultiTaskUNet
 from busi_monai.networks.nested_unet import BasicUNetPlusPlusEncoder
@@ -28,6 +29,8 @@ __all__ = [
     "MonaiUNetEncoder",
     "MultiTaskUNet",
     "SegResNetEncoder",
+    "SmpEncoder",
+    "TimmEncoder",
     "TwoStageNetwork",
     "UNetDecoder",
     "build_encoder",

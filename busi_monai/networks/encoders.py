@@ -77,7 +77,7 @@ def register_encoder(name: str) -> Callable[[EncoderBuilder], EncoderBuilder]:
     return enter
 
 
-def build_encoder(name: str, **options: object) -> Encoder:
+def build_encoder(name: str, /, **options: object) -> Encoder:
     """Build a registered encoder.
 
     Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -64,17 +64,12 @@ class BasicUNetPlusPlusEncoder(Encoder):
 
 
 class _NestedDecoder(Decoder):
-    """Node (i, j) joins all nodes (i, 0…j-1) of its level with node (i+1, j-1) from below.
-
-    Its maps are the nodes (0, 1) to (0, 4), all of the picture's size.
-    """
+    """One column of nodes after the other; its maps are the uppermost, as large as the picture."""
 
     def __init__(self, network: BasicUNetPlusPlus, features: Sequence[int]) -> None:
         super().__init__([features[0]] * 3 + [features[5]], strides=[1, 1, 1, 1])
         self.columns = nn.ModuleList(
-            nn.ModuleList(
-                getattr(network, f"upcat_{level}_{column}") for level in range(5 - column)
-            )
+            _Column(getattr(network, f"upcat_{level}_{column}") for level in range(5 - column))
             for column in range(1, 5)
         )
         initialise_kaiming(self)
@@ -83,11 +78,24 @@ class _NestedDecoder(Decoder):
         levels: list[list[Tensor]] = [[feature_map] for feature_map in features]
         outputs: list[Tensor] = []
         for column in self.columns:
-            for level, node in enumerate(column):
-                joined = node(levels[level + 1][-1], torch.cat(levels[level], dim=1))
-                levels[level].append(joined)
-            outputs.append(levels[0][-1])
+            outputs.append(column(levels))
         return outputs
+
+
+class _Column(nn.Module):
+    """Node j of a level joins the level's nodes 0 to j - 1 with node j - 1 of the level below.
+
+    ``forward`` adds the column's maps to ``levels``, and returns the uppermost.
+    """
+
+    def __init__(self, nodes: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.nodes = nn.ModuleList(nodes)
+
+    def forward(self, levels: list[list[Tensor]]) -> Tensor:
+        for level, node in enumerate(self.nodes):
+            levels[level].append(node(levels[level + 1][-1], torch.cat(levels[level], dim=1)))
+        return levels[0][-1]
 
 
 def _unet_plus_plus(in_channels: int, options: dict[str, Any]) -> BasicUNetPlusPlus:

@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from busi_monai.errors import InputError
 from busi_monai.networks import ENCODERS, MultiTaskUNet, build_encoder, register_encoder
+from busi_monai.networks.library_encoders import import_library
 
 HEIGHT, WIDTH = 64, 96
 SMALL_RESNET = {"widths": [4, 8, 8, 16]}
@@ -35,12 +37,26 @@ def greatest_difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> flo
     return max((one[head] - other[head]).abs().max().item() for head in one)
 
 
+def skip_without(library: str | None) -> None:
+    try:
+        if library is not None:
+            import_library(library)
+    except InputError as error:
+        pytest.skip(str(error))
+
+
 class EncoderTester:
     name: ClassVar[str]
     options: ClassVar[dict[str, Any]] = {}
     stride: ClassVar[int] = 32
     larger_than: ClassVar[str | None] = None
     """An encoder of the same blocks, whose slow export need not be shown twice each time."""
+    library: ClassVar[str | None] = None
+    """A package of the extra ``encoders``, without which the tests are skipped."""
+
+    @pytest.fixture(autouse=True)
+    def _library_is_there(self) -> None:
+        skip_without(self.library)
 
     def network(self, **heads: Any) -> MultiTaskUNet:
         return network_of(self.name, tuple(self.options.items()), **heads)
@@ -157,6 +173,27 @@ class TestEfficientNetB2(EncoderTester):
     larger_than = "efficientnet-b0"
 
 
+class TestSmp(EncoderTester):
+    name = "smp"
+    library = "segmentation_models_pytorch"
+    options: ClassVar = {"name": "efficientnet-b0"}
+
+    def test_every_weight_gets_a_gradient(self) -> None:
+        """Those behind the last map are frozen, so that several GPUs do not wait for them."""
+        network = MultiTaskUNet(self.name, encoder_options=self.options).train()
+        sum(logits.square().mean() for logits in network(pictures()).values()).backward()
+        frozen = {n for n, weight in network.named_parameters() if not weight.requires_grad}
+        without = {n for n, weight in network.named_parameters() if weight.grad is None}
+        layers = ("_conv_head.weight", "_bn1.weight", "_bn1.bias")
+        assert frozen == without == {f"encoder.model.{layer}" for layer in layers}
+
+
+class TestTimm(EncoderTester):
+    name = "timm"
+    library = "timm"
+    options: ClassVar = {"name": "convnext_atto"}
+
+
 @pytest.mark.parametrize(
     "tester",
     [
@@ -165,6 +202,7 @@ class TestEfficientNetB2(EncoderTester):
     ],
 )
 def test_torch_export_gives_the_same_for_any_batch(tester: type[EncoderTester]) -> None:
+    skip_without(tester.library)
     network = tester().network()
     batch = torch.export.Dim("batch", min=1)
     program = torch.export.export(

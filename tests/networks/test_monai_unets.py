@@ -80,7 +80,7 @@ def test_basicunetplusplus_gives_monais_masks_at_every_depth() -> None:
     same_weights(
         [
             *ours.encoder.levels,
-            *(node for column in ours.decoder.columns for node in column),
+            *(node for column in ours.decoder.columns for node in column.nodes),
             # the first auxiliary head is the finest's neighbour
             *(ours.seg_head, *ours.aux_heads),
         ],
