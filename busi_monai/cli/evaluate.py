@@ -47,6 +47,13 @@ SHOWN = (
 )
 @click.option("--resamples", type=click.IntRange(min=1), help="Bootstrap resamples of the groups.")
 @click.option("--overlays/--no-overlays", default=True, help="Pictures with outlines.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Any key of evaluate.yaml; nested keys as a#b. Values are YAML.",
+)
 @overwrite_option
 @click.option("--json", "as_json", is_flag=True, help="Print metrics.json on stdout.")
 @quiet_option()
@@ -60,13 +67,14 @@ def command(
     batch_size: int | None,
     resamples: int | None,
     overlays: bool,
+    settings: tuple[str, ...],
     overwrite: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
     """Measure RUN (a run, or a bundle) on a part of one or several PREPARED datasets."""
     from busi_monai.files import read_json
-    from busi_monai.training import run_evaluation
+    from busi_monai.training import parse_overrides, run_evaluation
 
     research_log(quiet=True)
     folder = run_evaluation(
@@ -81,6 +89,7 @@ def command(
             "resamples": resamples,
             "overlays": overlays,
             "overwrite": overwrite,
+            **parse_overrides(settings),
         },
     )
     metrics = read_json(folder / "metrics.json")

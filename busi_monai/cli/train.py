@@ -57,12 +57,21 @@ def command(
     if as_json:
         print_json(record)
         return
+    for name, stage in record.get("stages", {}).items():
+        click.echo(f"Stage {name}: {_course(stage)}")
+    if "stages" in record:
+        click.echo(f"Trained both stages in {record['seconds']:.0f} s and joined them")
+    else:
+        click.echo(f"Trained {_course(record)}")
+    click.echo(f"The run lies in {run}. {RESEARCH_USE}")
+
+
+def _course(record: dict[str, Any]) -> str:
     best, score = record["best"]["epoch"], record["best"]["val_score"]
     found = "no epoch was validated" if best is None else f"best epoch {best}"
     found += "" if score is None else f" with a validation score of {score:.3f}"
     length = "1 epoch" if record["epochs"] == 1 else f"{record['epochs']} epochs"
-    click.echo(
-        f"Trained {length} on {record['device']['name']} "
-        f"({record['precision']['name']}) in {record['seconds']:.0f} s; {found}"
+    return (
+        f"{length} on {record['device']['name']} ({record['precision']['name']}) in "
+        f"{record['seconds']:.0f} s; {found}"
     )
-    click.echo(f"The run lies in {run}. {RESEARCH_USE}")

@@ -45,6 +45,7 @@ PROVENANCE = {
     "protocol": "Protocol",
     "part": "Part",
     "fold": "Fold",
+    "lesion_boxes": "Classified crops lie around",
     "leaks": "Evaluation images with a near-duplicate in training",
     "seen_in_training": "Evaluation images that the network was trained on",
     "datalist_sha256": "Datalist SHA-256",

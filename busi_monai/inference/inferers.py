@@ -64,16 +64,23 @@ class FlipAveragingInferer(PlainInferer):
         Args:
             inputs: (N, 1, H, W) float pictures.
             network: gives (N, 1, H, W) and (N, C) logits in a dict, or one such tensor.
-            args: passed on to the network.
-            kwargs: passed on to the network.
+            args: passed on to the network; pictures and masks (N, 1, H, W) mirrored as well.
+            kwargs: the same.
         """
         # two calls rather than one of twice the batch, which would take twice the memory
         straight = super().__call__(inputs, network, *args, **kwargs)
         turned = torch.flip(inputs, dims=(-1,))
-        mirrored = super().__call__(turned, network, *args, **kwargs)
+        turned_args = [_mirrored(value) for value in args]
+        turned_kwargs = {name: _mirrored(value) for name, value in kwargs.items()}
+        mirrored = super().__call__(turned, network, *turned_args, **turned_kwargs)
         if isinstance(straight, torch.Tensor):
             return _average(straight, mirrored)
         return {head: _average(straight[head], mirrored[head]) for head in straight}
+
+
+def _mirrored(value: Any) -> Any:
+    is_picture = isinstance(value, torch.Tensor) and value.ndim == 4
+    return torch.flip(value, dims=(-1,)) if is_picture else value
 
 
 def _average(straight: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from busi_monai.training.assembly import assemble_stages
 from busi_monai.training.autocast import AutocastInferer, autocast
 from busi_monai.training.averaging import UpdateAverage, WeightAverage
-from busi_monai.training.batches import prepare_batch
+from busi_monai.training.batches import prepare_batch, prepare_batch_with_lesion
 from busi_monai.training.checkpoints import RunCheckpoint
 from busi_monai.training.data import (
     BALANCES,
@@ -39,6 +40,7 @@ from busi_monai.training.seen_images import (
     seen_in_training,
     write_training_images,
 )
+from busi_monai.training.stages import STAGES, is_staged, train_stages
 from busi_monai.training.tensorboard import ImageTriplets
 from busi_monai.training.terminal import TerminalProgress
 from busi_monai.training.workflow import bundle_root_of_config
@@ -49,6 +51,7 @@ __all__ = [
     "LOSSES",
     "OPTIMIZERS",
     "SCHEDULES",
+    "STAGES",
     "AutocastInferer",
     "EpochSeed",
     "History",
@@ -61,6 +64,7 @@ __all__ = [
     "UpdateAverage",
     "ValidationScores",
     "WeightAverage",
+    "assemble_stages",
     "autocast",
     "bundle_root_of_config",
     "cached_dataset",
@@ -70,18 +74,21 @@ __all__ = [
     "distributed_sampler",
     "draw_history",
     "handlers_of_rank",
+    "is_staged",
     "iteration_loss",
     "load_items",
     "make_optimizer",
     "make_schedule",
     "parse_overrides",
     "prepare_batch",
+    "prepare_batch_with_lesion",
     "read_training_images",
     "run_evaluation",
     "schedule_handler",
     "seen_in_training",
     "selection_score",
     "train_bundle",
+    "train_stages",
     "training_record",
     "training_sampler",
     "training_transforms",

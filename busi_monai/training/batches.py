@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["MISSING_CLASS", "prepare_batch"]
+__all__ = ["MISSING_CLASS", "prepare_batch", "prepare_batch_with_lesion"]
 
 MISSING_CLASS = -1
 
@@ -48,3 +48,22 @@ def prepare_batch(
         labels = torch.as_tensor(batchdata["class_label"]).long()
         targets["cls"] = labels.to(device=device, non_blocking=non_blocking)
     return image, targets
+
+
+def prepare_batch_with_lesion(
+    batchdata: Mapping[str, Any],
+    device: str | torch.device | None = None,
+    non_blocking: bool = False,
+    **kwargs: Any,
+) -> tuple[Tensor, dict[str, Tensor], tuple[()], dict[str, Tensor]]:
+    """``prepare_batch`` that also hands the true masks to the network, as ``lesion``.
+
+    For ``busi_monai.networks.TwoStageNetwork``, whose classifier is then measured on the true
+    lesions' crops.
+
+    Returns:
+        ``image`` and targets as from ``prepare_batch``, no further positional arguments, and
+        ``{"lesion": (N, 1, H, W) float32}``, all −1 for pictures without a mask.
+    """
+    image, targets = prepare_batch(batchdata, device, non_blocking, **kwargs)
+    return image, targets, (), {"lesion": targets["seg"]}

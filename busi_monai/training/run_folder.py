@@ -23,7 +23,7 @@ from busi_monai.training.history import draw_history, earlier_sessions
 from busi_monai.training.seen_images import write_training_images
 from busi_monai.training.workflow import resolved_section, unknown_keys, workflow_config
 
-__all__ = ["RunFolder", "training_record"]
+__all__ = ["RunFolder", "copy_path", "run_metadata", "training_record", "write_yaml"]
 
 logger = logging.getLogger(__name__)
 
@@ -105,8 +105,8 @@ class RunFolder:
         network = resolved_section(training, "network_def")
         segmentation = bool(network.get("segmentation", True))
         for name in COPIED:
-            _copy(self.bundle_root / name, folder / name)
-        _write_yaml(configs / "train.yaml", training)
+            copy_path(self.bundle_root / name, folder / name)
+        write_yaml(configs / "train.yaml", training)
         for name in ("evaluate.yaml", "inference.yaml"):
             config = yaml.safe_load((self.bundle_root / "configs" / name).read_text("utf-8"))
             config["network_def"] = network
@@ -114,9 +114,9 @@ class RunFolder:
                 config.pop("network_def_seg", None)
             if "fold" in config:
                 config["fold"] = training.get("fold")
-            _write_yaml(configs / name, config)
+            write_yaml(configs / name, config)
         metadata = read_json(self.bundle_root / "configs" / "metadata.json")
-        write_json(configs / "metadata.json", _run_metadata(metadata, operating, segmentation))
+        write_json(configs / "metadata.json", run_metadata(metadata, operating, segmentation))
 
     def finish(
         self,
@@ -166,11 +166,13 @@ def training_record(bundle: str | Path) -> dict[str, Any] | None:
     return {name: record[name] for name in RECORDED if name in record}
 
 
-def _write_yaml(path: Path, config: Mapping[str, Any]) -> None:
+def write_yaml(path: Path, config: Mapping[str, Any]) -> None:
+    """Write a configuration with its keys in order."""
     write_text(path, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=100))
 
 
-def _copy(source: Path, target: Path) -> None:
+def copy_path(source: Path, target: Path) -> None:
+    """Copy a file or folder, if it is there."""
     if source.is_dir():
         shutil.copytree(source, target, dirs_exist_ok=True)
     elif source.is_file():
@@ -209,7 +211,7 @@ def _best(evaluator: Engine) -> dict[str, Any]:
     }
 
 
-def _run_metadata(
+def run_metadata(
     metadata: dict[str, Any], operating: OperatingPoint, segmentation: bool
 ) -> dict[str, Any]:
     """Return the metadata with the run's own input size, heads and classes."""

@@ -95,7 +95,8 @@ def train_bundle(
         out: the run's folder; refused if it is not empty, unless the run is resumed.
         configs: names of shipped overlays or YAML files, laid over the bundle's ``train.yaml`` in
             turn.
-        bundle: name of a shipped bundle, or folder of a bundle.
+        bundle: name of a shipped bundle, or folder of a bundle; one that is trained in stages goes
+            through ``busi_monai.training.train_stages``.
         overrides: values by configuration key (``{"max_epochs": 5, "train#trainer#amp": True}``);
             ``None`` values are left out.
         resume: continue the run in ``out`` with the configuration it was started with.
@@ -108,6 +109,13 @@ def train_bundle(
             not empty.
         WeightsError: if the checkpoint to resume from does not fit.
     """
+    from busi_monai.training.stages import is_staged, train_stages  # which call this for each stage
+
+    if is_staged(bundle, out if resume else None):
+        return train_stages(
+            prepared, out, bundle=bundle, configs=configs, overrides=overrides, resume=resume,
+            tracking=tracking, observe=observe,
+        )  # fmt: skip
     own = Path(out).absolute() / "configs" / "train.yaml"
     if resume and own.is_file():
         files = [own]

@@ -1,0 +1,218 @@
+"""Two trained stages become one bundle, whose network finds the lesion and classifies its crop."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from monai.bundle import ConfigParser
+from torch import nn
+
+from busi_monai.errors import InputError
+from busi_monai.files import atomic_file, file_sha256, read_json, write_json
+from busi_monai.networks import load_weights, network_cost
+from busi_monai.networks.weights import read_weights
+from busi_monai.operating import LesionCrop, OperatingPoint, load_operating_point
+from busi_monai.records import RunRecord
+from busi_monai.shipped import find_bundle
+from busi_monai.training.run_folder import copy_path, run_metadata, training_record, write_yaml
+from busi_monai.training.seen_images import TRAINING_IMAGES, read_training_images
+
+__all__ = ["TWO_STAGE_BUNDLE", "assemble_stages", "pipeline_operating"]
+
+TWO_STAGE_BUNDLE = "breast_ultrasound_two_stage"
+
+FROM_STAGES = ("classes", "aspect", "normalisation", "median_filter", "clahe", "lesion_crop")
+COPIED = ("LICENSE", "docs", "configs/logging.conf")
+
+
+def assemble_stages(
+    segmentation: str | Path,
+    classification: str | Path,
+    out: str | Path,
+    *,
+    bundle: str | Path = TWO_STAGE_BUNDLE,
+    pipeline: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the bundle of two trained stages into a folder.
+
+    ``run.json`` comes last: where it is, the bundle is whole.
+
+    Args:
+        segmentation: run of a network with a mask head.
+        classification: run of a network with a class head, trained with ``lesion_crop``.
+        out: the run's folder; files of the bundle in it are replaced.
+        bundle: the staged bundle whose configurations are taken.
+        pipeline: fields of the ``operating.json`` to write that differ from the bundle's and the
+            stages' own.
+
+    Raises:
+        InputError: if a run lacks its head, its crop or its records, or the two were preprocessed
+            differently.
+        WeightsError: if weights are missing or damaged.
+    """
+    runs = {"segmentation": Path(segmentation), "classification": Path(classification)}
+    root, out = find_bundle(bundle), Path(out)
+    points = {name: load_operating_point(run / "operating.json") for name, run in runs.items()}
+    section = _network_section(root, runs, points, _checked_crop(runs, points))
+    network = _network(section, out)
+    operating = _operating(root, points, pipeline or {})
+    state = {
+        f"{part}.{name}": value
+        for part, run in zip(("segmenter", "classifier"), runs.values(), strict=True)
+        for name, value in read_weights(run / "models" / "model.pt").items()
+    }
+    with atomic_file(out / "models" / "model.pt") as partial:
+        torch.save(state, partial)
+    load_weights(network, out / "models" / "model.pt")
+    operating.save(out / "operating.json")
+    for name in COPIED:
+        copy_path(root / name, out / name)
+    _write_training_images(out, runs)
+    fold = yaml.safe_load((runs["classification"] / "configs" / "evaluate.yaml").read_text("utf-8"))
+    for name in ("evaluate.yaml", "inference.yaml"):
+        config = yaml.safe_load((root / "configs" / name).read_text(encoding="utf-8"))
+        config["network_def"] = section
+        if "fold" in config:
+            config["fold"] = fold.get("fold")
+        write_yaml(out / "configs" / name, config)
+    metadata = read_json(root / "configs" / "metadata.json")
+    write_json(out / "configs" / "metadata.json", run_metadata(metadata, operating, True))
+    _write_record(out, runs, network_cost(network.eval(), operating.image_size))
+
+
+def pipeline_operating(
+    root: Path, pipeline: Mapping[str, Any], known: Mapping[str, Any] | None = None
+) -> OperatingPoint:
+    """Return a staged bundle's operating point with what is known of the stages, and changes.
+
+    Raises:
+        InputError: if a change is no field of ``operating.json``, or one that the stages decide.
+    """
+    shipped = load_operating_point(root / "operating.json")
+    free = {field.name for field in fields(OperatingPoint)} - set(FROM_STAGES)
+    for name in pipeline:
+        if name not in free:
+            raise InputError(
+                f"unknown key 'pipeline::{name}'; expected one of {', '.join(sorted(free))}"
+            )
+    try:
+        return replace(shipped, **{**(known or {}), **pipeline})
+    except TypeError as error:
+        raise InputError(f"pipeline: {error}") from error
+
+
+def _operating(
+    root: Path, points: Mapping[str, OperatingPoint], pipeline: Mapping[str, Any]
+) -> OperatingPoint:
+    masks, classes = points["segmentation"], points["classification"]
+    known = {
+        "classes": classes.classes,
+        "median_filter": masks.median_filter,
+        "clahe": masks.clahe,
+        "temperature": classes.temperature,
+        "class_thresholds": classes.class_thresholds,
+        "mask_threshold": masks.mask_threshold,
+        "flip_averaging": classes.flip_averaging,
+        "normalisation": "unit",  # the network does it, for each stage by itself
+    }
+    return pipeline_operating(root, pipeline, known)
+
+
+def _checked_crop(runs: Mapping[str, Path], points: Mapping[str, OperatingPoint]) -> LesionCrop:
+    """Return how the classifier's pictures were cropped, once the stages are known to fit."""
+    masks, classes = points["segmentation"], points["classification"]
+    if not classes.classes:
+        raise InputError(f"{runs['classification']} has no class head to classify lesions with")
+    if classes.lesion_crop is None:
+        raise InputError(
+            f"{runs['classification']} was trained on whole pictures; train it with lesion_crop, "
+            "as configs/train_classification.yaml does"
+        )
+    for name in ("median_filter", "clahe"):
+        if getattr(masks, name) != getattr(classes, name):
+            raise InputError(
+                f"{name} is {getattr(masks, name)} in {runs['segmentation']} and "
+                f"{getattr(classes, name)} in {runs['classification']}: both stages work on one "
+                "picture, so set it alike"
+            )
+    for name, point in points.items():
+        if point.aspect != "stretch":
+            raise InputError(
+                f"{runs[name]} was trained with aspect {point.aspect}; a two-stage network "
+                "stretches: train both stages with aspect=stretch"
+            )
+    return classes.lesion_crop
+
+
+def _network_section(
+    root: Path,
+    runs: Mapping[str, Path],
+    points: Mapping[str, OperatingPoint],
+    crop: LesionCrop,
+) -> dict[str, Any]:
+    """Return ``network_def`` of the bundle with the networks and sizes of its stages."""
+    inference = yaml.safe_load((root / "configs" / "inference.yaml").read_text(encoding="utf-8"))
+    section: dict[str, Any] = copy.deepcopy(inference["network_def"])
+    masks, classes = points["segmentation"], points["classification"]
+    networks = {
+        name: yaml.safe_load((run / "configs" / "inference.yaml").read_text(encoding="utf-8"))
+        for name, run in runs.items()
+    }
+    if not networks["segmentation"]["network_def"].get("segmentation", True):
+        raise InputError(f"{runs['segmentation']} has no mask head to find lesions with")
+    return {
+        **section,
+        "segmenter": networks["segmentation"]["network_def"],
+        "classifier": networks["classification"]["network_def"],
+        "segmenter_size": list(masks.image_size),
+        "crop_size": list(classes.image_size),
+        "margin": crop.margin,
+        "when_no_lesion": crop.when_no_lesion,
+        "classes": list(classes.classes),
+        "mask_threshold": masks.mask_threshold,
+        "segmenter_normalisation": masks.normalisation,
+        "classifier_normalisation": classes.normalisation,
+    }
+
+
+def _network(section: Mapping[str, Any], out: Path) -> nn.Module:
+    try:
+        network: nn.Module = ConfigParser({"network_def": dict(section)}).get_parsed_content(
+            "network_def"
+        )
+    except RuntimeError as error:
+        raise InputError(f"{out}: the stages do not fit together: {error.__cause__}") from error
+    return network
+
+
+def _write_training_images(out: Path, runs: Mapping[str, Path]) -> None:
+    known = [read_training_images(run) for run in runs.values()]
+    hashes = [found for found in known if found is not None]
+    if len(hashes) == len(known):  # half a list would call seen images new
+        write_json(out / TRAINING_IMAGES, {"sha256": sorted(frozenset().union(*hashes))})
+
+
+def _write_record(out: Path, runs: Mapping[str, Path], cost: Mapping[str, Any]) -> None:
+    stages = {name: training_record(run) or {} for name, run in runs.items()}
+    last = stages["classification"]
+    totals = {
+        name: sum(stage.get(name, 0) for stage in stages.values())
+        for name in ("epochs", "max_epochs", "seconds")
+    }
+    common: dict[str, Any] = {
+        name: last[name] for name in ("seed", "best", "device", "precision") if name in last
+    }
+    details: dict[str, Any] = {
+        **common,
+        **totals,
+        "network": dict(cost),
+        "weights_sha256": file_sha256(out / "models" / "model.pt"),
+        "stages": stages,
+    }
+    RunRecord().write(out, details)

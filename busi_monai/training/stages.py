@@ -1,0 +1,284 @@
+"""Train the two stages of a staged bundle, and put them together into one bundle.
+
+A staged bundle has ``configs/train_segmentation.yaml`` and ``configs/train_classification.yaml``,
+each laid over ``train.yaml`` of the shipped multitask bundle. Its run holds the two runs under
+``stages/``, and is a bundle of the network that both make together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from busi_monai.errors import InputError
+from busi_monai.files import read_json, write_json
+from busi_monai.shipped import find_bundle, find_config
+from busi_monai.training.assembly import assemble_stages, pipeline_operating
+from busi_monai.training.run_folder import write_yaml
+from busi_monai.training.runs import check_keys, train_bundle
+
+__all__ = ["STAGES", "is_staged", "stage_layers", "train_stages"]
+
+logger = logging.getLogger(__name__)
+
+STAGES = ("segmentation", "classification")
+PIPELINE = "pipeline"
+HEADS = ("seg_weight", "cls_weight")
+"""What makes a stage the stage it is; an overlay for both leaves them alone."""
+
+Layers = list[dict[str, Any]]
+Observer = Callable[[int, dict[str, float]], bool | None]
+
+
+def is_staged(bundle: str | Path, out: str | Path | None = None) -> bool:
+    """Return whether a bundle, or the run in ``out`` that is to be resumed, is trained in stages.
+
+    Examples:
+        >>> is_staged("breast_ultrasound_two_stage")
+        True
+    """
+    if out is not None and _settings_file(Path(out)).is_file():
+        return True
+    configs = find_bundle(bundle) / "configs"
+    return all((configs / f"train_{stage}.yaml").is_file() for stage in STAGES)
+
+
+def train_stages(
+    prepared: Sequence[str | Path],
+    out: str | Path,
+    *,
+    bundle: str | Path,
+    configs: Sequence[str | Path] = (),
+    overrides: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    tracking: str | None = None,
+    observe: Observer | None = None,
+) -> Path:
+    """Train both stages on prepared datasets and return the folder of the run that they make.
+
+    Args:
+        prepared: one or several prepared datasets.
+        out: the run's folder, with the runs of the stages in ``stages/``.
+        bundle: name of a shipped staged bundle, or its folder; also a run of one.
+        configs: overlays for both stages; what stands under ``segmentation:``,
+            ``classification:`` or ``pipeline:`` in them is for that one. The weights of the two
+            losses are the stages' own.
+        overrides: values by configuration key for both stages, or with the prefix
+            ``segmentation#`` or ``classification#`` for one of them; ``pipeline#…`` sets a field
+            of the assembled bundle's ``operating.json``, such as ``pipeline#image_size``.
+        resume: continue the run in ``out`` with the settings it was started with: a stage that is
+            complete is not repeated, one that was interrupted goes on.
+        tracking: as for ``train_bundle``, of both stages.
+        observe: as for ``train_bundle``, over both stages; the epochs of the second count on from
+            the length of the first. After it has once returned true, the next stage ends after its
+            first validation too.
+
+    Raises:
+        InputError: if a dataset, bundle, configuration, key or device is not there, ``out`` is not
+            empty, or the stages do not fit together.
+        WeightsError: if the checkpoint to resume from does not fit.
+    """
+    out = Path(out).absolute()
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    here = {key: given.pop(key) for key in ("device_name",) if key in given}
+    if resume and _settings_file(out).is_file():
+        settings = read_json(_settings_file(out))
+    else:
+        if out.is_dir() and any(out.iterdir()):
+            kind = "no run to resume" if resume else "not empty"
+            raise InputError(
+                f"{out} is {kind}; choose another folder, or pass --resume to continue a run"
+            )
+        settings = _settings(bundle, configs, given)
+        given = {}
+    more = stage_layers([], given)
+    pipeline = {**settings[PIPELINE], **_merged(more[PIPELINE])}
+    root = find_bundle(settings["bundle"])
+    pipeline_operating(root, pipeline)  # what is wrong shows before hours of training
+    with tempfile.TemporaryDirectory() as folder:
+        files = {stage: _written(settings[stage], Path(folder), stage) for stage in STAGES}
+        base = find_bundle() / "configs" / "train.yaml"
+        for stage in STAGES:
+            check_keys([base, *files[stage]], _merged(more[stage]))
+        write_json(_settings_file(out), {**settings, PIPELINE: pipeline})
+        observer = _Observer(observe)
+        try:
+            for stage in STAGES:
+                _train_stage(
+                    prepared, out, stage, files[stage], {**_merged(more[stage]), **here},
+                    tracking=tracking, observe=observer,
+                )  # fmt: skip
+        except BaseException:
+            _forget_if_nothing_was_trained(out)
+            raise
+    if (out / "run.json").is_file():
+        logger.info("the run in %s is complete", out)
+        return out
+    for stage in STAGES:
+        told = _merged([*settings[stage], *more[stage]])
+        write_yaml(out / "configs" / f"train_{stage}.yaml", told)
+    masks, classes = (stage_run(out, stage) for stage in STAGES)
+    assemble_stages(masks, classes, out, bundle=root, pipeline=pipeline)
+    return out
+
+
+def stage_run(out: Path, stage: str) -> Path:
+    """Return the folder of a stage's run within a staged run."""
+    return out / "stages" / stage
+
+
+def stage_layers(
+    overlays: Sequence[Mapping[str, Any]], overrides: Mapping[str, Any]
+) -> dict[str, Layers]:
+    """Return what each stage, and the pipeline, is told by overlays and overrides, in turn.
+
+    Raises:
+        InputError: if a section of an overlay is no mapping, or an override would turn a stage into
+            another one.
+
+    Examples:
+        >>> layers = stage_layers(
+        ...     [{"batch_size": 4, "classification": {"encoder": "resnet18"}}],
+        ...     {"max_epochs": 2, "segmentation#encoder": "unet"},
+        ... )
+        >>> layers["segmentation"]
+        [{'batch_size': 4}, {'max_epochs': 2, 'encoder': 'unet'}]
+        >>> layers["classification"]
+        [{'batch_size': 4, 'encoder': 'resnet18'}, {'max_epochs': 2}]
+    """
+    sections = (*STAGES, PIPELINE)
+    layers: dict[str, Layers] = {name: [] for name in sections}
+    for overlay in overlays:
+        common = {key: value for key, value in overlay.items() if key not in (*sections, *HEADS)}
+        for name in sections:
+            own = overlay.get(name) or {}
+            if not isinstance(own, Mapping):
+                raise InputError(f"{name}: expected a mapping of configuration keys, got {own!r}")
+            _check_heads(own)
+            layers[name].append({**_of_stage(name, common), **own})
+    last: dict[str, dict[str, Any]] = {name: {} for name in sections}
+    for key, value in overrides.items():
+        section, sign, rest = key.replace("::", "#").partition("#")
+        if sign and section in sections:
+            last[section][rest] = value
+        else:
+            for stage in STAGES:
+                last[stage] |= _of_stage(stage, {key: value})
+    for name in sections:
+        _check_heads(last[name])
+        layers[name].append(last[name])
+    return {name: [layer for layer in layers[name] if layer] for name in sections}
+
+
+def _of_stage(name: str, common: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a stage takes of settings for both: only the second one has a crop."""
+    if name == PIPELINE:
+        return {}
+    crop = name == "classification"
+    return {key: value for key, value in common.items() if crop or "lesion_crop" not in key}
+
+
+def _settings(
+    bundle: str | Path, configs: Sequence[str | Path], overrides: Mapping[str, Any]
+) -> dict[str, Any]:
+    root = find_bundle(bundle)
+    shipped = {stage: _overlay(root / "configs" / f"train_{stage}.yaml") for stage in STAGES}
+    layers = stage_layers([_overlay(find_config(name)) for name in configs], overrides)
+    found: dict[str, Any] = {stage: [shipped[stage], *layers[stage]] for stage in STAGES}
+    name = str(bundle) if str(bundle) == root.name else str(root)
+    return {"bundle": name, **found, PIPELINE: _merged(layers[PIPELINE])}
+
+
+def _train_stage(
+    prepared: Sequence[str | Path],
+    out: Path,
+    stage: str,
+    files: Sequence[Path],
+    overrides: Mapping[str, Any],
+    *,
+    tracking: str | None,
+    observe: _Observer,
+) -> None:
+    run = stage_run(out, stage)
+    if not (run / "run.json").is_file():
+        logger.info("training the stage %s in %s", stage, run)
+        train_bundle(
+            prepared,
+            run,
+            configs=files,
+            overrides=overrides,
+            resume=run.is_dir(),
+            tracking=tracking,
+            observe=observe if observe.asked else None,
+        )
+    observe.next_stage(read_json(run / "run.json")["max_epochs"])
+
+
+class _Observer:
+    """Counts epochs on over the stages, and ends every stage once it was asked to."""
+
+    def __init__(self, observe: Observer | None) -> None:
+        self.observe = observe
+        self.before = 0
+        self.stopped = False
+
+    @property
+    def asked(self) -> bool:
+        return self.observe is not None
+
+    def next_stage(self, epochs: int) -> None:
+        self.before += epochs
+
+    def __call__(self, epoch: int, figures: dict[str, float]) -> bool:
+        if self.observe is not None and not self.stopped:
+            self.stopped = bool(self.observe(self.before + epoch, figures))
+        return self.stopped
+
+
+def _forget_if_nothing_was_trained(out: Path) -> None:
+    if not any(stage_run(out, stage).is_dir() for stage in STAGES):
+        _settings_file(out).unlink()
+        with contextlib.suppress(OSError):  # not ours alone
+            (out / "stages").rmdir()
+            out.rmdir()
+
+
+def _settings_file(out: Path) -> Path:
+    return out / "stages" / "settings.json"
+
+
+def _overlay(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a mapping of configuration keys")
+    return content
+
+
+def _written(layers: Layers, folder: Path, stage: str) -> list[Path]:
+    paths = []
+    for number, layer in enumerate(layers):
+        paths.append(folder / f"{stage}_{number}.yaml")
+        paths[-1].write_text(yaml.safe_dump(layer, sort_keys=False), encoding="utf-8")
+    return paths
+
+
+def _merged(layers: Layers) -> dict[str, Any]:
+    return {key: value for layer in layers for key, value in layer.items()}
+
+
+def _check_heads(settings: Mapping[str, Any]) -> None:
+    for key in settings:
+        if key.partition("#")[0] in HEADS:
+            raise InputError(
+                f"{key} cannot be set: each stage trains its one head; train "
+                "breast_ultrasound_segmentation_classification for both in one network"
+            )
