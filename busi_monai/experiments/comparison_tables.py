@@ -236,7 +236,7 @@ def _cost(name: str, value: Any) -> str:
     if value is None:
         return NOTHING
     if name == "flops":
-        return f"{value / 1e9:.2f} G"
+        return f"{value / 1e9:.3g} G"
     if name == "parameters":
         return f"{value:,}"
     if name == "seconds_per_image":

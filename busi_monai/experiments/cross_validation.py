@@ -123,7 +123,7 @@ def finished_folds(out: str | Path) -> dict[int, Path]:
 
 
 def _begun(out: Path) -> bool:
-    return any(out.glob("folds/fold_*/configs/train.yaml"))
+    return any(out.glob("folds/fold_*/"))
 
 
 def _withdraw(out: Path) -> None:

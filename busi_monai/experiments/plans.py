@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from monai.bundle import ConfigParser
 
 from busi_monai.errors import InputError
@@ -25,18 +26,38 @@ def effective_configuration(
 ) -> dict[str, Any]:
     """Return a bundle's training configuration with overlays and overrides laid on.
 
-    References stay as they are; ``MACHINE_KEYS`` are left out.
+    References stay as they are; ``MACHINE_KEYS`` are left out. Of a bundle that is trained in
+    stages, the stages' own configurations, the overlays and the overrides stand side by side.
 
     Raises:
-        InputError: if the bundle or an overlay is not there.
+        InputError: if the bundle or an overlay is not there, or is no YAML mapping.
     """
-    files = [find_bundle(bundle) / "configs" / "train.yaml", *(find_config(c) for c in configs)]
-    parser = ConfigParser(ConfigParser.load_config_files([str(path) for path in files]))
-    for key, value in overrides.items():
-        if value is not None:
-            parser[key.replace("::", "#")] = value
+    folder = find_bundle(bundle) / "configs"
+    values = {key.replace("::", "#"): v for key, v in overrides.items() if v is not None}
+    overlays = [find_config(name) for name in configs]
+    if not (folder / "train.yaml").is_file():
+        return {
+            **{path.stem: _mapping(path) for path in sorted(folder.glob("train_*.yaml"))},
+            "overlays": [_mapping(path) for path in overlays],
+            "overrides": {key: v for key, v in values.items() if key not in MACHINE_KEYS},
+        }
+    parser = ConfigParser({})
+    for layer in (*map(_mapping, (folder / "train.yaml", *overlays)), values):
+        for key, value in layer.items():
+            if "#" not in key or key.rpartition("#")[0] in parser:  # else training refuses it
+                parser[key] = value
     content: dict[str, Any] = parser.get()
     return {key: value for key, value in content.items() if key not in MACHINE_KEYS}
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a mapping of configuration keys")
+    return content
 
 
 def keep_plan(path: Path, plan: Mapping[str, Any], *, begun: bool) -> None:

@@ -44,6 +44,7 @@ class Prediction:
         box: (x, y, width, height) in pixels around the mask, or ``None`` if it is empty.
         lesion_probability: (H, W) float32 in [0, 1], before the threshold.
         seconds: time taken, reading included; in a batch, the batch's time shared out.
+        has_mask: whether the network has a mask head at all, so that an empty mask says something.
     """
 
     mask: NDArray[np.uint8]
@@ -54,6 +55,7 @@ class Prediction:
     box: tuple[int, int, int, int] | None
     lesion_probability: NDArray[np.float32]
     seconds: float
+    has_mask: bool = True
 
     @property
     def confidence(self) -> float | None:
@@ -84,7 +86,8 @@ def prediction_of_item(
         classes: class names in the order of ``pred_cls``.
         seconds: to be told with the prediction.
     """
-    if "pred" in item and "pred_seg" in item:
+    has_mask = "pred" in item and "pred_seg" in item
+    if has_mask:
         mask = _array(item["pred"]).astype(np.uint8)
         probability = _array(item["pred_seg"])[0].astype(np.float32)
     else:
@@ -105,6 +108,7 @@ def prediction_of_item(
         box=lesion_box(mask),
         lesion_probability=probability,
         seconds=seconds,
+        has_mask=has_mask,
     )
 
 

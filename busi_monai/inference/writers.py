@@ -237,10 +237,12 @@ def _truth_columns(truth: Truth, prediction: Prediction) -> dict[str, Any]:
     columns: dict[str, Any] = {"true_class": truth.class_name, "group": truth.group}
     if truth.mask is not None:
         true = np.asarray(truth.mask) > 0
+        columns["true_lesion_pixels"] = int(true.sum())
+        if not prediction.has_mask:  # a classifier's mask is no wrong one
+            return columns
         scores = segmentation_scores(prediction.mask > 0, true)
         columns |= {
             name: None if np.isnan(scores[name]) else round(float(scores[name]), 6)
             for name in SCORE_COLUMNS
         }
-        columns["true_lesion_pixels"] = int(true.sum())
     return columns

@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from busi_monai.cli.main import main
 from busi_monai.curation import load_datalist, prepare_dataset
 from busi_monai.curation.options import PrepareOptions
-from busi_monai.experiments.plans import differences
+from busi_monai.experiments.plans import differences, effective_configuration
 from busi_monai.training import read_training_images
 
 pytestmark = pytest.mark.xdist_group("cross_validation")
@@ -210,6 +210,21 @@ def test_differences_name_nested_keys() -> None:
     before, now = {"a": {"b": [1, 2], "c": 3}}, {"a": {"b": [1], "c": 3, "d": None}}
     told = ["a#b was [1, 2], now [1]", "a#d was left out, now None"]
     assert list(differences(before, now)) == told
+
+
+def test_the_plan_of_a_staged_bundle_holds_what_was_given(tmp_path: Path) -> None:
+    bundle = tmp_path / "staged"
+    (bundle / "configs").mkdir(parents=True)
+    (bundle / "configs" / "inference.yaml").write_text("{}", "utf-8")
+    (bundle / "configs" / "train_first.yaml").write_text("max_epochs: 3\n", "utf-8")
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("first: {seed: 1}\n", "utf-8")
+    given = {"first#learning_rate": 0.1, "device_name": "cpu", "seed": None}
+    assert effective_configuration(bundle, [overlay], given) == {
+        "train_first": {"max_epochs": 3},
+        "overlays": [{"first": {"seed": 1}}],
+        "overrides": {"first#learning_rate": 0.1},
+    }
 
 
 def in_a_process(words: list[object]) -> subprocess.Popen[str]:

@@ -55,6 +55,16 @@ def test_truth_adds_class_scores_and_group(tmp_path, picture, prediction):
     assert not (tmp_path / "out" / "overlays").exists()
 
 
+def test_a_network_without_mask_head_gets_no_mask_scores(tmp_path, picture, prediction):
+    classifier = replace(prediction, mask=prediction.mask * 0, box=None, has_mask=False)
+    with PredictionsFolder(tmp_path / "out", with_truth=True, overlays=False) as folder:
+        folder.add("a", picture, classifier, Truth("benign", prediction.mask > 0))
+        folder.add("b", picture, classifier, Truth("normal", prediction.mask * 0 > 0))
+    for row, pixels in zip(rows(tmp_path / "out"), ("600", "0"), strict=True):
+        assert row["true_lesion_pixels"] == pixels
+        assert row["dice"] == row["iou"] == row["pixel_accuracy"] == ""
+
+
 def test_equal_names_never_overwrite_one_another(tmp_path, picture, prediction):
     with PredictionsFolder(tmp_path / "out") as folder:
         for name in ("a", "A", "a", "x/a", "..", "a-2"):
