@@ -149,7 +149,9 @@ def command(
 def _print_summary(record: dict[str, Any], out: Path) -> None:
     counts = record["trials"]
     states = ", ".join(f"{counts[name]} {name}" for name in counts if name != "total")
-    click.echo(f"{counts['total']} trials: {states.replace('unfinished', 'running elsewhere')}")
+    click.echo(
+        f"{'1 trial' if counts['total'] == 1 else str(counts['total']) + ' trials'}: {states.replace('unfinished', 'running elsewhere')}"
+    )
     best = record["best"]
     if best is None:
         click.echo("No trial is complete, so that there is no best one.")

@@ -28,6 +28,8 @@ _HOPELESS = 3
 
 def work(plan: TuningPlan, total: int) -> None:
     """Run trials one after the other until none is left to claim."""
+    # has a handler of its own, whatever the log's level is
+    logging.getLogger("ignite.handlers.early_stopping.EarlyStopping").disabled = True
     study = plan.study()
     parent = multiprocessing.parent_process()
     while (parent is None or parent.is_alive()) and (claim := study.claim(total)) is not None:
