@@ -109,6 +109,20 @@ def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+TINY_STAGES = """
+pipeline: {image_size: [64, 96]}
+classification: {lesion_crop: {margin: 0.4, when_no_lesion: normal}, image_size: [24, 40]}
+"""
+
+
+@pytest.fixture(scope="session")
+def tiny_stages_config(tiny_config: Path) -> Path:
+    """An overlay with which two epochs of both stages take a few seconds."""
+    path = tiny_config.parent / "tiny_stages.yaml"
+    path.write_text(TINY + TINY_STAGES, encoding="utf-8")
+    return path
+
+
 @pytest.fixture(scope="session")
 def phantom_prepared(phantom_busi: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The phantoms prepared by the default protocol: about 18, 3 and 3 pictures."""
@@ -129,3 +143,19 @@ def tiny_run(
     out = tmp_path_factory.mktemp("runs") / "tiny run"
     settings = {"device_name": "cpu"}
     return train_bundle([phantom_prepared], out, configs=[tiny_config], overrides=settings)
+
+
+@pytest.fixture(scope="session")
+def two_stage_run(
+    phantom_prepared: Path, tiny_stages_config: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A run of both stages, two epochs each, on the prepared phantoms; not to be changed."""
+    from busi_monai.training import train_bundle
+
+    return train_bundle(
+        [phantom_prepared],
+        tmp_path_factory.mktemp("runs") / "two stages",
+        bundle="breast_ultrasound_two_stage",
+        configs=[tiny_stages_config],
+        overrides={"device_name": "cpu"},
+    )

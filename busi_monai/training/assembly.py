@@ -67,8 +67,9 @@ def assemble_stages(
         for part, run in zip(("segmenter", "classifier"), runs.values(), strict=True)
         for name, value in read_weights(run / "models" / "model.pt").items()
     }
-    with atomic_file(out / "models" / "model.pt") as partial:
-        torch.save(state, partial)
+    # into a stream, since torch writes a file's name into the file: equal weights, equal hashes
+    with atomic_file(out / "models" / "model.pt") as partial, partial.open("wb") as stream:
+        torch.save(state, stream)
     load_weights(network, out / "models" / "model.pt")
     operating.save(out / "operating.json")
     for name in COPIED:

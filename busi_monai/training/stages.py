@@ -87,8 +87,9 @@ def train_stages(
     out = Path(out).absolute()
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
     here = {key: given.pop(key) for key in ("device_name",) if key in given}
+    more = stage_layers([], given)
     if resume and _settings_file(out).is_file():
-        settings = read_json(_settings_file(out))
+        settings = _kept_settings(out, more)
     else:
         if out.is_dir() and any(out.iterdir()):
             kind = "no run to resume" if resume else "not empty"
@@ -96,17 +97,14 @@ def train_stages(
                 f"{out} is {kind}; choose another folder, or pass --resume to continue a run"
             )
         settings = _settings(bundle, configs, given)
-        given = {}
-    more = stage_layers([], given)
-    pipeline = {**settings[PIPELINE], **_merged(more[PIPELINE])}
     root = find_bundle(settings["bundle"])
-    pipeline_operating(root, pipeline)  # what is wrong shows before hours of training
+    pipeline_operating(root, settings[PIPELINE])  # what is wrong shows before hours of training
     with tempfile.TemporaryDirectory() as folder:
         files = {stage: _written(settings[stage], Path(folder), stage) for stage in STAGES}
         base = find_bundle() / "configs" / "train.yaml"
         for stage in STAGES:
-            check_keys([base, *files[stage]], _merged(more[stage]))
-        write_json(_settings_file(out), {**settings, PIPELINE: pipeline})
+            check_keys([base, *files[stage]], {})
+        write_json(_settings_file(out), settings)
         observer = _Observer(observe)
         try:
             for stage in STAGES:
@@ -121,10 +119,9 @@ def train_stages(
         logger.info("the run in %s is complete", out)
         return out
     for stage in STAGES:
-        told = _merged([*settings[stage], *more[stage]])
-        write_yaml(out / "configs" / f"train_{stage}.yaml", told)
+        write_yaml(out / "configs" / f"train_{stage}.yaml", _merged(settings[stage]))
     masks, classes = (stage_run(out, stage) for stage in STAGES)
-    assemble_stages(masks, classes, out, bundle=root, pipeline=pipeline)
+    assemble_stages(masks, classes, out, bundle=root, pipeline=settings[PIPELINE])
     return out
 
 
@@ -193,6 +190,21 @@ def _settings(
     found: dict[str, Any] = {stage: [shipped[stage], *layers[stage]] for stage in STAGES}
     name = str(bundle) if str(bundle) == root.name else str(root)
     return {"bundle": name, **found, PIPELINE: _merged(layers[PIPELINE])}
+
+
+def _kept_settings(out: Path, more: Mapping[str, Layers]) -> dict[str, Any]:
+    """Return what a run was started with, and what is told it anew."""
+    path = _settings_file(out)
+    kept = read_json(path)
+    if not isinstance(kept, dict) or not {"bundle", PIPELINE, *STAGES} <= set(kept):
+        raise InputError(
+            f"{path}: expected the settings bundle, {', '.join(STAGES)} and {PIPELINE}; the run "
+            "cannot be continued: start a new one"
+        )
+    for stage in STAGES:  # said again, they need not be kept again
+        kept[stage] += [layer for layer in more[stage] if layer != kept[stage][-1]]
+    kept[PIPELINE] |= _merged(more[PIPELINE])
+    return kept
 
 
 def _train_stage(

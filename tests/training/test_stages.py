@@ -1,0 +1,167 @@
+"""Two trainings in turn: what each is told, what is kept, what is not done twice."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from busi_monai.errors import InputError
+from busi_monai.files import read_json, write_json
+from busi_monai.training import is_staged, train_bundle
+from busi_monai.training.stages import STAGES, _Observer, stage_layers
+
+pytestmark = pytest.mark.xdist_group("tiny_run")
+
+BUNDLE = "breast_ultrasound_two_stage"
+
+
+def merged(layers: list[dict]) -> dict:
+    return {key: value for layer in layers for key, value in layer.items()}
+
+
+def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
+    return {
+        str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_plain_settings_go_to_both_stages_and_sections_to_one() -> None:
+    layers = stage_layers(
+        [{"batch_size": 4, "classification": {"batch_size": 8}, "pipeline": {"clahe": True}}],
+        {"seed": 3, "segmentation::encoder": "unet", "classification#train#x": 1,
+         "pipeline#flip_averaging": False},
+    )  # fmt: skip
+    assert merged(layers["segmentation"]) == {"batch_size": 4, "seed": 3, "encoder": "unet"}
+    assert merged(layers["classification"]) == {"batch_size": 8, "seed": 3, "train#x": 1}
+    assert merged(layers["pipeline"]) == {"clahe": True, "flip_averaging": False}
+
+
+def test_what_makes_a_stage_itself_is_kept_from_overlays_for_both() -> None:
+    overlay = {"seg_weight": 0.5, "cls_weight": 0.5, "lesion_crop": {"margin": 0.3}}
+    layers = stage_layers([overlay], {"lesion_crop#margin": 0.4})
+    assert merged(layers["segmentation"]) == {}
+    assert merged(layers["classification"]) == {
+        "lesion_crop": {"margin": 0.3}, "lesion_crop#margin": 0.4,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("key", ["seg_weight", "classification::cls_weight"])
+def test_a_stage_cannot_be_turned_into_another(key: str) -> None:
+    with pytest.raises(InputError, match="each stage trains its one head"):
+        stage_layers([], {key: 1.0})
+
+
+def test_the_stages_are_runs_of_their_one_head(two_stage_run: Path) -> None:
+    for stage, (heads, size) in {
+        "segmentation": ("seg", [32, 32]), "classification": ("cls", [24, 40]),
+    }.items():  # fmt: skip
+        run = two_stage_run / "stages" / stage
+        network = yaml.safe_load((run / "configs" / "inference.yaml").read_text())["network_def"]
+        assert network["segmentation"] == (heads == "seg")
+        assert network["classes"] == (3 if heads == "cls" else 0)
+        operating = read_json(run / "operating.json")
+        assert operating["image_size"] == size
+        assert (operating["lesion_crop"] is None) == (heads == "seg")
+        assert len(pd.read_csv(run / "history.csv")) == 2
+    assert operating["lesion_crop"] == {"margin": 0.4, "when_no_lesion": "normal"}
+    record = read_json(two_stage_run / "run.json")
+    assert record["epochs"] == record["max_epochs"] == 4 and record["network"]["parameters"] > 0
+    assert set(record["stages"]) == set(STAGES)
+
+
+def train(prepared: Path, out: Path, config: Path, **more: object) -> Path:
+    overrides = {"device_name": "cpu", **more.pop("overrides", {})}
+    return train_bundle(
+        [prepared], out, bundle=BUNDLE, configs=[config], overrides=overrides, **more
+    )
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_finished_stage_is_not_repeated(
+    stage: str, two_stage_run: Path, phantom_prepared: Path, tmp_path: Path
+) -> None:
+    """Interrupt after the first stage, or within it, and go on without the overlay."""
+    run = tmp_path / "run"
+    shutil.copytree(two_stage_run / "stages", run / "stages")
+    other = next(name for name in STAGES if name != stage)
+    shutil.rmtree(run / "stages" / stage)
+    before = snapshot(run / "stages" / other)
+    again = train_bundle([phantom_prepared], run, resume=True, overrides={"device_name": "cpu"})
+    assert again == run and snapshot(run / "stages" / other) == before
+    whole, resumed = (read_json(folder / "run.json") for folder in (two_stage_run, run))
+    assert resumed["weights_sha256"] == whole["weights_sha256"]
+
+
+def test_a_complete_run_stays_as_it_is(
+    two_stage_run: Path, phantom_prepared: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(two_stage_run, run)
+    settings = run / "stages" / "settings.json"
+    before = snapshot(run)
+    train_bundle([phantom_prepared], run, resume=True, overrides={"device_name": "cpu"})
+    after = snapshot(run)
+    assert after.pop("stages/settings.json")[0] == before.pop("stages/settings.json")[0]
+    assert settings.is_file() and after == before
+
+
+def test_a_folder_in_use_is_refused(phantom_prepared: Path, tiny_stages_config, tmp_path) -> None:
+    (tmp_path / "mine.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(InputError, match="is not empty"):
+        train(phantom_prepared, tmp_path, tiny_stages_config)
+    with pytest.raises(InputError, match="no run to resume"):
+        train(phantom_prepared, tmp_path, tiny_stages_config, resume=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"classification#encodr": "unet"}, "unknown configuration key 'encodr'"),
+        ({"pipeline#imagesize": [64, 64]}, "unknown key 'pipeline::imagesize'; expected one of"),
+        ({"pipeline#aspect": "pad"}, "unknown key 'pipeline::aspect'"),
+        ({"pipeline#image_size": [64]}, "image_size must be \\(height, width\\)"),
+        ({"segmentation#encoder": "resnet19"}, "resnet19"),
+    ],
+)
+def test_what_is_wrong_shows_before_anything_is_trained(
+    overrides: dict, message: str, phantom_prepared: Path, tiny_stages_config: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        train(phantom_prepared, tmp_path / "run", tiny_stages_config, overrides=overrides)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_a_bundle_to_train_from(two_stage_run: Path) -> None:
+    assert is_staged(two_stage_run) and is_staged(BUNDLE)
+    assert not is_staged("breast_ultrasound_segmentation_classification")
+    told = yaml.safe_load((two_stage_run / "configs" / "train_classification.yaml").read_text())
+    assert told["lesion_crop"] == {"margin": 0.4, "when_no_lesion": "normal"}
+    assert told["image_size"] == [24, 40] and told["cls_weight"] == 1.0
+
+
+def test_an_observer_counts_on_and_stops_every_stage() -> None:
+    seen: list[int] = []
+
+    def observe(epoch: int, figures: dict[str, float]) -> bool:
+        seen.append(epoch)
+        return epoch == 3
+
+    observer = _Observer(observe)
+    assert [observer(epoch, {}) for epoch in (1, 2)] == [False, False]
+    observer.next_stage(2)
+    assert observer(1, {}) is True
+    observer.next_stage(2)
+    assert observer(1, {}) is True and seen == [1, 2, 3]
+
+
+def test_settings_that_are_damaged_are_named(phantom_prepared: Path, tmp_path: Path) -> None:
+    write_json(tmp_path / "run" / "stages" / "settings.json", {"bundle": BUNDLE})
+    with pytest.raises(InputError, match=r"settings\.json"):
+        train_bundle([phantom_prepared], tmp_path / "run", resume=True)
