@@ -148,10 +148,10 @@ def command(
 
 def _print_summary(record: dict[str, Any], out: Path) -> None:
     counts = record["trials"]
-    states = ", ".join(f"{counts[name]} {name}" for name in counts if name != "total")
-    click.echo(
-        f"{'1 trial' if counts['total'] == 1 else str(counts['total']) + ' trials'}: {states.replace('unfinished', 'running elsewhere')}"
-    )
+    names = {name: name for name in counts if name != "total"} | {"unfinished": "running elsewhere"}
+    states = ", ".join(f"{counts[name]} {spoken}" for name, spoken in names.items())
+    total = "1 trial" if counts["total"] == 1 else f"{counts['total']} trials"
+    click.echo(f"{total}: {states}")
     best = record["best"]
     if best is None:
         click.echo("No trial is complete, so that there is no best one.")
