@@ -110,7 +110,7 @@ def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 TINY_STAGES = """
-pipeline: {image_size: [64, 96]}
+pipeline: {image_size: [64, 96], flip_averaging: true}
 classification: {lesion_crop: {margin: 0.4, when_no_lesion: normal}, image_size: [24, 40]}
 """
 

@@ -40,3 +40,13 @@ def test_a_bare_tensor_is_averaged_too():
 def test_the_operating_point_chooses():
     assert type(prediction_inferer(OperatingPoint())) is PlainInferer
     assert type(prediction_inferer(OperatingPoint(flip_averaging=True))) is FlipAveragingInferer
+
+
+def test_masks_given_to_the_network_are_mirrored_with_the_picture() -> None:
+    image, lesion = torch.rand(2, 1, 4, 6), torch.rand(2, 1, 4, 6)
+
+    def network(picture: torch.Tensor, lesion: torch.Tensor, scale: float) -> torch.Tensor:
+        return (picture * lesion * scale)[..., :3].sum(dim=(1, 2, 3))[:, None]
+
+    both = FlipAveragingInferer()(image, network, lesion=lesion, scale=2.0)
+    torch.testing.assert_close(both[:, 0], (image * lesion).sum(dim=(1, 2, 3)))
