@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import yaml
+from monai.bundle import ConfigItem
 
 from busi_monai.errors import InputError
 from busi_monai.files import (
@@ -146,10 +147,17 @@ def _common_operating_point(
 
 def _network_config(folder: Path) -> dict[str, Any]:
     parser = inference_config(folder)
-    config: dict[str, Any] = parser.get_parsed_content(
-        "network_def", instantiate=False
-    ).get_config()
+    config: dict[str, Any] = _plain(parser.get_parsed_content("network_def", instantiate=False))
     return config
+
+
+def _plain(config: Any) -> Any:
+    """Return a resolved section as plain values; MONAI keeps networks within it as objects."""
+    if isinstance(config, ConfigItem):
+        return _plain(config.get_config())
+    if isinstance(config, Mapping):
+        return {key: _plain(value) for key, value in config.items()}
+    return [_plain(value) for value in config] if isinstance(config, (list, tuple)) else config
 
 
 def _check_sections(folders: Sequence[Path]) -> None:
@@ -249,8 +257,8 @@ def _training_details(folders: Sequence[Path]) -> dict[str, Any]:
         }
         for folder, record in zip(folders, records, strict=True)
     ]
-    seconds = [record["seconds"] for record in records if "seconds" in record]
-    epochs = [record["epochs"] for record in records if "epochs" in record]
+    seconds = [record["seconds"] for record in records if record.get("seconds")]
+    epochs = [record["epochs"] for record in records if record.get("epochs")]
     seeds = {record.get("seed") for record in records}
     return {
         "members": members,

@@ -35,6 +35,7 @@ class EnsembleNetwork(nn.Module):
             temperatures are not one above 0 for each.
 
     Examples:
+        >>> import torch
         >>> from busi_monai.networks.multitask import MultiTaskUNet
         >>> options = {"encoder_options": {"widths": [4, 8]}, "head_channels": []}
         >>> ensemble = EnsembleNetwork([MultiTaskUNet("unet", **options) for _ in range(3)]).eval()

@@ -83,6 +83,19 @@ def test_the_bundles_own_door_and_the_exports_agree(
         assert report.heads == ("seg", "cls") and report.max_abs_difference < 1e-4
 
 
+def test_an_ensemble_may_be_a_member(member: MakeMember, picture: Path, tmp_path: Path) -> None:
+    bundles = [member(name, seed=seed) for seed, name in enumerate("abc")]
+    inner = write_ensemble(bundles[:2], tmp_path / "inner")
+    outer = write_ensemble([inner, bundles[2]], tmp_path / "outer")
+    a, b, c = (
+        np.log(list(Predictor.load(bundle, device="cpu").predict(picture).probabilities.values()))
+        for bundle in bundles
+    )
+    expected = np.exp(a / 4 + b / 4 + c / 2)
+    found = Predictor.load(outer, device="cpu").predict(picture).probabilities
+    assert list(found.values()) == pytest.approx(expected / expected.sum(), abs=1e-5)
+
+
 def test_weights_are_plain_tensors_of_all_members(member: MakeMember, tmp_path: Path) -> None:
     bundles = [member("a"), member("b", seed=5)]
     out = write_ensemble(bundles, tmp_path / "ensemble")
