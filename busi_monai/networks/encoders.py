@@ -39,7 +39,7 @@ class Encoder(nn.Module):
         published_as: whose files of pretrained weights fit, for messages.
     """
 
-    published_as = "the names of this encoder itself"
+    published_as = "the names that this encoder has in a run"
 
     def __init__(self, *, in_channels: int, channels: list[int], strides: list[int]) -> None:
         super().__init__()

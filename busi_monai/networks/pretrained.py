@@ -45,10 +45,9 @@ def load_encoder_weights(network: nn.Module, path: str | Path) -> None:
         path: ``.pth`` or ``.pt``, read as plain tensors only, or ``.safetensors``.
 
     Raises:
-        InputError: if the network has no encoder, or the package that reads ``.safetensors`` is
-            missing.
-        WeightsError: if the file is missing, damaged, no state dict, or of another architecture;
-            the message lists the first names and shapes that differ.
+        InputError: if the network has no encoder, the package that reads ``.safetensors`` is
+            missing, or the file is missing, damaged, no state dict, or of another architecture; the
+            message lists the first names and shapes that differ.
 
     Examples:
         >>> import tempfile
@@ -93,7 +92,7 @@ def load_encoder_weights(network: nn.Module, path: str | Path) -> None:
     }
     differing = differences(needed, found)
     if differing:
-        raise WeightsError(
+        raise InputError(
             f"{path} does not fit the encoder ({type(encoder).__name__}): {differing}. Expected "
             f"{encoder.published_as}, and weights of the very same encoder and encoder_options"
         )
@@ -102,26 +101,29 @@ def load_encoder_weights(network: nn.Module, path: str | Path) -> None:
     if left_out:
         layers = sorted({name.rpartition(".")[0] or name for name in left_out})
         shown = ", ".join(layers[:5]) + (", …" if len(layers) > 5 else "")
-        logger.info("%s: %d tensors behind the encoder left out: %s", path, len(left_out), shown)
+        logger.info("%s: %d tensors of other layers left out: %s", path, len(left_out), shown)
 
 
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise WeightsError(
+        raise InputError(
             f"{path} does not exist: encoder_weights is a file of weights that you downloaded; "
             "nothing is downloaded here"
         )
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else read_tensors(path)
+    try:
+        content = _read_safetensors(path) if path.suffix == ".safetensors" else read_tensors(path)
+    except WeightsError as error:
+        raise InputError(f"encoder_weights: {error}") from error
     for name in _CONTAINERS:
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]
             break
     if not isinstance(content, Mapping):
-        raise WeightsError(f"{path}: expected a state dict, found a {type(content).__name__}")
+        raise InputError(f"{path}: expected a state dict, found a {type(content).__name__}")
     state: dict[str, Tensor] = {}
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise WeightsError(
+            raise InputError(
                 f"{path}: expected a state dict of tensors, found {type(value).__name__} under "
                 f"{name!r}; save network.state_dict() alone"
             )
@@ -140,7 +142,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise WeightsError(
+        raise InputError(
             f"{path} is damaged or no safetensors file ({error}); copy it again"
         ) from error
 
