@@ -11,7 +11,7 @@ from busi_monai.errors import InputError
 from busi_monai.files import read_json
 from busi_monai.shipped import find_bundle, shipped_configs
 from busi_monai.training import parse_overrides, run_evaluation, train_bundle
-from busi_monai.training.runs import _cause, _check_keys
+from busi_monai.training.runs import _cause, check_keys
 
 pytestmark = pytest.mark.xdist_group("tiny_run")
 
@@ -39,27 +39,27 @@ TRAIN = find_bundle() / "configs" / "train.yaml"
 
 @pytest.mark.parametrize("name", shipped_configs())
 def test_every_shipped_overlay_has_known_keys(name: str) -> None:
-    _check_keys([TRAIN, shipped_configs()[name]], {})
+    check_keys([TRAIN, shipped_configs()[name]], {})
 
 
 @pytest.mark.parametrize(
     "key", ["learning_rate", "train#trainer#amp", "train::trainer::amp", "encoder_options#widths"]
 )
 def test_known_keys_and_options_of_a_known_section_pass(key: str) -> None:
-    _check_keys([TRAIN], {key: 1})
+    check_keys([TRAIN], {key: 1})
 
 
 @pytest.mark.parametrize("key", ["learning_rat", "trian#trainer", "train#trainr#amp"])
 def test_an_unknown_key_is_named(key: str) -> None:
     with pytest.raises(InputError, match=f"unknown configuration key '{key}'"):
-        _check_keys([TRAIN], {key: 1})
+        check_keys([TRAIN], {key: 1})
 
 
 def test_an_overlay_with_a_typo_is_named(tmp_path: Path) -> None:
     overlay = tmp_path / "mine.yaml"
     overlay.write_text("batchsize: 4\n", encoding="utf-8")
     with pytest.raises(InputError, match="unknown configuration key 'batchsize'"):
-        _check_keys([TRAIN, overlay], {})
+        check_keys([TRAIN, overlay], {})
 
 
 def test_an_error_of_ours_is_found_in_a_chain() -> None:
