@@ -93,11 +93,7 @@ def build_encoder(name: str, /, **options: object) -> Encoder:
 
 
 def refuse_decoder_options(encoder: str, options: dict[str, Any]) -> None:
-    """Refuse options of a decoder that belongs to its encoder and takes none.
-
-    Raises:
-        ValueError: if there are any; the message names them.
-    """
+    """Raise a ValueError that names the options of a decoder that takes none, if there are any."""
     if options:
         raise ValueError(
             f"encoder {encoder!r} brings its own decoder, which takes no "
