@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import nbformat
@@ -24,6 +25,8 @@ def test_a_notebook_is_kept_as_it_ran(path: Path) -> None:
     outputs = [output for cell in code for output in cell.outputs]
     assert not [output for output in outputs if output.output_type == "error"]
     assert any("image/png" in output.get("data", {}) for output in outputs)
+    shown = "".join(nbformat.writes(notebook).split())
+    assert not re.search(r"/(?:home|root|tmp|work|Users)/", shown)
     (parameters,) = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
     assert "DATASET = None" in parameters.source
     assert path.stat().st_size < 500_000

@@ -42,6 +42,11 @@ SHOWN = ("lesion_dice", "all_dice", "accuracy", "macro_f1", "auc_malignant")
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the resampling."
 )
+@click.option(
+    "--markdown",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the report into this file too, replacing it.",
+)
 @overwrite_option
 @click.option("--json", "as_json", is_flag=True, help="Print comparison.json on stdout.")
 @quiet_option()
@@ -54,6 +59,7 @@ def command(
     common: bool,
     resamples: int,
     seed: int,
+    markdown: Path | None,
     overwrite: bool,
     as_json: bool,
     quiet: bool,
@@ -76,7 +82,9 @@ def command(
         seed=seed,
     )
     folders = {system.name: str(system.folder) for system in read}
-    folder = write_comparison(comparison, out, overwrite=overwrite, details={"systems": folders})
+    folder = write_comparison(
+        comparison, out, overwrite=overwrite, markdown=markdown, details={"systems": folders}
+    )
     if as_json:
         print_json(comparison.as_dict())
     elif not quiet:

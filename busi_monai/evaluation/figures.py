@@ -119,7 +119,7 @@ def _dice_histogram(rows: pd.DataFrame) -> Figure:
     colours = [CLASS_COLOURS[name] for name in present]
     axes.hist(values, bins=np.linspace(0, 1, 21), stacked=True, color=colours, label=present)
     if present:
-        axes.legend(frameon=False, fontsize=8, loc="upper left")
+        axes.legend(frameon=False, fontsize=8, loc="upper center")
     return figure
 
 

@@ -30,6 +30,7 @@ def write_comparison(
     out: str | Path,
     *,
     overwrite: bool = False,
+    markdown: str | Path | None = None,
     details: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a comparison's folder, whole or not at all.
@@ -39,6 +40,7 @@ def write_comparison(
         out: gets ``comparison.csv``, ``.md``, ``.html``, ``.png`` and ``.json``,
             ``differences.csv`` and ``run.json``.
         overwrite: replace a folder that is not empty.
+        markdown: file to write the Markdown into as well, without the picture, replacing it.
         details: what else ``run.json`` tells.
 
     Raises:
@@ -54,6 +56,8 @@ def write_comparison(
         write_text(folder / "comparison.html", comparison_html(comparison, picture))
         write_json(folder / "comparison.json", comparison.as_dict())
         record.write(folder, details)
+    if markdown is not None:
+        write_text(markdown, comparison_markdown(comparison))
     return Path(out).absolute()
 
 

@@ -102,6 +102,8 @@ def earlier_sessions(run: str | Path) -> list[dict[str, Any]]:
 def draw_history(history_csv: str | Path, picture: str | Path) -> None:
     """Draw losses, Dice, class figures and learning rate over the epochs into a PNG.
 
+    What the network has no head for gets no panel.
+
     Args:
         history_csv: a ``history.csv``.
         picture: path of the PNG to write.
@@ -116,16 +118,20 @@ def draw_history(history_csv: str | Path, picture: str | Path) -> None:
         "Class": ("train_accuracy", "val_accuracy", "val_auc_malignant"),
         "Learning rate": ("lr",),
     }
+    known = {
+        title: [name for name in names if table[name].notna().any()]
+        for title, names in panels.items()
+    }
+    shown = {title: names for title, names in known.items() if names}
     figure = Figure(figsize=(11, 7), layout="constrained")
-    for axes, (title, names) in zip(figure.subplots(2, 2).flat, panels.items(), strict=True):
+    for place, (title, names) in enumerate(shown.items(), start=1):
+        axes = figure.add_subplot(2, 2, place)
         for name in names:
-            known = table[["epoch", name]].dropna()
-            if len(known):
-                axes.plot(known["epoch"], known[name], marker=".", label=name)
+            values = table[["epoch", name]].dropna()
+            axes.plot(values["epoch"], values[name], marker=".", label=name)
         axes.set(title=title, xlabel="epoch")
         axes.grid(alpha=0.3)
-        if axes.lines:
-            axes.legend(fontsize="small")
+        axes.legend(fontsize="small")
     with atomic_file(picture) as partial:
         figure.savefig(partial, dpi=110)
 

@@ -59,9 +59,11 @@ def test_the_table_holds_every_figure_of_each_evaluation(
 def test_markdown_html_and_picture_stand_alone(write_system: WriteSystem, tmp_path: Path) -> None:
     folders = [write_system(name, predictions(seed=k)) for k, name in enumerate(["a|b", "c<i>"])]
     notes = ["--note", "c<i>=quick & small", "--note", "giant=needs weights"]
-    title = ["--title", "Five $ystems"]
+    title = ["--title", "Five $ystems", "--markdown", tmp_path / "report.md"]
     result = compare(*folders, *notes, *title, out=tmp_path / "out")
     assert result.exit_code == 0, result.output
+    report = (tmp_path / "report.md").read_text("utf-8")
+    assert "# Five $ystems" in report and ".png" not in report
     markdown = (tmp_path / "out" / "comparison.md").read_text("utf-8")
     assert "# Five $ystems" in markdown and "| giant | –" in markdown
     assert "needs weights" in markdown and "a\\|b" in markdown

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 from ignite.engine import Engine, Events
@@ -89,3 +90,17 @@ def test_sessions_are_those_recorded_and_what_was_killed(tmp_path: Path) -> None
     (tmp_path / "history.csv").write_text("epoch,seconds\n1,7\n2,3\n3,4\n", encoding="utf-8")
     killed = {"interrupted": True, "epochs": 3, "seconds": 7.0}
     assert earlier_sessions(tmp_path) == [finished, killed]
+
+
+def test_what_the_network_has_no_head_for_gets_no_panel(tmp_path: Path) -> None:
+    train(tmp_path / "history.csv", 3)
+    table = pd.read_csv(tmp_path / "history.csv")
+    draw_history(tmp_path / "history.csv", tmp_path / "both.png")
+    for name in ("train_accuracy", "val_accuracy", "val_auc_malignant", "train_loss_cls"):
+        table[name] = np.nan
+    table.to_csv(tmp_path / "masks.csv", index=False)
+    draw_history(tmp_path / "masks.csv", tmp_path / "masks.png")
+    drawn = [read_picture(tmp_path / f"{name}.png").pixels for name in ("both", "masks")]
+    height, width = drawn[0].shape[:2]
+    corners = [pixels[height // 2 :, width // 2 :] for pixels in drawn]  # the fourth panel
+    assert corners[0].std() > 0.02 and corners[1].std() == 0
