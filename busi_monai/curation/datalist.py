@@ -178,8 +178,9 @@ def load_part(
         fold: the reported fold, where the datalist has folds.
 
     Returns:
-        Items ``{"id", "image", "label", "class_label", "group", "dataset", "sha256"}``, paths absolute;
-        ``label`` is left out where a lesion has no mask, ``class_label`` counts in ``CLASSES``.
+        Items ``{"id", "image", "label", "class_label", "group", "dataset", "sha256"}`` with
+        absolute paths; ``label`` is left out where a lesion has no mask, ``class_label`` counts in
+        ``CLASSES``.
 
     Raises:
         InputError: if a datalist is missing, a part is empty, a file is gone, or the fold does not
