@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +14,7 @@ from monai.bundle.scripts import run as monai_bundle_run
 
 from busi_monai.cli.main import main
 from busi_monai.files import read_json
+from busi_monai.networks import network_cost
 from busi_monai.operating import load_operating_point
 from busi_monai.shipped import find_bundle, shipped_configs
 
@@ -27,19 +29,19 @@ def call(*words: object) -> None:
     assert result.exit_code == 0, result.output
 
 
+def config_of(name: str) -> ConfigParser:
+    files = [CONFIGS / "train.yaml", shipped_configs()[name]]
+    return ConfigParser(ConfigParser.load_config_files(files))
+
+
 def network_of(name: str) -> torch.nn.Module:
-    parser = ConfigParser(
-        ConfigParser.load_config_files([CONFIGS / "train.yaml", shipped_configs()[name]])
-    )
-    return parser.get_parsed_content("network_def")
+    return config_of(name).get_parsed_content("network_def")
 
 
 @pytest.mark.parametrize("name", [n for n in shipped_configs() if not n.startswith("classic")])
 def test_an_overlays_network_has_the_heads_that_are_trained(name: str) -> None:
-    parser = ConfigParser(
-        ConfigParser.load_config_files([CONFIGS / "train.yaml", shipped_configs()[name]])
-    )
-    network = parser.get_parsed_content("network_def").eval()
+    parser = config_of(name)
+    network = network_of(name).eval()
     side = 2 * network.stride
     with torch.no_grad():
         outputs = network(torch.rand(1, 1, side, side))
@@ -119,3 +121,16 @@ def test_an_overlay_works_through_both_doors(
     classes = load_operating_point(ours / "operating.json").classes
     assert set(metrics.get("per_class", {})) == set(classes)
     assert metrics["seen_in_training"] == 0
+
+
+def test_the_stated_costs_are_those_of_the_networks() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "systems.md").read_text("utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (\d+)×(\d+) \| ([\d,]+) \| ([\d.]+) \|$", page, re.M)
+    assert len(rows) == 10
+    for name, height, width, parameters, flops in rows:
+        size = (int(height), int(width))
+        assert tuple(config_of(name)["image_size"]) == size
+        with torch.device("meta"):
+            cost = network_cost(network_of(name), size)
+        assert f"{cost['parameters']:,}" == parameters, name
+        assert f"{cost['flops'] / 1e9:.1f}" == flops, name

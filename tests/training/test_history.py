@@ -99,5 +99,7 @@ def test_what_the_network_has_no_head_for_gets_no_panel(tmp_path: Path) -> None:
     draw_history(tmp_path / "both.csv", tmp_path / "both.png")
     drawn = [read_picture(tmp_path / f"{name}.png").pixels for name in ("both", "masks")]
     height, width = drawn[0].shape[:2]
-    corners = [pixels[height * 6 // 10 :, width * 6 // 10 :] for pixels in drawn]  # the fourth panel
+    corners = [
+        pixels[height * 6 // 10 :, width * 6 // 10 :] for pixels in drawn
+    ]  # the fourth panel
     assert corners[0].std() > 0.01 and corners[1].std() == 0
