@@ -8,7 +8,12 @@ from typing import Any
 import click
 
 from busi_monai.cli.console import RESEARCH_USE, console, leak_sentence, print_json, research_log
-from busi_monai.cli.options import device_option, overwrite_option, quiet_option
+from busi_monai.cli.options import (
+    device_option,
+    flip_option,
+    overwrite_option,
+    quiet_option,
+)
 
 __all__ = ["command", "print_figures"]
 
@@ -46,6 +51,7 @@ SHOWN = (
     "--batch-size", type=click.IntRange(min=1), help="Pictures for one call of the network."
 )
 @click.option("--resamples", type=click.IntRange(min=1), help="Bootstrap resamples of the groups.")
+@flip_option
 @click.option("--overlays/--no-overlays", default=True, help="Pictures with outlines.")
 @click.option(
     "--set",
@@ -66,6 +72,7 @@ def command(
     device: str,
     batch_size: int | None,
     resamples: int | None,
+    flip_averaging: bool | None,
     overlays: bool,
     settings: tuple[str, ...],
     overwrite: bool,
@@ -87,6 +94,7 @@ def command(
             "device_name": device,
             "batch_size": batch_size,
             "resamples": resamples,
+            "flip_averaging": flip_averaging,
             "overlays": overlays,
             "overwrite": overwrite,
             **parse_overrides(settings),

@@ -13,6 +13,7 @@ __all__ = [
     "LAYOUTS",
     "LayoutChoice",
     "device_option",
+    "flip_option",
     "overwrite_option",
     "quiet_option",
     "training_options",
@@ -38,6 +39,11 @@ class LayoutChoice(click.Choice[str]):
 
 device_option: Decorator = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
+)
+flip_option: Decorator = click.option(
+    "--flip-averaging/--no-flip-averaging",
+    default=None,
+    help="Predict the mirror image too and average; by default as the bundle says.",
 )
 overwrite_option: Decorator = click.option(
     "--overwrite", is_flag=True, help="Replace an existing non-empty folder when complete."

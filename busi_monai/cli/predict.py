@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from busi_monai.cli.console import RESEARCH_USE, console, print_json, track
-from busi_monai.cli.options import device_option, overwrite_option, quiet_option
+from busi_monai.cli.options import (
+    device_option,
+    flip_option,
+    overwrite_option,
+    quiet_option,
+)
 
 if TYPE_CHECKING:
     from busi_monai.inference import PredictSummary
@@ -33,6 +38,7 @@ __all__ = ["command"]
     type=click.IntRange(min=1),
     help="Pictures for one call of the network.",
 )
+@flip_option
 @quiet_option()
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def command(
@@ -45,6 +51,7 @@ def command(
     overwrite: bool,
     no_overlays: bool,
     batch_size: int,
+    flip_averaging: bool | None,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -71,6 +78,7 @@ def command(
         overwrite=overwrite,
         overlays=not no_overlays,
         batch_size=batch_size,
+        flip_averaging=flip_averaging,
         track=with_progress,
     )
     if as_json:

@@ -63,6 +63,7 @@ def predict_to_folder(
     overwrite: bool = False,
     overlays: bool = True,
     batch_size: int = 1,
+    flip_averaging: bool | None = None,
     track: Track | None = None,
 ) -> PredictSummary:
     """Predict pictures and write a predictions folder, going on past those that fail.
@@ -76,6 +77,7 @@ def predict_to_folder(
         overwrite: whether an existing non-empty folder is replaced.
         overlays: whether pictures with outlines are written.
         batch_size: pictures for one call of the network.
+        flip_averaging: whether the mirror image is predicted too; by default as the bundle says.
         track: wraps the iteration for a progress bar; called with the iterable and its length.
 
     Raises:
@@ -87,7 +89,7 @@ def predict_to_folder(
         raise InputError("no input given; expected files, folders or patterns")
     record = RunRecord()
     found = find_pictures(inputs)
-    predictor = Predictor.load(bundle, device, precision)
+    predictor = Predictor.load(bundle, device, precision, flip_averaging=flip_averaging)
     classes = predictor.operating.classes
     summary = PredictSummary(
         out=str(out),

@@ -89,6 +89,14 @@ def _average(straight: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
     return (straight + mirrored) / 2
 
 
-def prediction_inferer(operating: OperatingPoint) -> Inferer:
-    """Return the inferer that an operating point asks for."""
-    return FlipAveragingInferer() if operating.flip_averaging else PlainInferer()
+def prediction_inferer(
+    operating: OperatingPoint, *, flip_averaging: bool | None = None
+) -> PlainInferer:
+    """Return the inferer that an operating point asks for.
+
+    Args:
+        operating: says whether the mirror image is predicted too.
+        flip_averaging: whether it is, whatever the operating point says; ``None`` follows it.
+    """
+    wanted = operating.flip_averaging if flip_averaging is None else flip_averaging
+    return FlipAveragingInferer() if wanted else PlainInferer()

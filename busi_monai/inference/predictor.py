@@ -121,6 +121,7 @@ class Predictor:
         operating: the bundle's operating point; ``operating.classes`` are the class names.
         device: the device with the reason it was taken.
         precision: the arithmetic with the reason it was taken.
+        flip_averaging: whether the mirror image is predicted too and averaged.
         bundle: folder of the bundle or run.
         weights: path of its ``models/model.pt``.
     """
@@ -135,6 +136,7 @@ class Predictor:
         inferer: Callable[..., Any],
         device: DeviceChoice,
         precision: PrecisionChoice,
+        flip_averaging: bool | None = None,
         bundle: Path,
         weights: Path,
     ) -> None:
@@ -142,6 +144,7 @@ class Predictor:
         self.operating = operating
         self.device = device
         self.precision = precision
+        self.flip_averaging = operating.flip_averaging if flip_averaging is None else flip_averaging
         self.bundle = bundle
         self.weights = weights
         self._preprocessing = preprocessing
@@ -150,7 +153,12 @@ class Predictor:
 
     @classmethod
     def load(
-        cls, bundle: str | Path | None = None, device: str = "auto", precision: str = "fp32"
+        cls,
+        bundle: str | Path | None = None,
+        device: str = "auto",
+        precision: str = "fp32",
+        *,
+        flip_averaging: bool | None = None,
     ) -> Predictor:
         """Load a shipped bundle by name, or a bundle or run by its folder.
 
@@ -159,6 +167,8 @@ class Predictor:
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
             precision: ``fp32``, ``bf16``, ``fp16`` (on a GPU) or ``auto``. Reduced precision moves
                 probabilities by a few thousandths.
+            flip_averaging: whether the mirror image is predicted too and averaged; by default as
+                the bundle's ``operating.json`` says.
 
         Raises:
             InputError: if there is no such bundle or device, or its configuration lacks an id.
@@ -168,6 +178,8 @@ class Predictor:
         chosen = choose_device(device)
         arithmetic = choose_precision(precision, chosen)
         parser = inference_config(folder, chosen.name, arithmetic.name)
+        if flip_averaging is not None:
+            parser["prediction_inferer#flip_averaging"] = flip_averaging
         network = _parsed(parser, "network_def", folder)
         weights = folder / "models" / "model.pt"
         load_weights(network, weights)
@@ -179,6 +191,7 @@ class Predictor:
             inferer=_parsed(parser, "inferer", folder),
             device=chosen,
             precision=arithmetic,
+            flip_averaging=flip_averaging,
             bundle=folder,
             weights=weights,
         )
@@ -232,6 +245,7 @@ class Predictor:
             "weights_sha256": file_sha256(self.weights),
             "device": {"name": self.device.name, "reason": self.device.reason},
             "precision": {"name": self.precision.name, "reason": self.precision.reason},
+            "flip_averaging": self.flip_averaging,
             "classes": list(self.operating.classes),
         }
 

@@ -154,3 +154,30 @@ def test_an_asymmetric_picture_keeps_its_orientation(predictor, picture):
     alone = predictor.predict(pixels)
     cut = predictor.predict(np.ascontiguousarray(pixels[:, :60]))
     assert alone.mask.shape == (70, 110) and cut.mask.shape == (70, 60)
+
+
+def test_flip_averaging_can_be_turned_off_at_every_door(
+    tiny_bundle: Path, prepared: Path, tmp_path: Path
+) -> None:
+    plain = Predictor.load(tiny_bundle, "cpu", flip_averaging=False)
+    averaged = Predictor.load(tiny_bundle, "cpu")
+    assert averaged.flip_averaging and not plain.flip_averaging
+    words = ["predict", prepared / "images", "--bundle", tiny_bundle, "--out", tmp_path / "ours"]
+    more = ["--device", "cpu", "--no-flip-averaging", "-q"]
+    result = CliRunner().invoke(main, [str(word) for word in [*words, *more]])
+    assert result.exit_code == 0, result.output
+    run_bundle(
+        tiny_bundle,
+        "inference",
+        dataset_dir=str(prepared / "images"),
+        output_dir=str(tmp_path / "theirs"),
+        flip_averaging=False,
+    )
+    for name in ("ours", "theirs"):
+        table = read_predictions(tmp_path / name)
+        assert_same(table, tmp_path / name, plain)
+        record = json.loads((tmp_path / name / "run.json").read_text(encoding="utf-8"))
+        assert record["flip_averaging"] is False
+    first = table.iloc[0]
+    other = averaged.predict(first["image"]).probabilities["malignant"]
+    assert abs(other - first["p_malignant"]) > 1e-6
