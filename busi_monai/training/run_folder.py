@@ -20,7 +20,7 @@ from busi_monai.networks import network_cost
 from busi_monai.operating import OperatingPoint
 from busi_monai.records import RunRecord
 from busi_monai.training.history import draw_history, earlier_sessions
-from busi_monai.training.seen_images import write_training_images
+from busi_monai.training.seen_images import read_training_images, write_training_images
 from busi_monai.training.workflow import resolved_section, unknown_keys, workflow_config
 
 __all__ = ["RunFolder", "copy_path", "run_metadata", "training_record", "write_yaml"]
@@ -57,6 +57,11 @@ class RunFolder:
         return self.path / "models"
 
     @property
+    def resumable(self) -> bool:
+        """Whether there is a checkpoint to continue from, and it is to be continued."""
+        return self.resume and (self.models / "last.pt").is_file()
+
+    @property
     def history(self) -> Path:
         """The table of the epochs."""
         return self.path / "history.csv"
@@ -77,14 +82,21 @@ class RunFolder:
 
         Raises:
             InputError: if the folder is not empty and the run is not to be resumed, if the network
-                does not take pictures of ``operating.image_size``, or if the running configuration
-                has a key that the bundle does not have and nothing refers to: a misspelt override,
-                which MONAI lets pass.
+                does not take pictures of ``operating.image_size`` or would be told where the
+                lesions are that it is to find, if a resumed run was trained on other images, or if
+                the running configuration has a key that the bundle does not have and nothing refers
+                to: a misspelt override, which MONAI lets pass.
         """
         _check_size(operating.image_size, getattr(network, "stride", 1))
         _check_keys(self.bundle_root)
         self._cost = network_cost(network, operating.image_size)
+        if operating.lesion_crop and getattr(network, "has_segmentation", False):
+            raise InputError(
+                "lesion_crop crops around a mask that is known, which would tell a mask head where "
+                "the lesion is; set seg_weight=0, or take the bundle breast_ultrasound_two_stage"
+            )
         if self.resume and (self.path / "configs" / "train.yaml").is_file():
+            _check_same_images(self.path, items)
             self._sessions = earlier_sessions(self.path)
             logger.info("continuing the run in %s", self.path)
             return
@@ -188,6 +200,18 @@ def _check_keys(bundle_root: Path) -> None:
             f"unknown configuration {'key' if len(unknown) == 1 else 'keys'} "
             f"{', '.join(map(repr, unknown))}, to which nothing refers; the tunables are the "
             f"top-level keys of {configs[0]}"
+        )
+
+
+def _check_same_images(run: Path, items: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse other images than those a run was started with: reported ones may be among them."""
+    known = read_training_images(run)
+    found = {item["sha256"] for item in items if item.get("sha256")}
+    if known is not None and known != found:
+        raise InputError(
+            f"{run} was started with other training images ({len(found - known)} are new, "
+            f"{len(known - found)} are gone): resume it with the same datasets, fold and classes, "
+            "or begin a new run"
         )
 
 

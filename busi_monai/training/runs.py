@@ -125,11 +125,12 @@ def train_bundle(
     values = {key: value for key, value in (overrides or {}).items() if value is not None}
     check_keys(files, values)
     choose_device(str(values.get("device_name", "auto")))
-    values |= {
-        "dataset_dir": [str(Path(folder).absolute()) for folder in prepared],
-        "output_dir": str(Path(out).absolute()),
-        "resume": resume,
-    }
+    values = _with_own(
+        values,
+        dataset_dir=[str(Path(folder).absolute()) for folder in prepared],
+        output_dir=str(Path(out).absolute()),
+        resume=resume,
+    )
     workflow = _workflow(files, values, workflow_type="train", tracking=tracking)
     _run(workflow, observe)
     return Path(out).absolute()
@@ -167,14 +168,25 @@ def run_evaluation(
         values["fold"] = None  # other datasets than the run's, which has a fold of its own
     check_keys([config], values)
     choose_device(str(values.get("device_name", "auto")))
-    values |= {
-        "dataset_dir": [str(Path(folder).absolute()) for folder in prepared],
-        "output_dir": str(Path(out).absolute()),
-        "part": part,
-    }
+    values = _with_own(
+        values,
+        dataset_dir=[str(Path(folder).absolute()) for folder in prepared],
+        output_dir=str(Path(out).absolute()),
+        part=part,
+    )
     workflow = _workflow([config], values, workflow_type="infer")
     _run(workflow)
     return Path(out).absolute()
+
+
+def _with_own(values: Mapping[str, Any], **own: Any) -> dict[str, Any]:
+    """Return the overrides with what the call itself says, which no override may say otherwise."""
+    named = sorted(own.keys() & values.keys())
+    if named:
+        raise InputError(
+            f"{', '.join(named)} cannot be set: the command's own arguments and options say it"
+        )
+    return {**values, **own}
 
 
 def _workflow(

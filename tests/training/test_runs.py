@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -118,6 +119,86 @@ def test_an_evaluation_keeps_how_its_network_was_trained_and_what_it_had_seen(
         training = read_json(out / "run.json")["training"]
         assert training["network"] == read_json(tiny_run / "run.json")["network"]
         assert training["epochs"] == 2
+
+
+def test_a_run_goes_on_with_the_images_that_it_was_started_with(
+    phantom_busi: Path, tiny_config: Path, tmp_path: Path
+) -> None:
+    prepare_dataset(phantom_busi, tmp_path / "folds", PrepareOptions(folds=3))
+
+    def train(fold: int, epochs: int, *, resume: bool) -> None:
+        overrides = {"device_name": "cpu", "fold": fold, "max_epochs": epochs}
+        train_bundle(
+            [tmp_path / "folds"],
+            tmp_path / "run",
+            configs=[tiny_config],
+            overrides=overrides,
+            resume=resume,
+        )
+
+    train(0, 1, resume=False)
+    before = (tmp_path / "run" / "models" / "last.pt").read_bytes()
+    with pytest.raises(InputError, match="other training images"):
+        train(1, 2, resume=True)
+    assert (tmp_path / "run" / "models" / "last.pt").read_bytes() == before
+
+
+def test_a_mask_head_is_not_told_where_the_lesion_is(
+    phantom_prepared: Path, tiny_config: Path, tmp_path: Path
+) -> None:
+    overrides = {"device_name": "cpu", "lesion_crop": {"margin": 0.25}}
+    with pytest.raises(InputError, match="set seg_weight=0"):
+        train_bundle(
+            [phantom_prepared], tmp_path / "run", configs=[tiny_config], overrides=overrides
+        )
+    assert not (tmp_path / "run").exists()
+    run = train_bundle(
+        [phantom_prepared],
+        tmp_path / "run",
+        configs=[tiny_config],
+        overrides={**overrides, "seg_weight": 0, "max_epochs": 1},
+    )
+    quick = {"device_name": "cpu", "resamples": 5, "overlays": False}
+    out = run_evaluation(run, [phantom_prepared], tmp_path / "out", overrides=quick)
+    assert read_json(out / "metrics.json")["lesion_boxes"] == "true masks"
+
+
+def test_pretrained_weights_are_not_needed_to_go_on(
+    tiny_run: Path, phantom_prepared: Path, tiny_config: Path, tmp_path: Path
+) -> None:
+    weights = tmp_path / "weights.pt"
+    shutil.copyfile(tiny_run / "models" / "model.pt", weights)
+
+    def train(*, resume: bool) -> Path:
+        overrides = {"device_name": "cpu", "encoder_weights": str(weights), "max_epochs": 1}
+        return train_bundle(
+            [phantom_prepared],
+            tmp_path / "run",
+            configs=[tiny_config],
+            overrides=overrides,
+            resume=resume,
+        )
+
+    train(resume=False)
+    weights.unlink()
+    assert (train(resume=True) / "run.json").is_file()
+
+
+@pytest.mark.parametrize("key", ["output_dir", "dataset_dir", "resume"])
+def test_what_the_command_says_itself_cannot_be_set(
+    key: str, phantom_prepared: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=f"{key} cannot be set"):
+        train_bundle([phantom_prepared], tmp_path / "run", overrides={key: "other"})
+
+
+def test_the_measured_part_cannot_be_set(
+    tiny_run: Path, phantom_prepared: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="part cannot be set"):
+        run_evaluation(
+            tiny_run, [phantom_prepared], tmp_path / "out", overrides={"part": "validation"}
+        )
 
 
 def test_a_run_of_one_fold_can_be_measured_on_a_dataset_without_folds(
