@@ -17,7 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from busi_monai.experiments.tuning_study import STATES, TrialStudy
+from busi_monai.experiments.tuning_study import STATES, TrialStudy, best_trial
 from busi_monai.files import atomic_file, read_json, write_text
 from busi_monai.records import RunRecord, installed_versions
 
@@ -46,10 +46,11 @@ def write_overview(out: Path, study: TrialStudy, run_of: RunOf) -> None:
     text = io.StringIO()
     table = csv.DictWriter(text, [*TRIAL_COLUMNS, *keys, "reason", "run"], lineterminator="\n")
     table.writeheader()
-    for trial in study.trials():
+    trials = study.trials()
+    for trial in trials:
         table.writerow(_row(trial, study, run_of(trial.number), out))
     write_text(out / "trials.csv", text.getvalue())
-    best = study.best()
+    best = best_trial(trials)
     if best is not None:
         write_text(out / "best.yaml", _best_overlay(out, study, best, run_of(best.number)))
 
@@ -132,7 +133,8 @@ def write_record(
         record: begun when the command started.
         plan: what the search is.
     """
-    trials, best = study.trials(), study.best()
+    trials = study.trials()
+    best = best_trial(trials)
     for trial in trials:
         if trial.state.name == "FAIL":
             record.fail(

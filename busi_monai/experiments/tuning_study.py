@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from busi_monai.experiments.tuning_space import Space
 
-__all__ = ["PRUNERS", "STATES", "Claim", "TrialStudy", "require_optuna"]
+__all__ = ["PRUNERS", "STATES", "Claim", "TrialStudy", "best_trial", "require_optuna"]
 
 PRUNERS = ("median", "hyperband", "none")
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "unfinished"}
@@ -126,8 +126,7 @@ class TrialStudy:
 
     def best(self) -> FrozenTrial | None:
         """Return the complete trial of the highest score, the earliest of equal ones."""
-        complete = [trial for trial in self.trials() if trial.state.name == "COMPLETE"]
-        return max(complete, key=lambda trial: (trial.value, -trial.number), default=None)
+        return best_trial(self.trials())
 
     def claim(self, total: int) -> Claim | None:
         """Return a trial to run: one whose process has ended, else a new one, else ``None``.
@@ -205,6 +204,12 @@ class TrialStudy:
     def died_too_often(self, claim: Claim) -> bool:
         """Whether the trial's process ended again and again without one more epoch."""
         return claim.earlier >= _ATTEMPTS
+
+
+def best_trial(trials: Iterable[FrozenTrial]) -> FrozenTrial | None:
+    """Return the complete trial of the highest score, the earliest of equal ones."""
+    complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
+    return max(complete, key=lambda trial: (trial.value, -trial.number), default=None)
 
 
 class _JournalLock:

@@ -15,7 +15,7 @@ import yaml
 from busi_monai.errors import BusiMonaiError, ImageReadError, InputError, WeightsError
 from busi_monai.experiments.tuning_outputs import write_overview
 from busi_monai.experiments.tuning_plan import TuningPlan
-from busi_monai.experiments.tuning_study import Claim, TrialStudy
+from busi_monai.experiments.tuning_study import Claim, TrialStudy, best_trial
 from busi_monai.files import read_json
 from busi_monai.training import train_bundle
 
@@ -111,8 +111,9 @@ def _tell(study: TrialStudy, claim: Claim, run: Path) -> None:
 def _clear_up(plan: TuningPlan, study: TrialStudy) -> None:
     """Drop the weights of trials that have lost, and say where the search stands."""
     with study.locked():
-        best = study.best()
-        finished = [trial for trial in study.trials() if trial.state.is_finished()]
+        trials = study.trials()  # one look: a second could find a better trial told meanwhile
+        best = best_trial(trials)
+        finished = [trial for trial in trials if trial.state.is_finished()]
         for trial in finished:
             if plan.keep == "best" and (best is None or trial.number != best.number):
                 shutil.rmtree(plan.run(trial.number) / "models", ignore_errors=True)

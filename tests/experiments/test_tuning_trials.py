@@ -1,0 +1,63 @@
+"""What is kept of a search's trials, with runs made up here instead of trainings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from busi_monai.experiments.tuning_plan import TuningPlan
+from busi_monai.experiments.tuning_space import parse_space
+from busi_monai.experiments.tuning_study import Claim, TrialStudy
+from busi_monai.experiments.tuning_trials import _clear_up
+from busi_monai.files import write_json
+
+pytest.importorskip("optuna", reason="the extra tune is not installed")
+
+SPACE = parse_space({"learning_rate": {"low": 1e-4, "high": 1.0, "log": True}})
+
+
+def claim_and_train(plan: TuningPlan, study: TrialStudy, **trained: Any) -> Claim:
+    claim = study.claim(100)
+    assert claim is not None
+    run = plan.run(claim.number)
+    for name in ("models", "configs"):
+        (run / name).mkdir(parents=True)
+    (run / "models" / "model.pt").touch()
+    text = yaml.safe_dump({"learning_rate": 0.1, **trained})
+    (run / "configs" / "train.yaml").write_text(text, encoding="utf-8")
+    return claim
+
+
+def begin(out: Path, **configuration: Any) -> tuple[TuningPlan, TrialStudy]:
+    plan = TuningPlan((), out, SPACE)
+    write_json(out / "tuning.json", {"configuration": configuration})
+    return plan, plan.study()
+
+
+def test_a_better_trial_told_by_another_process_keeps_its_weights(tmp_path: Path) -> None:
+    plan, study = begin(tmp_path)
+    for score in (0.3, 0.5):
+        study.study.tell(claim_and_train(plan, study).trial, score)
+    other = plan.study()
+    claim = claim_and_train(plan, other)
+
+    class Overtaken(TrialStudy):
+        """Another process tells its trial right after the first look at the record."""
+
+        def trials(self) -> list[Any]:
+            found = super().trials()
+            if found[claim.number].state.name == "RUNNING":
+                other.study.tell(claim.trial, 0.9)
+            return found
+
+    _clear_up(plan, Overtaken(tmp_path, SPACE))
+    assert weights_kept(tmp_path) == ["0001", "0002"]
+    _clear_up(plan, study)
+    assert weights_kept(tmp_path) == ["0002"]
+
+
+def weights_kept(out: Path) -> list[str]:
+    return sorted(path.parents[1].name for path in out.glob("trials/*/models/model.pt"))
