@@ -124,10 +124,6 @@ class TrialStudy:
         """Return all trials by number, as the record has them now."""
         return list(self.study.get_trials(deepcopy=False))
 
-    def best(self) -> FrozenTrial | None:
-        """Return the complete trial of the highest score, the earliest of equal ones."""
-        return best_trial(self.trials())
-
     def claim(self, total: int) -> Claim | None:
         """Return a trial to run: one whose process has ended, else a new one, else ``None``.
 

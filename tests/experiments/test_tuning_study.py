@@ -13,7 +13,7 @@ import pytest
 
 from busi_monai.errors import InputError
 from busi_monai.experiments.tuning_space import parse_space
-from busi_monai.experiments.tuning_study import Claim, TrialStudy
+from busi_monai.experiments.tuning_study import Claim, TrialStudy, best_trial
 
 pytest.importorskip("optuna", reason="the extra tune is not installed")
 
@@ -54,7 +54,7 @@ def test_an_interrupted_search_proposes_what_a_whole_one_does(tmp_path: Path):
 
 def test_the_search_finds_the_better_region(tmp_path: Path):
     study = search(tmp_path, 40)
-    best = study.best()
+    best = best_trial(study.trials())
     assert best is not None and best.value == max(map(score, parameters_of(study)))
     later = [score(values) for values in parameters_of(study)]
     assert sum(later[-10:]) > sum(later[:10])  # the first ten are drawn blindly
