@@ -13,12 +13,22 @@ from busi_monai.errors import InputError
 from busi_monai.files import read_json, write_json
 from busi_monai.shipped import find_bundle, find_config
 
-__all__ = ["MACHINE_KEYS", "differences", "effective_configuration", "keep_plan"]
+__all__ = ["MACHINE_KEYS", "differences", "effective_configuration", "keep_plan", "section_of"]
 
 MACHINE_KEYS = ("device_name", "num_workers", "cache_dir", "dataset_dir", "output_dir", "resume")
 """Configuration keys that may differ between the machines that go on with one experiment."""
 
 SHOWN = 5
+
+
+def section_of(key: str) -> str:
+    """Return the top-level key that a configuration key lies in.
+
+    Examples:
+        >>> section_of("encoder_options::widths"), section_of("+optimizer#lr"), section_of("seed")
+        ('encoder_options', 'optimizer', 'seed')
+    """
+    return key.replace("::", "#").split("#")[0].lstrip("+")
 
 
 def effective_configuration(

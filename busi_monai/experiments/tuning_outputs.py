@@ -17,6 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from busi_monai.experiments.plans import MACHINE_KEYS, section_of
 from busi_monai.experiments.tuning_study import STATES, TrialStudy, best_trial
 from busi_monai.files import atomic_file, read_json, write_text
 from busi_monai.records import RunRecord, installed_versions
@@ -79,8 +80,9 @@ def _best_overlay(out: Path, study: TrialStudy, best: FrozenTrial, run: Path) ->
     plan = read_json(out / "tuning.json")
     trained = yaml.safe_load((run / "configs" / "train.yaml").read_text(encoding="utf-8"))
     changed = [*plan["configuration"], *study.space.parameters]
-    sections = dict.fromkeys(key.split("#")[0].lstrip("+") for key in changed)
-    overlay = {key: trained[key] for key in sections if key not in {"fold", "seed"}}
+    left_out = {"fold", "seed", *MACHINE_KEYS}
+    sections = dict.fromkeys(section_of(key) for key in changed)
+    overlay = {key: trained[key] for key in sections if key not in left_out}
     done = sum(trial.state.is_finished() for trial in study.trials())
     return (
         f"# Best of {done} trials by validation score: trial {best.number}, {best.value:.4f}\n"

@@ -13,6 +13,7 @@ import yaml
 from busi_monai.curation import load_datalist, load_part
 from busi_monai.devices import choose_device
 from busi_monai.errors import InputError
+from busi_monai.experiments.plans import MACHINE_KEYS, section_of
 from busi_monai.experiments.tuning_space import Space
 from busi_monai.experiments.tuning_study import PRUNERS, TrialStudy
 from busi_monai.files import read_json, write_json
@@ -37,7 +38,7 @@ class TuningPlan:
         space: what is varied, as read from a space file.
         configs: overlays laid over the bundle's ``train.yaml``.
         bundle: name or folder of the bundle.
-        overrides: fixed values by configuration key; ``device_name`` may differ between processes.
+        overrides: fixed values by configuration key; ``MACHINE_KEYS`` may differ between processes.
         seed: of the proposals.
         pruner: ``median``, ``hyperband`` or ``none``.
         warmup: epochs before a trial may be pruned.
@@ -70,11 +71,15 @@ class TuningPlan:
         laid: dict[str, Any] = {}
         for name in self.configs:
             laid |= yaml.safe_load(find_config(name).read_text(encoding="utf-8"))
-        fixed = {key: value for key, value in self.overrides.items() if key != "device_name"}
+        configuration = {**laid, **self.overrides}
         return {
             "datalists": [load_datalist(folder).sha256 for folder in self.prepared],
             "bundle": find_bundle(self.bundle).name,
-            "configuration": laid | fixed,
+            "configuration": {
+                key: value
+                for key, value in configuration.items()
+                if section_of(key) not in MACHINE_KEYS
+            },
             "space": self.space.as_dict(),
             "seed": self.seed,
             "pruner": self.pruner,

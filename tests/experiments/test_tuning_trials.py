@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
+from busi_monai.errors import InputError
+from busi_monai.experiments.tuning_outputs import write_overview
 from busi_monai.experiments.tuning_plan import TuningPlan
 from busi_monai.experiments.tuning_space import parse_space
 from busi_monai.experiments.tuning_study import Claim, TrialStudy
@@ -61,3 +63,33 @@ def test_a_better_trial_told_by_another_process_keeps_its_weights(tmp_path: Path
 
 def weights_kept(out: Path) -> list[str]:
     return sorted(path.parents[1].name for path in out.glob("trials/*/models/model.pt"))
+
+
+def test_the_best_overlay_holds_sections_and_nothing_of_the_machine(tmp_path: Path) -> None:
+    plan, study = begin(tmp_path, **{"encoder_options::widths": [4, 8], "cache_dir": "/here"})
+    trained = {"encoder_options": {"widths": [4, 8], "depth": 2}, "cache_dir": "/here", "seed": 1}
+    study.study.tell(claim_and_train(plan, study, **trained).trial, 0.5)
+    write_overview(tmp_path, study, plan.run)
+    overlay = yaml.safe_load((tmp_path / "best.yaml").read_text(encoding="utf-8"))
+    assert overlay == {
+        "encoder_options": {"widths": [4, 8], "depth": 2},
+        "learning_rate": 0.1,
+    }
+
+
+def test_what_belongs_to_the_machine_may_differ_between_processes(
+    tmp_path: Path, phantom_prepared: Path
+) -> None:
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("{num_workers: 2, encoder_options::widths: [4, 8]}", encoding="utf-8")
+
+    def plan(**overrides: Any) -> TuningPlan:
+        out = tmp_path / "search"
+        return TuningPlan((phantom_prepared,), out, SPACE, (overlay,), overrides=overrides)
+
+    plan(cache_dir="/here", device_name="cpu").begin()
+    plan(num_workers=0, device_name="cuda").begin()
+    kept = plan().identity()["configuration"]
+    assert kept == {"encoder_options::widths": [4, 8]}
+    with pytest.raises(InputError, match=r"dropout: None, now it is 0\.1"):
+        plan(dropout=0.1).begin()
