@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 __all__ = ["EnsembleNetwork"]
@@ -28,7 +30,8 @@ class EnsembleNetwork(nn.Module):
 
     Shapes:
         ``forward`` takes (N, 1, H, W) float and returns the members' heads: ``seg`` (N, 1, H, W)
-        and ``cls`` (N, classes) float32 logits.
+        and ``cls`` (N, classes) float32 logits. True masks (N, 1, H, W), if given, go to those
+        members that take them, as ``TwoStageNetwork`` does; scripted, they are left out.
 
     Raises:
         ValueError: if there is no member, the members' numbers of classes differ, or the
@@ -61,14 +64,21 @@ class EnsembleNetwork(nn.Module):
             )
         self.members = nn.ModuleList(members)
         self.temperatures = scales
+        self.takes_lesion = [_takes_lesion(member) for member in members]
         self.classes = counts[0]
         self.stride = math.lcm(*(int(getattr(member, "stride", 1)) for member in members))
 
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
+    def forward(self, image: Tensor, lesion: Tensor | None = None) -> dict[str, Tensor]:
         """Return the mean logits of each head by its name; see the class."""
         total: dict[str, Tensor] = {}
         for index, member in enumerate(self.members):
-            outputs: dict[str, Tensor] = member(image)
+            outputs: dict[str, Tensor] = {}
+            if torch.jit.is_scripting():  # compiles no call that a member does not take
+                outputs = member(image)
+            elif lesion is not None and self.takes_lesion[index]:
+                outputs = member(image, lesion)
+            else:
+                outputs = member(image)
             for head in ("seg", "cls"):
                 if head in outputs:
                     logits = outputs[head]
@@ -79,3 +89,7 @@ class EnsembleNetwork(nn.Module):
         for head, summed in total.items():
             mean[head] = summed / len(self.members)
         return mean
+
+
+def _takes_lesion(member: nn.Module) -> bool:
+    return "lesion" in inspect.signature(member.forward).parameters

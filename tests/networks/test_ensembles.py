@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from busi_monai.networks import EnsembleNetwork, MultiTaskUNet
+from busi_monai.networks import EnsembleNetwork, MultiTaskUNet, TwoStageNetwork
 
 
 def small(encoder: str = "unet", seed: int = 0, **options: object) -> MultiTaskUNet:
@@ -75,5 +75,33 @@ def test_members_of_different_encoders_can_be_scripted(image: torch.Tensor) -> N
     picture = torch.rand(2, 1, 32, 64)
     with torch.no_grad():
         expected, scripted = ensemble(picture), torch.jit.script(ensemble)(picture)
+    for head, logits in expected.items():
+        torch.testing.assert_close(scripted[head], logits)
+
+
+def two_stage(seed: int) -> TwoStageNetwork:
+    return TwoStageNetwork(
+        small(seed=seed),
+        small(seed=seed, segmentation=False),
+        segmenter_size=(16, 24),
+        crop_size=(8, 8),
+    ).eval()
+
+
+def test_true_masks_reach_the_members_that_take_them(image: torch.Tensor) -> None:
+    lesion = torch.zeros_like(image)
+    lesion[..., 4:9, 10:16] = 1
+    staged, single = [two_stage(seed).eval() for seed in range(2)], small(seed=5).eval()
+    inner = EnsembleNetwork(staged).eval()
+    found = EnsembleNetwork([inner, single]).eval()(image, lesion)["cls"]
+    true = torch.stack([member(image, lesion)["cls"] for member in staged]).mean(dim=0)
+    torch.testing.assert_close(found, (true + single(image)["cls"]) / 2)
+    assert not torch.allclose(true, inner(image)["cls"])
+
+
+def test_an_ensemble_of_two_stages_can_be_scripted(image: torch.Tensor) -> None:
+    ensemble = EnsembleNetwork([two_stage(0), two_stage(1)]).eval()
+    with torch.no_grad():
+        expected, scripted = ensemble(image), torch.jit.script(ensemble)(image)
     for head, logits in expected.items():
         torch.testing.assert_close(scripted[head], logits)
