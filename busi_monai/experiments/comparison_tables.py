@@ -42,6 +42,9 @@ HEADER_TITLES = {
     "seen_in_training": "Evaluation images that the network was trained on",
     "datalist_sha256": "Datalist SHA-256",
 }
+WHOLE = ("leaks", "seen_in_training")
+"""Counts of the header that no evaluation tells for a part of its images."""
+
 STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:90rem;padding:0 1rem}"
     "div{overflow-x:auto}table{border-collapse:collapse;font-size:13px;margin:1rem 0}"
@@ -126,6 +129,8 @@ def header_lines(comparison: Comparison) -> list[str]:
     lines = [f"Images: {header['images']} in {header['groups']} groups{kept}"]
     for name, title in HEADER_TITLES.items():
         value = header.get(name)
+        if header["common"] and name in WHOLE:
+            title += " (of each whole evaluation)"
         if isinstance(value, Mapping) and "by_system" in value:
             told = "; ".join(f"{k}: {_plain(v)}" for k, v in value["by_system"].items())
             lines.append(f"{title}: {told}")
@@ -252,6 +257,8 @@ def _plain(value: Any) -> str:
     if isinstance(value, Mapping):  # leaks
         warning = "; good for comparison only" if value["count"] else ""
         return f"{value['count']} of {value['evaluation_images']}{warning}"
+    if value is None:
+        return NOTHING
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 

@@ -162,12 +162,16 @@ def test_other_datalists_and_images_need_common(write_system: WriteSystem, tmp_p
     whole, half = write_system("whole", table), write_system("half", predictions(seed=2)[:30])
     refused = compare(whole, half, out=tmp_path / "out")
     assert_refused(refused, "half lacks case (30)", "and 25 more", "--common")
-    other = write_system("other", predictions(seed=2), datalist_sha256=["cd" * 32])
+    changed = {"datalist_sha256": ["cd" * 32], "seen_in_training": 2}
+    other = write_system("other", predictions(seed=2), **changed)
     assert_refused(compare(whole, other, out=tmp_path / "out"), "abababab", "cdcdcd", "--common")
     assert not (tmp_path / "out").exists()
     result = compare(whole, half, other, "--common", out=tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert "Images: 30 in" in result.output and "in common only" in result.output
+    report = (tmp_path / "out" / "comparison.md").read_text("utf-8")
+    assert "training (of each whole evaluation): 0 of 60" in report
+    assert "trained on (of each whole evaluation): whole: –; half: –; other: 2\n" in report
     written = pd.read_csv(tmp_path / "out" / "comparison.csv").set_index("name")
     assert written["images"].tolist() == [30, 30, 30]
     lesions = table[:30].query("true_class != 'normal'")
