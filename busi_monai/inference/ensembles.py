@@ -30,7 +30,7 @@ from busi_monai.operating import OperatingPoint, load_operating_point
 from busi_monai.records import RunRecord
 from busi_monai.shipped import find_bundle
 from busi_monai.training import read_training_images, training_record
-from busi_monai.training.seen_images import TRAINING_IMAGES
+from busi_monai.training.seen_images import TRAINING_IMAGES, knows_training_images
 
 __all__ = ["refuse_seen_images", "write_ensemble"]
 
@@ -234,16 +234,18 @@ def _write_configs(
 
 def _write_training_images(out: Path, folders: Sequence[Path]) -> None:
     seen: set[str] = set()
+    complete = True
     for folder in folders:
-        images = read_training_images(folder)
-        if images is None:
+        seen |= read_training_images(folder) or frozenset()
+        if not knows_training_images(folder):
+            complete = False
             logger.warning(
-                "%s does not tell which images it was trained on: the ensemble cannot refuse them",
+                "%s does not tell all images that it was trained on: the ensemble cannot refuse "
+                "the others",
                 folder,
             )
-            return
-        seen |= images
-    write_json(out / TRAINING_IMAGES, {"sha256": sorted(seen)})
+    known = {} if complete else {"complete": False}
+    write_json(out / TRAINING_IMAGES, {"sha256": sorted(seen), **known})
 
 
 def _training_details(folders: Sequence[Path]) -> dict[str, Any]:

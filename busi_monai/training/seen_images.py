@@ -9,10 +9,19 @@ from typing import Any
 from busi_monai.errors import InputError
 from busi_monai.files import read_json, write_json
 
-__all__ = ["TRAINING_IMAGES", "read_training_images", "seen_in_training", "write_training_images"]
+__all__ = [
+    "TRAINING_IMAGES",
+    "knows_training_images",
+    "read_training_images",
+    "seen_in_training",
+    "write_training_images",
+]
 
 TRAINING_IMAGES = "training_images.json"
-"""File in a run or bundle: ``{"sha256": [...]}``, sorted hashes of the images trained on."""
+"""File in a run or bundle: ``{"sha256": [...]}``, sorted hashes of the images trained on.
+
+``"complete": false`` beside it: these are some of them, the others are not known.
+"""
 
 
 def write_training_images(folder: str | Path, items: Iterable[Mapping[str, Any]]) -> None:
@@ -29,21 +38,29 @@ def write_training_images(folder: str | Path, items: Iterable[Mapping[str, Any]]
 def read_training_images(folder: str | Path) -> frozenset[str] | None:
     """Return the hashes of the images that a run or bundle was trained on, ``None`` if unknown.
 
+    They may be some of them only; see ``knows_training_images``.
+
     Raises:
         InputError: if the file is there but holds something else.
     """
-    path = Path(folder) / TRAINING_IMAGES
-    if not path.is_file():
-        return None
-    content = read_json(path)
-    hashes = content.get("sha256") if isinstance(content, dict) else None
-    if not isinstance(hashes, list):
-        raise InputError(f"{path}: expected {{'sha256': [...]}}, got {type(content).__name__}")
-    return frozenset(hashes)
+    content = _content(folder)
+    return None if content is None else frozenset(content["sha256"])
+
+
+def knows_training_images(folder: str | Path) -> bool:
+    """Return whether all images that a run or bundle was trained on are known.
+
+    Raises:
+        InputError: as ``read_training_images``.
+    """
+    content = _content(folder)
+    return content is not None and content.get("complete", True) is True
 
 
 def seen_in_training(folder: str | Path, items: Iterable[Mapping[str, Any]]) -> int | None:
-    """Return how many of the items' images a run or bundle was trained on, ``None`` if unknown.
+    """Return how many of the items' images a run or bundle was trained on.
+
+    ``None`` if the images trained on are not known, or only some of them.
 
     Examples:
         >>> import tempfile
@@ -53,4 +70,16 @@ def seen_in_training(folder: str | Path, items: Iterable[Mapping[str, Any]]) -> 
         1
     """
     known = read_training_images(folder)
-    return None if known is None else sum(item.get("sha256") in known for item in items)
+    if known is None or not knows_training_images(folder):
+        return None
+    return sum(item.get("sha256") in known for item in items)
+
+
+def _content(folder: str | Path) -> dict[str, Any] | None:
+    path = Path(folder) / TRAINING_IMAGES
+    if not path.is_file():
+        return None
+    content = read_json(path)
+    if not isinstance(content, dict) or not isinstance(content.get("sha256"), list):
+        raise InputError(f"{path}: expected {{'sha256': [...]}}, got {type(content).__name__}")
+    return content

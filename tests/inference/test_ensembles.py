@@ -14,10 +14,20 @@ from click.testing import CliRunner
 from busi_monai.cli.main import main
 from busi_monai.errors import InputError, WeightsError
 from busi_monai.evaluation import read_predictions
-from busi_monai.inference import Predictor, export_bundle_network, write_ensemble
+from busi_monai.inference import (
+    Predictor,
+    export_bundle_network,
+    refuse_seen_images,
+    write_ensemble,
+)
 from busi_monai.networks import MultiTaskUNet
 from busi_monai.operating import OperatingPoint
-from busi_monai.training import read_training_images, run_evaluation
+from busi_monai.training import (
+    load_items,
+    read_training_images,
+    run_evaluation,
+    seen_in_training,
+)
 
 pytestmark = pytest.mark.xdist_group("tiny_run")
 
@@ -183,6 +193,22 @@ def test_an_ensemble_never_scores_what_a_member_was_trained_on(
     assert record["training"]["seconds"] == pytest.approx(2 * single["seconds"], abs=2e-3)
     cost = {name: record["training"]["network"][name] for name in ("parameters", "flops")}
     assert cost == {name: 2 * single["network"][name] for name in cost}
+
+
+def test_what_one_member_knows_is_refused_though_another_knows_nothing(
+    tiny_run: Path, phantom_prepared: Path, tmp_path: Path
+) -> None:
+    second = copy_of(tiny_run, tmp_path)
+    (second / "training_images.json").unlink()
+    inner = write_ensemble([tiny_run, second], tmp_path / "inner")
+    out = write_ensemble([inner, tiny_run], tmp_path / "outer")
+    items = {part: load_items(phantom_prepared, part) for part in ("train", "test")}
+    for bundle in (inner, out):
+        assert read_training_images(bundle) == read_training_images(tiny_run)
+        assert [seen_in_training(bundle, items[part]) for part in items] == [None, None]
+        refuse_seen_images(bundle, items["test"])
+        with pytest.raises(InputError, match="were trained on by a member"):
+            refuse_seen_images(bundle, items["train"])
 
 
 def copy_of(run: Path, folder: Path) -> Path:
