@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from busi_monai.cli.console import RESEARCH_USE, leak_sentence, print_json, research_log
-from busi_monai.cli.evaluate import print_figures
+from busi_monai.cli.evaluate import print_figures, print_seen
 from busi_monai.cli.options import quiet_option, training_options, training_overrides
 from busi_monai.errors import InputError
 
@@ -84,6 +84,7 @@ def command(
     leaks = metrics["leaks"]
     if leaks:
         click.echo(f"{leak_sentence(leaks['count'], leaks['evaluation_images'])}.")
+    print_seen(metrics)
     done, missing = record["finished_folds"], record["missing_folds"]
     left = f"; {', '.join(map(str, missing))} are still to do" if missing else ""
     click.echo(f"Pooled over the folds {', '.join(map(str, done))}{left}.")

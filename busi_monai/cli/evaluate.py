@@ -15,7 +15,7 @@ from busi_monai.cli.options import (
     quiet_option,
 )
 
-__all__ = ["command", "print_figures"]
+__all__ = ["command", "print_figures", "print_seen"]
 
 SHOWN = (
     "lesion_dice",
@@ -106,7 +106,7 @@ def command(
     elif not quiet:
         print_figures(metrics)
         _print_leaks(metrics.get("leaks"))
-        _print_seen(metrics)
+        print_seen(metrics)
         click.echo(f"All figures, those by class too, are in {folder / 'metrics.json'}.")
         click.echo(f"Predictions, pictures and report lie beside it. {RESEARCH_USE}")
 
@@ -132,7 +132,8 @@ def _print_leaks(leaks: dict[str, int] | None) -> None:
     click.echo(f"{leak_sentence(leaks['count'], leaks['evaluation_images'])}{warning}.")
 
 
-def _print_seen(metrics: dict[str, Any]) -> None:
+def print_seen(metrics: dict[str, Any]) -> None:
+    """Print how many images the network was trained on, if any, unless the part is ``train``."""
     seen = metrics.get("seen_in_training")
     if seen and metrics.get("part") != "train":
         click.echo(

@@ -120,6 +120,19 @@ def test_finished_folds_are_never_repeated(finished: Path, cross_validate: Cross
     assert state(finished / "folds") == before
 
 
+def test_images_seen_in_training_are_told(
+    finished: Path, cross_validate: CrossValidate, tmp_path: Path
+) -> None:
+    out = shutil.copytree(finished, tmp_path / "copy")
+    path = out / "folds" / "fold_1" / "evaluation" / "metrics.json"
+    metrics = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps({**metrics, "seen_in_training": 3}), "utf-8")
+    result = cross_validate(out=out)
+    assert "3 of 24 images are among those that the network was trained on" in " ".join(
+        result.output.split()
+    )
+
+
 def test_the_folds_make_an_ensemble_that_refuses_their_images(
     finished: Path, cross_validate: CrossValidate, folds: Path, tmp_path: Path
 ) -> None:
