@@ -62,8 +62,9 @@ def cross_validate(
         The folder.
 
     Raises:
-        InputError: if a dataset has no folds, a fold does not exist, a setting does not work, or
-            ``out`` was started with other settings or datasets.
+        InputError: if a dataset has no folds, a fold does not exist, a setting does not work,
+            ``out`` was started with other settings or datasets, or an ensemble is wanted of one
+            fold.
         BusiMonaiError: if a fold failed in its process; the others are finished.
     """
     out = Path(out).absolute()
@@ -76,6 +77,11 @@ def cross_validate(
     wanted = sorted(set(range(count) if folds is None else folds))
     if not wanted or wanted[0] < 0 or wanted[-1] >= count:
         raise InputError(f"folds {wanted}: the prepared datasets have the folds 0 to {count - 1}")
+    if ensemble and len({*wanted, *finished_folds(out)}) < 2:
+        raise InputError(
+            f"--ensemble needs at least two folds, and fold {wanted[0]} is the only one to be "
+            "finished; choose more with --folds"
+        )
     record = RunRecord()
     plan = {
         "folds": count,

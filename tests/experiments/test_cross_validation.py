@@ -168,6 +168,7 @@ def test_other_settings_are_refused(
     [
         (["--folds", "3"], ["folds [3]", "0 to 2"]),
         (["--folds", "a"], ["expected numbers with commas"]),
+        (["--folds", "1", "--ensemble"], ["at least two folds", "fold 1 is the only one"]),
         (["--set", "fold=1"], ["--folds"]),
         (["--set", "learning_rat=1"], ["unknown configuration key"]),
         (["--set", "image_size=[33, 32]"], ["divisible by 2"]),
