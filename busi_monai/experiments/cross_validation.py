@@ -121,10 +121,11 @@ def cross_validate(
 
 def finished_folds(out: str | Path) -> dict[int, Path]:
     """Return the runs of a cross-validation's finished folds by their number."""
-    found = {
-        int(path.parents[1].name.removeprefix("fold_")): path.parents[1]
-        for path in Path(out).glob("folds/fold_*/evaluation/metrics.json")
-    }
+    found = {}
+    for path in Path(out).glob("folds/fold_*/evaluation/metrics.json"):
+        number = path.parents[1].name.removeprefix("fold_")
+        if number.isdecimal():  # not a copy that someone made beside it
+            found[int(number)] = path.parents[1]
     return dict(sorted(found.items()))
 
 

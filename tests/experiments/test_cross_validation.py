@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 from busi_monai.cli.main import main
 from busi_monai.curation import load_datalist, prepare_dataset
 from busi_monai.curation.options import PrepareOptions
+from busi_monai.experiments.cross_validation import finished_folds
 from busi_monai.experiments.plans import differences, effective_configuration
 from busi_monai.training import read_training_images
 
@@ -218,6 +219,14 @@ def test_a_comparison_takes_a_cross_validation(finished: Path, tmp_path: Path) -
     written = pd.read_csv(tmp_path / "out" / "comparison.csv")
     assert written["parameters"].tolist() == [written["parameters"][0]] * 2
     assert written["parameters"].notna().all() and written["training_seconds"].gt(0).all()
+
+
+def test_a_copy_beside_the_folds_is_not_one_of_them(tmp_path: Path) -> None:
+    for name in ("fold_10", "fold_2", "fold_2 (copy)", "fold_"):
+        (tmp_path / "folds" / name / "evaluation").mkdir(parents=True)
+        (tmp_path / "folds" / name / "evaluation" / "metrics.json").write_text("{}", "utf-8")
+    expected = [(number, tmp_path / "folds" / f"fold_{number}") for number in (2, 10)]
+    assert list(finished_folds(tmp_path).items()) == expected
 
 
 def test_differences_name_nested_keys() -> None:
