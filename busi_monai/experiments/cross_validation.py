@@ -16,7 +16,7 @@ from busi_monai.experiments.pooling import write_pooled
 from busi_monai.files import read_json
 from busi_monai.inference import write_ensemble
 from busi_monai.records import RunRecord
-from busi_monai.shipped import DEFAULT_BUNDLE
+from busi_monai.shipped import DEFAULT_BUNDLE, find_bundle
 from busi_monai.training import run_evaluation, train_bundle
 
 __all__ = ["PLAN", "cross_validate", "finished_folds"]
@@ -85,7 +85,7 @@ def cross_validate(
     record = RunRecord()
     plan = {
         "folds": count,
-        "bundle": str(bundle),
+        "bundle": find_bundle(bundle).name,
         "datalist_sha256": [load_datalist(folder).sha256 for folder in prepared],
         "configuration": effective_configuration(bundle, configs, values),
     }
@@ -112,7 +112,7 @@ def cross_validate(
         if not _begun(out):
             _withdraw(out)
         raise
-    details = {"configs": settings["configs"], "bundle": settings["bundle"], "folds": count}
+    details = {"configs": settings["configs"], "bundle": plan["bundle"], "folds": count}
     write_pooled(out, finished_folds(out), record, details, resamples=resamples)
     if ensemble:
         _keep_ensemble(out, finished_folds(out))

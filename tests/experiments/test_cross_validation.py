@@ -21,6 +21,7 @@ from busi_monai.curation import load_datalist, prepare_dataset
 from busi_monai.curation.options import PrepareOptions
 from busi_monai.experiments.cross_validation import finished_folds
 from busi_monai.experiments.plans import differences, effective_configuration
+from busi_monai.shipped import DEFAULT_BUNDLE, find_bundle
 from busi_monai.training import read_training_images
 
 pytestmark = pytest.mark.xdist_group("cross_validation")
@@ -148,6 +149,15 @@ def test_the_folds_make_an_ensemble_that_refuses_their_images(
     words = ["evaluate", out / "ensemble", folds, "--fold", 0, "--out", tmp_path / "evaluation"]
     refused = CliRunner().invoke(main, [*map(str, words), "--device", "cpu"])
     assert_refused(refused, "were trained on by a member of the ensemble")
+
+
+def test_a_bundle_spelt_otherwise_is_the_same(
+    finished: Path, cross_validate: CrossValidate
+) -> None:
+    result = cross_validate("-q", "--bundle", find_bundle(), out=finished)
+    assert result.exit_code == 0, result.output
+    for name in ("cross_validation.json", "run.json"):
+        assert json.loads((finished / name).read_text("utf-8"))["bundle"] == DEFAULT_BUNDLE
 
 
 def test_other_settings_are_refused(
