@@ -10,7 +10,7 @@ from typing import Any
 
 from busi_monai.curation import load_datalist
 from busi_monai.errors import InputError
-from busi_monai.experiments.fold_processes import run_in_processes
+from busi_monai.experiments.fold_processes import run_in_processes, run_in_turn
 from busi_monai.experiments.plans import effective_configuration, keep_plan
 from busi_monai.experiments.pooling import write_pooled
 from busi_monai.files import read_json
@@ -65,7 +65,8 @@ def cross_validate(
         InputError: if a dataset has no folds, a fold does not exist, a setting does not work,
             ``out`` was started with other settings or datasets, or an ensemble is wanted of one
             fold.
-        BusiMonaiError: if a fold failed in its process; the others are finished.
+        BusiMonaiError: if a fold failed in its process. Whatever fails, the other folds are
+            finished first.
     """
     out = Path(out).absolute()
     values = {key: value for key, value in (overrides or {}).items() if value is not None}
@@ -104,8 +105,7 @@ def cross_validate(
         logger.info("%d of %d folds are finished already", done, len(wanted))
     try:
         if jobs == 1:
-            for task in tasks.values():
-                _finish_fold(*task)
+            run_in_turn(_finish_fold, tasks)
         elif tasks:
             run_in_processes(_finish_fold, tasks, min(jobs, len(tasks)), out / "logs")
     except InputError:

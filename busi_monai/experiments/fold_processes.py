@@ -16,9 +16,32 @@ from typing import Any
 
 from busi_monai.errors import BusiMonaiError, InputError
 
-__all__ = ["run_in_processes"]
+__all__ = ["run_in_processes", "run_in_turn"]
 
 logger = logging.getLogger(__name__)
+
+
+def run_in_turn(task: Callable[..., object], arguments: Mapping[str, tuple[Any, ...]]) -> None:
+    """Call a function once for each name, one after the other, in this process.
+
+    A failing call does not stop the others; an interrupt does.
+
+    Args:
+        task: the function.
+        arguments: of each call, by the name that it is called in messages.
+
+    Raises:
+        Exception: the first that a call raised, after all calls.
+    """
+    failures: list[Exception] = []
+    for name, values in arguments.items():
+        try:
+            task(*values)
+        except Exception as error:
+            logger.error("%s: failed: %s", name, error or type(error).__name__)
+            failures.append(error)
+    if failures:
+        raise failures[0]
 
 
 def run_in_processes(

@@ -19,7 +19,9 @@ from click.testing import CliRunner, Result
 from busi_monai.cli.main import main
 from busi_monai.curation import load_datalist, prepare_dataset
 from busi_monai.curation.options import PrepareOptions
+from busi_monai.errors import InputError
 from busi_monai.experiments.cross_validation import finished_folds
+from busi_monai.experiments.fold_processes import run_in_turn
 from busi_monai.experiments.plans import differences, effective_configuration
 from busi_monai.shipped import DEFAULT_BUNDLE, find_bundle
 from busi_monai.training import read_training_images
@@ -229,6 +231,27 @@ def test_a_comparison_takes_a_cross_validation(finished: Path, tmp_path: Path) -
     written = pd.read_csv(tmp_path / "out" / "comparison.csv")
     assert written["parameters"].tolist() == [written["parameters"][0]] * 2
     assert written["parameters"].notna().all() and written["training_seconds"].gt(0).all()
+
+
+def test_a_fold_that_fails_does_not_stop_the_others() -> None:
+    called = []
+
+    def task(name: str) -> None:
+        called.append(name)
+        if name != "b":
+            raise InputError(f"{name} is wrong")
+
+    with pytest.raises(InputError, match="a is wrong"):
+        run_in_turn(task, {name: (name,) for name in "abc"})
+    assert called == ["a", "b", "c"]
+
+    def interrupted(name: str) -> None:
+        called.append(name)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_in_turn(interrupted, {name: (name,) for name in "de"})
+    assert called[3:] == ["d"]
 
 
 def test_a_copy_beside_the_folds_is_not_one_of_them(tmp_path: Path) -> None:
