@@ -44,6 +44,7 @@ class Consistency:
 
     def __post_init__(self) -> None:
         """Check the values, naming the field that is wrong."""
+        _check_switches(self, "enabled", "normal_empties_mask")
         if not 0 <= self.min_lesion_fraction <= 1:
             raise InputError(
                 f"min_lesion_fraction must lie in [0, 1], got {self.min_lesion_fraction}"
@@ -118,11 +119,19 @@ class OperatingPoint:
             object.__setattr__(self, "consistency", Consistency(**self.consistency))
         if isinstance(self.lesion_crop, Mapping):
             object.__setattr__(self, "lesion_crop", LesionCrop(**self.lesion_crop))
+        _check_switches(self, "clahe", "flip_averaging")
+        if not isinstance(self.consistency, Consistency):
+            raise InputError(
+                f"consistency must be a mapping such as {{enabled: true}}, got {self.consistency!r}"
+            )
+        if not isinstance(self.lesion_crop, LesionCrop | None):
+            raise InputError(
+                f"lesion_crop must be null, or a mapping such as {{margin: 0.25}}, got "
+                f"{self.lesion_crop!r}"
+            )
         if self.classes:
             object.__setattr__(self, "classes", ordered_subset(self.classes))
-        object.__setattr__(self, "image_size", tuple(int(side) for side in self.image_size))
-        if len(self.image_size) != 2 or min(self.image_size) < 1:
-            raise InputError(f"image_size must be (height, width), got {self.image_size}")
+        object.__setattr__(self, "image_size", _checked_size(self.image_size))
         for name, allowed in (("aspect", ASPECTS), ("normalisation", NORMALISATIONS)):
             if getattr(self, name) not in allowed:
                 raise InputError(
@@ -148,6 +157,23 @@ class OperatingPoint:
     def save(self, path: str | Path) -> None:
         """Write ``operating.json`` atomically."""
         write_json(path, self.as_dict())
+
+
+def _check_switches(settings: Consistency | OperatingPoint, *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        if not isinstance(value, bool):
+            raise InputError(f"{name} must be true or false, got {value!r}")
+
+
+def _checked_size(size: Any) -> tuple[int, int]:
+    try:
+        height, width = (int(side) for side in size)
+    except (TypeError, ValueError):
+        height = width = 0
+    if min(height, width) < 1:
+        raise InputError(f"image_size must be (height, width) in pixels, got {size!r}")
+    return height, width
 
 
 def load_operating_point(path: str | Path) -> OperatingPoint:

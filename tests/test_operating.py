@@ -55,7 +55,7 @@ def test_the_rule_may_be_given_as_a_plain_dictionary() -> None:
 
 
 WRONG = {
-    "image_size": [[256], [256, 256, 3], [0, 256], ["a", "b"], 256],
+    "image_size": [[256], [256, 256, 3], [0, 256], ["a", "b"], 256, "abc"],
     "aspect": ["crop"],
     "normalisation": ["minmax"],
     "median_filter": [2, -3],
@@ -63,7 +63,10 @@ WRONG = {
     "mask_threshold": [-0.1, 1.5],
     "class_thresholds": [{"malignant": 2}, {"cyst": 0.5}],
     "classes": [["benign"], ["benign", "cyst"]],
-    "consistency": [{"min_lesion_fraction": 2}, {"smallest": 1}],
+    "consistency": [{"min_lesion_fraction": 2}, {"smallest": 1}, 3, {"enabled": "nope"}],
+    "lesion_crop": [True, "whole"],
+    "flip_averaging": ["nope", 1],
+    "clahe": ["no"],
     "colour": ["red"],
 }
 CASES = [(name, value) for name, values in WRONG.items() for value in values]

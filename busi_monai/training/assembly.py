@@ -104,7 +104,7 @@ def pipeline_operating(
             )
     try:
         return replace(shipped, **{**(known or {}), **pipeline})
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise InputError(f"pipeline: {error}") from error
 
 
