@@ -99,8 +99,9 @@ class TuningPlan:
         files = [train, *(find_config(name) for name in self.configs)]
         check_keys(files, {**self.overrides, **dict.fromkeys(self.space.parameters)})
         choose_device(str(self.overrides.get("device_name", "auto")))
+        fold = self.identity()["configuration"].get("fold")
         for part in ("train", "validation"):
-            load_part(self.prepared, part, fold=self.overrides.get("fold"))
+            load_part(self.prepared, part, fold=fold)
 
     def begin(self) -> None:
         """Write down what the search is, or refuse if the folder holds another."""

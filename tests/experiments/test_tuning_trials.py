@@ -93,3 +93,10 @@ def test_what_belongs_to_the_machine_may_differ_between_processes(
     assert kept == {"encoder_options::widths": [4, 8]}
     with pytest.raises(InputError, match=r"dropout: None, now it is 0\.1"):
         plan(dropout=0.1).begin()
+
+
+def test_a_fold_of_an_overlay_is_checked_too(tmp_path: Path, phantom_prepared: Path) -> None:
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("fold: 0", encoding="utf-8")
+    with pytest.raises(InputError, match="has no folds"):
+        TuningPlan((phantom_prepared,), tmp_path / "search", SPACE, (overlay,)).check()
