@@ -59,9 +59,10 @@ def assemble_stages(
     runs = {"segmentation": Path(segmentation), "classification": Path(classification)}
     root, out = find_bundle(bundle), Path(out)
     points = {name: load_operating_point(run / "operating.json") for name, run in runs.items()}
-    section = _network_section(root, runs, points, _checked_crop(runs, points))
-    network = _network(section, out)
+    crop = _checked_crop(runs, points)
     operating = _operating(root, points, pipeline or {})
+    section = _network_section(root, runs, points, crop, operating.mask_threshold)
+    network = _network(section, out)
     state = {
         f"{part}.{name}": value
         for part, run in zip(("segmenter", "classifier"), runs.values(), strict=True)
@@ -103,9 +104,14 @@ def pipeline_operating(
                 f"unknown key 'pipeline::{name}'; expected one of {', '.join(sorted(free))}"
             )
     try:
-        return replace(shipped, **{**(known or {}), **pipeline})
+        operating = replace(shipped, **{**(known or {}), **pipeline})
     except (TypeError, ValueError) as error:
         raise InputError(f"pipeline: {error}") from error
+    if not 0 < operating.mask_threshold < 1:  # the network compares logits
+        raise InputError(
+            f"pipeline: mask_threshold must lie between 0 and 1, got {operating.mask_threshold}"
+        )
+    return operating
 
 
 def _operating(
@@ -156,6 +162,7 @@ def _network_section(
     runs: Mapping[str, Path],
     points: Mapping[str, OperatingPoint],
     crop: LesionCrop,
+    mask_threshold: float,
 ) -> dict[str, Any]:
     """Return ``network_def`` of the bundle with the networks and sizes of its stages."""
     inference = yaml.safe_load((root / "configs" / "inference.yaml").read_text(encoding="utf-8"))
@@ -176,7 +183,7 @@ def _network_section(
         "margin": crop.margin,
         "when_no_lesion": crop.when_no_lesion,
         "classes": list(classes.classes),
-        "mask_threshold": masks.mask_threshold,
+        "mask_threshold": mask_threshold,
         "segmenter_normalisation": masks.normalisation,
         "classifier_normalisation": classes.normalisation,
     }

@@ -70,6 +70,18 @@ def test_z_scores_move_into_the_network(stages, tmp_path: Path) -> None:
     assert operating["normalisation"] == "unit" and operating["temperature"] == 1.7
 
 
+@pytest.mark.parametrize(("pipeline", "expected"), [({"mask_threshold": 0.8}, 0.8), ({}, 0.3)])
+def test_box_and_mask_have_one_threshold(
+    stages, pipeline: dict, expected: float, tmp_path: Path
+) -> None:
+    runs = stages(segmentation={"mask_threshold": 0.3})
+    assemble_stages(*runs, tmp_path / "joined", pipeline=pipeline)
+    assert read_json(tmp_path / "joined" / "operating.json")["mask_threshold"] == expected
+    for name in ("evaluate", "inference"):
+        config = yaml.safe_load((tmp_path / "joined" / "configs" / f"{name}.yaml").read_text())
+        assert config["network_def"]["mask_threshold"] == expected
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

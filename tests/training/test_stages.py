@@ -130,6 +130,7 @@ def test_a_folder_in_use_is_refused(phantom_prepared: Path, tiny_stages_config, 
         ({"pipeline#image_size": "abc"}, "pipeline: image_size must be .* got 'abc'"),
         ({"pipeline#consistency": 3}, "pipeline: consistency must be a mapping"),
         ({"pipeline#temperature": "warm"}, "pipeline: "),
+        ({"pipeline#mask_threshold": 1}, "mask_threshold must lie between 0 and 1"),
         ({"segmentation#encoder": "resnet19"}, "resnet19"),
     ],
 )
