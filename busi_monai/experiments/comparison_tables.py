@@ -129,13 +129,12 @@ def header_lines(comparison: Comparison) -> list[str]:
     lines = [f"Images: {header['images']} in {header['groups']} groups{kept}"]
     for name, title in HEADER_TITLES.items():
         value = header.get(name)
-        if header["common"] and name in WHOLE:
-            title += " (of each whole evaluation)"
+        whole = " (of each whole evaluation)" if header["common"] and name in WHOLE else ""
         if isinstance(value, Mapping) and "by_system" in value:
             told = "; ".join(f"{k}: {_plain(v)}" for k, v in value["by_system"].items())
-            lines.append(f"{title}: {told}")
+            lines.append(f"{title}{whole}: {told}")
         elif value is not None:
-            lines.append(f"{title}: {_plain(value)}")
+            lines.append(f"{title}{whole}: {_plain(value)}")
     return lines
 
 
