@@ -11,7 +11,8 @@ from typing import Any
 from busi_monai.curation import load_datalist
 from busi_monai.errors import InputError
 from busi_monai.experiments.fold_processes import run_in_processes, run_in_turn
-from busi_monai.experiments.plans import effective_configuration, keep_plan
+from busi_monai.experiments.locks import LOCKS, any_locked, locked
+from busi_monai.experiments.plans import check_folder, effective_configuration, keep_plan
 from busi_monai.experiments.pooling import write_pooled
 from busi_monai.files import read_json
 from busi_monai.inference import write_ensemble
@@ -63,8 +64,8 @@ def cross_validate(
 
     Raises:
         InputError: if a dataset has no folds, a fold does not exist, a setting does not work,
-            ``out`` was started with other settings or datasets, or an ensemble is wanted of one
-            fold.
+            ``out`` was started with other settings or datasets, another process trains a fold,
+            or an ensemble is wanted of one fold.
         BusiMonaiError: if a fold failed in its process. Whatever fails, the other folds are
             finished first.
     """
@@ -90,13 +91,13 @@ def cross_validate(
         "datalist_sha256": [load_datalist(folder).sha256 for folder in prepared],
         "configuration": effective_configuration(bundle, configs, values),
     }
-    keep_plan(out / PLAN, plan, begun=_begun(out))
+    _keep_plan(out, plan)
     settings = {"configs": [str(name) for name in configs], "bundle": str(bundle)}
     folders = [str(Path(folder).absolute()) for folder in prepared]
     evaluation = {"resamples": resamples, "overlays": overlays}
     evaluation["device_name"] = values.get("device_name", "auto")
     tasks = {
-        f"fold_{fold}": (folders, str(out), fold, settings, values, evaluation)
+        f"fold_{fold}": (folders, str(out), fold, plan, settings, values, evaluation)
         for fold in wanted
         if fold not in finished_folds(out)
     }
@@ -109,13 +110,13 @@ def cross_validate(
         elif tasks:
             run_in_processes(_finish_fold, tasks, min(jobs, len(tasks)), out / "logs")
     except InputError:
-        if not _begun(out):
-            _withdraw(out)
+        _withdraw_unbegun(out)
         raise
     details = {"configs": settings["configs"], "bundle": plan["bundle"], "folds": count}
-    write_pooled(out, finished_folds(out), record, details, resamples=resamples)
-    if ensemble:
-        _keep_ensemble(out, finished_folds(out))
+    with locked(out, "pooling"):
+        write_pooled(out, finished_folds(out), record, details, resamples=resamples)
+        if ensemble:
+            _keep_ensemble(out, finished_folds(out))
     return out
 
 
@@ -133,11 +134,25 @@ def _begun(out: Path) -> bool:
     return any(out.glob("folds/fold_*/"))
 
 
-def _withdraw(out: Path) -> None:
-    """Leave nothing of a cross-validation whose settings do not work."""
-    for name in ("folds", "logs"):
-        shutil.rmtree(out / name, ignore_errors=True)
-    (out / PLAN).unlink(missing_ok=True)
+def _keep_plan(out: Path, plan: Mapping[str, Any]) -> None:
+    path = out / PLAN
+    if _begun(out):
+        keep_plan(path, plan, begun=True)
+        return
+    check_folder(path)
+    with locked(out, "plan"):
+        keep_plan(path, plan, begun=_begun(out) or any_locked(out, "fold_*"))
+
+
+def _withdraw_unbegun(out: Path) -> None:
+    """Leave nothing of a cross-validation whose settings do not work, if no fold was begun."""
+    with locked(out, "plan"):
+        if _begun(out) or any_locked(out, "fold_*"):
+            return
+        for name in ("folds", "logs"):
+            shutil.rmtree(out / name, ignore_errors=True)
+        (out / PLAN).unlink(missing_ok=True)
+    shutil.rmtree(out / LOCKS, ignore_errors=True)
     if not any(out.iterdir()):
         out.rmdir()
 
@@ -146,18 +161,25 @@ def _finish_fold(
     prepared: list[str],
     out: str,
     fold: int,
+    plan: dict[str, Any],
     settings: dict[str, Any],
     overrides: dict[str, Any],
     evaluation: dict[str, Any],
 ) -> None:
     run = Path(out) / "folds" / f"fold_{fold}"
-    _remove_unfinished(run)
-    if not (run / "run.json").is_file():
-        logger.info("fold %d: training", fold)
-        overrides = {**overrides, "fold": fold}
-        train_bundle(prepared, run, overrides=overrides, resume=True, **settings)
-    logger.info("fold %d: evaluating", fold)
-    run_evaluation(run, prepared, run / "evaluation", fold=fold, overrides=evaluation)
+    busy = f"fold {fold} of {out} is being trained by another process; go on when it has ended"
+    with locked(Path(out), run.name, busy):
+        if fold in finished_folds(out):
+            return
+        with locked(Path(out), "plan"):  # which another process may have written meanwhile
+            keep_plan(Path(out) / PLAN, plan, begun=True)
+        _remove_unfinished(run)
+        if not (run / "run.json").is_file():
+            logger.info("fold %d: training", fold)
+            overrides = {**overrides, "fold": fold}
+            train_bundle(prepared, run, overrides=overrides, resume=True, **settings)
+        logger.info("fold %d: evaluating", fold)
+        run_evaluation(run, prepared, run / "evaluation", fold=fold, overrides=evaluation)
 
 
 def _keep_ensemble(out: Path, folds: Mapping[int, Path]) -> None:

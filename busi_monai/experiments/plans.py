@@ -13,7 +13,14 @@ from busi_monai.errors import InputError
 from busi_monai.files import read_json, write_json
 from busi_monai.shipped import find_bundle, find_config
 
-__all__ = ["MACHINE_KEYS", "differences", "effective_configuration", "keep_plan", "section_of"]
+__all__ = [
+    "MACHINE_KEYS",
+    "check_folder",
+    "differences",
+    "effective_configuration",
+    "keep_plan",
+    "section_of",
+]
 
 MACHINE_KEYS = ("device_name", "num_workers", "cache_dir", "dataset_dir", "output_dir", "resume")
 """Configuration keys that may differ between the machines that go on with one experiment."""
@@ -91,11 +98,21 @@ def keep_plan(path: Path, plan: Mapping[str, Any], *, begun: bool) -> None:
                 "with the same settings and datasets, or choose another folder"
             )
         return
-    folder = path.parent
-    occupied = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-    if occupied and not path.is_file():
-        raise InputError(f"{folder} is not empty and holds no {path.name}; choose another folder")
+    check_folder(path)
     write_json(path, plan)
+
+
+def check_folder(path: Path) -> None:
+    """Check that a plan's folder is not there, is empty but for hidden files, or holds the plan.
+
+    Raises:
+        InputError: if it holds something else.
+    """
+    folder = path.parent
+    if path.is_file() or not folder.exists():
+        return
+    if not folder.is_dir() or any(not found.name.startswith(".") for found in folder.iterdir()):
+        raise InputError(f"{folder} is not empty and holds no {path.name}; choose another folder")
 
 
 def differences(before: Any, now: Any, where: str = "") -> Iterator[str]:

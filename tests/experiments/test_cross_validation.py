@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from filelock import FileLock
 
 from busi_monai.cli.main import main
 from busi_monai.curation import load_datalist, prepare_dataset
@@ -160,6 +161,21 @@ def test_a_bundle_spelt_otherwise_is_the_same(
     assert result.exit_code == 0, result.output
     for name in ("cross_validation.json", "run.json"):
         assert json.loads((finished / name).read_text("utf-8"))["bundle"] == DEFAULT_BUNDLE
+
+
+def test_two_commands_never_train_one_fold(
+    finished: Path, cross_validate: CrossValidate, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    shutil.copyfile(finished / "cross_validation.json", out / "cross_validation.json")
+    plan = (out / "cross_validation.json").read_bytes()
+    with FileLock(out / ".locks" / "fold_2.lock"):
+        busy = cross_validate("--folds", "2", out=out)
+        assert_refused(busy, "fold 2", "is being trained by another process")
+        assert_refused(cross_validate("--seed", "3", out=out), "configuration#seed")
+        assert (out / "cross_validation.json").read_bytes() == plan
+        assert not (out / "folds").exists()
 
 
 def test_other_settings_are_refused(
