@@ -107,6 +107,8 @@ def command(
         print_figures(metrics)
         _print_leaks(metrics.get("leaks"))
         print_seen(metrics)
+        if metrics.get("lesion_boxes") == "true masks":
+            click.echo("The class was told from crops around the true lesions, not the pictures.")
         click.echo(f"All figures, those by class too, are in {folder / 'metrics.json'}.")
         click.echo(f"Predictions, pictures and report lie beside it. {RESEARCH_USE}")
 

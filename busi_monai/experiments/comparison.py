@@ -30,7 +30,15 @@ MASK_FIGURES = frozenset(
         "hd95_px",
     }
 )
-HEADER = ("protocol", "part", "fold", "datalist_sha256", "leaks", "seen_in_training")
+HEADER = (
+    "protocol",
+    "part",
+    "fold",
+    "datalist_sha256",
+    "leaks",
+    "seen_in_training",
+    "lesion_boxes",
+)
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,8 @@ class Comparison:
         title: of the report.
         reference: name of the system that differences are taken to.
         header: images, groups, and by name ``protocol``, ``part``, ``fold``, ``datalist_sha256``,
-            ``leaks``, ``seen_in_training``: one value if all systems agree, else one by system.
+            ``leaks``, ``seen_in_training``, ``lesion_boxes``: one value if all systems agree, else
+            one by system.
         systems: for each its name, note, classes, ``figures`` and ``costs``; those that were only
             noted have neither.
         differences: by system and figure ``{difference, low, high, same_sign, n}``.

@@ -40,6 +40,7 @@ HEADER_TITLES = {
     "folds": "Folds, pooled",
     "leaks": "Evaluation images with a near-duplicate in training",
     "seen_in_training": "Evaluation images that the network was trained on",
+    "lesion_boxes": "Classified crops lie around",
     "datalist_sha256": "Datalist SHA-256",
 }
 WHOLE = ("leaks", "seen_in_training")

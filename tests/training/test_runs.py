@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
+from busi_monai.cli.main import main
 from busi_monai.curation import load_datalist, prepare_dataset
 from busi_monai.curation.options import PrepareOptions
 from busi_monai.errors import InputError
@@ -158,9 +160,14 @@ def test_a_mask_head_is_not_told_where_the_lesion_is(
         configs=[tiny_config],
         overrides={**overrides, "seg_weight": 0, "max_epochs": 1},
     )
-    quick = {"device_name": "cpu", "resamples": 5, "overlays": False}
-    out = run_evaluation(run, [phantom_prepared], tmp_path / "out", overrides=quick)
-    assert read_json(out / "metrics.json")["lesion_boxes"] == "true masks"
+    words = ["evaluate", run, phantom_prepared, "--out", tmp_path / "out", "--device", "cpu"]
+    told = CliRunner().invoke(main, [*map(str, words), "--resamples", "5", "--no-overlays"])
+    assert told.exit_code == 0 and "around the true lesions" in told.output
+    assert read_json(tmp_path / "out" / "metrics.json")["lesion_boxes"] == "true masks"
+    compared = CliRunner().invoke(
+        main, ["compare", str(tmp_path / "out"), "--out", str(tmp_path / "table")]
+    )
+    assert "Classified crops lie around: true masks" in compared.output
 
 
 def test_pretrained_weights_are_not_needed_to_go_on(
