@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from monai.bundle import ConfigParser
 
+from busi_monai.configurations import read_configuration
 from busi_monai.errors import InputError
 from busi_monai.files import read_json, write_json
 from busi_monai.shipped import find_bundle, find_config
@@ -54,27 +54,17 @@ def effective_configuration(
     overlays = [find_config(name) for name in configs]
     if not (folder / "train.yaml").is_file():
         return {
-            **{path.stem: _mapping(path) for path in sorted(folder.glob("train_*.yaml"))},
-            "overlays": [_mapping(path) for path in overlays],
+            **{path.stem: read_configuration(path) for path in sorted(folder.glob("train_*.yaml"))},
+            "overlays": [read_configuration(path) for path in overlays],
             "overrides": {key: v for key, v in values.items() if key not in MACHINE_KEYS},
         }
     parser = ConfigParser({})
-    for layer in (*map(_mapping, (folder / "train.yaml", *overlays)), values):
+    for layer in (*map(read_configuration, (folder / "train.yaml", *overlays)), values):
         for key, value in layer.items():
             if "#" not in key or key.rpartition("#")[0] in parser:  # else training refuses it
                 parser[key] = value
     content: dict[str, Any] = parser.get()
     return {key: value for key, value in content.items() if key not in MACHINE_KEYS}
-
-
-def _mapping(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected a mapping of configuration keys")
-    return content
 
 
 def keep_plan(path: Path, plan: Mapping[str, Any], *, begun: bool) -> None:

@@ -17,6 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from busi_monai.configurations import read_configuration
 from busi_monai.experiments.plans import MACHINE_KEYS, section_of
 from busi_monai.experiments.tuning_study import STATES, TrialStudy, best_trial
 from busi_monai.files import atomic_file, read_json, write_text
@@ -78,7 +79,7 @@ def _row(trial: FrozenTrial, study: TrialStudy, run: Path, out: Path) -> dict[st
 def _best_overlay(out: Path, study: TrialStudy, best: FrozenTrial, run: Path) -> str:
     """Return what the best trial changed of the bundle's configuration, as an overlay."""
     plan = read_json(out / "tuning.json")
-    trained = yaml.safe_load((run / "configs" / "train.yaml").read_text(encoding="utf-8"))
+    trained = read_configuration(run / "configs" / "train.yaml")
     changed = [*plan["configuration"], *study.space.parameters]
     left_out = {"fold", "seed", *MACHINE_KEYS}
     sections = dict.fromkeys(section_of(key) for key in changed)

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from busi_monai.configurations import read_configuration
 from busi_monai.curation import load_datalist, load_part
 from busi_monai.devices import choose_device
 from busi_monai.errors import InputError
@@ -70,7 +69,7 @@ class TuningPlan:
         """Return what must be the same when the search is continued, as plain JSON values."""
         laid: dict[str, Any] = {}
         for name in self.configs:
-            laid |= yaml.safe_load(find_config(name).read_text(encoding="utf-8"))
+            laid |= read_configuration(find_config(name))
         configuration = {**laid, **self.overrides}
         return {
             "datalists": [load_datalist(folder).sha256 for folder in self.prepared],

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from busi_monai.configurations import read_configuration
 from busi_monai.errors import InputError
 
 if TYPE_CHECKING:
@@ -128,13 +127,7 @@ def read_space(path: str | Path) -> Space:
         InputError: if it is missing, is no YAML mapping, or an entry is none of a space.
     """
     path = Path(path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"the space file {path} does not exist") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"the space file {path} cannot be read: {error}") from error
-    return parse_space(content, str(path))
+    return parse_space(read_configuration(path), str(path))
 
 
 def parse_space(content: Any, where: str = "the space") -> Space:

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from busi_monai.configurations import read_configuration
 from busi_monai.errors import BusiMonaiError, ImageReadError, InputError, WeightsError
 from busi_monai.experiments.tuning_outputs import write_overview
 from busi_monai.experiments.tuning_plan import TuningPlan
@@ -135,7 +134,7 @@ def _state(name: str) -> Any:
 
 def _epochs(run: Path) -> int:
     """Return how many epochs a run is to have: one that is through is not ended early."""
-    config = yaml.safe_load((run / "configs" / "train.yaml").read_text(encoding="utf-8"))
+    config = read_configuration(run / "configs" / "train.yaml")
     return int(config["max_epochs"])
 
 

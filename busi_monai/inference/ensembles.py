@@ -11,9 +11,9 @@ from statistics import mean
 from typing import Any
 
 import torch
-import yaml
 from monai.bundle import ConfigItem
 
+from busi_monai.configurations import read_configuration, write_configuration
 from busi_monai.errors import InputError
 from busi_monai.files import (
     atomic_file,
@@ -21,7 +21,6 @@ from busi_monai.files import (
     file_sha256,
     read_json,
     write_json,
-    write_text,
 )
 from busi_monai.inference.predictor import inference_config
 from busi_monai.networks import EnsembleNetwork, load_weights, network_cost
@@ -161,7 +160,7 @@ def _plain(config: Any) -> Any:
 
 
 def _check_sections(folders: Sequence[Path]) -> None:
-    configs = [_yaml(folder / "configs" / "inference.yaml") for folder in folders]
+    configs = [read_configuration(folder / "configs" / "inference.yaml") for folder in folders]
     for folder, config in zip(folders[1:], configs[1:], strict=True):
         for name in SAME_SECTIONS:
             if config.get(name) != configs[0].get(name):
@@ -213,17 +212,16 @@ def _write_configs(
         path = base / "configs" / name
         if not path.is_file():
             continue
-        config = _yaml(path)
+        config = read_configuration(path)
         config["network_def"] = definition
         if "seg" not in heads:
             config.pop("network_def_seg", None)
         if name == "evaluate.yaml":
-            folds = [_yaml(f / "configs" / name).get("fold") for f in folders]
+            folds = [read_configuration(f / "configs" / name).get("fold") for f in folders]
             config["fold"] = folds[0] if len(set(folds)) == 1 else None
             steps = [step for step in config["initialize"] if step != REFUSAL]
             config["initialize"] = [REFUSAL, *steps]
-        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100)
-        write_text(out / "configs" / name, text)
+        write_configuration(out / "configs" / name, config)
     metadata = read_json(base / "configs" / "metadata.json")
     metadata["description"] = (
         f"Ensemble of {len(folders)} networks, whose logits are averaged. "
@@ -268,8 +266,3 @@ def _training_details(folders: Sequence[Path]) -> dict[str, Any]:
         "seconds": round(sum(seconds), 3) if len(seconds) == len(records) else None,
         "epochs": round(mean(epochs)) if epochs else None,
     }
-
-
-def _yaml(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return content

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from monai.bundle import ConfigParser
 from torch import nn
 
+from busi_monai.configurations import read_configuration, write_configuration
 from busi_monai.errors import InputError
 from busi_monai.files import atomic_file, file_sha256, read_json, write_json
 from busi_monai.networks import load_weights, network_cost
@@ -20,7 +20,7 @@ from busi_monai.networks.weights import read_weights
 from busi_monai.operating import LesionCrop, OperatingPoint, load_operating_point
 from busi_monai.records import RunRecord
 from busi_monai.shipped import find_bundle
-from busi_monai.training.run_folder import copy_path, run_metadata, training_record, write_yaml
+from busi_monai.training.run_folder import copy_path, run_metadata, training_record
 from busi_monai.training.seen_images import TRAINING_IMAGES, read_training_images
 
 __all__ = ["TWO_STAGE_BUNDLE", "assemble_stages", "pipeline_operating"]
@@ -76,13 +76,13 @@ def assemble_stages(
     for name in COPIED:
         copy_path(root / name, out / name)
     _write_training_images(out, runs)
-    fold = yaml.safe_load((runs["classification"] / "configs" / "evaluate.yaml").read_text("utf-8"))
+    fold = read_configuration(runs["classification"] / "configs" / "evaluate.yaml")
     for name in ("evaluate.yaml", "inference.yaml"):
-        config = yaml.safe_load((root / "configs" / name).read_text(encoding="utf-8"))
+        config = read_configuration(root / "configs" / name)
         config["network_def"] = section
         if "fold" in config:
             config["fold"] = fold.get("fold")
-        write_yaml(out / "configs" / name, config)
+        write_configuration(out / "configs" / name, config)
     metadata = read_json(root / "configs" / "metadata.json")
     write_json(out / "configs" / "metadata.json", run_metadata(metadata, operating, True))
     _write_record(out, runs, network_cost(network.eval(), operating.image_size))
@@ -165,12 +165,11 @@ def _network_section(
     mask_threshold: float,
 ) -> dict[str, Any]:
     """Return ``network_def`` of the bundle with the networks and sizes of its stages."""
-    inference = yaml.safe_load((root / "configs" / "inference.yaml").read_text(encoding="utf-8"))
+    inference = read_configuration(root / "configs" / "inference.yaml")
     section: dict[str, Any] = copy.deepcopy(inference["network_def"])
     masks, classes = points["segmentation"], points["classification"]
     networks = {
-        name: yaml.safe_load((run / "configs" / "inference.yaml").read_text(encoding="utf-8"))
-        for name, run in runs.items()
+        name: read_configuration(run / "configs" / "inference.yaml") for name, run in runs.items()
     }
     if not networks["segmentation"]["network_def"].get("segmentation", True):
         raise InputError(f"{runs['segmentation']} has no mask head to find lesions with")

@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from ignite.engine import Engine
 from torch import nn
 
+from busi_monai.configurations import read_configuration, write_configuration
 from busi_monai.devices import DeviceChoice, PrecisionChoice
 from busi_monai.errors import InputError
-from busi_monai.files import complete_folder, file_sha256, read_json, write_json, write_text
+from busi_monai.files import complete_folder, file_sha256, read_json, write_json
 from busi_monai.networks import network_cost
 from busi_monai.operating import OperatingPoint
 from busi_monai.records import RunRecord
@@ -23,7 +23,7 @@ from busi_monai.training.history import draw_history, earlier_sessions
 from busi_monai.training.seen_images import read_training_images, write_training_images
 from busi_monai.training.workflow import resolved_section, unknown_keys, workflow_config
 
-__all__ = ["RunFolder", "copy_path", "run_metadata", "training_record", "write_yaml"]
+__all__ = ["RunFolder", "copy_path", "run_metadata", "training_record"]
 
 logger = logging.getLogger(__name__)
 
@@ -118,15 +118,15 @@ class RunFolder:
         segmentation = bool(network.get("segmentation", True))
         for name in COPIED:
             copy_path(self.bundle_root / name, folder / name)
-        write_yaml(configs / "train.yaml", training)
+        write_configuration(configs / "train.yaml", training)
         for name in ("evaluate.yaml", "inference.yaml"):
-            config = yaml.safe_load((self.bundle_root / "configs" / name).read_text("utf-8"))
+            config = read_configuration(self.bundle_root / "configs" / name)
             config["network_def"] = network
             if not segmentation:
                 config.pop("network_def_seg", None)
             if "fold" in config:
                 config["fold"] = training.get("fold")
-            write_yaml(configs / name, config)
+            write_configuration(configs / name, config)
         metadata = read_json(self.bundle_root / "configs" / "metadata.json")
         write_json(configs / "metadata.json", run_metadata(metadata, operating, segmentation))
 
@@ -176,11 +176,6 @@ def training_record(bundle: str | Path) -> dict[str, Any] | None:
         return None
     record = read_json(path)
     return {name: record[name] for name in RECORDED if name in record}
-
-
-def write_yaml(path: Path, config: Mapping[str, Any]) -> None:
-    """Write a configuration with its keys in order."""
-    write_text(path, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=100))
 
 
 def copy_path(source: Path, target: Path) -> None:

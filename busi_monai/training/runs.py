@@ -12,6 +12,7 @@ import yaml
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser, ConfigWorkflow
 
+from busi_monai.configurations import read_configuration
 from busi_monai.curation import load_datalist
 from busi_monai.devices import choose_device
 from busi_monai.errors import BusiMonaiError, InputError
@@ -56,16 +57,9 @@ def check_keys(files: Sequence[Path], overrides: Mapping[str, Any]) -> None:
     Raises:
         InputError: if a file is no YAML mapping, or it or ``overrides`` has an unknown key.
     """
-    for path in files:
-        try:
-            known = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise InputError(f"{path} is not YAML: {error}") from error
-        if not isinstance(known, dict):
-            raise InputError(f"{path}: expected a mapping of configuration keys")
+    top, *overlays = map(read_configuration, files)
     base = ConfigParser(ConfigParser.load_config_files([str(path) for path in files]))
-    top = yaml.safe_load(files[0].read_text(encoding="utf-8"))
-    laid = [key for path in files[1:] for key in yaml.safe_load(path.read_text(encoding="utf-8"))]
+    laid = [key for overlay in overlays for key in overlay]
     for key in (name.replace("::", "#") for name in [*laid, *overrides]):
         section = key.split("#")[0].lstrip("+")
         if section not in top:

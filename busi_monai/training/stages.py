@@ -14,13 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from busi_monai.configurations import read_configuration, write_configuration
 from busi_monai.errors import InputError
 from busi_monai.files import read_json, write_json
 from busi_monai.shipped import find_bundle, find_config
 from busi_monai.training.assembly import assemble_stages, pipeline_operating
-from busi_monai.training.run_folder import write_yaml
 from busi_monai.training.runs import check_keys, train_bundle
 
 __all__ = ["STAGES", "is_staged", "stage_layers", "train_stages"]
@@ -119,7 +117,7 @@ def train_stages(
         logger.info("the run in %s is complete", out)
         return out
     for stage in STAGES:
-        write_yaml(out / "configs" / f"train_{stage}.yaml", _merged(settings[stage]))
+        write_configuration(out / "configs" / f"train_{stage}.yaml", _merged(settings[stage]))
     masks, classes = (stage_run(out, stage) for stage in STAGES)
     assemble_stages(masks, classes, out, bundle=root, pipeline=settings[PIPELINE])
     return out
@@ -185,8 +183,10 @@ def _settings(
     bundle: str | Path, configs: Sequence[str | Path], overrides: Mapping[str, Any]
 ) -> dict[str, Any]:
     root = find_bundle(bundle)
-    shipped = {stage: _overlay(root / "configs" / f"train_{stage}.yaml") for stage in STAGES}
-    layers = stage_layers([_overlay(find_config(name)) for name in configs], overrides)
+    shipped = {
+        stage: read_configuration(root / "configs" / f"train_{stage}.yaml") for stage in STAGES
+    }
+    layers = stage_layers([read_configuration(find_config(name)) for name in configs], overrides)
     found: dict[str, Any] = {stage: [shipped[stage], *layers[stage]] for stage in STAGES}
     name = str(bundle) if str(bundle) == root.name else str(root)
     return {"bundle": name, **found, PIPELINE: _merged(layers[PIPELINE])}
@@ -265,21 +265,11 @@ def _settings_file(out: Path) -> Path:
     return out / "stages" / "settings.json"
 
 
-def _overlay(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected a mapping of configuration keys")
-    return content
-
-
 def _written(layers: Layers, folder: Path, stage: str) -> list[Path]:
     paths = []
     for number, layer in enumerate(layers):
         paths.append(folder / f"{stage}_{number}.yaml")
-        paths[-1].write_text(yaml.safe_dump(layer, sort_keys=False), encoding="utf-8")
+        write_configuration(paths[-1], layer)
     return paths
 
 

@@ -12,6 +12,8 @@ from typing import Any
 import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow
 
+from busi_monai.configurations import read_configuration
+
 _TRACKING = ("tracking_uri", "experiment_name", "run_name", "is_not_rank0")
 
 __all__ = [
@@ -89,7 +91,7 @@ def unknown_keys(files: Sequence[Path]) -> list[str]:
         return []
     known = {"imports"}
     for path in files:
-        known |= {key.partition("#")[0] for key in yaml.safe_load(path.read_text(encoding="utf-8"))}
+        known |= {key.partition("#")[0] for key in read_configuration(path)}
     config = workflow_config()
     text = yaml.safe_dump(config)
     return [
