@@ -34,10 +34,9 @@ def require_optuna() -> None:
     """Refuse to go on without the packages of a search.
 
     Raises:
-        InputError: if Optuna or filelock is not installed.
+        InputError: if Optuna is not installed.
     """
     try:
-        import filelock  # noqa: F401
         import optuna
     except ImportError as error:
         raise InputError(

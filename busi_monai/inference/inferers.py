@@ -24,6 +24,8 @@ class PlainInferer(Inferer):
         torch.Size([2, 1, 8, 8])
     """
 
+    averages_flips = False
+
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Any:
@@ -55,6 +57,8 @@ class FlipAveragingInferer(PlainInferer):
         >>> outputs["seg"].shape
         torch.Size([2, 1, 8, 8])
     """
+
+    averages_flips = True
 
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any

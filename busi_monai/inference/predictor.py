@@ -136,7 +136,7 @@ class Predictor:
         inferer: Callable[..., Any],
         device: DeviceChoice,
         precision: PrecisionChoice,
-        flip_averaging: bool | None = None,
+        flip_averaging: bool,
         bundle: Path,
         weights: Path,
     ) -> None:
@@ -144,7 +144,7 @@ class Predictor:
         self.operating = operating
         self.device = device
         self.precision = precision
-        self.flip_averaging = operating.flip_averaging if flip_averaging is None else flip_averaging
+        self.flip_averaging = flip_averaging
         self.bundle = bundle
         self.weights = weights
         self._preprocessing = preprocessing
@@ -191,7 +191,7 @@ class Predictor:
             inferer=_parsed(parser, "inferer", folder),
             device=chosen,
             precision=arithmetic,
-            flip_averaging=flip_averaging,
+            flip_averaging=_parsed(parser, "prediction_inferer", folder).averages_flips,
             bundle=folder,
             weights=weights,
         )

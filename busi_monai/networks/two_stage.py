@@ -163,15 +163,7 @@ def lesion_boxes(mask: Tensor) -> tuple[Tensor, Tensor]:
         (tensor([[0.2500, 0.2500, 0.5000, 0.7500]]), tensor([True]))
     """
     filled = mask[:, 0].float()
-    height, width = mask.shape[-2:]
-    largest = filled * _largest_component(filled)
-    rows, columns = largest.amax(dim=2), largest.amax(dim=1)
-    top, bottom = _ends(rows, height)
-    left, right = _ends(columns, width)
-    found = rows.amax(dim=1) > 0
-    boxes = torch.stack([left / width, top / height, right / width, bottom / height], dim=1)
-    whole = torch.tensor([0.0, 0.0, 1.0, 1.0], device=mask.device)
-    return torch.where(found[:, None], boxes, whole[None]), found
+    return _enclosing_boxes(filled * _largest_component(filled))
 
 
 def crop_boxes(
@@ -241,21 +233,25 @@ def _ends(filled: Tensor, length: int) -> tuple[Tensor, Tensor]:
     return first, last
 
 
+def _enclosing_boxes(filled: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the box around all of (N, h, w) in [0, 1], as ``lesion_boxes`` does."""
+    height, width = filled.shape[-2:]
+    rows, columns = filled.amax(dim=2), filled.amax(dim=1)
+    top, bottom = _ends(rows, height)
+    left, right = _ends(columns, width)
+    found = rows.amax(dim=1) > 0
+    boxes = torch.stack([left / width, top / height, right / width, bottom / height], dim=1)
+    whole = torch.tensor([0.0, 0.0, 1.0, 1.0], device=filled.device)
+    return torch.where(found[:, None], boxes, whole[None]), found
+
+
 def _true_boxes(lesion: Tensor, boxes: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
     """Return the boxes of true masks, and the predicted ones where there is no mask.
 
     All lesions of a picture are in its box, as in the classifier's training.
     """
-    height, width = lesion.shape[-2:]
     known = (lesion >= 0).flatten(1).all(dim=1)
-    filled = (lesion[:, 0] > 0).float()
-    rows, columns = filled.amax(dim=2), filled.amax(dim=1)
-    top, bottom = _ends(rows, height)
-    left, right = _ends(columns, width)
-    present = rows.amax(dim=1) > 0
-    true = torch.stack([left / width, top / height, right / width, bottom / height], dim=1)
-    whole = torch.tensor([0.0, 0.0, 1.0, 1.0], device=lesion.device)
-    true = torch.where(present[:, None], true, whole[None])
+    true, present = _enclosing_boxes((lesion[:, 0] > 0).float())
     return torch.where(known[:, None], true, boxes), torch.where(known, present, found)
 
 

@@ -102,4 +102,4 @@ def test_what_the_network_has_no_head_for_gets_no_panel(tmp_path: Path) -> None:
     corners = [
         pixels[height * 6 // 10 :, width * 6 // 10 :] for pixels in drawn
     ]  # the fourth panel
-    assert corners[0].std() > 0.01 and corners[1].std() == 0
+    assert corners[0].std() > 0.02 and corners[1].std() == 0
