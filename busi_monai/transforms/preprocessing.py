@@ -11,7 +11,7 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import Compose, InvertibleTransform, MapTransform, NormalizeIntensityd
-from monai.utils import TraceKeys
+from monai.utils import TraceKeys, convert_to_dst_type
 from numpy.typing import NDArray
 from torch.nn.functional import interpolate, pad
 
@@ -119,7 +119,7 @@ class CleanLesionMaskd(MapTransform):
         cleaned = dict(data)
         for key in self.key_iterator(cleaned):
             mask = torch.from_numpy(clean_mask(np.asarray(cleaned[key][0]) > 0))
-            cleaned[key] = cleaned[key].new_tensor(mask[None])
+            cleaned[key] = convert_to_dst_type(mask[None], dst=cleaned[key])[0]
         return cleaned
 
 

@@ -133,6 +133,7 @@ def test_equalisation_spreads_a_flat_picture(textured: Draw) -> None:
     assert float(equalised.std()) > 1.5 * float(dull.std())
 
 
+@pytest.mark.filterwarnings("error:To copy construct from a tensor:UserWarning")
 def test_clean_labels_are_trained_on_but_not_measured_against(
     textured: Draw, ellipse: Draw, tmp_path: Path
 ) -> None:
