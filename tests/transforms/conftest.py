@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 
@@ -34,3 +35,15 @@ def ellipse() -> Callable[..., NDArray[np.bool_]]:
         return distance <= 1
 
     return draw
+
+
+@pytest.fixture
+def item(
+    textured: Callable[..., NDArray[np.float32]], ellipse: Callable[..., NDArray[np.bool_]]
+) -> dict[str, torch.Tensor]:
+    """A picture of 40×64 pixels and the mask of one lesion right of the middle."""
+    lesion = ellipse((40, 64), centre=(15, 40), radii=(8, 14))
+    return {
+        "image": torch.from_numpy(textured((40, 64)))[None],
+        "label": torch.from_numpy(lesion.astype(np.float32))[None],
+    }

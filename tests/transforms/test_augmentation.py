@@ -12,19 +12,10 @@ from monai.transforms import Compose, NormalizeIntensity
 from busi_monai.errors import InputError
 from busi_monai.operating import OperatingPoint
 from busi_monai.transforms import prediction_preprocessing, training_augmentation
-from busi_monai.transforms.augmentation import (
-    add_gaussian_noise,
-    add_speckle,
-    adjust_contrast,
-    adjust_gamma,
-    affine_matrix,
-    mirror,
-    speckle_field,
-    warp,
-)
 
 Draw = Callable[..., np.ndarray]
 SIZE = (40, 64)
+OPERATING = OperatingPoint(image_size=SIZE)
 NOTHING = {
     "flip_probability": 0.0,
     "affine_probability": 0.0,
@@ -32,96 +23,13 @@ NOTHING = {
     "speckle_probability": 0.0,
     "noise_probability": 0.0,
 }
-EVERYTHING = dict.fromkeys(NOTHING, 1.0)
-
-
-@pytest.fixture
-def item(textured: Draw, ellipse: Draw) -> dict[str, torch.Tensor]:
-    lesion = ellipse(SIZE, centre=(15, 40), radii=(8, 14))
-    return {
-        "image": torch.from_numpy(textured(SIZE))[None],
-        "label": torch.from_numpy(lesion.astype(np.float32))[None],
-    }
-
-
-def _identity(**changes: object) -> np.ndarray:
-    return affine_matrix(SIZE, **{"rotation_degrees": 0, "scale": 1, "shift": (0, 0), **changes})
-
-
-def test_warp_without_movement_changes_nothing(item: dict[str, torch.Tensor]) -> None:
-    assert torch.equal(warp(item["image"], _identity()), item["image"])
-    assert torch.equal(warp(item["label"], _identity(), nearest=True), item["label"])
-
-
-def test_shift_moves_down_and_right_and_lets_black_in(item: dict[str, torch.Tensor]) -> None:
-    moved = warp(item["image"], _identity(shift=(4 / SIZE[0], 8 / SIZE[1])))
-    assert torch.allclose(moved[:, 4:, 8:], item["image"][:, :-4, :-8], atol=1e-6)
-    assert float(moved[:, :4].max()) == float(moved[:, :, :8].max()) == 0
-
-
-@pytest.mark.parametrize("quarters", [1, 2, 3])
-def test_rotation_is_anticlockwise_about_the_centre(quarters: int) -> None:
-    square = torch.rand((1, 21, 21), generator=torch.Generator().manual_seed(0))
-    matrix = affine_matrix((21, 21), rotation_degrees=90 * quarters, scale=1, shift=(0, 0))
-    expected = torch.rot90(square, quarters, (1, 2))
-    assert torch.allclose(warp(square, matrix), expected, atol=1e-5)
-
-
-def test_a_scale_above_one_enlarges_about_the_centre(item: dict[str, torch.Tensor]) -> None:
-    centred = torch.zeros(1, *SIZE)
-    centred[:, 16:24, 28:36] = 1
-    enlarged = warp(centred, _identity(scale=2.0))
-    assert float(enlarged.sum()) == pytest.approx(4 * 64, rel=0.02)
-    assert torch.allclose(enlarged, enlarged.flip(1, 2), atol=1e-5)
-
-
-def test_a_warped_mask_holds_only_zero_and_one(item: dict[str, torch.Tensor]) -> None:
-    matrix = affine_matrix(SIZE, rotation_degrees=17, scale=1.1, shift=(0.05, -0.03))
-    assert set(warp(item["label"], matrix, nearest=True).unique().tolist()) == {0, 1}
-
-
-def test_mirror_swaps_left_and_right_only() -> None:
-    picture = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
-    assert mirror(picture).tolist() == [[[2, 1], [4, 3]]]
-
-
-def test_gamma() -> None:
-    picture = torch.tensor([[[0.0, 0.25, 1.0]]])
-    assert adjust_gamma(picture, 1).tolist() == picture.tolist()
-    assert adjust_gamma(picture, 0.5).tolist() == [[[0, 0.5, 1]]]
-    assert adjust_gamma(torch.tensor([[[-0.5, 1.5]]]), 0.7).tolist() == [[[0, 1]]]
-
-
-def test_contrast_keeps_the_mean_and_clips() -> None:
-    picture = torch.tensor([[[0.25, 0.75]]])
-    assert adjust_contrast(picture, 0).tolist() == [[[0.5, 0.5]]]
-    assert adjust_contrast(picture, 1.5).tolist() == [[[0.125, 0.875]]]
-    assert adjust_contrast(picture, 9).tolist() == [[[0, 1]]]
-
-
-def test_no_noise() -> None:
-    picture = torch.rand(1, 5, 5)
-    assert torch.equal(add_gaussian_noise(picture, torch.zeros(1, 5, 5)), picture)
-    assert torch.equal(add_speckle(picture, torch.zeros(1, 5, 5)), picture)
-
-
-def test_constant_noise() -> None:
-    picture = torch.tensor([[[0.0, 0.5, 1.0]]])
-    field = torch.full((1, 1, 3), 0.5)
-    assert add_gaussian_noise(picture, field).tolist() == [[[0.5, 1, 1]]]
-    assert add_speckle(picture, field).tolist() == [[[0, 0.75, 1]]]
-
-
-@pytest.mark.parametrize("grain", [1, 2, 3])
-def test_speckle_has_the_grain_asked_for(grain: int) -> None:
-    field = speckle_field((120, 150), grain=grain, generator=torch.Generator().manual_seed(0))[0]
-    assert field.shape == (120, 150)
-    assert abs(float(field.mean())) < 0.05
-    assert 0.55 < float(field.std()) < 1.05
-    neighbours = float(
-        torch.corrcoef(torch.stack([field[:, 1:].ravel(), field[:, :-1].ravel()]))[0, 1]
-    )
-    assert neighbours < 0.05 if grain == 1 else neighbours > 0.3 * (grain - 1)
+ON_REQUEST = (
+    "crop_probability",
+    "blur_probability",
+    "shadow_probability",
+    "depth_gain_probability",
+)
+EVERYTHING = dict.fromkeys((*NOTHING, *ON_REQUEST), 1.0)
 
 
 @pytest.mark.parametrize("normalisation", ["unit", "zscore"])
@@ -156,8 +64,7 @@ def test_the_mask_moves_with_its_image(ellipse: Draw) -> None:
     lesion = torch.from_numpy(ellipse(SIZE, centre=(18, 36), radii=(7, 12)).astype(np.float32))[
         None
     ]
-    only_moved = {**EVERYTHING, "grey_probability": 0, "speckle_probability": 0}
-    only_moved["noise_probability"] = 0
+    only_moved = {**NOTHING, "flip_probability": 1, "affine_probability": 1, "crop_probability": 1}
     augment = training_augmentation(OperatingPoint(), **only_moved).set_random_state(3)
     for _ in range(10):
         result = augment({"image": lesion, "label": lesion})
@@ -221,6 +128,30 @@ def test_augmentation_can_be_sent_to_a_worker(item: dict[str, torch.Tensor]) -> 
     assert torch.equal(copy(item)["image"], augment(item)["image"])
 
 
+def test_what_is_off_by_default_is_not_even_in_the_chain() -> None:
+    def names(**options: float) -> list[str]:
+        return [
+            type(step).__name__ for step in training_augmentation(OPERATING, **options).transforms
+        ]
+
+    plain = ["TrainingTensorsd", "RandomGeometryd", "RandomGreyLevelsd", "RandomNoised"]
+    assert names() == plain
+    assert names(**dict.fromkeys(ON_REQUEST, 0.0)) == plain
+    every = ["RandomBlurd", "RandomShadowd", "RandomDepthGaind"]
+    assert names(**dict.fromkeys(ON_REQUEST, 0.5)) == [*plain[:2], *every, *plain[2:]]
+    assert names(shadow_probability=0.5) == [*plain[:2], "RandomShadowd", *plain[2:]]
+
+
+def test_each_option_reaches_its_step(item: dict[str, torch.Tensor]) -> None:
+    changed = {}
+    for name in ON_REQUEST:
+        augment = training_augmentation(OPERATING, **NOTHING, **{name: 1.0}).set_random_state(0)
+        changed[name] = augment(item)
+        assert not torch.equal(changed[name]["image"], item["image"])
+    moved = {name for name, new in changed.items() if not torch.equal(new["label"], item["label"])}
+    assert moved == {"crop_probability"}
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
     [
@@ -229,6 +160,14 @@ def test_augmentation_can_be_sent_to_a_worker(item: dict[str, torch.Tensor]) -> 
         ("grey_probability", 2),
         ("speckle_probability", -1),
         ("noise_probability", 7),
+        ("crop_probability", 1.2),
+        ("blur_probability", -0.2),
+        ("shadow_probability", 3),
+        ("depth_gain_probability", -1),
+        ("shadow", 1.5),
+        ("depth_gain", -0.1),
+        ("blur_sigma", (0, 1)),
+        ("crop_scale", (0.5, 1.5)),
         ("scale_range", (0, 1)),
         ("gamma", (1.5, 0.7)),
         ("contrast", (1,)),
