@@ -6,7 +6,9 @@ from busi_monai.metrics.calibration import (
     Reliability,
     brier_score,
     expected_calibration_error,
+    fit_temperature,
     reliability,
+    rescale_probabilities,
 )
 from busi_monai.metrics.classification import (
     average_precision,
@@ -14,6 +16,13 @@ from busi_monai.metrics.classification import (
     classification_scores,
     confusion_matrix,
     roc_auc,
+)
+from busi_monai.metrics.operating_points import (
+    ThresholdScores,
+    negative_predictive_value,
+    positive_predictive_value,
+    sensitivity_threshold,
+    threshold_scores,
 )
 from busi_monai.metrics.segmentation import (
     dice,
@@ -27,6 +36,7 @@ from busi_monai.metrics.segmentation import (
 
 __all__ = [
     "Reliability",
+    "ThresholdScores",
     "average_precision",
     "benign_malignant_auc",
     "brier_score",
@@ -34,12 +44,18 @@ __all__ = [
     "confusion_matrix",
     "dice",
     "expected_calibration_error",
+    "fit_temperature",
     "hausdorff95_px",
     "iou",
     "lesion_box",
     "mean_iou",
+    "negative_predictive_value",
     "pixel_accuracy",
+    "positive_predictive_value",
     "reliability",
+    "rescale_probabilities",
     "roc_auc",
     "segmentation_scores",
+    "sensitivity_threshold",
+    "threshold_scores",
 ]
