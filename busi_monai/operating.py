@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,12 @@ __all__ = [
     "WHEN_NO_LESION",
     "Consistency",
     "LesionCrop",
+    "MalignancyThreshold",
     "OperatingPoint",
     "load_operating_point",
 ]
 
+*_, MALIGNANT = CLASSES
 ASPECTS = ("stretch", "pad")
 NORMALISATIONS = ("unit", "zscore")
 WHEN_NO_LESION = ("whole", "normal")
@@ -77,6 +79,39 @@ class LesionCrop:
 
 
 @dataclass(frozen=True)
+class MalignancyThreshold:
+    """A threshold on the probability of malignancy, and what came of it where it was fitted.
+
+    Attributes:
+        threshold: calibrated probability from which a picture is called malignant.
+        sensitivity: part of the malignant pictures that reach it.
+        specificity: part of the others that do not.
+        ppv: part of those called malignant that are, at the prevalence.
+        npv: part of the others that are not malignant, at the prevalence.
+        prevalence: part of malignant pictures that ppv and npv are told for.
+        missed: number of malignant pictures below the threshold.
+        positives: number of malignant pictures it was fitted on.
+        negatives: number of other pictures.
+    """
+
+    threshold: float
+    sensitivity: float
+    specificity: float
+    ppv: float | None
+    npv: float | None
+    prevalence: float
+    missed: int
+    positives: int
+    negatives: int
+
+    def __post_init__(self) -> None:
+        """Check the values, naming the field that is wrong."""
+        for name in ("threshold", "sensitivity", "specificity", "prevalence"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
 class OperatingPoint:
     """Everything besides the weights that prediction depends on.
 
@@ -98,6 +133,10 @@ class OperatingPoint:
             its own, the most probable of those without one is predicted. Empty: the most probable.
         flip_averaging: whether the picture and its mirror image are both predicted and averaged.
         consistency: the mask↔class consistency rule.
+        operating_points: thresholds for malignancy by name, such as ``sensitivity_95``, that a
+            prediction can be made at; see ``at``.
+        calibration: on which predictions temperature and operating points were fitted; empty where
+            they were not.
     """
 
     classes: tuple[str, ...] = CLASSES
@@ -112,6 +151,8 @@ class OperatingPoint:
     class_thresholds: Mapping[str, float] = field(default_factory=dict)
     flip_averaging: bool = False
     consistency: Consistency = field(default_factory=Consistency)
+    operating_points: Mapping[str, MalignancyThreshold] = field(default_factory=dict)
+    calibration: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the values, naming the field that is wrong."""
@@ -119,6 +160,11 @@ class OperatingPoint:
             object.__setattr__(self, "consistency", Consistency(**self.consistency))
         if isinstance(self.lesion_crop, Mapping):
             object.__setattr__(self, "lesion_crop", LesionCrop(**self.lesion_crop))
+        points = {
+            name: MalignancyThreshold(**point) if isinstance(point, Mapping) else point
+            for name, point in self.operating_points.items()
+        }
+        object.__setattr__(self, "operating_points", points)
         _check_switches(self, "clahe", "flip_averaging")
         if not isinstance(self.consistency, Consistency):
             raise InputError(
@@ -150,6 +196,21 @@ class OperatingPoint:
         if unknown:
             raise InputError(f"class_thresholds name unknown classes: {', '.join(sorted(unknown))}")
 
+    def at(self, name: str) -> OperatingPoint:
+        """Return the same with malignancy decided at one of the ``operating_points``.
+
+        Raises:
+            InputError: if there is none of that name.
+        """
+        if name not in self.operating_points:
+            known = ", ".join(self.operating_points)
+            raise InputError(
+                f"no operating point {name!r}; "
+                + (f"there are {known}" if known else "fit some by busi-monai calibrate")
+            )
+        threshold = self.operating_points[name].threshold
+        return replace(self, class_thresholds={**self.class_thresholds, MALIGNANT: threshold})
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
         return {"schema_version": SCHEMA_VERSION, **asdict(self)}
@@ -176,11 +237,16 @@ def _checked_size(size: Any) -> tuple[int, int]:
     return height, width
 
 
-def load_operating_point(path: str | Path) -> OperatingPoint:
+def load_operating_point(path: str | Path, name: str | None = None) -> OperatingPoint:
     """Read ``operating.json``.
 
+    Args:
+        path: of the file.
+        name: one of its ``operating_points``, at which malignancy is to be decided.
+
     Raises:
-        InputError: if the file is missing, not JSON, of a newer schema, or holds a wrong value.
+        InputError: if the file is missing, not JSON, of a newer schema, or holds a wrong value, or
+            if it has no operating point of that name.
     """
     content = read_json(path)
     if not isinstance(content, dict):
@@ -189,6 +255,7 @@ def load_operating_point(path: str | Path) -> OperatingPoint:
     if not isinstance(version, int) or version > SCHEMA_VERSION:
         raise InputError(f"{path}: expected schema_version up to {SCHEMA_VERSION}, got {version!r}")
     try:
-        return OperatingPoint(**content)
+        operating = OperatingPoint(**content)
+        return operating if name is None else operating.at(name)
     except (TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: {error}") from error

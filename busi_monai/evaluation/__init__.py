@@ -1,5 +1,10 @@
 """Tables of predictions to metrics with intervals, figures and reports."""
 
+from busi_monai.evaluation.calibration import (
+    calibrate_bundle,
+    cross_fitted_probabilities,
+    fit_operating_points,
+)
 from busi_monai.evaluation.figures import write_figures
 from busi_monai.evaluation.measures import (
     ResampledFigure,
@@ -7,6 +12,8 @@ from busi_monai.evaluation.measures import (
     figure_value,
     resampled_figures,
 )
+from busi_monai.evaluation.operating_figures import PREVALENCE, SENSITIVITIES
+from busi_monai.evaluation.recomputation import evaluate_table
 from busi_monai.evaluation.report import TITLES, MetricsReport, report_markdown, write_evaluation
 from busi_monai.evaluation.resampling import group_weights, percentile_interval
 from busi_monai.evaluation.tables import (
@@ -17,11 +24,17 @@ from busi_monai.evaluation.tables import (
 )
 
 __all__ = [
+    "PREVALENCE",
+    "SENSITIVITIES",
     "TITLES",
     "MetricsReport",
     "ResampledFigure",
+    "calibrate_bundle",
+    "cross_fitted_probabilities",
     "evaluate_predictions",
+    "evaluate_table",
     "figure_value",
+    "fit_operating_points",
     "group_weights",
     "percentile_interval",
     "read_predictions",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,18 @@ from numpy.typing import NDArray
 
 from busi_monai.cases import CLASSES, class_index
 from busi_monai.errors import InputError
+from busi_monai.evaluation.lesion_sizes import lesion_size_figures
+from busi_monai.evaluation.operating_figures import (
+    PREVALENCE,
+    cross_fitted_thresholds,
+    operating_figures,
+)
 from busi_monai.evaluation.resampling import (
+    CONFIDENCE,
+    ResampledFigure,
     group_weights,
-    percentile_interval,
+    mean_figure,
     weighted_classification_scores,
-    weighted_mean,
 )
 from busi_monai.evaluation.tables import (
     check_predictions,
@@ -28,14 +34,10 @@ from busi_monai.evaluation.tables import (
 from busi_monai.metrics import classification_scores, confusion_matrix
 
 __all__ = [
-    "CONFIDENCE",
-    "ResampledFigure",
     "evaluate_predictions",
     "figure_value",
     "resampled_figures",
 ]
-
-CONFIDENCE = 0.95
 
 PAIR_AUC = "auc_benign_malignant"
 CLASS_FIGURES = (
@@ -55,33 +57,13 @@ PER_CLASS_FIGURES = ("precision", "recall", "f1", "auc")
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class ResampledFigure:
-    """A figure with its value in every resample.
-
-    Attributes:
-        value: of the images as they are; NaN if it is undefined.
-        samples: (R,) values, NaN where undefined.
-        n: number of images that it is computed on.
-    """
-
-    value: float
-    samples: Floats
-    n: int
-
-    def as_dict(self) -> dict[str, float | int | None]:
-        """Return value, low, high and n as plain JSON values, ``None`` for what is undefined."""
-        if math.isnan(self.value):
-            return {"value": None, "low": None, "high": None, "n": self.n}
-        low, high = percentile_interval(self.samples, CONFIDENCE)
-        return {"value": _plain(self.value), "low": _plain(low), "high": _plain(high), "n": self.n}
-
-
 def evaluate_predictions(
     table: pd.DataFrame,
     *,
     classes: Sequence[str] = CLASSES,
     groups: Sequence[object] | None = None,
+    operating_points: Mapping[str, float] | None = None,
+    prevalence: float = PREVALENCE,
     seed: int = 0,
     resamples: int = 1000,
 ) -> dict[str, Any]:
@@ -102,12 +84,15 @@ def evaluate_predictions(
         classes: the classes that have probability columns, in order; empty without a class head.
         groups: (N,) group of each row; by default the column ``group``, where it is empty each
             image for itself.
+        operating_points: thresholds for malignancy by name, fitted on other images. A table with
+            several folds (column ``fold``) has its own, each fold's fitted on the others.
+        prevalence: part of malignant images that predictive values are told for.
         seed: of the resampling.
         resamples: number of resamples.
 
     Returns:
-        The figures by name, ``per_class`` by class, ``confusion_matrix``, and counts, as plain JSON
-        values.
+        The figures by name, ``per_class`` by class, ``per_size`` by the true lesion's size,
+        ``operating_points`` by name, ``confusion_matrix``, and counts, as plain JSON values.
 
     Raises:
         InputError: if columns are missing, values are wrong, or no row is usable.
@@ -133,9 +118,13 @@ def evaluate_predictions(
             by_class["per_class"][of_class][kind] = figure.as_dict()
         else:
             figures[name] = figure.as_dict()
+    sizes = lesion_size_figures(usable, weights)
+    points = _operating_points(usable, weights, classes, operating_points or {}, prevalence)
     return {
         **figures,
         **by_class,
+        **({"per_size": sizes} if sizes else {}),
+        **({"operating_points": points} if points else {}),
         "classes": list(classes),
         "images": len(usable),
         "failed": len(table) - len(usable),
@@ -201,7 +190,7 @@ def _mask_figures(rows: pd.DataFrame, weights: Floats) -> dict[str, ResampledFig
         "pixel_accuracy": _column(rows, "pixel_accuracy"),
         "hd95_px": np.where(lesion & predicted, hd95, np.nan),
     }
-    return {name: _mean_figure(weights, value) for name, value in values.items()}
+    return {name: mean_figure(weights, value) for name, value in values.items()}
 
 
 def _class_figures(
@@ -229,8 +218,23 @@ def _class_figures(
             key = f"per_class.{name}.{kind}"
             figures[key] = ResampledFigure(float(values[key]), samples[key], len(true))
         of_class = np.where(true == index, dice, np.nan)
-        figures[f"per_class.{name}.dice"] = _mean_figure(weights, of_class)
+        figures[f"per_class.{name}.dice"] = mean_figure(weights, of_class)
     return figures
+
+
+def _operating_points(
+    rows: pd.DataFrame,
+    weights: Floats,
+    classes: Sequence[str],
+    given: Mapping[str, float],
+    prevalence: float,
+) -> dict[str, Any]:
+    if CLASSES[-1] not in classes:
+        return {}
+    known = rows["true_class"].isin(classes).to_numpy()
+    rows, weights = rows[known], weights[:, known]
+    thresholds = cross_fitted_thresholds(rows) or given
+    return operating_figures(rows, weights, thresholds, prevalence=prevalence)
 
 
 def _class_indices(
@@ -254,17 +258,6 @@ def _counts_by_class(rows: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, 
             "counts": np.asarray(counts).astype(int).tolist(),
         },
     }
-
-
-def _mean_figure(weights: Floats, values: Floats) -> ResampledFigure:
-    defined = ~np.isnan(values)
-    n = int(defined.sum())
-    value = float(values[defined].mean()) if n else math.nan
-    return ResampledFigure(value, weighted_mean(weights, values), n)
-
-
-def _plain(value: float) -> float | None:
-    return None if math.isnan(value) else round(float(value), 6)
 
 
 def _true_lesion(rows: pd.DataFrame) -> NDArray[np.bool_]:

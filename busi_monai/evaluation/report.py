@@ -11,9 +11,12 @@ import pandas as pd
 
 from busi_monai.errors import InputError
 from busi_monai.evaluation.figures import write_figures
+from busi_monai.evaluation.lesion_sizes import LESION_SIZES
 from busi_monai.evaluation.measures import evaluate_predictions
+from busi_monai.evaluation.operating_figures import PREVALENCE
 from busi_monai.evaluation.tables import read_predictions, table_classes
 from busi_monai.files import file_sha256, read_json, write_json, write_text
+from busi_monai.operating import MalignancyThreshold
 
 __all__ = ["MetricsReport", "report_markdown", "write_evaluation"]
 
@@ -47,6 +50,7 @@ PROVENANCE = {
     "fold": "Fold",
     "lesion_boxes": "Classified crops lie around",
     "leaks": "Evaluation images with a near-duplicate in training",
+    "missing_images": "Images of these parts that the table lacks",
     "seen_in_training": "Evaluation images that the network was trained on",
     "datalist_sha256": "Datalist SHA-256",
     "weights_sha256": "Weights SHA-256",
@@ -59,6 +63,8 @@ def write_evaluation(
     *,
     classes: Sequence[str] | None = None,
     provenance: Mapping[str, Any] | None = None,
+    operating_points: Mapping[str, float] | None = None,
+    prevalence: float = PREVALENCE,
     seed: int = 0,
     resamples: int = 1000,
     figures: bool = True,
@@ -71,6 +77,8 @@ def write_evaluation(
         classes: classes with probability columns; by default those of the table.
         provenance: protocol, part, fold, leaks and hashes; what is missing is taken from the
             folder's ``run.json``.
+        operating_points: thresholds for malignancy by name; see ``evaluate_predictions``.
+        prevalence: part of malignant images that predictive values are told for.
         seed: of the resampling.
         resamples: number of resamples.
         figures: whether figures are drawn.
@@ -86,6 +94,8 @@ def write_evaluation(
     measured = evaluate_predictions(
         table,
         classes=table_classes(table) if classes is None else classes,
+        operating_points=operating_points,
+        prevalence=prevalence,
         seed=seed,
         resamples=resamples,
     )
@@ -106,6 +116,7 @@ class MetricsReport:
     Args:
         classes: classes with probability columns; by default those of the table.
         provenance: as for ``write_evaluation``.
+        operating_points: those of ``operating.json``, by name.
         seed: of the resampling.
         resamples: number of resamples.
         figures: whether figures are drawn.
@@ -119,12 +130,14 @@ class MetricsReport:
         classes: Sequence[str] | None = None,
         *,
         provenance: Mapping[str, Any] | None = None,
+        operating_points: Mapping[str, MalignancyThreshold] | None = None,
         seed: int = 0,
         resamples: int = 1000,
         figures: bool = True,
     ) -> None:
         self.classes = classes
         self.provenance = provenance
+        self.operating_points = dict(operating_points or {})
         self.seed = seed
         self.resamples = resamples
         self.figures = figures
@@ -136,6 +149,8 @@ class MetricsReport:
             folder,
             classes=self.classes,
             provenance=self.provenance,
+            operating_points={name: at.threshold for name, at in self.operating_points.items()},
+            prevalence=next((at.prevalence for at in self.operating_points.values()), PREVALENCE),
             seed=self.seed,
             resamples=self.resamples,
             figures=self.figures,
@@ -170,6 +185,8 @@ def report_markdown(
         *(_row(title, metrics[name]) for name, title in TITLES.items() if name in metrics),
         "",
         *_per_class_lines(metrics),
+        *_per_size_lines(metrics),
+        *_operating_point_lines(metrics),
         *_confusion_lines(metrics),
         *(line for title, path in figures.items() for line in (f"![{title}]({path})", "")),
         *_failure_lines(table),
@@ -233,6 +250,62 @@ def _per_class_lines(metrics: Mapping[str, Any]) -> list[str]:
         ),
         "",
     ]
+
+
+def _per_size_lines(metrics: Mapping[str, Any]) -> list[str]:
+    if not metrics.get("per_size"):
+        return []
+    return [
+        "## By size of the lesion",
+        "",
+        "| part of the picture | images | Dice | IoU | found at all |",
+        "|---|---:|---:|---:|---:|",
+        *(
+            f"| {name}, {_size_range(name)} | {figures['n']} | "
+            + " | ".join(_interval(figures[kind]) for kind in ("dice", "iou", "found"))
+            + " |"
+            for name, figures in metrics["per_size"].items()
+        ),
+        "",
+    ]
+
+
+def _size_range(name: str) -> str:
+    low, high = (100 * side for side in LESION_SIZES[name])
+    if not low:
+        return f"below {high:g} %"
+    return f"{low:g} % and more" if high > 100 else f"{low:g} to {high:g} %"
+
+
+def _operating_point_lines(metrics: Mapping[str, Any]) -> list[str]:
+    points = metrics.get("operating_points")
+    if not points:
+        return []
+    kinds = ("sensitivity", "specificity", "ppv", "npv")
+    prevalence = next(iter(points.values()))["prevalence"]
+    return [
+        "## Malignant from a threshold on",
+        "",
+        "Each threshold was fitted on other images. Predictive values are those at a prevalence of "
+        f"{100 * prevalence:g} %.",
+        "",
+        "| fitted for | threshold | sensitivity | specificity | positive predictive value "
+        "| negative predictive value | missed | false alarms |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+        *(
+            f"| {name} | {_threshold_range(point['thresholds'])} | "
+            + " | ".join(_interval(point[kind]) for kind in kinds)
+            + f" | {point['missed']} of {point['sensitivity']['n']} "
+            f"| {point['false_alarms']} of {point['specificity']['n']} |"
+            for name, point in points.items()
+        ),
+        "",
+    ]
+
+
+def _threshold_range(thresholds: Sequence[float]) -> str:
+    low, high = min(thresholds), max(thresholds)
+    return f"{low:.3f}" if low == high else f"{low:.3f}–{high:.3f}"
 
 
 def _confusion_lines(metrics: Mapping[str, Any]) -> list[str]:

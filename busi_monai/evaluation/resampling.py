@@ -7,7 +7,9 @@ thousand resamples cost a few matrix products rather than a thousand evaluations
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +18,10 @@ from busi_monai.cases import CLASSES
 from busi_monai.metrics.calibration import BINS
 
 __all__ = [
+    "CONFIDENCE",
+    "ResampledFigure",
     "group_weights",
+    "mean_figure",
     "percentile_interval",
     "weighted_auc",
     "weighted_average_precision",
@@ -28,7 +33,36 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 
+CONFIDENCE = 0.95
+"""Of every interval."""
+
 _, BENIGN, MALIGNANT = CLASSES
+
+
+@dataclass(frozen=True)
+class ResampledFigure:
+    """A figure with its value in every resample.
+
+    Attributes:
+        value: of the images as they are; NaN if it is undefined.
+        samples: (R,) values, NaN where undefined.
+        n: number of images that it is computed on.
+    """
+
+    value: float
+    samples: Floats
+    n: int
+
+    def as_dict(self) -> dict[str, float | int | None]:
+        """Return value, low, high and n as plain JSON values, ``None`` for what is undefined."""
+        if math.isnan(self.value):
+            return {"value": None, "low": None, "high": None, "n": self.n}
+        low, high = percentile_interval(self.samples, CONFIDENCE)
+        return {"value": _plain(self.value), "low": _plain(low), "high": _plain(high), "n": self.n}
+
+
+def _plain(value: float) -> float | None:
+    return None if math.isnan(value) else round(float(value), 6)
 
 
 def group_weights(groups: Sequence[object], resamples: int, seed: int) -> Floats:
@@ -214,6 +248,14 @@ def _by_score(
         np.add.reduceat(shuffled * wanted, starts, axis=1),
         np.add.reduceat(shuffled * ~wanted, starts, axis=1),
     )
+
+
+def mean_figure(weights: Floats, values: Floats) -> ResampledFigure:
+    """Return the mean of (N,) values that are not NaN, as they are and in every resample (R, N)."""
+    defined = ~np.isnan(values)
+    n = int(defined.sum())
+    value = float(values[defined].mean()) if n else math.nan
+    return ResampledFigure(value, weighted_mean(weights, values), n)
 
 
 def _divide(above: Floats, below: Floats) -> Floats:

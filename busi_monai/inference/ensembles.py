@@ -36,7 +36,9 @@ __all__ = ["refuse_seen_images", "write_ensemble"]
 logger = logging.getLogger(__name__)
 
 COPIED = ("LICENSE", "docs", "configs/logging.conf")
-AVERAGED = ("temperature", "mask_threshold", "class_thresholds")
+EACH_ITS_OWN = (
+    "temperature", "mask_threshold", "class_thresholds", "operating_points", "calibration"
+)  # fmt: skip
 SAME_SECTIONS = ("preprocessing", "postprocessing", "prediction_inferer", "inferer")
 REFUSAL = (
     "$busi_monai.inference.refuse_seen_images(@bundle_root, @data) if @part != 'train' else None"
@@ -122,7 +124,7 @@ def _common_operating_point(
     first = asdict(points[0])
     for folder, point in zip(folders[1:], points[1:], strict=True):
         for name, value in asdict(point).items():
-            if name not in AVERAGED and value != first[name]:
+            if name not in EACH_ITS_OWN and value != first[name]:
                 raise InputError(
                     f"the members are used differently: {name} is {first[name]} in {folders[0]}, "
                     f"{value} in {folder}; an ensemble needs the same preprocessing of all"
@@ -136,6 +138,8 @@ def _common_operating_point(
     return replace(
         points[0],
         temperature=1.0,  # each member's logits are divided by its own
+        operating_points={},  # those of a member are not the ensemble's
+        calibration={},
         mask_threshold=mean(point.mask_threshold for point in points),
         class_thresholds={
             name: mean(point.class_thresholds[name] for point in points)

@@ -64,6 +64,7 @@ def predict_to_folder(
     overlays: bool = True,
     batch_size: int = 1,
     flip_averaging: bool | None = None,
+    operating_point: str | None = None,
     track: Track | None = None,
 ) -> PredictSummary:
     """Predict pictures and write a predictions folder, going on past those that fail.
@@ -78,6 +79,8 @@ def predict_to_folder(
         overlays: whether pictures with outlines are written.
         batch_size: pictures for one call of the network.
         flip_averaging: whether the mirror image is predicted too; by default as the bundle says.
+        operating_point: one of those in the bundle's ``operating.json`` to decide malignancy at; by
+            default the most probable class.
         track: wraps the iteration for a progress bar; called with the iterable and its length.
 
     Raises:
@@ -89,7 +92,13 @@ def predict_to_folder(
         raise InputError("no input given; expected files, folders or patterns")
     record = RunRecord()
     found = find_pictures(inputs)
-    predictor = Predictor.load(bundle, device, precision, flip_averaging=flip_averaging)
+    predictor = Predictor.load(
+        bundle,
+        device,
+        precision,
+        flip_averaging=flip_averaging,
+        operating_point=operating_point,
+    )
     classes = predictor.operating.classes
     summary = PredictSummary(
         out=str(out),

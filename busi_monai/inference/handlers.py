@@ -94,7 +94,11 @@ class PredictionsSaver:
 
     def _start(self, _engine: Engine) -> None:
         self._discard()
-        details = {**self._details, "classes": list(self._operating.classes)}
+        details = {
+            **self._details,
+            "classes": list(self._operating.classes),
+            "temperature": self._operating.temperature,
+        }
         if self._weights is not None and Path(self._weights).is_file():
             details["weights_sha256"] = file_sha256(self._weights)
         self._folder = PredictionsFolder(

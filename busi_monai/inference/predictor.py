@@ -122,6 +122,8 @@ class Predictor:
         device: the device with the reason it was taken.
         precision: the arithmetic with the reason it was taken.
         flip_averaging: whether the mirror image is predicted too and averaged.
+        operating_point: name of that in ``operating.json`` at which malignancy is decided, or
+            ``None``.
         bundle: folder of the bundle or run.
         weights: path of its ``models/model.pt``.
     """
@@ -137,6 +139,7 @@ class Predictor:
         device: DeviceChoice,
         precision: PrecisionChoice,
         flip_averaging: bool,
+        operating_point: str | None,
         bundle: Path,
         weights: Path,
     ) -> None:
@@ -145,6 +148,7 @@ class Predictor:
         self.device = device
         self.precision = precision
         self.flip_averaging = flip_averaging
+        self.operating_point = operating_point
         self.bundle = bundle
         self.weights = weights
         self._preprocessing = preprocessing
@@ -159,6 +163,7 @@ class Predictor:
         precision: str = "fp32",
         *,
         flip_averaging: bool | None = None,
+        operating_point: str | None = None,
     ) -> Predictor:
         """Load a shipped bundle by name, or a bundle or run by its folder.
 
@@ -169,9 +174,12 @@ class Predictor:
                 probabilities by a few thousandths.
             flip_averaging: whether the mirror image is predicted too and averaged; by default as
                 the bundle's ``operating.json`` says.
+            operating_point: one of those that ``operating.json`` holds, such as
+                ``sensitivity_95``, to decide malignancy at; by default the most probable class.
 
         Raises:
-            InputError: if there is no such bundle or device, or its configuration lacks an id.
+            InputError: if there is no such bundle, device or operating point, or its configuration
+                lacks an id.
             WeightsError: if its weights are missing, refused, or of another architecture.
         """
         folder = find_bundle(DEFAULT_BUNDLE if bundle is None else bundle)
@@ -180,6 +188,9 @@ class Predictor:
         parser = inference_config(folder, chosen.name, arithmetic.name)
         if flip_averaging is not None:
             parser["prediction_inferer#flip_averaging"] = flip_averaging
+        if operating_point is not None:
+            _parsed(parser, "operating_point", folder)  # an older configuration would pass it over
+            parser["operating_point"] = operating_point
         network = _parsed(parser, "network_def", folder)
         weights = folder / "models" / "model.pt"
         load_weights(network, weights)
@@ -192,6 +203,7 @@ class Predictor:
             device=chosen,
             precision=arithmetic,
             flip_averaging=_parsed(parser, "prediction_inferer", folder).averages_flips,
+            operating_point=operating_point,
             bundle=folder,
             weights=weights,
         )
@@ -246,7 +258,9 @@ class Predictor:
             "device": {"name": self.device.name, "reason": self.device.reason},
             "precision": {"name": self.precision.name, "reason": self.precision.reason},
             "flip_averaging": self.flip_averaging,
+            "operating_point": self.operating_point,
             "classes": list(self.operating.classes),
+            "temperature": self.operating.temperature,
         }
 
     def _predict_batch(

@@ -62,7 +62,7 @@ def prediction_columns(classes: Sequence[str] = CLASSES, *, with_truth: bool = F
     columns += ["predicted_class", *(f"p_{name}" for name in classes)]
     columns += ["lesion_pixels", "lesion_fraction", "box_x", "box_y", "box_w", "box_h"]
     if with_truth:
-        columns += [*SCORE_COLUMNS, "true_lesion_pixels", "group"]
+        columns += [*SCORE_COLUMNS, "true_lesion_pixels", "true_lesion_fraction", "group"]
     return [*columns, "seconds", "error"]
 
 
@@ -238,6 +238,7 @@ def _truth_columns(truth: Truth, prediction: Prediction) -> dict[str, Any]:
     if truth.mask is not None:
         true = np.asarray(truth.mask) > 0
         columns["true_lesion_pixels"] = int(true.sum())
+        columns["true_lesion_fraction"] = float(true.mean())
         if not prediction.has_mask:  # a classifier's mask is no wrong one
             return columns
         scores = segmentation_scores(prediction.mask > 0, true)

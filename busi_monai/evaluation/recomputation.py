@@ -1,0 +1,187 @@
+"""Every figure anew from a kept table of predictions, without the network that made it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from busi_monai.cases import CLASSES
+from busi_monai.curation import Datalist, load_datalist
+from busi_monai.errors import InputError
+from busi_monai.evaluation.operating_figures import PREVALENCE
+from busi_monai.evaluation.report import write_evaluation
+from busi_monai.evaluation.tables import read_predictions
+from busi_monai.files import complete_folder, file_sha256, write_text
+from busi_monai.images import read_mask
+from busi_monai.metrics import segmentation_scores
+from busi_monai.records import RunRecord
+
+__all__ = ["evaluate_table"]
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate_table(
+    predictions: str | Path,
+    out: str | Path,
+    *,
+    dataset: str | Path | None = None,
+    prevalence: float = PREVALENCE,
+    seed: int = 0,
+    resamples: int = 1000,
+    overwrite: bool = False,
+) -> Path:
+    """Measure a table of predictions, whoever made it.
+
+    Args:
+        predictions: a ``predictions.csv``, or a folder with one. Where the folder holds ``masks/``
+            and a dataset is given, the masks are measured anew; otherwise the table's own ``dice``,
+            ``iou``, … are taken.
+        out: the folder to make: the table as measured, ``metrics.json``, ``report.md``,
+            ``figures/``, ``run.json``.
+        dataset: a prepared dataset whose classes, groups and folds replace those of the table, so
+            that figures rest on its truth. Without, the table has to have them.
+        prevalence: part of malignant images that predictive values are told for, in (0, 1).
+        seed: of the bootstrap.
+        resamples: number of resamples.
+        overwrite: replace a folder that is not empty.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: if the table is missing or cannot be measured, names images that the dataset
+            does not have, or has them in other folds.
+    """
+    record = RunRecord()
+    source = Path(predictions)
+    path = source / "predictions.csv" if source.is_dir() else source
+    table = read_predictions(path)
+    provenance: dict[str, Any] = {"part": None, "fold": None}
+    if dataset is not None:
+        base = Path(dataset) if Path(dataset).is_dir() else Path(dataset).parent
+        datalist = load_datalist(dataset)
+        items = {str(item["id"]): item for item in datalist.records()}
+        table = _with_truth(table, items, path)
+        if (path.parent / "masks").is_dir():
+            table = _with_measured_masks(table, items, base, path.parent / "masks")
+        provenance |= _provenance(table, items, datalist)
+    with complete_folder(out, overwrite=overwrite) as partial:
+        write_text(partial / "predictions.csv", _csv(table))
+        details = {"source_sha256": file_sha256(path), **provenance}
+        record.write(partial, details)
+        write_evaluation(
+            partial, provenance=provenance, prevalence=prevalence, seed=seed, resamples=resamples
+        )
+    logger.info("measured %s", path)
+    return Path(out).absolute()
+
+
+def _with_truth(
+    table: pd.DataFrame, items: Mapping[str, Mapping[str, Any]], path: Path
+) -> pd.DataFrame:
+    unknown = [name for name in table["id"] if name not in items]
+    if unknown:
+        raise InputError(
+            f"{path}: {len(unknown)} of {len(table)} images are not in the dataset: "
+            f"{', '.join(unknown[:5])}; give the dataset that was predicted"
+        )
+    chosen = [items[name] for name in table["id"]]
+    if "fold" in table.columns:
+        other = [
+            name
+            for name, item, fold in zip(table["id"], chosen, table["fold"], strict=True)
+            if item["fold"] is None or item["fold"] != fold
+        ]
+        if other:
+            raise InputError(
+                f"{path}: {len(other)} images stand in other folds than in the dataset: "
+                f"{', '.join(other[:5])}; give the dataset as it was prepared then"
+            )
+    labels = [item["class_label"] for item in chosen]
+    return table.assign(
+        true_class=["" if label is None or label < 0 else CLASSES[label] for label in labels],
+        group=[str(item["group"]) for item in chosen],
+    )
+
+
+def _with_measured_masks(
+    table: pd.DataFrame, items: Mapping[str, Mapping[str, Any]], base: Path, masks: Path
+) -> pd.DataFrame:
+    rows = []
+    for name in table["id"]:
+        label, mask = items[name]["label"], masks / f"{name}.png"
+        rows.append(_measured(mask, base / label) if label is not None and mask.is_file() else {})
+    measured = pd.DataFrame(rows, index=table.index)
+    return table.assign(**{name: measured[name] for name in measured.columns})
+
+
+def _measured(mask: Path, label: Path) -> dict[str, float]:
+    predicted, true = read_mask(mask), read_mask(label)
+    if predicted.shape != true.shape:
+        raise InputError(f"{mask} has {predicted.shape} pixels, the true mask {true.shape}")
+    return {
+        **segmentation_scores(predicted, true),
+        "lesion_pixels": int(predicted.sum()),
+        "lesion_fraction": float(predicted.mean()),
+        "true_lesion_pixels": int(true.sum()),
+        "true_lesion_fraction": float(true.mean()),
+    }
+
+
+def _provenance(
+    table: pd.DataFrame, items: Mapping[str, Mapping[str, Any]], datalist: Datalist
+) -> dict[str, Any]:
+    chosen = [items[name] for name in table["id"]]
+    parts = {_reported_part(item) for item in chosen} - {None}
+    leaking = {
+        name for part in parts for name in datalist.leaks["parts"].get(part, {}).get("ids", ())
+    }
+    reported = [item["id"] for item in chosen if _reported_part(item) is not None]
+    return {
+        "protocol": [datalist.protocol],
+        "datalist_sha256": [datalist.sha256],
+        "leaks": {
+            "count": sum(name in leaking for name in reported),
+            "evaluation_images": len(reported),
+        }
+        if reported
+        else None,
+        "missing_images": _missing(table, items),
+    }
+
+
+def _reported_part(item: Mapping[str, Any]) -> str | None:
+    """Return how the datalist's ``leaks`` call the part that an item is evaluated in."""
+    if item["fold"] is not None:
+        return f"fold {item['fold']}"
+    return str(item["part"]) if item["part"] != "training" else None
+
+
+def _missing(table: pd.DataFrame, items: Mapping[str, Mapping[str, Any]]) -> int:
+    """Return how many images of the parts in the table are not in it: left out, figures flatter."""
+    found = set(table["id"])
+    parts = {_reported_part(items[name]) for name in found}
+    return sum(
+        name not in found and _reported_part(item) in parts and "part_of" not in item["meta"]
+        for name, item in items.items()
+    )
+
+
+def _csv(table: pd.DataFrame) -> str:
+    written = table.copy()
+    for name in written.columns:
+        if written[name].dtype == np.float64:
+            written[name] = [_cell(value) for value in written[name]]
+    return written.to_csv(index=False, lineterminator="\n")
+
+
+def _cell(value: float) -> str:
+    if np.isnan(value):
+        return ""
+    return str(int(value)) if float(value).is_integer() else f"{value:.6f}"

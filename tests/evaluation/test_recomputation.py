@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from busi_monai.cases import CLASSES
+from busi_monai.curation import load_datalist, prepare_dataset
+from busi_monai.curation.options import PrepareOptions
+from busi_monai.errors import InputError
+from busi_monai.evaluation import evaluate_table, read_predictions
+from busi_monai.images import read_mask, write_mask
+from busi_monai.metrics import segmentation_scores
+
+Make = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def folds(phantom_busi: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("folds") / "prepared"
+    prepare_dataset(phantom_busi, out, PrepareOptions(folds=3))
+    return out
+
+
+@pytest.fixture
+def make_predictions(folds: Path, tmp_path: Path, make_table: Callable[..., pd.DataFrame]) -> Make:
+    """Predictions for the first ``images`` of the prepared phantoms, with masks moved aside."""
+
+    def make(images: int = 24, *, masks: bool = False) -> Path:
+        items = load_datalist(folds).records()[:images]
+        table = make_table(len(items)).assign(
+            id=[item["id"] for item in items],
+            fold=[item["fold"] for item in items],
+            true_class="benign",
+            group="",
+        )
+        folder = tmp_path / "kept"
+        folder.mkdir()
+        table.to_csv(folder / "predictions.csv", index=False)
+        for item in items if masks else ():
+            true = read_mask(folds / item["label"])
+            write_mask(folder / "masks" / f"{item['id']}.png", np.roll(true, 4, axis=1))
+        return folder
+
+    return make
+
+
+def test_truth_and_groups_come_from_the_dataset(
+    make_predictions: Make, folds: Path, tmp_path: Path
+) -> None:
+    out = evaluate_table(make_predictions(), tmp_path / "out", dataset=folds, resamples=20)
+    items = {item["id"]: item for item in load_datalist(folds).records()}
+    measured = read_predictions(out)
+    for row in measured.to_dict("records"):
+        assert row["true_class"] == CLASSES[items[row["id"]]["class_label"]]
+        assert row["group"] == items[row["id"]]["group"]
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    right = (measured["true_class"] == measured["predicted_class"]).mean()
+    assert metrics["accuracy"]["value"] == pytest.approx(right, abs=1e-6)
+    assert metrics["datalist_sha256"] == [load_datalist(folds).sha256]
+    assert metrics["leaks"] == {"count": 0, "evaluation_images": 24}
+    assert metrics["missing_images"] == 0
+    assert (out / "report.md").is_file() and (out / "run.json").is_file()
+
+
+def test_masks_that_were_kept_are_measured_anew(
+    make_predictions: Make, folds: Path, tmp_path: Path
+) -> None:
+    out = evaluate_table(make_predictions(masks=True), tmp_path / "out", dataset=folds, resamples=5)
+    items = {item["id"]: item for item in load_datalist(folds).records()}
+    for row in read_predictions(out).to_dict("records"):
+        true = read_mask(folds / items[row["id"]]["label"])
+        expected = segmentation_scores(np.roll(true, 4, axis=1), true)
+        assert row["dice"] == pytest.approx(expected["dice"], abs=1e-6)
+        assert row["lesion_pixels"] == true.sum()
+
+
+def test_the_figures_of_an_evaluation_come_out_again(
+    tiny_run: Path, phantom_prepared: Path, tmp_path: Path
+) -> None:
+    from busi_monai.training import run_evaluation
+
+    overrides = {"device_name": "cpu", "resamples": 20}
+    first = run_evaluation(tiny_run, [phantom_prepared], tmp_path / "first", overrides=overrides)
+    for source in (first, first / "predictions.csv"):
+        out = tmp_path / f"again from {source.name}"
+        again = evaluate_table(source, out, dataset=phantom_prepared, resamples=20)
+        old, new = (json.loads((f / "metrics.json").read_text("utf-8")) for f in (first, again))
+        for name in ("lesion_dice", "all_dice", "hd95_px", "accuracy", "ece", "per_class", "leaks"):
+            assert new[name] == old[name], name
+
+
+def test_images_that_the_table_lacks_are_told(
+    make_predictions: Make, folds: Path, tmp_path: Path
+) -> None:
+    out = evaluate_table(make_predictions(20), tmp_path / "out", dataset=folds, resamples=5)
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["missing_images"] == 4
+    assert "table lacks: 4" in (out / "report.md").read_text(encoding="utf-8")
+
+
+def test_without_a_dataset_the_tables_own_truth_is_taken(
+    make_predictions: Make, tmp_path: Path
+) -> None:
+    out = evaluate_table(make_predictions(), tmp_path / "out", resamples=5)
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["per_class"]["benign"]["n"] == 24 and "leaks" not in metrics
+
+
+def test_images_of_another_dataset_are_refused(
+    make_predictions: Make, phantom_prepared: Path, folds: Path, tmp_path: Path
+) -> None:
+    folder = make_predictions()
+    table = pd.read_csv(folder / "predictions.csv")
+    table.loc[2, "id"] = "stranger (1)"
+    table.to_csv(folder / "predictions.csv", index=False)
+    with pytest.raises(InputError, match=r"1 of 24 images are not in the dataset: stranger \(1\)"):
+        evaluate_table(folder, tmp_path / "out", dataset=folds)
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_folds_than_those_of_the_dataset_are_refused(
+    make_predictions: Make, folds: Path, tmp_path: Path
+) -> None:
+    folder = make_predictions()
+    table = pd.read_csv(folder / "predictions.csv")
+    table["fold"] = (table["fold"] + 1) % 3
+    table.to_csv(folder / "predictions.csv", index=False)
+    with pytest.raises(InputError, match="24 images stand in other folds"):
+        evaluate_table(folder, tmp_path / "out", dataset=folds)
+
+
+def test_a_mask_of_another_size_is_refused(
+    make_predictions: Make, folds: Path, tmp_path: Path
+) -> None:
+    folder = make_predictions(masks=True)
+    name = pd.read_csv(folder / "predictions.csv")["id"][0]
+    write_mask(folder / "masks" / f"{name}.png", np.ones((10, 10)))
+    with pytest.raises(InputError, match=r"has \(10, 10\) pixels"):
+        evaluate_table(folder, tmp_path / "out", dataset=folds)
