@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from busi_monai.networks.class_head import POOLINGS, ClassHead
 from busi_monai.networks.cost import network_cost
 from busi_monai.networks.decoder import Decoder, UNetDecoder
 from busi_monai.networks.dynunet import DynUNetEncoder
@@ -9,7 +10,7 @@ from busi_monai.networks.encoders import ENCODERS, Encoder, build_encoder, regis
 from busi_monai.networks.ensembles import EnsembleNetwork
 from busi_monai.networks.library_encoders import SmpEncoder, TimmEncoder
 from busi_monai.networks.monai_unets import BasicUNetEncoder, MonaiUNetEncoder
-from busi_monai.networks.multitask import ClassHead, HeadOutput, MultiTaskUNet
+from busi_monai.networks.multitask import HeadOutput, MultiTaskUNet
 from busi_monai.networks.nested_unet import BasicUNetPlusPlusEncoder
 from busi_monai.networks.pretrained import load_encoder_weights
 from busi_monai.networks.segresnet import SegResNetEncoder
@@ -18,6 +19,7 @@ from busi_monai.networks.weights import load_weights
 
 __all__ = [
     "ENCODERS",
+    "POOLINGS",
     "BasicUNetEncoder",
     "BasicUNetPlusPlusEncoder",
     "ClassHead",

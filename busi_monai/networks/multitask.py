@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from busi_monai.networks.blocks import initialise_kaiming
+from busi_monai.networks.class_head import POOLINGS, ClassHead
 from busi_monai.networks.decoder import Decoder
 from busi_monai.networks.encoders import build_encoder
 
-__all__ = ["ClassHead", "HeadOutput", "MultiTaskUNet"]
+__all__ = ["HeadOutput", "MultiTaskUNet"]
 
 
 class MultiTaskUNet(nn.Module):
@@ -36,6 +37,7 @@ class MultiTaskUNet(nn.Module):
             MIDL 2018).
         head_channels: hidden layers of the class head; empty for a linear one.
         dropout: probability after each hidden layer, or one for all; with a linear head, before it.
+        pooling: how the class head makes one vector of the bottleneck, a name of ``POOLINGS``.
         deep_supervision: whether training also gives mask logits of the coarser decoder levels.
 
     Attributes:
@@ -49,8 +51,9 @@ class MultiTaskUNet(nn.Module):
         (N, 1, h, w) logits at the decoder's coarser levels, from fine to coarse.
 
     Raises:
-        ValueError: if there is no head at all, or an option does not fit the encoder; from
-            ``forward``, if the size is not divisible by ``stride``.
+        ValueError: if there is no head at all, an option does not fit the encoder, or the class
+            head is to pool by a mask that the network does not have; from ``forward``, if the size
+            is not divisible by ``stride``.
 
     Examples:
         >>> network = MultiTaskUNet("unet", encoder_options={"widths": [4, 8, 16]}).eval()
@@ -80,6 +83,7 @@ class MultiTaskUNet(nn.Module):
         attention: bool = False,
         head_channels: Sequence[int] = (512, 256),
         dropout: float | Sequence[float] = (0.5, 0.3),
+        pooling: str = "average",
         deep_supervision: bool = False,
     ) -> None:
         super().__init__()
@@ -104,9 +108,20 @@ class MultiTaskUNet(nn.Module):
                 options["attention"] = True
             self._build_mask_heads(self.encoder.build_decoder(**options))
         if self.has_classification:
-            self.cls_head = ClassHead(
-                self.encoder.channels[-1], self.classes, hidden=head_channels, dropout=dropout
+            head = ClassHead(
+                self.encoder.channels[-1],
+                self.classes,
+                hidden=head_channels,
+                dropout=dropout,
+                pooling=pooling,
             )
+            if head.pooling.needs_mask and not segmentation:
+                raise ValueError(
+                    f"pooling={pooling!r} weighs by the lesion that the network itself predicts, "
+                    "and segmentation=False (seg_weight=0) leaves it without a mask head; choose "
+                    f"another of {', '.join(POOLINGS)}"
+                )
+            self.cls_head = head
 
     def _build_mask_heads(self, decoder: Decoder) -> None:
         self.decoder = decoder
@@ -140,7 +155,7 @@ class MultiTaskUNet(nn.Module):
                 for index, head in enumerate(self.aux_heads):
                     outputs["seg_aux" + str(index + 1)] = head(maps[len(maps) - 2 - index]).float()
         if self.has_classification:
-            outputs["cls"] = self.cls_head(features[-1]).float()
+            outputs["cls"] = self.cls_head(features[-1], outputs.get("seg")).float()
         return outputs
 
     @torch.jit.unused
@@ -155,52 +170,6 @@ class MultiTaskUNet(nn.Module):
                 f"width divisible by {self.stride}. Consider padding your images to shape "
                 f"({fitting[0]}, {fitting[1]})."
             )
-
-
-class ClassHead(nn.Module):
-    """Global average pooling, hidden layers with ReLU and dropout, one logit for each class.
-
-    Args:
-        in_channels: channels of the bottleneck (N, in_channels, h, w).
-        classes: number of logits.
-        hidden: widths of the hidden layers; empty for a linear head.
-        dropout: probability after each hidden layer, or one for all; a linear head takes the first
-            one, before its layer.
-
-    Raises:
-        ValueError: if the numbers of hidden layers and dropouts differ.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        classes: int,
-        *,
-        hidden: Sequence[int] = (512, 256),
-        dropout: float | Sequence[float] = (0.5, 0.3),
-    ) -> None:
-        super().__init__()
-        rates = (
-            [float(dropout)] * max(len(hidden), 1)
-            if isinstance(dropout, int | float)
-            else list(dropout)
-        )
-        if hidden and len(rates) != len(hidden):
-            raise ValueError(
-                f"dropout must be one number or one for each of the {len(hidden)} hidden layers, "
-                f"got {rates}"
-            )
-        layers: list[nn.Module] = [] if hidden else [nn.Dropout(rates[0] if rates else 0.0)]
-        widths = [in_channels, *hidden]
-        for before, width, rate in zip(widths, hidden, rates, strict=False):
-            layers += [nn.Linear(before, width), nn.ReLU(inplace=True), nn.Dropout(rate)]
-        output = nn.Linear(widths[-1], classes)
-        self.layers = nn.Sequential(*layers, output)
-        initialise_kaiming(self, outputs=[output])
-
-    def forward(self, bottleneck: Tensor) -> Tensor:
-        """Return (N, classes) logits for the bottleneck (N, in_channels, h, w)."""
-        return self.layers(bottleneck.mean(dim=(2, 3)))
 
 
 class HeadOutput(nn.Module):

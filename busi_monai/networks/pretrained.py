@@ -1,4 +1,4 @@
-"""Weights that an encoder got elsewhere: from a local file, checked name by name."""
+"""Weights got elsewhere, of an encoder or a whole network: a local file, checked name by name."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from busi_monai.errors import InputError, WeightsError
 from busi_monai.networks.encoders import Encoder
-from busi_monai.networks.weights import differences, read_tensors
+from busi_monai.networks.weights import differences, read_tensors, read_weights
 
-__all__ = ["load_encoder_weights"]
+__all__ = ["load_encoder_weights", "load_initial_weights"]
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +23,13 @@ _BEHIND_THE_ENCODER = (
 """How published networks call the layers between their last feature map and their classes."""
 
 _CONTAINERS = ("state_dict", "model_state_dict", "model")
+
+_HEADS = {
+    "class head": ("cls_head.",),
+    "mask head": ("decoder.", "seg_head."),
+    "mask heads of the coarser levels": ("aux_heads.",),
+}
+"""Parts of a network that another one of the same encoder may lack, by their names' beginnings."""
 
 
 def load_encoder_weights(network: nn.Module, path: str | Path) -> None:
@@ -102,6 +109,82 @@ def load_encoder_weights(network: nn.Module, path: str | Path) -> None:
         layers = sorted({name.rpartition(".")[0] or name for name in left_out})
         shown = ", ".join(layers[:5]) + (", …" if len(layers) > 5 else "")
         logger.info("%s: %d tensors of other layers left out: %s", path, len(left_out), shown)
+
+
+def load_initial_weights(
+    network: nn.Module, path: str | Path, *, class_head: bool = True
+) -> tuple[str, ...]:
+    """Load all weights of an earlier network of the same architecture, to train on from there.
+
+    Every tensor must be there in its shape and nothing else, but for heads: a head that only one of
+    the two networks has is left out, and so is a class head, or one of the coarser levels, of
+    another shape. What is left out keeps its fresh weights, and the log names it.
+
+    Args:
+        network: as ``MultiTaskUNet``; changed in place.
+        path: a flat state dict of plain tensors, as ``models/model.pt`` of a run.
+        class_head: whether the class head is loaded where it fits; not if its logits mean other
+            classes.
+
+    Returns:
+        The names of the heads that were left out.
+
+    Raises:
+        InputError: if the file is missing, damaged, no flat state dict, or of another architecture;
+            the message lists the first names and shapes that differ.
+
+    Examples:
+        >>> import tempfile
+        >>> import torch
+        >>> from busi_monai.networks import MultiTaskUNet
+        >>> options = {"encoder_options": {"widths": [4, 8]}}
+        >>> three, two = MultiTaskUNet(classes=3, **options), MultiTaskUNet(classes=2, **options)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     torch.save(three.state_dict(), Path(folder) / "model.pt")
+        ...     load_initial_weights(two, Path(folder) / "model.pt")
+        ('class head',)
+    """
+    network = getattr(network, "module", network)
+    own = network.state_dict()
+    try:
+        found = read_weights(path)
+    except WeightsError as error:
+        raise InputError(f"initial_run: {error}") from error
+    left_out = tuple(
+        name
+        for name in _HEADS
+        if _is_left_out(name, _part(own, name), _part(found, name), class_head=class_head)
+    )
+    prefixes = tuple(prefix for name in left_out for prefix in _HEADS[name])
+    kept = {name: value for name, value in found.items() if not name.startswith(prefixes)}
+    differing = differences(
+        {name: value for name, value in own.items() if not name.startswith(prefixes)}, kept
+    )
+    if differing:
+        raise InputError(
+            f"{path} does not fit the network that is to be trained: {differing}. An initial_run "
+            "needs the same encoder and decoder with the same options; encoder_weights takes the "
+            "encoder's weights alone"
+        )
+    network.load_state_dict({**own, **kept})
+    logger.info("%s: training starts from its %d tensors", path, len(kept))
+    if left_out:
+        logger.info("%s: left out: %s", path, ", ".join(left_out))
+    return left_out
+
+
+def _part(state: Mapping[str, Tensor], head: str) -> dict[str, Tensor]:
+    return {name: value for name, value in state.items() if name.startswith(_HEADS[head])}
+
+
+def _is_left_out(
+    head: str, own: Mapping[str, Tensor], found: Mapping[str, Tensor], *, class_head: bool
+) -> bool:
+    if head == "mask head" and own and found:
+        return False  # if they differ, it is for the error to tell
+    if head == "class head" and not class_head:
+        return bool(own or found)
+    return bool(differences(own, found))
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from busi_monai.networks import ClassHead, HeadOutput, MultiTaskUNet, UNetDecoder
+from busi_monai.networks import HeadOutput, MultiTaskUNet, UNetDecoder
 
 SMALL = {"widths": [4, 8, 16]}
 
@@ -158,22 +158,6 @@ def test_each_picture_is_predicted_for_itself() -> None:
         together, alone = network(images), network(images[1:2])
     torch.testing.assert_close(together["seg"][1:2], alone["seg"])
     torch.testing.assert_close(together["cls"][1:2], alone["cls"])
-
-
-def test_linear_class_head() -> None:
-    head = ClassHead(16, 3, hidden=(), dropout=0.2)
-    assert [type(layer) for layer in head.layers] == [nn.Dropout, nn.Linear]
-    assert head(torch.rand(2, 16, 4, 5)).shape == (2, 3)
-
-
-def test_one_dropout_for_all_hidden_layers() -> None:
-    head = ClassHead(16, 3, hidden=(8, 4), dropout=0.1)
-    assert [layer.p for layer in head.layers if isinstance(layer, nn.Dropout)] == [0.1, 0.1]
-
-
-def test_dropout_for_each_hidden_layer() -> None:
-    with pytest.raises(ValueError, match=r"one for each of the 3 hidden layers, got \[0.5, 0.3\]"):
-        ClassHead(16, 3, hidden=(8, 8, 8))
 
 
 @pytest.mark.parametrize("head", ["seg", "cls"])

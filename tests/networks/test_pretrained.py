@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from busi_monai.errors import InputError
 from busi_monai.networks import MultiTaskUNet, load_encoder_weights
+from busi_monai.networks.pretrained import load_initial_weights
 
 SMALL = {"widths": [4, 8, 8, 16]}
 
@@ -238,3 +239,102 @@ def test_torchvisions_own_network_gives_the_same_maps(name: str, tmp_path: Path)
             expected.append(layer(expected[-1]))
         for one, other in zip(found.encoder(image[:, :1]), expected, strict=True):
             torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def whole(seed: int, **options: Any) -> MultiTaskUNet:
+    torch.manual_seed(seed)
+    return MultiTaskUNet(
+        encoder_options={"widths": [4, 8, 12]}, head_channels=[6], dropout=0.0, **options
+    )
+
+
+def assert_loaded(found: MultiTaskUNet, origin: MultiTaskUNet, left_out: tuple[str, ...]) -> None:
+    """Every tensor is the origin's, but for those whose names begin as given."""
+    expected = origin.state_dict()
+    for name, value in found.state_dict().items():
+        if not name.startswith(left_out):
+            assert torch.equal(value, expected[name]), name
+
+
+def test_a_whole_network_is_begun_with(tmp_path: Path) -> None:
+    origin, found = whole(1, deep_supervision=True), whole(2, deep_supervision=True)
+    origin(torch.rand(4, 1, 16, 16))  # so that the normalisations have seen something
+    assert load_initial_weights(found, saved(origin.state_dict(), tmp_path)) == ()
+    assert found.state_dict().keys() == origin.state_dict().keys()
+    assert_loaded(found, origin, ("nothing",))
+
+
+@pytest.mark.parametrize(
+    ("of_file", "of_network", "left_out", "prefixes"),
+    [
+        ({"classes": 2}, {}, "class head", ("cls_head.",)),
+        ({"pooling": "mask"}, {}, "class head", ("cls_head.",)),
+        ({"classes": 0}, {}, "class head", ("cls_head.",)),
+        ({}, {"classes": 0}, "class head", ("cls_head.",)),
+        ({"segmentation": False}, {}, "mask head", ("decoder.", "seg_head.")),
+        ({}, {"segmentation": False}, "mask head", ("decoder.", "seg_head.")),
+        ({"deep_supervision": True}, {}, "mask heads of the coarser levels", ("aux_heads.",)),
+        ({}, {"deep_supervision": True}, "mask heads of the coarser levels", ("aux_heads.",)),
+    ],
+)
+def test_heads_that_one_side_lacks_are_left_out_and_named(
+    of_file: dict[str, Any],
+    of_network: dict[str, Any],
+    left_out: str,
+    prefixes: tuple[str, ...],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    origin, found = whole(1, **of_file), whole(2, **of_network)
+    fresh = {name: value.clone() for name, value in found.state_dict().items()}
+    with caplog.at_level(logging.INFO):
+        assert load_initial_weights(found, saved(origin.state_dict(), tmp_path)) == (left_out,)
+    assert f"left out: {left_out}" in caplog.text
+    assert_loaded(found, origin, prefixes)
+    for name, value in found.state_dict().items():
+        if name.startswith(prefixes):
+            assert torch.equal(value, fresh[name]), name
+
+
+def test_a_class_head_of_other_classes_is_left_out_though_it_fits(tmp_path: Path) -> None:
+    origin, found = whole(1), whole(2)
+    path = saved(origin.state_dict(), tmp_path)
+    assert load_initial_weights(found, path, class_head=False) == ("class head",)
+    assert not torch.equal(found.cls_head.layers[0].weight, origin.cls_head.layers[0].weight)
+    assert_loaded(found, origin, ("cls_head.",))
+
+
+def test_another_architecture_is_refused_and_nothing_loaded(tmp_path: Path) -> None:
+    found = whole(2)
+    fresh = {name: value.clone() for name, value in found.state_dict().items()}
+    gated = saved(whole(1, attention=True).state_dict(), tmp_path)
+    with pytest.raises(InputError, match=r"decoder\.\S+ is unknown to the network"):
+        load_initial_weights(found, gated)
+    wider = MultiTaskUNet(encoder_options={"widths": [6, 8, 12]}, head_channels=[6], dropout=0.0)
+    with pytest.raises(InputError, match=r"encoder\.\S+ has shape .*encoder_weights takes"):
+        load_initial_weights(found, saved(wider.state_dict(), tmp_path))
+    half = {k: v for k, v in whole(1).state_dict().items() if not k.startswith("seg_head")}
+    with pytest.raises(InputError, match=r"seg_head\.\S+ is missing"):
+        load_initial_weights(found, saved(half, tmp_path))
+    assert all(torch.equal(value, fresh[name]) for name, value in found.state_dict().items())
+
+
+def test_initial_weights_in_half_precision_and_of_a_wrapped_network(tmp_path: Path) -> None:
+    origin, found = whole(1), whole(2)
+    state = {
+        name: value.half() if value.is_floating_point() else value
+        for name, value in origin.state_dict().items()
+    }
+    wrapped = nn.Module()
+    wrapped.module = found
+    load_initial_weights(wrapped, saved(state, tmp_path))
+    weight = found.seg_head.weight
+    assert weight.dtype == torch.float32
+    assert torch.equal(weight, state["seg_head.weight"].float())
+
+
+def test_initial_weights_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"initial_run: .*model\.pt does not exist"):
+        load_initial_weights(whole(1), tmp_path / "model.pt")
+    with pytest.raises(InputError, match="expected a flat state dict"):
+        load_initial_weights(whole(1), saved([1, 2], tmp_path))
