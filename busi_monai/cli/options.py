@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,6 +15,7 @@ __all__ = [
     "LayoutChoice",
     "device_option",
     "flip_option",
+    "operating_point_option",
     "overwrite_option",
     "quiet_option",
     "training_options",
@@ -45,6 +47,11 @@ flip_option: Decorator = click.option(
     default=None,
     help="Predict the mirror image too and average; by default as the bundle says.",
 )
+operating_point_option: Decorator = click.option(
+    "--operating-point",
+    metavar="NAME",
+    help="Decide malignancy at a threshold of operating.json, such as sensitivity_95.",
+)
 overwrite_option: Decorator = click.option(
     "--overwrite", is_flag=True, help="Replace an existing non-empty folder when complete."
 )
@@ -64,6 +71,13 @@ _TRAINING: tuple[Decorator, ...] = (
         help="Shipped overlay (smoke, cpu, gpu, …) or YAML file; several are laid on in turn.",
     ),
     click.option("--bundle", default=DEFAULT_BUNDLE, show_default=True, help="Bundle to train."),
+    click.option(
+        "--extra",
+        multiple=True,
+        metavar="PREPARED",
+        type=click.Path(path_type=Path),
+        help="A further dataset whose training part is trained on too; may be given again.",
+    ),
     click.option("--epochs", type=click.IntRange(min=1), help="Length of the training."),
     click.option("--batch-size", type=click.IntRange(min=1), help="Pictures for one step."),
     click.option(
@@ -93,6 +107,7 @@ def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def training_overrides(
     *,
+    extra: tuple[Path, ...],
     epochs: int | None,
     batch_size: int | None,
     image_size: int | None,
@@ -105,6 +120,7 @@ def training_overrides(
     from busi_monai.training import parse_overrides
 
     return {
+        "extra_dataset_dir": [str(folder.absolute()) for folder in extra] or None,
         "max_epochs": epochs,
         "batch_size": batch_size,
         "image_size": None if image_size is None else [image_size, image_size],

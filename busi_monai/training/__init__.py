@@ -11,14 +11,18 @@ from busi_monai.training.data import (
     BALANCES,
     cached_dataset,
     class_weights,
+    datalist_hashes,
     datalist_provenance,
     load_items,
+    training_items,
     training_sampler,
     training_transforms,
 )
 from busi_monai.training.distributed import distributed_sampler, handlers_of_rank
 from busi_monai.training.history import HISTORY_COLUMNS, History, draw_history
+from busi_monai.training.initial_run import InitialRun, find_initial_run
 from busi_monai.training.losses import LOSSES, MultiTaskLoss
+from busi_monai.training.mixing import MixedBatches, make_prepare_batch
 from busi_monai.training.reproducibility import EpochSeed
 from busi_monai.training.run_folder import RunFolder, training_record
 from busi_monai.training.runs import check_keys, parse_overrides, run_evaluation, train_bundle
@@ -56,6 +60,8 @@ __all__ = [
     "EpochSeed",
     "History",
     "ImageTriplets",
+    "InitialRun",
+    "MixedBatches",
     "MultiTaskLoss",
     "RunCheckpoint",
     "RunFolder",
@@ -70,14 +76,17 @@ __all__ = [
     "cached_dataset",
     "check_keys",
     "class_weights",
+    "datalist_hashes",
     "datalist_provenance",
     "distributed_sampler",
     "draw_history",
+    "find_initial_run",
     "handlers_of_rank",
     "is_staged",
     "iteration_loss",
     "load_items",
     "make_optimizer",
+    "make_prepare_batch",
     "make_schedule",
     "parse_overrides",
     "prepare_batch",
@@ -89,6 +98,7 @@ __all__ = [
     "selection_score",
     "train_bundle",
     "train_stages",
+    "training_items",
     "training_record",
     "training_sampler",
     "training_transforms",

@@ -21,7 +21,11 @@ from busi_monai.operating import LesionCrop, OperatingPoint, load_operating_poin
 from busi_monai.records import RunRecord
 from busi_monai.shipped import find_bundle
 from busi_monai.training.run_folder import copy_path, run_metadata, training_record
-from busi_monai.training.seen_images import TRAINING_IMAGES, read_training_images
+from busi_monai.training.seen_images import (
+    TRAINING_IMAGES,
+    knows_training_images,
+    read_training_images,
+)
 
 __all__ = ["TWO_STAGE_BUNDLE", "assemble_stages", "pipeline_operating"]
 
@@ -202,7 +206,9 @@ def _write_training_images(out: Path, runs: Mapping[str, Path]) -> None:
     known = [read_training_images(run) for run in runs.values()]
     hashes = [found for found in known if found is not None]
     if len(hashes) == len(known):  # half a list would call seen images new
-        write_json(out / TRAINING_IMAGES, {"sha256": sorted(frozenset().union(*hashes))})
+        complete = all(knows_training_images(run) for run in runs.values())
+        content = {"sha256": sorted(frozenset().union(*hashes))}
+        write_json(out / TRAINING_IMAGES, content if complete else {**content, "complete": False})
 
 
 def _write_record(out: Path, runs: Mapping[str, Path], cost: Mapping[str, Any]) -> None:

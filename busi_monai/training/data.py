@@ -16,6 +16,7 @@ from torch.utils.data import RandomSampler, Sampler, WeightedRandomSampler
 from busi_monai.cases import CLASSES, ordered_subset
 from busi_monai.curation import Datalist, load_datalist, load_part
 from busi_monai.errors import InputError
+from busi_monai.training.seen_images import refuse_held_out_images
 from busi_monai.transforms import CropToLesiond, RandomCropToLesiond
 from busi_monai.transforms.augmentation import TrainingTensorsd
 from busi_monai.transforms.preprocessing import KeepNativeLabeld
@@ -24,8 +25,10 @@ __all__ = [
     "BALANCES",
     "cached_dataset",
     "class_weights",
+    "datalist_hashes",
     "datalist_provenance",
     "load_items",
+    "training_items",
     "training_sampler",
     "training_transforms",
 ]
@@ -53,8 +56,7 @@ def load_items(
     Raises:
         InputError: if nothing is left.
     """
-    folders = [dataset_dir] if isinstance(dataset_dir, (str, Path)) else list(dataset_dir)
-    items = load_part([str(folder) for folder in folders], part, fold=fold)
+    items = load_part([str(folder) for folder in _folders(dataset_dir)], part, fold=fold)
     kept = ordered_subset(classes) if classes else CLASSES
     chosen = []
     for item in items:
@@ -64,6 +66,44 @@ def load_items(
     if not chosen:
         raise InputError(f"the {part} part of {dataset_dir} has no case of {', '.join(kept)}")
     return chosen
+
+
+def training_items(
+    dataset_dir: str | Path | Sequence[str | Path],
+    *,
+    extra: str | Path | Sequence[str | Path] | None = None,
+    fold: int | None = None,
+    classes: Sequence[str] = CLASSES,
+) -> list[dict[str, Any]]:
+    """Return the items of the part ``train``, and those of further datasets that only train.
+
+    Args:
+        dataset_dir: one or several prepared folders, which validation and figures come from.
+        extra: further ones. Of each its own part ``train`` is taken: with folds, what the same
+            ``fold`` leaves for training; without, its training list.
+        fold: the reported fold, where the datalists have folds.
+        classes: the system's classes, as for ``load_items``.
+
+    Raises:
+        InputError: if nothing is left of a dataset, an extra one has folds and none is reported,
+            or an extra image has the pixels of one that is validated or reported on.
+    """
+    folders, added = _folders(dataset_dir), _folders(extra)
+    for folder in added:
+        folds = load_datalist(folder).folds
+        if folds and fold is None:
+            raise InputError(
+                f"the extra dataset {folder} has {folds} folds, and no fold is reported here: "
+                "prepare it without folds, or train on a dataset with folds"
+            )
+        own = load_items(folder, "train", fold=fold if folds else None, classes=classes)
+        refuse_held_out_images(
+            {item["sha256"] for item in own},
+            folders,
+            fold=fold,
+            whose=f"the training images of the extra dataset {folder}",
+        )
+    return load_items([*folders, *added], "train", fold=fold, classes=classes)
 
 
 def class_weights(items: Sequence[dict[str, Any]], n_classes: int) -> list[float]:
@@ -174,6 +214,19 @@ def cached_dataset(
     )
 
 
+def datalist_hashes(
+    dataset_dir: str | Path | Sequence[str | Path],
+    extra: str | Path | Sequence[str | Path] | None = None,
+) -> dict[str, list[str]]:
+    """Return the datalists' hashes for a training's record, those of extra datasets apart."""
+    found = {"datalist_sha256": dataset_dir, "extra_datalist_sha256": extra}
+    return {
+        name: [load_datalist(folder).sha256 for folder in _folders(folders)]
+        for name, folders in found.items()
+        if folders
+    }
+
+
 def datalist_provenance(
     dataset_dir: str | Path | Sequence[str | Path], *, part: str, fold: int | None
 ) -> dict[str, Any]:
@@ -183,8 +236,7 @@ def datalist_provenance(
     images have a near-duplicate among the training images of the same dataset. ``None`` for the
     training part, and for the validation part of a dataset with folds, which keeps groups whole.
     """
-    folders = [dataset_dir] if isinstance(dataset_dir, (str, Path)) else list(dataset_dir)
-    datalists = [load_datalist(Path(folder) / "datalist.json") for folder in folders]
+    datalists = [load_datalist(Path(folder) / "datalist.json") for folder in _folders(dataset_dir)]
     return {
         "protocol": [datalist.protocol for datalist in datalists],
         "datalist_sha256": [datalist.sha256 for datalist in datalists],
@@ -192,6 +244,12 @@ def datalist_provenance(
         "fold": fold,
         "leaks": _part_leaks(datalists, part, fold),
     }
+
+
+def _folders(given: str | Path | Sequence[str | Path] | None) -> list[str | Path]:
+    if not given:
+        return []
+    return [given] if isinstance(given, (str, Path)) else list(given)
 
 
 def _part_leaks(

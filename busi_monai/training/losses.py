@@ -14,6 +14,12 @@ then teaches the Dice term nothing. What happens instead is chosen by ``empty_ma
 =================== =================================================================
 
 Pictures without a mask (all −1) or without a class (−1) count in neither sum nor mean.
+
+Soft truth, as ``mixing`` makes it. Masks may lie anywhere in [0, 1]; one that stays below a half
+everywhere is empty, a normal with a trace of a lesion, which would otherwise be as inert as under
+``smooth``. The Dice stays linear in the mask, so that a lesion counts by its share; its optimum is
+then 0 or 1 in each pixel, and only the pixelwise terms ask for the share itself. Classes may be
+probabilities: the loss is then the mean of each class's own loss weighted by them.
 """
 
 from __future__ import annotations
@@ -56,6 +62,7 @@ LOSSES: dict[str, tuple[str, ...]] = {
 
 EMPTY_MASKS = ("false_positives", "leave_out", "smooth")
 EMPTY_FRACTION = 0.01
+LESION = 0.5  # what a soft mask holds by less is no lesion
 MISSING = -1
 
 
@@ -132,8 +139,9 @@ class MultiTaskLoss(nn.Module):
         Args:
             outputs: ``seg`` (N, 1, H, W) and ``cls`` (N, C) logits, and ``seg_aux1``, … of deep
                 supervision.
-            targets: ``seg`` (N, 1, H, W) 0/1, all −1 where a picture has no mask; ``cls`` (N,)
-                integer, −1 where it has no class. A key that is absent counts as missing for all.
+            targets: ``seg`` (N, 1, H, W) from 0 to 1, all −1 where a picture has no mask; ``cls``
+                (N,) integer, −1 where it has no class, or (N, C) probabilities, all −1 where it has
+                none. A key that is absent counts as missing for all.
         """
         active = [head for head, weight in self.weights.items() if weight > 0]
         for head in active:
@@ -157,6 +165,7 @@ class MultiTaskLoss(nn.Module):
         if head == "cls":
             return self.class_loss(logits, target)
         target = target.float()
+        lesions = target.amax(dim=(1, 2, 3)) >= LESION
         auxiliary = sorted((key for key in outputs if key.startswith("seg_aux")), key=_number)
         total, weight, weights = self.mask_loss(logits, target), 1.0, 1.0
         for key in auxiliary:
@@ -164,7 +173,7 @@ class MultiTaskLoss(nn.Module):
             weights += weight
             coarse = _plain(outputs[key]).float()
             smaller = functional.interpolate(target, size=coarse.shape[-2:], mode="area")
-            total = total + weight * self.mask_loss(coarse, smaller)
+            total = total + weight * self.mask_loss(coarse, smaller, lesions)
         return total / weights
 
 
@@ -193,41 +202,52 @@ class MaskLoss(nn.Module):
         self.dice = DiceLoss(sigmoid=True, reduction="none")
         self.focal = FocalLoss(gamma=focal_gamma, reduction="none")
 
-    def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """Return the loss of (N, 1, H, W) logits and a mask of that shape, 0 to 1 or all −1."""
+    def forward(self, logits: Tensor, mask: Tensor, lesions: Tensor | None = None) -> Tensor:
+        """Return the loss of (N, 1, H, W) logits and a mask of that shape, 0 to 1 or all −1.
+
+        Args:
+            logits: of the mask.
+            mask: the truth.
+            lesions: (N,) bool, which masks are not empty; by default those that reach a half
+                somewhere, which a small lesion at a coarse level may not.
+        """
         if logits.shape != mask.shape:
             raise ValueError(
                 f"seg: expected a mask of the logits' shape {tuple(logits.shape)}, got "
                 f"{tuple(mask.shape)}"
             )
-        present = (mask.amax(dim=(1, 2, 3)) >= 0).float()
+        largest = mask.amax(dim=(1, 2, 3))
+        present = (largest >= 0).float()
+        empty = largest < LESION if lesions is None else ~lesions
         mask = mask.clamp(min=0)
         losses = torch.zeros_like(present)
         for term in self.terms:
-            losses = losses + getattr(self, f"_{term}")(logits, mask)
+            losses = losses + getattr(self, f"_{term}")(logits, mask, empty)
         return (losses * present).sum() / present.sum().clamp(min=1)
 
-    def _dice(self, logits: Tensor, mask: Tensor) -> Tensor:
+    def _dice(self, logits: Tensor, mask: Tensor, empty: Tensor) -> Tensor:
         losses = self.dice(logits, mask).flatten(1).mean(1)
         if self.empty_masks == "smooth":
             return losses
-        empty = mask.amax(dim=(1, 2, 3)) == 0
         if self.empty_masks == "leave_out":
             return losses * ~empty
         predicted = logits.sigmoid().mean(dim=(1, 2, 3))
         return torch.where(empty, predicted / (predicted + EMPTY_FRACTION), losses)
 
-    def _bce(self, logits: Tensor, mask: Tensor) -> Tensor:
+    def _bce(self, logits: Tensor, mask: Tensor, empty: Tensor) -> Tensor:
         return functional.binary_cross_entropy_with_logits(logits, mask, reduction="none").mean(
             dim=(1, 2, 3)
         )
 
-    def _focal(self, logits: Tensor, mask: Tensor) -> Tensor:
+    def _focal(self, logits: Tensor, mask: Tensor, empty: Tensor) -> Tensor:
         return self.focal(logits, mask).mean(dim=(1, 2, 3))
 
 
 class ClassLoss(nn.Module):
     """Weighted mean over the pictures that have a class, as ``torch.nn.CrossEntropyLoss`` takes it.
+
+    Integer labels and probabilities are averaged as torch does: by the sum of the labels' class
+    weights, and by the number of pictures.
 
     Args:
         name: a name of ``CLASSIFICATION_LOSSES``.
@@ -237,7 +257,7 @@ class ClassLoss(nn.Module):
 
     Raises:
         ValueError: if a name is unknown or an option does not fit; from a call, if there are not
-            as many weights as classes.
+            as many weights as classes, or the labels do not fit the logits.
     """
 
     def __init__(
@@ -261,10 +281,13 @@ class ClassLoss(nn.Module):
         self.focal_gamma = focal_gamma
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the loss of (N, C) logits and (N,) integer labels, −1 for a missing one."""
-        labels = labels.reshape(-1).long()
-        if len(labels) != len(logits):
-            raise ValueError(f"cls: expected {len(logits)} labels, got {len(labels)}")
+        """Return the loss of (N, C) logits and their labels.
+
+        Args:
+            logits: (N, C) float.
+            labels: (N,) or (N, 1) integer, −1 for a missing one; or (N, C) probabilities in
+                floating point, all −1 for a missing one.
+        """
         weights = logits.new_ones(logits.shape[1])
         if self.class_weights is not None:
             weights = self.class_weights.to(logits)
@@ -273,6 +296,13 @@ class ClassLoss(nn.Module):
                 f"class_weights must have {logits.shape[1]} entries, one for each class, got "
                 f"{len(weights)}"
             )
+        if labels.ndim == 2 and labels.shape[1] > 1:
+            return self._soft(logits, labels, weights)
+        return self._hard(logits, labels.reshape(-1).long(), weights)
+
+    def _hard(self, logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+        if len(labels) != len(logits):
+            raise ValueError(f"cls: expected {len(logits)} labels, got {len(labels)}")
         present = labels != MISSING
         losses = functional.cross_entropy(
             logits,
@@ -288,6 +318,27 @@ class ClassLoss(nn.Module):
             losses = losses * (1 - probability) ** self.focal_gamma
         counted = (weights[known] * present).sum()
         return losses.sum() / counted.clamp(min=torch.finfo(losses.dtype).tiny)
+
+    def _soft(self, logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+        if labels.shape != logits.shape or not labels.is_floating_point():
+            raise ValueError(
+                f"cls: expected floating-point probabilities of shape {tuple(logits.shape)}, got "
+                f"{labels.dtype} of shape {tuple(labels.shape)}"
+            )
+        present = labels.amin(dim=1) >= 0
+        labels = labels.clamp(min=0).to(logits)
+        if self.name == "focal":
+            logs = logits.log_softmax(dim=1)
+            losses = -(weights * labels * (1 - logs.exp()) ** self.focal_gamma * logs).sum(dim=1)
+        else:
+            losses = functional.cross_entropy(
+                logits,
+                labels,
+                weight=weights,
+                label_smoothing=self.label_smoothing,
+                reduction="none",
+            )
+        return (losses * present).sum() / present.sum().clamp(min=1)
 
 
 def _plain(tensor: Tensor) -> Tensor:

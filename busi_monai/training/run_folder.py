@@ -20,7 +20,12 @@ from busi_monai.networks import network_cost
 from busi_monai.operating import OperatingPoint
 from busi_monai.records import RunRecord
 from busi_monai.training.history import draw_history, earlier_sessions
-from busi_monai.training.seen_images import read_training_images, write_training_images
+from busi_monai.training.initial_run import (
+    InitialRun,
+    check_same_initial_run,
+    initial_run_record,
+)
+from busi_monai.training.seen_images import own_training_images, write_training_images
 from busi_monai.training.workflow import resolved_section, unknown_keys, workflow_config
 
 __all__ = ["RunFolder", "copy_path", "run_metadata", "training_record"]
@@ -29,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 RECORDED = (
     "command", "seed", "epochs", "max_epochs", "best", "seconds", "device", "precision", "network",
+    "datalist_sha256", "extra_datalist_sha256", "initial_run",
 )  # fmt: skip
 COPIED = ("LICENSE", "docs", "configs/logging.conf", "configs/mlflow.yaml")
 
@@ -50,6 +56,7 @@ class RunFolder:
         self.record = RunRecord()
         self._sessions: list[dict[str, Any]] = []
         self._cost: dict[str, Any] = {}
+        self._datalists: dict[str, list[str]] = {}
 
     @property
     def models(self) -> Path:
@@ -71,6 +78,9 @@ class RunFolder:
         operating: OperatingPoint,
         network: nn.Module,
         items: Sequence[Mapping[str, Any]] = (),
+        *,
+        initial: InitialRun | None = None,
+        datalists: Mapping[str, list[str]] | None = None,
     ) -> None:
         """Write the run's configurations, before the first epoch: all of them or none.
 
@@ -79,17 +89,22 @@ class RunFolder:
             network: the network, for the input sizes that it takes, its parameters and its cost.
             items: what it is trained on; ``training_images.json`` keeps the images' hashes, by
                 which a later evaluation knows what the network has seen.
+            initial: the run whose weights it starts from; the images that these were trained on
+                are kept as well.
+            datalists: hashes of the datalists, for ``run.json``.
 
         Raises:
             InputError: if the folder is not empty and the run is not to be resumed, if the network
                 does not take pictures of ``operating.image_size`` or would be told where the
-                lesions are that it is to find, if a resumed run was trained on other images, or if
-                the running configuration has a key that the bundle does not have and nothing refers
-                to: a misspelt override, which MONAI lets pass.
+                lesions are that it is to find, if a resumed run was trained on other images or
+                started from other weights, or if the running configuration has a key that the
+                bundle does not have and nothing refers to: a misspelt override, which MONAI lets
+                pass.
         """
         _check_size(operating.image_size, getattr(network, "stride", 1))
         _check_keys(self.bundle_root)
         self._cost = network_cost(network, operating.image_size)
+        self._datalists = dict(datalists or {})
         if operating.lesion_crop and getattr(network, "has_segmentation", False):
             raise InputError(
                 "lesion_crop crops around a mask that is known, which would tell a mask head where "
@@ -97,6 +112,7 @@ class RunFolder:
             )
         if self.resume and (self.path / "configs" / "train.yaml").is_file():
             _check_same_images(self.path, items)
+            check_same_initial_run(self.path, initial)
             self._sessions = earlier_sessions(self.path)
             logger.info("continuing the run in %s", self.path)
             return
@@ -109,7 +125,12 @@ class RunFolder:
         with complete_folder(self.path) as partial:
             self._write_configs(partial, operating)
             operating.save(partial / "operating.json")
-            write_training_images(partial, items)
+            if initial is None:
+                write_training_images(partial, items)
+            else:
+                initial.write(partial)
+                seen, complete = initial.images, initial.images_complete
+                write_training_images(partial, items, before=seen, complete=complete)
 
     def _write_configs(self, folder: Path, operating: OperatingPoint) -> None:
         configs = folder / "configs"
@@ -155,7 +176,11 @@ class RunFolder:
             "precision": {"name": precision.name, "reason": precision.reason},
             "network": self._cost,
             "weights_sha256": file_sha256(model) if model.is_file() else None,
+            **self._datalists,
         }
+        initial = initial_run_record(self.path)
+        if initial is not None:
+            found["initial_run"] = initial
         if evaluator is not None:
             found["best"] = _best(evaluator)
         session = {name: self.record.as_dict()[name] for name in ("command", "started", "seconds")}
@@ -200,7 +225,7 @@ def _check_keys(bundle_root: Path) -> None:
 
 def _check_same_images(run: Path, items: Sequence[Mapping[str, Any]]) -> None:
     """Refuse other images than those a run was started with: reported ones may be among them."""
-    known = read_training_images(run)
+    known = own_training_images(run)
     found = {item["sha256"] for item in items if item.get("sha256")}
     if known is not None and known != found:
         raise InputError(

@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 Observer = Callable[[int, dict[str, float]], bool | None]
 
+_PATHS = ("extra_dataset_dir", "initial_run")
+"""Keys whose folders a run keeps in full, so that it can be resumed from anywhere."""
+
 
 def parse_overrides(settings: Sequence[str]) -> dict[str, Any]:
     """Return ``key=value`` settings as a mapping, values read as YAML.
@@ -105,6 +108,7 @@ def train_bundle(
     """
     from busi_monai.training.stages import is_staged, train_stages  # which call this for each stage
 
+    overrides = {key: _absolute(key, value) for key, value in (overrides or {}).items()}
     if is_staged(bundle, out if resume else None):
         return train_stages(
             prepared, out, bundle=bundle, configs=configs, overrides=overrides, resume=resume,
@@ -116,7 +120,7 @@ def train_bundle(
     else:
         root = find_bundle(bundle)
         files = [root / "configs" / "train.yaml", *(find_config(name) for name in configs)]
-    values = {key: value for key, value in (overrides or {}).items() if value is not None}
+    values = {key: value for key, value in overrides.items() if value is not None}
     check_keys(files, values)
     choose_device(str(values.get("device_name", "auto")))
     values = _with_own(
@@ -171,6 +175,14 @@ def run_evaluation(
     workflow = _workflow([config], values, workflow_type="infer")
     _run(workflow)
     return Path(out).absolute()
+
+
+def _absolute(key: str, value: Any) -> Any:
+    if key.replace("::", "#").rpartition("#")[2] not in _PATHS or not value:
+        return value
+    if isinstance(value, (list, tuple)):
+        return [_absolute(key, each) for each in value]
+    return str(Path(value).absolute()) if Path(value).is_dir() else str(value)
 
 
 def _with_own(values: Mapping[str, Any], **own: Any) -> dict[str, Any]:

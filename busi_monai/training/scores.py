@@ -34,14 +34,15 @@ def batch_dice(logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         logits: (N, 1, H, W) mask logits.
-        mask: (N, 1, H, W) of 0 and 1; images of -1 (unknown mask) count as without lesion.
+        mask: (N, 1, H, W) of 0 to 1, lesion from a half on; images of -1 (unknown mask) count as
+            without lesion.
 
     Examples:
         >>> mask = torch.zeros(2, 1, 4, 4); mask[0, 0, :2] = 1
         >>> batch_dice(mask * 20 - 10, mask)
         (tensor(1.), tensor(1))
     """
-    predicted, true = logits.flatten(1) > 0, mask.flatten(1) > 0
+    predicted, true = logits.flatten(1) > 0, mask.flatten(1) >= 0.5
     sizes = true.sum(1)
     scores = 2 * (predicted & true).sum(1) / (predicted.sum(1) + sizes).clamp(min=1)
     lesions = sizes > 0
@@ -62,9 +63,10 @@ class TrainingScores:
     """Handler: mean loss and its parts, lesion Dice and accuracy over an epoch's own batches.
 
     The figures come from the augmented images at network size, while the weights still move: a
-    cheap look at over-fitting, not a measurement. They are left in ``engine.state.metrics`` as
-    ``train_loss``, ``train_loss_seg``, ``train_loss_cls``, ``train_lesion_dice`` and
-    ``train_accuracy``.
+    cheap look at over-fitting, not a measurement. Of mixed pictures (``mixing``), the class with
+    the largest share counts, and as lesion what is one by half or more. They are left in
+    ``engine.state.metrics`` as ``train_loss``, ``train_loss_seg``, ``train_loss_cls``,
+    ``train_lesion_dice`` and ``train_accuracy``.
 
     Args:
         loss: the trainer's loss, for its ``parts``.
@@ -95,8 +97,11 @@ class TrainingScores:
         if "seg" in predicted and "seg" in targets:
             self._add("train_lesion_dice", *batch_dice(predicted["seg"], targets["seg"]))
         if "cls" in predicted and "cls" in targets:
-            known = targets["cls"] >= 0
-            right = (predicted["cls"].argmax(1) == targets["cls"]) & known
+            true = targets["cls"]
+            if true.ndim == 2:  # probabilities, all −1 where they are missing
+                true = torch.where(true.amin(1) >= 0, true.argmax(1), -1)
+            known = true >= 0
+            right = (predicted["cls"].argmax(1) == true) & known
             self._add("train_accuracy", right.sum(), known.sum())
 
     def _add(self, name: str, value: Tensor, count: Tensor) -> None:

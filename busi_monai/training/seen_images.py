@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from busi_monai.curation import Datalist, load_datalist
+from busi_monai.curation.datalist import part_items
 from busi_monai.errors import InputError
 from busi_monai.files import read_json, write_json
 
 __all__ = [
     "TRAINING_IMAGES",
     "knows_training_images",
+    "own_training_images",
     "read_training_images",
+    "refuse_held_out_images",
     "seen_in_training",
     "write_training_images",
 ]
@@ -20,19 +24,35 @@ __all__ = [
 TRAINING_IMAGES = "training_images.json"
 """File in a run or bundle: ``{"sha256": [...]}``, sorted hashes of the images trained on.
 
-``"complete": false`` beside it: these are some of them, the others are not known.
+``"complete": false`` beside it: these are some of them, the others are not known. ``"own": [...]``:
+those that the run itself trains on, where it started from the weights of another one.
 """
 
+_SHOWN = 5
 
-def write_training_images(folder: str | Path, items: Iterable[Mapping[str, Any]]) -> None:
-    """Write the hashes of the items' images into a run's folder.
+
+def write_training_images(
+    folder: str | Path,
+    items: Iterable[Mapping[str, Any]],
+    *,
+    before: Collection[str] | None = None,
+    complete: bool = True,
+) -> None:
+    """Write the hashes of all images that a run's weights were trained on into its folder.
 
     Args:
         folder: the run.
-        items: with ``sha256`` as in a datalist; those without are passed over.
+        items: what it trains on, with ``sha256`` as in a datalist; those without are passed over.
+        before: hashes of what the weights that it starts from were trained on.
+        complete: whether ``before`` is known to be all of that.
     """
-    hashes = sorted({item["sha256"] for item in items if item.get("sha256")})
-    write_json(Path(folder) / TRAINING_IMAGES, {"sha256": hashes})
+    own = _hashes(items)
+    content: dict[str, Any] = {"sha256": sorted(own.union(before or ()))}
+    if not complete:
+        content["complete"] = False
+    if before is not None:
+        content["own"] = sorted(own)
+    write_json(Path(folder) / TRAINING_IMAGES, content)
 
 
 def read_training_images(folder: str | Path) -> frozenset[str] | None:
@@ -45,6 +65,18 @@ def read_training_images(folder: str | Path) -> frozenset[str] | None:
     """
     content = _content(folder)
     return None if content is None else frozenset(content["sha256"])
+
+
+def own_training_images(folder: str | Path) -> frozenset[str] | None:
+    """Return the hashes of the images that a run itself trains on, ``None`` if unknown.
+
+    Without what the weights that it started from were trained on.
+
+    Raises:
+        InputError: as ``read_training_images``.
+    """
+    content = _content(folder)
+    return None if content is None else frozenset(content.get("own", content["sha256"]))
 
 
 def knows_training_images(folder: str | Path) -> bool:
@@ -73,6 +105,56 @@ def seen_in_training(folder: str | Path, items: Iterable[Mapping[str, Any]]) -> 
     if known is None or not knows_training_images(folder):
         return None
     return sum(item.get("sha256") in known for item in items)
+
+
+def refuse_held_out_images(
+    images: Collection[str],
+    dataset_dir: str | Path | Sequence[str | Path],
+    *,
+    fold: int | None,
+    whose: str,
+) -> None:
+    """Refuse to train with images that the same training is validated or reported on.
+
+    Compared are the images' pixels, by ``sha256``: near-duplicates are not looked for.
+
+    Args:
+        images: hashes of what is trained on, or was before.
+        dataset_dir: the prepared folder or folders that are validated and reported on.
+        fold: the reported fold, where they have folds.
+        whose: what the images are, for the message.
+
+    Raises:
+        InputError: if an image of a validation, test or reported part is among them; the message
+            tells the part, how many and the first ids.
+    """
+    folders = [dataset_dir] if isinstance(dataset_dir, (str, Path)) else list(dataset_dir)
+    for folder in folders:
+        for part, items in _held_out_parts(load_datalist(folder), fold, folder).items():
+            seen = [str(item["id"]) for item in items if item["sha256"] in images]
+            if seen:
+                more = f" and {len(seen) - _SHOWN} more" if len(seen) > _SHOWN else ""
+                raise InputError(
+                    f"{len(seen)} of the {len(items)} images of the {part} part of {folder} are "
+                    f"among {whose}: {', '.join(seen[:_SHOWN])}{more}. The network would remember "
+                    "them: what is validated or reported must never be trained on"
+                )
+
+
+def _held_out_parts(
+    datalist: Datalist, fold: int | None, folder: str | Path
+) -> dict[str, Sequence[Mapping[str, Any]]]:
+    if not datalist.folds:
+        return {"validation": datalist.validation, "test": datalist.test}
+    chosen = {
+        name: part_items(datalist, name, fold=fold, where=folder)
+        for name in ("validation", "reported")
+    }
+    return {**chosen, "test": datalist.test}
+
+
+def _hashes(items: Iterable[Mapping[str, Any]]) -> set[str]:
+    return {item["sha256"] for item in items if item.get("sha256")}
 
 
 def _content(folder: str | Path) -> dict[str, Any] | None:

@@ -97,6 +97,11 @@ def train_stages(
         settings = _settings(bundle, configs, given)
     root = find_bundle(settings["bundle"])
     pipeline_operating(root, settings[PIPELINE])  # what is wrong shows before hours of training
+    if _merged(settings["classification"]).get("pooling") == "mask":
+        raise InputError(
+            "classification: pooling=mask weighs by the network's own mask, and this stage has no "
+            "mask head; it sees the lesion's crop: choose another pooling"
+        )
     with tempfile.TemporaryDirectory() as folder:
         files = {stage: _written(settings[stage], Path(folder), stage) for stage in STAGES}
         base = find_bundle() / "configs" / "train.yaml"

@@ -60,6 +60,16 @@ def test_both_stages_images_are_known(two_stage_run: Path) -> None:
     assert known == set(stage["sha256"]) and len(known) > 10
 
 
+def test_images_that_one_stage_does_not_tell_are_not_called_known(stages, tmp_path: Path) -> None:
+    """A stage that started from a run which does not tell its images."""
+    runs = stages()
+    seen = read_json(runs[0] / "training_images.json")["sha256"]
+    write_json(runs[0] / "training_images.json", {"sha256": [*seen, "x"], "complete": False})
+    assemble_stages(*runs, tmp_path / "joined")
+    known = read_json(tmp_path / "joined" / "training_images.json")
+    assert known == {"sha256": sorted([*seen, "x"]), "complete": False}
+
+
 def test_z_scores_move_into_the_network(stages, tmp_path: Path) -> None:
     runs = stages(classification={"normalisation": "zscore", "temperature": 1.7})
     assemble_stages(*runs, tmp_path / "joined")

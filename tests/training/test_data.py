@@ -1,20 +1,24 @@
 from __future__ import annotations
 
+import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from busi_monai.cases import CLASSES
-from busi_monai.curation import Datalist, load_datalist
+from busi_monai.curation import Datalist, PrepareOptions, load_datalist, prepare_dataset
 from busi_monai.errors import InputError
 from busi_monai.operating import OperatingPoint
 from busi_monai.training import (
     cached_dataset,
     class_weights,
+    datalist_hashes,
     datalist_provenance,
     load_items,
+    training_items,
     training_sampler,
     training_transforms,
 )
@@ -188,3 +192,135 @@ def test_provenance_states_the_leaks_of_the_part(
     )
     monkeypatch.setattr(data, "load_datalist", lambda path: datalist)
     assert datalist_provenance("prepared", part=part, fold=fold)["leaks"] == leaks
+
+
+def hashes(items: list[dict]) -> set[str]:
+    return {item["sha256"] for item in items}
+
+
+def leaking_copy(folder: Path, source: Path, part: str, out: Path) -> Path:
+    """A copy of a prepared dataset that trains on an image of another's part, under a new name."""
+    out = shutil.copytree(folder, out)
+    stolen = getattr(load_datalist(source), part)[0]
+    paths = {key: f"{stolen[key].split('/')[0]}/borrowed.png" for key in ("image", "label")}
+    for key, path in paths.items():
+        shutil.copyfile(source / stolen[key], out / path)
+    datalist = load_datalist(out)
+    entry = {**datalist.training[0], **paths, "id": "borrowed", "sha256": stolen["sha256"]}
+    replace(datalist, training=[*datalist.training, entry]).save(out / "datalist.json")
+    return out
+
+
+def test_without_extra_datasets_it_is_the_training_part(phantom_prepared: Path) -> None:
+    for nothing in (None, []):
+        items = training_items(phantom_prepared, extra=nothing)
+        assert items == load_items(phantom_prepared, "train")
+
+
+def test_extra_datasets_join_the_training_and_nothing_else(
+    phantom_prepared: Path, other_prepared: Path
+) -> None:
+    own, others = (load_datalist(folder) for folder in (phantom_prepared, other_prepared))
+    for extra in (other_prepared, [str(other_prepared)]):
+        items = training_items([phantom_prepared], extra=extra)
+        assert len(items) == len(own.training) + len(others.training)
+        assert hashes(items) == hashes([*own.training, *others.training])
+        assert len({item["id"] for item in items}) == len(items)
+    left_out = hashes([*others.validation, *others.test])
+    assert left_out and not left_out & hashes(items)
+    joined = Counter(item["class_label"] for item in items)
+    expected = Counter(item["class_label"] for item in [*own.training, *others.training])
+    assert joined == expected
+    assert class_weights(items, 3) == pytest.approx(
+        [len(items) / (3 * expected[label]) for label in range(3)]
+    )
+
+
+def test_extra_datasets_give_the_systems_classes_only(
+    phantom_prepared: Path, other_prepared: Path
+) -> None:
+    items = training_items(phantom_prepared, extra=other_prepared, classes=["benign", "malignant"])
+    others = [item for item in load_datalist(other_prepared).training if item["class_label"]]
+    assert hashes(others) < hashes(items)
+    assert {item["class_label"] for item in items} == {0, 1}
+
+
+def test_an_extra_dataset_with_folds_gives_what_the_same_fold_leaves(
+    phantom_busi: Path, other_prepared: Path, tmp_path: Path
+) -> None:
+    own = prepare_dataset(phantom_busi, tmp_path / "own", PrepareOptions(folds=3)).out
+    source = other_prepared.parent / "busi"
+    extra = prepare_dataset(source, tmp_path / "extra", PrepareOptions(folds=2)).out
+    items = training_items(own, extra=[extra, other_prepared], fold=1)
+    parts = [(own, 1), (extra, 1), (other_prepared, None)]
+    expected = [load_items(folder, "train", fold=fold) for folder, fold in parts]
+    assert sorted(item["sha256"] for item in items) == sorted(
+        item["sha256"] for part in expected for item in part
+    )
+    with pytest.raises(InputError, match=r"fold 2: .*extra has the folds 0 to 1"):
+        training_items(own, extra=extra, fold=2)
+    with pytest.raises(InputError, match="extra has 2 folds, and no fold is reported here"):
+        training_items(other_prepared, extra=extra)
+
+
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_an_extra_copy_of_an_image_that_is_held_out_is_refused(
+    part: str, phantom_prepared: Path, other_prepared: Path, tmp_path: Path
+) -> None:
+    copy = leaking_copy(other_prepared, phantom_prepared, part, tmp_path / "leaking")
+    with pytest.raises(InputError) as caught:
+        training_items(phantom_prepared, extra=[other_prepared, copy])
+    held_out = getattr(load_datalist(phantom_prepared), part)
+    assert f"1 of the {len(held_out)} images of the {part} part" in str(caught.value)
+    assert f"training images of the extra dataset {copy}: {held_out[0]['id']}." in str(caught.value)
+
+
+def test_an_extra_copy_of_an_image_in_the_reported_fold_is_refused(
+    phantom_busi: Path, phantom_prepared: Path, other_prepared: Path, tmp_path: Path
+) -> None:
+    folds = prepare_dataset(phantom_busi, tmp_path / "folds", PrepareOptions(folds=3)).out
+    copy = leaking_copy(other_prepared, phantom_prepared, "test", tmp_path / "leaking")
+    stolen = load_datalist(phantom_prepared).test[0]["sha256"]
+    places = {item["sha256"]: item["fold"] for item in load_datalist(folds).training}
+    with pytest.raises(InputError, match=r"of the reported part of .*folds are among"):
+        training_items(folds, extra=copy, fold=places[stolen])
+
+
+def test_an_image_that_is_trained_on_twice_is_no_leak(
+    phantom_prepared: Path, other_prepared: Path, tmp_path: Path
+) -> None:
+    copy = leaking_copy(other_prepared, phantom_prepared, "training", tmp_path / "twice")
+    assert len(training_items(phantom_prepared, extra=copy)) == 1 + len(
+        training_items(phantom_prepared, extra=other_prepared)
+    )
+
+
+def test_datalists_are_recorded_by_their_hashes(
+    phantom_prepared: Path, other_prepared: Path
+) -> None:
+    own, other = (load_datalist(folder).sha256 for folder in (phantom_prepared, other_prepared))
+    assert datalist_hashes(phantom_prepared) == {"datalist_sha256": [own]}
+    assert datalist_hashes([phantom_prepared], str(other_prepared)) == {
+        "datalist_sha256": [own],
+        "extra_datalist_sha256": [other],
+    }
+
+
+@pytest.mark.realdata
+def test_bus_bra_beside_busi_trains_on_no_image_that_is_scored(
+    real_busi: Path, real_bus_bra: Path, tmp_path: Path
+) -> None:
+    busi = prepare_dataset(real_busi, tmp_path / "busi", PrepareOptions(folds=5)).out
+    bus_bra = prepare_dataset(real_bus_bra, tmp_path / "bus_bra", PrepareOptions(folds=5)).out
+    scored: set[str] = set()
+    for fold in range(5):
+        trained = hashes(training_items(busi, extra=bus_bra, fold=fold))
+        reported = hashes(load_items(busi, "reported", fold=fold))
+        assert not trained & reported
+        assert not trained & hashes(load_items(busi, "validation", fold=fold))
+        own = load_datalist(bus_bra).training
+        assert hashes([item for item in own if item["fold"] != fold]) & trained
+        assert not hashes([item for item in own if item["fold"] == fold]) & trained
+        assert len(trained) > 1600
+        scored |= reported
+    assert scored == hashes(list(load_datalist(busi).training))

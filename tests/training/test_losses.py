@@ -88,6 +88,65 @@ def test_class_focal_is_monais(outputs: dict[str, Tensor], targets: dict[str, Te
     torch.testing.assert_close(found, expected)
 
 
+@pytest.fixture
+def soft() -> Tensor:
+    """Probabilities of four pictures."""
+    return torch.tensor([[0.7, 0.0, 0.3], [0.0, 1.0, 0.0], [0.25, 0.25, 0.5], [0.0, 0.4, 0.6]])
+
+
+@pytest.mark.parametrize("weights", [None, [0.5, 1.0, 2.0]])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy_with_probabilities_is_torchs(
+    weights: list[float] | None, smoothing: float, outputs: dict[str, Tensor], soft: Tensor
+) -> None:
+    given = None if weights is None else torch.tensor(weights)
+    ours = ClassLoss("ce", class_weights=weights, label_smoothing=smoothing)
+    torchs = nn.functional.cross_entropy(
+        outputs["cls"], soft, weight=given, label_smoothing=smoothing
+    )
+    torch.testing.assert_close(ours(outputs["cls"], soft), torchs)
+
+
+@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}, {"name": "focal"}])
+def test_certain_probabilities_are_integer_labels(
+    options: dict[str, object], outputs: dict[str, Tensor], targets: dict[str, Tensor]
+) -> None:
+    loss = ClassLoss(**options)  # type: ignore[arg-type]
+    certain = nn.functional.one_hot(targets["cls"], 3).float()
+    torch.testing.assert_close(loss(outputs["cls"], certain), loss(outputs["cls"], targets["cls"]))
+
+
+@pytest.mark.parametrize("name", CLASSIFICATION_LOSSES)
+@pytest.mark.parametrize("weights", [None, [0.5, 1.0, 2.0]])
+def test_the_loss_of_probabilities_is_the_mean_over_the_classes(
+    name: str, weights: list[float] | None, outputs: dict[str, Tensor], soft: Tensor
+) -> None:
+    loss = ClassLoss(name, class_weights=weights)
+    expected = torch.zeros(())
+    for logits, probabilities in zip(outputs["cls"].detach(), soft, strict=True):
+        for label, probability in enumerate(probabilities):
+            alone = ClassLoss(name)(logits[None], torch.tensor([label]))
+            weight = 1.0 if weights is None else weights[label]
+            expected = expected + probability * weight * alone / 4
+    torch.testing.assert_close(loss(outputs["cls"].detach(), soft), expected)
+
+
+@pytest.mark.parametrize("options", [{"label_smoothing": 0.1}, {"classification": "focal"}])
+def test_missing_probabilities_count_nowhere(
+    options: dict[str, object], outputs: dict[str, Tensor], targets: dict[str, Tensor], soft: Tensor
+) -> None:
+    loss = MultiTaskLoss(seg_weight=0, cls_weight=1, class_weights=[1, 2, 3], **options)
+    kept = [1, 3]
+    expected = loss({"cls": outputs["cls"][kept]}, {"cls": soft[kept]})
+    soft[[0, 2]] = -1
+    found = loss(outputs, {**targets, "cls": soft})
+    torch.testing.assert_close(found, expected)
+    found.backward()
+    assert not outputs["cls"].grad[[0, 2]].any()
+    assert outputs["cls"].grad[kept].any()
+    assert loss(outputs, {"cls": torch.full_like(soft, -1)}).item() == 0
+
+
 def test_weighted_sum_and_parts(outputs: dict[str, Tensor], targets: dict[str, Tensor]) -> None:
     loss = MultiTaskLoss()
     total = loss(outputs, targets)
@@ -195,6 +254,50 @@ class TestEmptyMasks:
         )
 
 
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+@pytest.mark.parametrize("name", SEGMENTATION_LOSSES)
+def test_soft_masks_give_finite_losses_and_gradients(
+    name: str, share: float, outputs: dict[str, Tensor], targets: dict[str, Tensor]
+) -> None:
+    mask = share * targets["seg"] + (1 - share) * targets["seg"].roll(1, 0)
+    MaskLoss(name)(outputs["seg"], mask).backward()
+    gradient = outputs["seg"].grad
+    assert gradient.isfinite().all() and gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize("share", [0.3, 0.7])
+def test_the_pixelwise_loss_of_a_mixture_is_the_mixture_of_losses(
+    share: float, outputs: dict[str, Tensor], targets: dict[str, Tensor]
+) -> None:
+    loss, one, other = MaskLoss("bce"), targets["seg"], targets["seg"].roll(1, 0)
+    expected = share * loss(outputs["seg"], one) + (1 - share) * loss(outputs["seg"], other)
+    torch.testing.assert_close(loss(outputs["seg"], share * one + (1 - share) * other), expected)
+
+
+@pytest.mark.parametrize(("share", "empty"), [(0.01, True), (0.49, True), (0.5, False), (1, False)])
+def test_a_mask_below_a_half_everywhere_is_an_empty_one(
+    share: float, empty: bool, outputs: dict[str, Tensor], targets: dict[str, Tensor]
+) -> None:
+    dice = MaskLoss("dice")
+    found = dice(outputs["seg"], share * targets["seg"])
+    as_normal = dice(outputs["seg"], torch.zeros_like(targets["seg"]))
+    as_lesion = DiceLoss(sigmoid=True)(outputs["seg"], share * targets["seg"])
+    torch.testing.assert_close(found, as_normal if empty else as_lesion)
+
+
+def test_a_small_lesion_is_none_the_less_one_at_a_coarse_level(outputs: dict[str, Tensor]) -> None:
+    mask = torch.zeros(4, 1, SIZE, SIZE)
+    mask[:, :, 3, 3] = 1
+    coarse = torch.randn(4, 1, SIZE // 4, SIZE // 4, generator=torch.Generator().manual_seed(1))
+    loss = MultiTaskLoss(cls_weight=0, segmentation="dice")
+    loss({"seg": outputs["seg"], "seg_aux1": coarse}, {"seg": mask})
+    monai = DiceLoss(sigmoid=True)
+    smaller = nn.functional.avg_pool2d(mask, 4)
+    assert smaller.max() < 0.1
+    expected = (monai(outputs["seg"], mask) + 0.5 * monai(coarse, smaller)) / 1.5
+    torch.testing.assert_close(loss.parts["seg"], expected.detach())
+
+
 def test_deep_supervision_weighs_coarser_outputs_less(
     outputs: dict[str, Tensor], targets: dict[str, Tensor]
 ) -> None:
@@ -277,5 +380,9 @@ def test_wrong_shapes(outputs: dict[str, Tensor], targets: dict[str, Tensor]) ->
         MultiTaskLoss()(outputs, {**targets, "seg": torch.zeros(4, 1, 8, 8)})
     with pytest.raises(ValueError, match="expected 4 labels, got 2"):
         MultiTaskLoss()(outputs, {**targets, "cls": torch.zeros(2)})
+    with pytest.raises(ValueError, match=r"probabilities of shape \(4, 3\), got .* \(4, 2\)"):
+        MultiTaskLoss()(outputs, {**targets, "cls": torch.zeros(4, 2)})
+    with pytest.raises(ValueError, match=r"floating-point probabilities .* got torch.int64"):
+        MultiTaskLoss()(outputs, {**targets, "cls": torch.zeros(4, 3).long()})
     with pytest.raises(ValueError, match="class_weights must have 3 entries"):
         MultiTaskLoss(class_weights=[1.0, 2.0])(outputs, targets)

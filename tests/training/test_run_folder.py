@@ -186,6 +186,7 @@ VARIANTS = {
     "seldom": {"val_interval": 2, "lr_schedule": "plateau"},
     "never": {"val_interval": 5},
     "supervised": {"deep_supervision": True, "attention": True, "patience": 1},
+    "pooled by the mask": {"pooling": "mask"},
     "padded": {"aspect": "pad", "normalisation": "zscore", "weigh_classes": True},
 }
 
@@ -217,5 +218,8 @@ def test_every_variant_trains_and_describes_itself(
     else:
         assert outputs["pred_cls"]["num_channels"] == len(classes)
         assert list(outputs["pred_cls"]["channel_def"].values()) == classes
+    if name == "pooled by the mask":
+        for file in ("evaluate.yaml", "inference.yaml"):
+            assert config(run, file)["network_def"]["pooling"] == "mask"
     if name == "padded":
         assert metadata["network_data_format"]["inputs"]["image"]["value_range"] == []

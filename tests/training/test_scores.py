@@ -45,6 +45,13 @@ def test_batch_dice_leaves_out_normals_and_unknown_masks() -> None:
     assert total.item() == pytest.approx(dice(np.ones((8, 10)) > 0, true[0, 0].numpy() > 0))
 
 
+def test_batch_dice_takes_half_a_lesion_for_one() -> None:
+    true, faint = masks(2), masks(2, seed=1)
+    shared = 0.6 * true + 0.4 * faint
+    assert batch_dice(faint * 2 - 1, shared) == batch_dice(faint * 2 - 1, true)
+    assert batch_dice(true * 2 - 1, 0.4 * true)[1] == 0
+
+
 def collected(
     probabilities: np.ndarray, labels: list[int], **options: object
 ) -> tuple[ValidationScores, dict[str, float]]:
@@ -188,3 +195,20 @@ def test_training_figures_are_means_over_the_epochs_pictures() -> None:
     assert metrics["train_accuracy"] == pytest.approx(4 / 6)
     assert "train_lesion_dice" not in metrics
     assert iteration_loss(trainer.state.output) == 4.0
+
+
+def test_of_mixed_pictures_the_class_with_the_largest_share_counts() -> None:
+    mixed = torch.tensor([[0.7, 0.3], [0.4, 0.6], [0.9, 0.1], [-1.0, -1.0]])
+
+    def step(engine: Engine, index: int) -> dict:
+        return {
+            "image": torch.zeros(4, 1, 2, 2),
+            "label": {"cls": mixed},
+            "pred": {"cls": torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [1.0, 0.0]])},
+            "loss": torch.tensor(1.0),
+        }
+
+    trainer = Engine(step)
+    TrainingScores(SimpleNamespace(parts={})).attach(trainer)
+    trainer.run([0], max_epochs=1)
+    assert trainer.state.metrics["train_accuracy"] == pytest.approx(2 / 3)

@@ -132,6 +132,7 @@ def test_a_folder_in_use_is_refused(phantom_prepared: Path, tiny_stages_config, 
         ({"pipeline#temperature": "warm"}, "pipeline: "),
         ({"pipeline#mask_threshold": 1}, "mask_threshold must lie between 0 and 1"),
         ({"segmentation#encoder": "resnet19"}, "resnet19"),
+        ({"pooling": "mask"}, "this stage has no mask head"),
     ],
 )
 def test_what_is_wrong_shows_before_anything_is_trained(
