@@ -134,6 +134,18 @@ def phantom_prepared(phantom_busi: Path, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="session")
+def other_prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve phantoms of another seed, none of them among the others, nine of them for training."""
+    from busi_monai.curation import PrepareOptions, prepare_dataset
+    from busi_monai.datasets import write_phantom_dataset
+
+    folder = tmp_path_factory.mktemp("others")
+    write_phantom_dataset(folder / "busi", cases=12, seed=7, size=(64, 80))
+    prepare_dataset(folder / "busi", folder / "others", PrepareOptions(ratios="70/15/15"))
+    return folder / "others"
+
+
+@pytest.fixture(scope="session")
 def tiny_run(
     phantom_prepared: Path, tiny_config: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:

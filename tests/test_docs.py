@@ -216,13 +216,14 @@ def test_registries_are_named_in_full():
     from busi_monai.curation import PROTOCOLS
     from busi_monai.datasets import READERS
     from busi_monai.inference import EXPORT_FORMATS
-    from busi_monai.networks import ENCODERS
+    from busi_monai.networks import ENCODERS, POOLINGS
     from busi_monai.training import LOSSES
 
     holders = {
         "datasets.md": READERS,
         "protocols.md": PROTOCOLS,
-        "bundle.md": [*ENCODERS, *LOSSES["segmentation"], *LOSSES["classification"]],
+        "networks.md": [*ENCODERS, *POOLINGS],
+        "bundle.md": [*ENCODERS, *POOLINGS, *LOSSES["segmentation"], *LOSSES["classification"]],
     }
     for page, names in holders.items():
         text = (DOCS / page).read_text("utf-8")

@@ -1,4 +1,4 @@
-"""``busi-monai evaluate``: measure a run on a part of prepared datasets."""
+"""``busi-monai evaluate``: measure a run on a part of prepared datasets, or a kept table."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from busi_monai.cli.console import RESEARCH_USE, console, leak_sentence, print_j
 from busi_monai.cli.options import (
     device_option,
     flip_option,
+    operating_point_option,
     overwrite_option,
     quiet_option,
 )
@@ -34,8 +35,18 @@ SHOWN = (
 
 
 @click.command("evaluate")
-@click.argument("run", type=click.Path(path_type=Path))
-@click.argument("prepared", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("run", required=False, type=click.Path(path_type=Path))
+@click.argument("prepared", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--predictions",
+    type=click.Path(path_type=Path),
+    help="Instead of RUN and PREPARED: a folder or table of predictions to measure anew.",
+)
+@click.option(
+    "--dataset",
+    type=click.Path(path_type=Path),
+    help="With --predictions: the prepared dataset with their truth.",
+)
 @click.option(
     "--split",
     "part",
@@ -52,6 +63,7 @@ SHOWN = (
 )
 @click.option("--resamples", type=click.IntRange(min=1), help="Bootstrap resamples of the groups.")
 @flip_option
+@operating_point_option
 @click.option("--overlays/--no-overlays", default=True, help="Pictures with outlines.")
 @click.option(
     "--set",
@@ -64,8 +76,10 @@ SHOWN = (
 @click.option("--json", "as_json", is_flag=True, help="Print metrics.json on stdout.")
 @quiet_option()
 def command(
-    run: Path,
+    run: Path | None,
     prepared: tuple[Path, ...],
+    predictions: Path | None,
+    dataset: Path | None,
     part: str,
     fold: int | None,
     out: Path,
@@ -73,44 +87,73 @@ def command(
     batch_size: int | None,
     resamples: int | None,
     flip_averaging: bool | None,
+    operating_point: str | None,
     overlays: bool,
     settings: tuple[str, ...],
     overwrite: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Measure RUN (a run, or a bundle) on a part of one or several PREPARED datasets."""
+    """Measure RUN (a run, or a bundle) on a part of one or several PREPARED datasets.
+
+    Or measure a table of predictions that was kept, with --predictions in place of RUN and
+    PREPARED; of the other options, only --dataset, --out, --resamples, --overwrite, --json and
+    --quiet then mean something.
+    """
     from busi_monai.files import read_json
     from busi_monai.training import parse_overrides, run_evaluation
 
     research_log(quiet=True)
-    folder = run_evaluation(
-        run,
-        prepared,
-        out,
-        part=part,
-        fold=fold,
-        overrides={
-            "device_name": device,
-            "batch_size": batch_size,
-            "resamples": resamples,
-            "flip_averaging": flip_averaging,
-            "overlays": overlays,
-            "overwrite": overwrite,
-            **parse_overrides(settings),
-        },
-    )
+    if predictions is not None:
+        if run is not None:
+            raise click.UsageError("--predictions stands in place of RUN and PREPARED; give one")
+        folder = _measure_table(predictions, out, dataset, resamples, overwrite)
+    elif run is None or not prepared:
+        raise click.UsageError("expected RUN and PREPARED, or --predictions")
+    elif dataset is not None:
+        raise click.UsageError("--dataset belongs to --predictions; give datasets after RUN")
+    else:
+        folder = run_evaluation(
+            run,
+            prepared,
+            out,
+            part=part,
+            fold=fold,
+            overrides={
+                "device_name": device,
+                "batch_size": batch_size,
+                "resamples": resamples,
+                "flip_averaging": flip_averaging,
+                "operating_point": operating_point,
+                "overlays": overlays,
+                "overwrite": overwrite,
+                **parse_overrides(settings),
+            },
+        )
     metrics = read_json(folder / "metrics.json")
     if as_json:
         print_json(metrics)
     elif not quiet:
         print_figures(metrics)
         _print_leaks(metrics.get("leaks"))
+        if metrics.get("missing_images"):
+            click.echo(
+                f"{metrics['missing_images']} images of the same parts are not in the table."
+            )
         print_seen(metrics)
         if metrics.get("lesion_boxes") == "true masks":
             click.echo("The class was told from crops around the true lesions, not the pictures.")
         click.echo(f"All figures, those by class too, are in {folder / 'metrics.json'}.")
         click.echo(f"Predictions, pictures and report lie beside it. {RESEARCH_USE}")
+
+
+def _measure_table(
+    predictions: Path, out: Path, dataset: Path | None, resamples: int | None, overwrite: bool
+) -> Path:
+    from busi_monai.evaluation import evaluate_table
+
+    drawn = {} if resamples is None else {"resamples": resamples}
+    return evaluate_table(predictions, out, dataset=dataset, overwrite=overwrite, **drawn)
 
 
 def print_figures(metrics: dict[str, Any]) -> None:

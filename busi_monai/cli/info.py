@@ -43,7 +43,7 @@ def describe_installation() -> dict[str, Any]:
     from busi_monai.curation import PROTOCOLS
     from busi_monai.datasets import READERS
     from busi_monai.devices import PRECISIONS, choose_device
-    from busi_monai.networks import ENCODERS
+    from busi_monai.networks import ENCODERS, POOLINGS
     from busi_monai.records import installed_versions
     from busi_monai.shipped import shipped_bundles, shipped_configs
     from busi_monai.training import LOSSES
@@ -61,6 +61,7 @@ def describe_installation() -> dict[str, Any]:
         "datasets": list(READERS),
         "protocols": list(PROTOCOLS),
         "encoders": sorted(ENCODERS),
+        "poolings": list(POOLINGS),
         "losses": {head: list(names) for head, names in LOSSES.items()},
         "precisions": list(PRECISIONS),
         "bundles": bundles,

@@ -13,6 +13,7 @@ from busi_monai.cli.console import RESEARCH_USE, console, print_json, track
 from busi_monai.cli.options import (
     device_option,
     flip_option,
+    operating_point_option,
     overwrite_option,
     quiet_option,
 )
@@ -39,6 +40,7 @@ __all__ = ["command"]
     help="Pictures for one call of the network.",
 )
 @flip_option
+@operating_point_option
 @quiet_option()
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def command(
@@ -52,6 +54,7 @@ def command(
     no_overlays: bool,
     batch_size: int,
     flip_averaging: bool | None,
+    operating_point: str | None,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -79,6 +82,7 @@ def command(
         overlays=not no_overlays,
         batch_size=batch_size,
         flip_averaging=flip_averaging,
+        operating_point=operating_point,
         track=with_progress,
     )
     if as_json:

@@ -8,23 +8,38 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from busi_monai.cases import CLASSES
 from busi_monai.curation import load_datalist
 from busi_monai.errors import InputError
 from busi_monai.experiments.fold_processes import run_in_processes, run_in_turn
 from busi_monai.experiments.locks import LOCKS, any_locked, locked
-from busi_monai.experiments.plans import check_folder, effective_configuration, keep_plan
+from busi_monai.experiments.plans import (
+    check_folder,
+    effective_configuration,
+    keep_plan,
+    training_settings,
+)
 from busi_monai.experiments.pooling import write_pooled
 from busi_monai.files import read_json
 from busi_monai.inference import write_ensemble
 from busi_monai.records import RunRecord
 from busi_monai.shipped import DEFAULT_BUNDLE, find_bundle
-from busi_monai.training import run_evaluation, train_bundle
+from busi_monai.training import (
+    datalist_hashes,
+    find_initial_run,
+    run_evaluation,
+    train_bundle,
+    training_items,
+)
 
 __all__ = ["PLAN", "cross_validate", "finished_folds"]
 
 logger = logging.getLogger(__name__)
 
 PLAN = "cross_validation.json"
+
+_STARTS = ("extra_datalist_sha256", "initial_weights_sha256")
+"""What a plan, and the record, hold of extra datasets and of initial weights, if there are any."""
 
 
 def cross_validate(
@@ -65,7 +80,8 @@ def cross_validate(
     Raises:
         InputError: if a dataset has no folds, a fold does not exist, a setting does not work,
             ``out`` was started with other settings or datasets, another process trains a fold,
-            or an ensemble is wanted of one fold.
+            an ensemble is wanted of one fold, or an extra dataset or initial run knows an image
+            of a part that is validated or reported on.
         BusiMonaiError: if a fold failed in its process. Whatever fails, the other folds are
             finished first.
     """
@@ -85,10 +101,12 @@ def cross_validate(
             "finished; choose more with --folds"
         )
     record = RunRecord()
+    trainings = training_settings(bundle, configs, values)
+    _check_starts(prepared, [fold for fold in wanted if fold not in finished_folds(out)], trainings)
     plan = {
         "folds": count,
         "bundle": find_bundle(bundle).name,
-        "datalist_sha256": [load_datalist(folder).sha256 for folder in prepared],
+        **_data_hashes(prepared, trainings),
         "configuration": effective_configuration(bundle, configs, values),
     }
     _keep_plan(out, plan)
@@ -113,6 +131,7 @@ def cross_validate(
         _withdraw_unbegun(out)
         raise
     details = {"configs": settings["configs"], "bundle": plan["bundle"], "folds": count}
+    details |= {name: plan[name] for name in _STARTS if name in plan}
     with locked(out, "pooling"):
         write_pooled(out, finished_folds(out), record, details, resamples=resamples)
         if ensemble:
@@ -128,6 +147,43 @@ def finished_folds(out: str | Path) -> dict[int, Path]:
         if number.isdecimal():  # not a copy that someone made beside it
             found[int(number)] = path.parents[1]
     return dict(sorted(found.items()))
+
+
+def _check_starts(
+    prepared: Sequence[str | Path], folds: Sequence[int], trainings: Sequence[Mapping[str, Any]]
+) -> None:
+    """Refuse what a fold could not be trained with before the first one is."""
+    for settings in trainings:
+        extra, run = settings.get("extra_dataset_dir"), settings.get("initial_run")
+        if not folds or not (extra or run):
+            continue
+        initial = find_initial_run(run, encoder_weights=settings.get("encoder_weights"))
+        for fold in folds:
+            training_items(
+                prepared, extra=extra, fold=fold, classes=settings.get("classes", CLASSES)
+            )
+            if initial is not None:
+                initial.refuse_held_out(prepared, fold=fold)
+
+
+def _data_hashes(
+    prepared: Sequence[str | Path], trainings: Sequence[Mapping[str, Any]]
+) -> dict[str, list[str]]:
+    """Return the hashes of what all folds learn from, for the plan."""
+    extra: list[str] = []
+    weights: list[str] = []
+    for settings in trainings:
+        told = datalist_hashes([], settings.get("extra_dataset_dir"))
+        extra += told.get("extra_datalist_sha256", [])
+        initial = find_initial_run(settings.get("initial_run"))
+        weights += [] if initial is None else [initial.weights_sha256]
+    extra, weights = list(dict.fromkeys(extra)), list(dict.fromkeys(weights))
+    own = [load_datalist(folder).sha256 for folder in prepared]
+    found = {"extra_datalist_sha256": extra, "initial_weights_sha256": weights}
+    return {
+        "datalist_sha256": [*own, *extra],
+        **{name: hashes for name, hashes in found.items() if hashes},
+    }
 
 
 def _begun(out: Path) -> bool:

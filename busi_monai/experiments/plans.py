@@ -12,6 +12,8 @@ from busi_monai.configurations import read_configuration
 from busi_monai.errors import InputError
 from busi_monai.files import read_json, write_json
 from busi_monai.shipped import find_bundle, find_config
+from busi_monai.training import STAGES
+from busi_monai.training.stages import stage_layers
 
 __all__ = [
     "MACHINE_KEYS",
@@ -20,10 +22,17 @@ __all__ = [
     "effective_configuration",
     "keep_plan",
     "section_of",
+    "training_settings",
 ]
 
-MACHINE_KEYS = ("device_name", "num_workers", "cache_dir", "dataset_dir", "output_dir", "resume")
-"""Configuration keys that may differ between the machines that go on with one experiment."""
+MACHINE_KEYS = (
+    "device_name", "num_workers", "cache_dir", "dataset_dir", "extra_dataset_dir", "output_dir",
+    "resume",
+)  # fmt: skip
+"""Configuration keys that may differ between the machines that go on with one experiment.
+
+Datasets may lie elsewhere on another machine: a plan holds the hashes of their datalists.
+"""
 
 SHOWN = 5
 
@@ -58,13 +67,47 @@ def effective_configuration(
             "overlays": [read_configuration(path) for path in overlays],
             "overrides": {key: v for key, v in values.items() if key not in MACHINE_KEYS},
         }
+    content = _laid(folder / "train.yaml", overlays, values)
+    return {key: value for key, value in content.items() if key not in MACHINE_KEYS}
+
+
+def training_settings(
+    bundle: str | Path, configs: Sequence[str | Path], overrides: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Return the configuration of each training that a bundle's training consists of.
+
+    One, or of a bundle that is trained in stages one for each, as far as its top-level keys go.
+
+    Raises:
+        InputError: if the bundle or an overlay is not there, is no YAML mapping, or would turn a
+            stage into another one.
+    """
+    folder = find_bundle(bundle) / "configs"
+    values = {key.replace("::", "#"): v for key, v in overrides.items() if v is not None}
+    overlays = [find_config(name) for name in configs]
+    if (folder / "train.yaml").is_file():
+        return [_laid(folder / "train.yaml", overlays, values)]
+    base = read_configuration(find_bundle() / "configs" / "train.yaml")
+    told = stage_layers([read_configuration(path) for path in overlays], values)
+    return [
+        {
+            **base,
+            **read_configuration(path),
+            **{k: v for layer in told[stage] for k, v in layer.items()},
+        }
+        for stage in STAGES
+        if (path := folder / f"train_{stage}.yaml").is_file()
+    ]
+
+
+def _laid(train: Path, overlays: Sequence[Path], values: Mapping[str, Any]) -> dict[str, Any]:
     parser = ConfigParser({})
-    for layer in (*map(read_configuration, (folder / "train.yaml", *overlays)), values):
+    for layer in (*map(read_configuration, (train, *overlays)), values):
         for key, value in layer.items():
             if "#" not in key or key.rpartition("#")[0] in parser:  # else training refuses it
                 parser[key] = value
     content: dict[str, Any] = parser.get()
-    return {key: value for key, value in content.items() if key not in MACHINE_KEYS}
+    return content
 
 
 def keep_plan(path: Path, plan: Mapping[str, Any], *, begun: bool) -> None:

@@ -11,7 +11,14 @@ from typing import Any
 import pandas as pd
 
 from busi_monai.errors import InputError
-from busi_monai.evaluation import TITLES, write_evaluation
+from busi_monai.evaluation import (
+    TITLES,
+    cross_fitted_probabilities,
+    evaluate_predictions,
+    read_predictions,
+    table_classes,
+    write_evaluation,
+)
 from busi_monai.files import read_json, write_text
 from busi_monai.records import RunRecord
 
@@ -19,7 +26,9 @@ __all__ = ["pooled_predictions", "write_pooled"]
 
 
 def pooled_predictions(folds: Mapping[int, Path]) -> pd.DataFrame:
-    """Return the rows of every fold's evaluation as they are written, with a column ``fold``.
+    """Return the rows of every fold's evaluation as they are written, with the column ``fold``.
+
+    A second column, ``temperature``, tells what the class logits were divided by.
 
     Args:
         folds: the folds' runs by number.
@@ -32,6 +41,8 @@ def pooled_predictions(folds: Mapping[int, Path]) -> pd.DataFrame:
         path = run / "evaluation" / "predictions.csv"
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
         table.insert(1, "fold", str(fold))
+        record = read_json(run / "evaluation" / "run.json")
+        table["temperature"] = str(record.get("temperature", 1.0))
         tables.append(table)
     pooled = pd.concat(tables, ignore_index=True)
     repeated = pooled["id"][pooled["id"].duplicated()].tolist()
@@ -61,8 +72,7 @@ def write_pooled(
         details: bundle, configs, and the number of ``folds`` there are.
         resamples: bootstrap resamples of the groups.
     """
-    pooled = pooled_predictions(folds)
-    write_text(out / "predictions.csv", pooled.to_csv(index=False, lineterminator="\n"))
+    calibration = _write_table(out, pooled_predictions(folds))
     measured = {k: read_json(run / "evaluation" / "metrics.json") for k, run in folds.items()}
     runs = {k: read_json(run / "run.json") for k, run in folds.items()}
     evaluations = {k: read_json(run / "evaluation" / "run.json") for k, run in folds.items()}
@@ -74,6 +84,7 @@ def write_pooled(
         "fold": None,
         "fold_ids": list(folds),
         "leaks": _summed_leaks(measured),
+        "calibration": calibration,
         "seen_in_training": _summed_seen(measured),
         "folds": [_fold_figures(k, found) for k, found in measured.items()],
     }
@@ -102,6 +113,36 @@ def write_pooled(
 
 
 _COUNTS = ("predicted", "failed")
+
+
+def _write_table(out: Path, pooled: pd.DataFrame) -> dict[str, Any] | None:
+    """Write the pooled table with probabilities calibrated across folds, and tell how.
+
+    Returns:
+        Each fold's temperature, and the calibration error that there was without; ``None`` without
+        a class head.
+    """
+    path = out / "predictions.csv"
+    write_text(path, pooled.to_csv(index=False, lineterminator="\n"))
+    table = read_predictions(path)
+    classes = table_classes(table)
+    if not classes:
+        return None
+    calibrated = cross_fitted_probabilities(table, classes)
+    for name in (*(f"p_{name}" for name in classes), "temperature"):
+        pooled[name] = [_cell(value) for value in calibrated[name]]
+    write_text(path, pooled.to_csv(index=False, lineterminator="\n"))
+    before = evaluate_predictions(table, classes=classes, resamples=1)["ece"]["value"]
+    by_fold = calibrated.groupby("fold")["temperature"].first()
+    return {
+        "fitted_on": "the other folds" if len(by_fold) > 1 else None,
+        "temperatures": {f"{fold:g}": float(value) for fold, value in by_fold.items()},
+        "ece_uncalibrated": before,
+    }
+
+
+def _cell(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.6f}"
 
 
 def _pooled_training(runs: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from busi_monai.experiments.tuning_space import Space
 from busi_monai.experiments.tuning_study import PRUNERS, TrialStudy
 from busi_monai.files import read_json, write_json
 from busi_monai.shipped import DEFAULT_BUNDLE, find_bundle, find_config
-from busi_monai.training import check_keys
+from busi_monai.training import check_keys, datalist_hashes
 
 __all__ = ["KEEP", "PLAN_NAME", "TuningPlan"]
 
@@ -71,8 +71,12 @@ class TuningPlan:
         for name in self.configs:
             laid |= read_configuration(find_config(name))
         configuration = {**laid, **self.overrides}
+        extra = datalist_hashes([], configuration.get("extra_dataset_dir"))
         return {
-            "datalists": [load_datalist(folder).sha256 for folder in self.prepared],
+            "datalists": [
+                *(load_datalist(folder).sha256 for folder in self.prepared),
+                *(f"extra {sha256}" for sha256 in extra.get("extra_datalist_sha256", [])),
+            ],
             "bundle": find_bundle(self.bundle).name,
             "configuration": {
                 key: value

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from busi_monai.cli.main import main
 from busi_monai.curation import PROTOCOLS
 from busi_monai.datasets import READERS
-from busi_monai.networks import ENCODERS
+from busi_monai.networks import ENCODERS, POOLINGS
 from busi_monai.shipped import shipped_bundles, shipped_configs
 
 
@@ -18,6 +18,7 @@ def test_json_is_made_from_the_registries():
     assert content["datasets"] == list(READERS)
     assert content["protocols"] == list(PROTOCOLS)
     assert content["encoders"] == sorted(ENCODERS)
+    assert content["poolings"] == list(POOLINGS)
     assert set(content["bundles"]) == set(shipped_bundles())
     assert set(content["configs"]) == set(shipped_configs())
     assert content["losses"]["classification"]

@@ -82,9 +82,39 @@ def test_options_reach_the_configuration(train: Train, tmp_path: Path) -> None:
     assert config["train"]["trainer"]["non_blocking"] is True
 
 
+def test_further_datasets_are_trained_on(
+    train: Train, phantom_prepared: Path, other_prepared: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    from busi_monai.curation import load_datalist
+    from busi_monai.training import read_training_images
+
+    monkeypatch.chdir(other_prepared.parent)
+    result = train("--epochs", "1", "--extra", other_prepared.name)
+    assert result.exit_code == 0, result.output
+    trained = [
+        item["sha256"]
+        for folder in (phantom_prepared, other_prepared)
+        for item in load_datalist(folder).training
+    ]
+    assert read_training_images(tmp_path / "run") == set(trained)
+    record = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
+    assert record["extra_datalist_sha256"] == [load_datalist(other_prepared).sha256]
+    monkeypatch.chdir(tmp_path)
+    assert train("--epochs", "1", "--resume").exit_code == 0
+    assert_refused(
+        train("--epochs", "1", "--resume", "--set", "extra_dataset_dir=[]"),
+        "started with other training images",
+    )
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        (["--extra", "nowhere"], ["nowhere", "busi-monai prepare"]),
+        (["--set", "initial_run=nowhere"], ["no bundle or run 'nowhere'"]),
+        (["--set", "pooling=max"], ["pooling must be one of average, average_max"]),
+        (["--set", "pooling=mask", "--set", "seg_weight=0"], ["without a mask head"]),
         (["--config", "huge"], ["no configuration 'huge'", "smoke"]),
         (["--set", "learning_rat=1"], ["unknown configuration key 'learning_rat'"]),
         (["--set", "train#trainee#amp=true"], ["unknown configuration key"]),

@@ -17,15 +17,22 @@ import torch
 from click.testing import CliRunner, Result
 from filelock import FileLock
 
+from busi_monai.cases import CLASSES
 from busi_monai.cli.main import main
 from busi_monai.curation import load_datalist, prepare_dataset
 from busi_monai.curation.options import PrepareOptions
 from busi_monai.errors import InputError
 from busi_monai.experiments.cross_validation import finished_folds
 from busi_monai.experiments.fold_processes import run_in_turn
-from busi_monai.experiments.plans import differences, effective_configuration
+from busi_monai.experiments.plans import (
+    differences,
+    effective_configuration,
+    training_settings,
+)
+from busi_monai.files import file_sha256, read_json
+from busi_monai.metrics import fit_temperature, rescale_probabilities
 from busi_monai.shipped import DEFAULT_BUNDLE, find_bundle
-from busi_monai.training import read_training_images
+from busi_monai.training import read_training_images, train_bundle
 
 pytestmark = pytest.mark.xdist_group("cross_validation")
 
@@ -90,6 +97,27 @@ def test_every_image_is_predicted_once_by_a_network_that_never_saw_it(
     for id, fold in zip(table["id"], table["fold"], strict=True):
         seen = read_training_images(finished / "folds" / f"fold_{fold}")
         assert seen and items[id]["sha256"] not in seen
+
+
+def test_pooled_probabilities_are_calibrated_on_the_other_folds(finished: Path) -> None:
+    pooled = pd.read_csv(finished / "predictions.csv").set_index("id")
+    columns = ["p_normal", "p_benign", "p_malignant"]
+    raw = pd.concat(
+        [
+            pd.read_csv(finished / "folds" / f"fold_{fold}" / "evaluation" / "predictions.csv")
+            for fold in range(3)
+        ]
+    ).set_index("id")
+    known = json.loads((finished / "metrics.json").read_text("utf-8"))["calibration"]
+    assert known["fitted_on"] == "the other folds" and set(known["temperatures"]) == set("012")
+    for fold in range(3):
+        members, others = pooled.index[pooled["fold"] == fold], pooled.index[pooled["fold"] != fold]
+        true = [CLASSES.index(name) for name in raw.loc[others, "true_class"]]
+        temperature = fit_temperature(true, raw.loc[others, columns])
+        assert known["temperatures"][str(fold)] == pytest.approx(temperature, rel=0.01)
+        expected = rescale_probabilities(raw.loc[members, columns].to_numpy(), temperature)
+        assert pooled.loc[members, columns].to_numpy() == pytest.approx(expected, abs=2e-3)
+    assert (pooled["predicted_class"] == raw.loc[pooled.index, "predicted_class"]).all()
 
 
 def test_pooled_figures_are_those_of_all_rows(finished: Path) -> None:
@@ -190,6 +218,69 @@ def test_other_settings_are_refused(
     content.save(copy / "datalist.json")
     assert_refused(cross_validate(out=finished, prepared=copy), "datalist_sha256 was")
     assert state(finished) == before
+
+
+def test_more_data_and_earlier_weights_are_part_of_the_plan(
+    cross_validate: CrossValidate,
+    folds: Path,
+    other_prepared: Path,
+    tiny_config: Path,
+    tmp_path: Path,
+) -> None:
+    settings = {"device_name": "cpu", "max_epochs": 1}
+    first = train_bundle(
+        [other_prepared], tmp_path / "first", configs=[tiny_config], overrides=settings
+    )
+    weights = file_sha256(first / "models" / "model.pt")
+    out = tmp_path / "out"
+    more = ["-q", "--folds", "1", "--set", f"initial_run={first}", "--extra"]
+    result = cross_validate(*more, other_prepared, out=out)
+    assert result.exit_code == 0, result.output
+    own, extra = load_datalist(folds), load_datalist(other_prepared)
+    plan = read_json(out / "cross_validation.json")
+    assert plan["datalist_sha256"] == [own.sha256, extra.sha256]
+    for content in (plan, read_json(out / "run.json")):
+        assert content["extra_datalist_sha256"] == [extra.sha256]
+        assert content["initial_weights_sha256"] == [weights]
+    run = out / "folds" / "fold_1"
+    record = read_json(run / "run.json")
+    assert record["extra_datalist_sha256"] == [extra.sha256]
+    assert record["initial_run"]["weights_sha256"] == weights
+    seen = read_training_images(run) or set()
+    assert {item["sha256"] for item in extra.training} < seen
+    assert not {item["sha256"] for item in own.training if item["fold"] == 1} & seen
+    scored = pd.read_csv(out / "predictions.csv")["id"]
+    assert sorted(scored) == sorted(item["id"] for item in own.training if item["fold"] == 1)
+
+    before = state(out / "folds")
+    moved = shutil.copytree(other_prepared, tmp_path / "moved")
+    assert cross_validate(*more, moved, out=out).exit_code == 0
+    assert_refused(cross_validate(*more[:-1], out=out), "extra_datalist_sha256 was")
+    state_of_first = torch.load(first / "models" / "model.pt", weights_only=True)
+    torch.save({name: value * 2 for name, value in state_of_first.items()}, tmp_path / "other.pt")
+    shutil.copyfile(tmp_path / "other.pt", first / "models" / "model.pt")
+    again = cross_validate(*more, other_prepared, out=out)
+    assert_refused(again, "initial_weights_sha256 was")
+    assert state(out / "folds") == before
+
+
+@pytest.mark.parametrize("kind", ["extra", "initial"])
+def test_what_has_seen_a_scored_image_is_refused_before_a_fold_is_trained(
+    kind: str,
+    cross_validate: CrossValidate,
+    phantom_prepared: Path,
+    tiny_run: Path,
+    tmp_path: Path,
+) -> None:
+    """The same phantoms, prepared without folds: all but six of them for training."""
+    words = {
+        "extra": ["--extra", phantom_prepared],
+        "initial": ["--set", f"initial_run={tiny_run}"],
+    }
+    told = {"extra": "images of the extra dataset", "initial": "the training images of"}
+    result = cross_validate(*words[kind], out=tmp_path / "out")
+    assert_refused(result, "part of", told[kind], "must never be trained on")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -297,6 +388,20 @@ def test_the_plan_of_a_staged_bundle_holds_what_was_given(tmp_path: Path) -> Non
         "overlays": [{"first": {"seed": 1}}],
         "overrides": {"first#learning_rate": 0.1},
     }
+
+
+def test_every_stage_is_told_its_settings(tmp_path: Path) -> None:
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("initial_run: a\nsegmentation: {initial_run: b}\n", "utf-8")
+    given = {"extra_dataset_dir": ["c"], "classification::pooling": "attention"}
+    bundle = "breast_ultrasound_two_stage"
+    masks, classes = training_settings(bundle, [overlay], given)
+    assert masks["initial_run"] == "b" and classes["initial_run"] == "a"
+    assert masks["extra_dataset_dir"] == classes["extra_dataset_dir"] == ["c"]
+    assert masks["pooling"] == "average" and classes["pooling"] == "attention"
+    assert masks["cls_weight"] == classes["seg_weight"] == 0.0
+    (alone,) = training_settings(DEFAULT_BUNDLE, [], given)
+    assert alone["extra_dataset_dir"] == ["c"] and alone["initial_run"] is None
 
 
 def in_a_process(words: list[object]) -> subprocess.Popen[str]:

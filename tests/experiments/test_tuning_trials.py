@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +101,16 @@ def test_a_fold_of_an_overlay_is_checked_too(tmp_path: Path, phantom_prepared: P
     overlay.write_text("fold: 0", encoding="utf-8")
     with pytest.raises(InputError, match="has no folds"):
         TuningPlan((phantom_prepared,), tmp_path / "search", SPACE, (overlay,)).check()
+
+
+def test_a_search_is_known_by_what_its_extra_datasets_hold_not_where_they_lie(
+    phantom_prepared: Path, other_prepared: Path, tmp_path: Path
+) -> None:
+    def identity(*prepared: Path, **overrides: Any) -> dict[str, Any]:
+        return TuningPlan(prepared, tmp_path / "search", SPACE, overrides=overrides).identity()
+
+    moved = shutil.copytree(other_prepared, tmp_path / "moved")
+    one = identity(phantom_prepared, extra_dataset_dir=[str(other_prepared)])
+    assert one == identity(phantom_prepared, extra_dataset_dir=str(moved))
+    assert one != identity(phantom_prepared)
+    assert one != identity(phantom_prepared, other_prepared)

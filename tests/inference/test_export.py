@@ -9,7 +9,7 @@ import torch
 
 from busi_monai.errors import InputError
 from busi_monai.inference.export import EXPORT_FORMATS, ExportReport, export_bundle_network
-from busi_monai.networks import MultiTaskUNet
+from busi_monai.networks import POOLINGS, MultiTaskUNet
 from busi_monai.operating import OperatingPoint
 
 SIZE = (32, 64)
@@ -111,6 +111,28 @@ def test_onnx_names_and_batch(tmp_path: Path) -> None:
     for count in (1, 4):
         mask, logits = session.run(None, {"image": torch.rand(count, 1, *SIZE).numpy()})
         assert (mask.shape, logits.shape) == ((count, 1, *SIZE), (count, 3))
+
+
+@pytest.mark.parametrize("format", ["torchscript", "pt2"])
+@pytest.mark.parametrize("pooling", [name for name in POOLINGS if name != "average"])
+def test_every_pooling_of_the_class_head(pooling: str, format: str, tmp_path: Path) -> None:
+    network = small_network("unet", pooling=pooling)
+    out = tmp_path / f"model.{format}"
+    check(export_bundle_network(network, out, format, operating=OPERATING), network)
+
+
+@pytest.mark.parametrize(
+    "pooling",
+    [
+        "mask",
+        pytest.param("attention", marks=pytest.mark.slow),
+        pytest.param("average_max", marks=pytest.mark.slow),
+    ],
+)
+def test_onnx_of_every_pooling_takes_any_number_of_pictures(pooling: str, tmp_path: Path) -> None:
+    needs("onnx")
+    network = small_network("unet", pooling=pooling)
+    check(export_bundle_network(network, tmp_path / "m.onnx", operating=OPERATING), network)
 
 
 def test_a_network_with_one_head(tmp_path: Path) -> None:

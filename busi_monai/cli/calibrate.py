@@ -1,0 +1,86 @@
+"""``busi-monai calibrate``: fit temperature and operating points of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from busi_monai.cli.console import RESEARCH_USE, console, print_json, research_log
+from busi_monai.cli.options import quiet_option
+
+if TYPE_CHECKING:
+    from busi_monai.operating import OperatingPoint
+
+__all__ = ["command"]
+
+
+@click.command("calibrate")
+@click.argument("run")
+@click.argument("predictions", type=click.Path(path_type=Path))
+@click.option(
+    "--sensitivity",
+    "sensitivities",
+    multiple=True,
+    type=click.FloatRange(0, 1, min_open=True),
+    default=(0.90, 0.95, 0.98),
+    show_default=True,
+    help="For malignancy, to fit a threshold for; may be given several times.",
+)
+@click.option(
+    "--prevalence",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.10,
+    show_default=True,
+    help="Part of malignant pictures that predictive values are told for.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print operating.json at the end.")
+@quiet_option()
+def command(
+    run: str,
+    predictions: Path,
+    sensitivities: tuple[float, ...],
+    prevalence: float,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Fit how sure RUN (a run, ensemble or bundle) may be, and thresholds for malignancy.
+
+    PREDICTIONS is a predictions folder or table of pictures that RUN was not trained on: its
+    validation part (evaluate --split validation), or the out-of-fold table of a cross-validation
+    by the same recipe. What is fitted is kept in RUN's operating.json, which every door follows.
+    """
+    from busi_monai.evaluation import calibrate_bundle
+
+    research_log(quiet=True)
+    operating = calibrate_bundle(
+        run, predictions, sensitivities=sensitivities, prevalence=prevalence
+    )
+    if as_json:
+        print_json(operating.as_dict())
+    elif not quiet:
+        _print_fitted(operating)
+
+
+def _print_fitted(operating: OperatingPoint) -> None:
+    from rich.table import Table
+
+    fitted = operating.calibration
+    click.echo(
+        f"Temperature {operating.temperature:.3f}, fitted on {fitted['images']} pictures in "
+        f"{fitted['groups']} groups."
+    )
+    if operating.operating_points:
+        table = Table(box=None)
+        table.add_column("operating point", no_wrap=True)
+        for heading in ("from", "sensitivity", "specificity", "PPV", "NPV", "missed"):
+            table.add_column(heading)
+        for name, point in operating.operating_points.items():
+            rates = (point.sensitivity, point.specificity, point.ppv, point.npv)
+            cells = ["–" if rate is None else f"{rate:.3f}" for rate in rates]
+            missed = f"{point.missed} of {point.positives}"
+            table.add_row(name, f"{point.threshold:.3f}", *cells, missed)
+        console().print(table)
+        prevalence = 100 * next(iter(operating.operating_points.values())).prevalence
+        click.echo(f"PPV and NPV at a prevalence of {prevalence:g} %. {RESEARCH_USE}")
