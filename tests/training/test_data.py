@@ -318,9 +318,9 @@ def test_bus_bra_beside_busi_trains_on_no_image_that_is_scored(
         reported = hashes(load_items(busi, "reported", fold=fold))
         assert not trained & reported
         assert not trained & hashes(load_items(busi, "validation", fold=fold))
-        own = load_datalist(bus_bra).training
-        assert hashes([item for item in own if item["fold"] != fold]) & trained
-        assert not hashes([item for item in own if item["fold"] == fold]) & trained
-        assert len(trained) > 1600
+        own = hashes(load_items(busi, "train", fold=fold))
+        others = hashes(load_items(bus_bra, "train", fold=fold))
+        assert trained == own | others and len(own) > 400 and len(others) > 500
+        assert not hashes(load_items(bus_bra, "reported", fold=fold)) & trained
         scored |= reported
     assert scored == hashes(list(load_datalist(busi).training))
