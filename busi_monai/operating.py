@@ -14,6 +14,8 @@ from busi_monai.files import read_json, write_json
 __all__ = [
     "ASPECTS",
     "NORMALISATIONS",
+    "PREVALENCE",
+    "SENSITIVITIES",
     "WHEN_NO_LESION",
     "Consistency",
     "LesionCrop",
@@ -27,6 +29,12 @@ ASPECTS = ("stretch", "pad")
 NORMALISATIONS = ("unit", "zscore")
 WHEN_NO_LESION = ("whole", "normal")
 SCHEMA_VERSION = 1
+
+SENSITIVITIES = (0.90, 0.95, 0.98)
+"""Sensitivities for malignancy that thresholds are fitted for."""
+
+PREVALENCE = 0.10
+"""Part of malignant pictures that predictive values are told for, unless another is given."""
 
 
 @dataclass(frozen=True)

@@ -134,6 +134,16 @@ def phantom_prepared(phantom_busi: Path, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="session")
+def folds(phantom_busi: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The phantoms prepared with three folds of eight pictures."""
+    from busi_monai.curation import PrepareOptions, prepare_dataset
+
+    out = tmp_path_factory.mktemp("folds") / "prepared"
+    prepare_dataset(phantom_busi, out, PrepareOptions(folds=3))
+    return out
+
+
+@pytest.fixture(scope="session")
 def other_prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve phantoms of another seed, none of them among the others, nine of them for training."""
     from busi_monai.curation import PrepareOptions, prepare_dataset

@@ -9,6 +9,7 @@ import click
 
 from busi_monai.cli.console import RESEARCH_USE, console, print_json, research_log
 from busi_monai.cli.options import quiet_option
+from busi_monai.operating import PREVALENCE, SENSITIVITIES
 
 if TYPE_CHECKING:
     from busi_monai.operating import OperatingPoint
@@ -24,14 +25,14 @@ __all__ = ["command"]
     "sensitivities",
     multiple=True,
     type=click.FloatRange(0, 1, min_open=True),
-    default=(0.90, 0.95, 0.98),
+    default=SENSITIVITIES,
     show_default=True,
     help="For malignancy, to fit a threshold for; may be given several times.",
 )
 @click.option(
     "--prevalence",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    default=0.10,
+    default=PREVALENCE,
     show_default=True,
     help="Part of malignant pictures that predictive values are told for.",
 )

@@ -101,7 +101,6 @@ def command(
     --quiet then mean something.
     """
     from busi_monai.files import read_json
-    from busi_monai.training import parse_overrides, run_evaluation
 
     research_log(quiet=True)
     if predictions is not None:
@@ -113,6 +112,8 @@ def command(
     elif dataset is not None:
         raise click.UsageError("--dataset belongs to --predictions; give datasets after RUN")
     else:
+        from busi_monai.training import parse_overrides, run_evaluation
+
         folder = run_evaluation(
             run,
             prepared,

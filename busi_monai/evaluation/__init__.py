@@ -12,7 +12,6 @@ from busi_monai.evaluation.measures import (
     figure_value,
     resampled_figures,
 )
-from busi_monai.evaluation.operating_figures import PREVALENCE, SENSITIVITIES
 from busi_monai.evaluation.recomputation import evaluate_table
 from busi_monai.evaluation.report import TITLES, MetricsReport, report_markdown, write_evaluation
 from busi_monai.evaluation.resampling import group_weights, percentile_interval
@@ -21,11 +20,10 @@ from busi_monai.evaluation.tables import (
     row_groups,
     table_classes,
     usable_rows,
+    with_numbers,
 )
 
 __all__ = [
-    "PREVALENCE",
-    "SENSITIVITIES",
     "TITLES",
     "MetricsReport",
     "ResampledFigure",
@@ -43,6 +41,7 @@ __all__ = [
     "row_groups",
     "table_classes",
     "usable_rows",
+    "with_numbers",
     "write_evaluation",
     "write_figures",
 ]

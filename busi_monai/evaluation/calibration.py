@@ -14,11 +14,7 @@ from numpy.typing import NDArray
 
 from busi_monai.cases import CLASSES, class_index
 from busi_monai.errors import InputError
-from busi_monai.evaluation.operating_figures import (
-    PREVALENCE,
-    SENSITIVITIES,
-    operating_point_name,
-)
+from busi_monai.evaluation.operating_figures import operating_point_name
 from busi_monai.evaluation.tables import (
     check_predictions,
     probability_matrix,
@@ -36,7 +32,13 @@ from busi_monai.metrics import (
     sensitivity_threshold,
     threshold_scores,
 )
-from busi_monai.operating import MalignancyThreshold, OperatingPoint, load_operating_point
+from busi_monai.operating import (
+    PREVALENCE,
+    SENSITIVITIES,
+    MalignancyThreshold,
+    OperatingPoint,
+    load_operating_point,
+)
 from busi_monai.shipped import find_bundle
 
 __all__ = ["calibrate_bundle", "cross_fitted_probabilities", "fit_operating_points"]
@@ -44,8 +46,6 @@ __all__ = ["calibrate_bundle", "cross_fitted_probabilities", "fit_operating_poin
 logger = logging.getLogger(__name__)
 
 MALIGNANT = CLASSES[-1]
-SMALLEST = 5e-7
-"""Half of the last digit of a table's probabilities: what a written 0 may have been."""
 
 
 def calibrate_bundle(
@@ -90,16 +90,15 @@ def calibrate_bundle(
             "predictions"
         )
     rows = _known_rows(table, classes)
-    logit_like = _uncalibrated(rows, classes, _temperatures(rows, record, predictions))
-    true = _labels(rows, classes)
-    temperature = fit_temperature(true, logit_like)
-    rows = _with_probabilities(rows, classes, rescale_probabilities(logit_like, temperature))
+    raw = _uncalibrated(rows, classes, _temperatures(rows, record, predictions))
+    temperature = round(fit_temperature(_labels(rows, classes), raw), 4)  # thresholds are for it
+    rows = _with_probabilities(rows, classes, rescale_probabilities(raw, temperature))
     points = {}
     if MALIGNANT in classes:
         points = fit_operating_points(rows, sensitivities=sensitivities, prevalence=prevalence)
     fitted = replace(
         operating,
-        temperature=round(temperature, 4),
+        temperature=temperature,
         operating_points=points,
         calibration=_provenance(predictions, table, rows, record, folder),
     )
@@ -219,8 +218,7 @@ def _uncalibrated(
     rows: pd.DataFrame, classes: Sequence[str], temperatures: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return the probabilities at temperature 1."""
-    found = np.clip(probability_matrix(rows, classes), SMALLEST, None)
-    found /= found.sum(axis=1, keepdims=True)
+    found = probability_matrix(rows, classes).copy()
     for temperature in np.unique(temperatures):
         members = temperatures == temperature
         found[members] = rescale_probabilities(found[members], 1 / temperature)

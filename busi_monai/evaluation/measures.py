@@ -13,11 +13,7 @@ from numpy.typing import NDArray
 from busi_monai.cases import CLASSES, class_index
 from busi_monai.errors import InputError
 from busi_monai.evaluation.lesion_sizes import lesion_size_figures
-from busi_monai.evaluation.operating_figures import (
-    PREVALENCE,
-    cross_fitted_thresholds,
-    operating_figures,
-)
+from busi_monai.evaluation.operating_figures import cross_fitted_thresholds, operating_figures
 from busi_monai.evaluation.resampling import (
     CONFIDENCE,
     ResampledFigure,
@@ -32,6 +28,7 @@ from busi_monai.evaluation.tables import (
     usable_rows,
 )
 from busi_monai.metrics import classification_scores, confusion_matrix
+from busi_monai.operating import PREVALENCE
 
 __all__ = [
     "evaluate_predictions",

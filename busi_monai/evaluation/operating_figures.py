@@ -18,20 +18,13 @@ from busi_monai.metrics import (
     sensitivity_threshold,
     threshold_scores,
 )
+from busi_monai.operating import PREVALENCE, SENSITIVITIES
 
 __all__ = [
-    "PREVALENCE",
-    "SENSITIVITIES",
     "cross_fitted_thresholds",
     "operating_figures",
     "operating_point_name",
 ]
-
-SENSITIVITIES = (0.90, 0.95, 0.98)
-"""Sensitivities for malignancy that thresholds are fitted for."""
-
-PREVALENCE = 0.10
-"""Part of malignant pictures that predictive values are told for, unless another is given."""
 
 MALIGNANT = CLASSES[-1]
 
@@ -51,7 +44,7 @@ def operating_point_name(sensitivity: float) -> str:
 def cross_fitted_thresholds(
     rows: pd.DataFrame, sensitivities: Sequence[float] = SENSITIVITIES
 ) -> dict[str, Floats]:
-    """Return thresholds for malignancy that no image had a part in choosing for itself.
+    """Return thresholds for malignancy that are fitted on the other folds' images.
 
     Args:
         rows: N rows with ``fold``, ``true_class`` and ``p_malignant``; the threshold of a fold's
@@ -93,8 +86,8 @@ def operating_figures(
     Args:
         rows: N rows with a known ``true_class`` and ``p_malignant``.
         weights: (R, N), how often each resample holds each row.
-        thresholds: by name, one number for all rows or (N,) one for each. They must have been
-            fitted on other images.
+        thresholds: by name, one number for all rows or (N,) one for each; those fitted on
+            the very rows flatter.
         prevalence: part of malignant pictures that ``ppv`` and ``npv`` are told for, in (0, 1).
 
     Returns:

@@ -7,18 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from busi_monai.cases import CLASSES
 from busi_monai.curation import Datalist, load_datalist
 from busi_monai.errors import InputError
-from busi_monai.evaluation.operating_figures import PREVALENCE
 from busi_monai.evaluation.report import write_evaluation
 from busi_monai.evaluation.tables import read_predictions
 from busi_monai.files import complete_folder, file_sha256, write_text
 from busi_monai.images import read_mask
 from busi_monai.metrics import segmentation_scores
+from busi_monai.operating import PREVALENCE
 from busi_monai.records import RunRecord
 
 __all__ = ["evaluate_table"]
@@ -72,7 +71,8 @@ def evaluate_table(
             table = _with_measured_masks(table, items, base, path.parent / "masks")
         provenance |= _provenance(table, items, datalist)
     with complete_folder(out, overwrite=overwrite) as partial:
-        write_text(partial / "predictions.csv", _csv(table))
+        text = table.round(6).to_csv(index=False, lineterminator="\n", float_format="%.10g")
+        write_text(partial / "predictions.csv", text)
         details = {"source_sha256": file_sha256(path), **provenance}
         record.write(partial, details)
         write_evaluation(
@@ -171,17 +171,3 @@ def _missing(table: pd.DataFrame, items: Mapping[str, Mapping[str, Any]]) -> int
         name not in found and _reported_part(item) in parts and "part_of" not in item["meta"]
         for name, item in items.items()
     )
-
-
-def _csv(table: pd.DataFrame) -> str:
-    written = table.copy()
-    for name in written.columns:
-        if written[name].dtype == np.float64:
-            written[name] = [_cell(value) for value in written[name]]
-    return written.to_csv(index=False, lineterminator="\n")
-
-
-def _cell(value: float) -> str:
-    if np.isnan(value):
-        return ""
-    return str(int(value)) if float(value).is_integer() else f"{value:.6f}"

@@ -13,10 +13,9 @@ from busi_monai.errors import InputError
 from busi_monai.evaluation.figures import write_figures
 from busi_monai.evaluation.lesion_sizes import LESION_SIZES
 from busi_monai.evaluation.measures import evaluate_predictions
-from busi_monai.evaluation.operating_figures import PREVALENCE
 from busi_monai.evaluation.tables import read_predictions, table_classes
 from busi_monai.files import file_sha256, read_json, write_json, write_text
-from busi_monai.operating import MalignancyThreshold
+from busi_monai.operating import PREVALENCE, MalignancyThreshold
 
 __all__ = ["MetricsReport", "report_markdown", "write_evaluation"]
 
@@ -286,8 +285,9 @@ def _operating_point_lines(metrics: Mapping[str, Any]) -> list[str]:
     return [
         "## Malignant from a threshold on",
         "",
-        "Each threshold was fitted on other images. Predictive values are those at a prevalence of "
-        f"{100 * prevalence:g} %.",
+        "Of a table with folds, each fold's thresholds were fitted on the other folds; otherwise "
+        "they are those of operating.json, which flatter on the images that they were fitted on. "
+        f"Predictive values are those at a prevalence of {100 * prevalence:g} %.",
         "",
         "| fitted for | threshold | sensitivity | specificity | positive predictive value "
         "| negative predictive value | missed | false alarms |",

@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 from busi_monai.cases import CLASSES
 from busi_monai.errors import InputError
 
-__all__ = ["check_predictions", "probability_matrix", "read_predictions", "table_classes"]
+__all__ = [
+    "check_predictions",
+    "probability_matrix",
+    "read_predictions",
+    "table_classes",
+    "with_numbers",
+]
 
 TEXT_COLUMNS = ("id", "image", "true_class", "predicted_class", "group", "error")
 REQUIRED_COLUMNS = ("id", "true_class", "predicted_class", "lesion_pixels")
@@ -39,16 +45,27 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
         raise InputError(f"{path} is not a readable table: {error}") from error
     if table.empty:
         raise InputError(f"{path} has no rows; expected one for each image")
-    for column in table.columns:
-        if column in TEXT_COLUMNS:
-            continue
+    return with_numbers(table, path)
+
+
+def with_numbers(table: pd.DataFrame, where: str | Path) -> pd.DataFrame:
+    """Return a copy of a table of ``str`` with floats in all but the text columns.
+
+    Args:
+        table: rows as they are written, empty where a value is unknown.
+        where: how errors call the table.
+
+    Raises:
+        InputError: if a column holds something else than numbers; it is named.
+    """
+    numbers = {}
+    for column in table.columns.difference(list(TEXT_COLUMNS)):
         try:
-            table[column] = pd.to_numeric(table[column].where(table[column] != "", None)).astype(
-                float
-            )
+            known = table[column].where(table[column] != "", None)
+            numbers[column] = pd.to_numeric(known).astype(float)
         except ValueError as error:
-            raise InputError(f"{path}: column {column!r} holds no numbers: {error}") from error
-    return table
+            raise InputError(f"{where}: column {column!r} holds no numbers: {error}") from error
+    return table.assign(**numbers)
 
 
 def table_classes(table: pd.DataFrame) -> tuple[str, ...]:

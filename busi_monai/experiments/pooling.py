@@ -15,8 +15,8 @@ from busi_monai.evaluation import (
     TITLES,
     cross_fitted_probabilities,
     evaluate_predictions,
-    read_predictions,
     table_classes,
+    with_numbers,
     write_evaluation,
 )
 from busi_monai.files import read_json, write_text
@@ -122,16 +122,14 @@ def _write_table(out: Path, pooled: pd.DataFrame) -> dict[str, Any] | None:
         Each fold's temperature, and the calibration error that there was without; ``None`` without
         a class head.
     """
-    path = out / "predictions.csv"
-    write_text(path, pooled.to_csv(index=False, lineterminator="\n"))
-    table = read_predictions(path)
-    classes = table_classes(table)
-    if not classes:
-        return None
+    classes = table_classes(pooled)
+    table = with_numbers(pooled, "the folds' predictions")
     calibrated = cross_fitted_probabilities(table, classes)
     for name in (*(f"p_{name}" for name in classes), "temperature"):
         pooled[name] = [_cell(value) for value in calibrated[name]]
-    write_text(path, pooled.to_csv(index=False, lineterminator="\n"))
+    write_text(out / "predictions.csv", pooled.to_csv(index=False, lineterminator="\n"))
+    if not classes:
+        return None
     before = evaluate_predictions(table, classes=classes, resamples=1)["ece"]["value"]
     by_fold = calibrated.groupby("fold")["temperature"].first()
     return {

@@ -9,21 +9,13 @@ import pandas as pd
 import pytest
 
 from busi_monai.cases import CLASSES
-from busi_monai.curation import load_datalist, prepare_dataset
-from busi_monai.curation.options import PrepareOptions
+from busi_monai.curation import load_datalist
 from busi_monai.errors import InputError
 from busi_monai.evaluation import evaluate_table, read_predictions
 from busi_monai.images import read_mask, write_mask
 from busi_monai.metrics import segmentation_scores
 
 Make = Callable[..., Path]
-
-
-@pytest.fixture(scope="module")
-def folds(phantom_busi: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("folds") / "prepared"
-    prepare_dataset(phantom_busi, out, PrepareOptions(folds=3))
-    return out
 
 
 @pytest.fixture
