@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -14,7 +16,7 @@ from typing import Any
 
 from busi_monai.files import write_json
 
-__all__ = ["RunRecord", "installed_versions"]
+__all__ = ["RunRecord", "installed_versions", "source_commit"]
 
 RECORDED_PACKAGES = (
     "busi-monai",
@@ -37,6 +39,24 @@ def installed_versions(packages: Sequence[str] = RECORDED_PACKAGES) -> dict[str,
         except PackageNotFoundError:
             continue
     return versions
+
+
+@functools.cache
+def source_commit() -> str | None:
+    """Return the commit of the checkout that this package runs from, with ``-dirty`` if changed.
+
+    ``None`` for an installed wheel, whose version says it, and where git cannot be asked.
+    """
+    checkout = Path(__file__).resolve().parent.parent
+    if not (checkout / ".git").exists():
+        return None
+    words = ["git", "-C", str(checkout), "describe", "--always", "--abbrev=40", "--dirty"]
+    words += ["--exclude=*"]  # the commit itself, not a tag
+    try:
+        found = subprocess.run(words, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()
 
 
 @dataclass
@@ -68,6 +88,7 @@ class RunRecord:
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started)),
             "seconds": round(time.time() - self.started, 3),
             "versions": installed_versions(),
+            "commit": source_commit(),
             "platform": {
                 "system": platform.system(),
                 "machine": platform.machine(),

@@ -33,8 +33,8 @@ __all__ = ["RunFolder", "copy_path", "run_metadata", "training_record"]
 logger = logging.getLogger(__name__)
 
 RECORDED = (
-    "command", "seed", "epochs", "max_epochs", "best", "seconds", "device", "precision", "network",
-    "datalist_sha256", "extra_datalist_sha256", "initial_run",
+    "command", "commit", "seed", "epochs", "max_epochs", "best", "seconds", "device", "precision",
+    "network", "datalist_sha256", "extra_datalist_sha256", "initial_run",
 )  # fmt: skip
 COPIED = ("LICENSE", "docs", "configs/logging.conf", "configs/mlflow.yaml")
 
