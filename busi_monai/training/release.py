@@ -1,0 +1,134 @@
+"""A trained run as a bundle's released weights: half the size, with what stands behind them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from busi_monai.configurations import read_configuration
+from busi_monai.errors import InputError
+from busi_monai.files import atomic_file, file_sha256, read_json, write_json, write_text
+from busi_monai.networks.weights import read_weights
+from busi_monai.operating import load_operating_point
+from busi_monai.training.run_folder import training_record
+from busi_monai.training.seen_images import TRAINING_IMAGES, read_training_images
+
+__all__ = ["LARGEST", "configuration_sha256", "halved", "release_weights"]
+
+LARGEST = 25_000_000
+"""Bytes that released weights may take: they lie in the repository and in the wheel."""
+
+_PATHS = ("dataset_dir", "extra_dataset_dir", "output_dir", "bundle_root", "cache_dir", "resume")
+
+
+def release_weights(run: str | Path, bundle: str | Path) -> dict[str, Any]:
+    """Make a run's weights those that a bundle ships.
+
+    The bundle's own ``configs/inference.yaml`` stays; ``models/model.pt``, ``operating.json``,
+    ``training_images.json`` and ``run.json`` (what the weights were made from and by) are replaced.
+
+    Args:
+        run: a finished training, calibrated on images that it was not trained on.
+        bundle: the bundle's folder, configured for the network that was trained.
+
+    Returns:
+        The content of the bundle's ``run.json``: ``command, commit, seed, epochs, best, seconds,
+        versions, datalist_sha256, …`` of the training, ``configuration_sha256``,
+        ``trained_weights_sha256`` and ``weights_sha256``, those of the run and as released.
+
+    Raises:
+        InputError: if the run is not finished or not calibrated, does not tell what it was trained
+            on, has another network than the bundle, or its weights are too large.
+        WeightsError: if its weights are missing or refused.
+    """
+    run, bundle = Path(run), Path(bundle)
+    record = training_record(run)
+    if record is None:
+        raise InputError(f"{run} has no run.json: it is no run, or its training has not ended")
+    operating = load_operating_point(run / "operating.json")
+    if not operating.calibration:
+        raise InputError(
+            f"{run} is not calibrated; first: busi-monai calibrate {run} PREDICTIONS, of images "
+            "that it was not trained on"
+        )
+    if read_training_images(run) is None:
+        raise InputError(f"{run} does not tell what it was trained on: no {TRAINING_IMAGES}")
+    _check_same_network(run, bundle)
+    weights = run / "models" / "model.pt"
+    released = bundle / "models" / "model.pt"
+    state = halved(read_weights(weights))
+    with atomic_file(released) as partial:
+        torch.save(state, partial)
+        size = partial.stat().st_size
+        if size > LARGEST:
+            raise InputError(
+                f"{weights} takes {size / 1e6:.1f} MB in half precision; released weights may take "
+                f"{LARGEST / 1e6:.0f} MB"
+            )
+    operating.save(bundle / "operating.json")
+    write_text(bundle / TRAINING_IMAGES, (run / TRAINING_IMAGES).read_text("utf-8"))
+    content = {
+        **record,
+        "versions": read_json(run / "run.json")["versions"],
+        "configuration_sha256": configuration_sha256(
+            read_configuration(run / "configs" / "train.yaml")
+        ),
+        "trained_weights_sha256": file_sha256(weights),
+        "weights_sha256": file_sha256(released),
+    }
+    write_json(bundle / "run.json", content)
+    return content
+
+
+def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict with its matrices and kernels in half precision.
+
+    Vectors (biases, normalisation and its running statistics) stay as they are: they take little
+    room, and variances may be smaller than half precision knows.
+
+    Examples:
+        >>> state = {"weight": torch.ones(2, 2), "bias": torch.ones(2), "seen": torch.tensor(3)}
+        >>> [value.dtype for value in halved(state).values()]
+        [torch.float16, torch.float32, torch.int64]
+    """
+    return {
+        name: value.half() if value.is_floating_point() and value.ndim > 1 else value
+        for name, value in state.items()
+    }
+
+
+def configuration_sha256(training: Mapping[str, Any]) -> str:
+    """Return the hash of a training configuration without its paths.
+
+    Args:
+        training: content of a run's ``configs/train.yaml``.
+
+    Examples:
+        >>> here, there = {"seed": 0, "output_dir": "a"}, {"output_dir": "b", "seed": 0}
+        >>> configuration_sha256(here) == configuration_sha256(there)
+        True
+    """
+    kept = {name: value for name, value in training.items() if name not in _PATHS}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def _check_same_network(run: Path, bundle: Path) -> None:
+    for name in ("inference.yaml", "evaluate.yaml"):
+        paths = [folder / "configs" / name for folder in (run, bundle)]
+        trained, shipped = (read_configuration(path)["network_def"] for path in paths)
+        differing = [
+            f"{key} is {trained.get(key)!r} in the run, {shipped.get(key)!r} in the bundle"
+            for key in {**trained, **shipped}
+            if trained.get(key) != shipped.get(key)
+        ]
+        if differing:
+            raise InputError(
+                f"{bundle / 'configs' / name} describes another network than {run} trained: "
+                f"{'; '.join(differing)}"
+            )

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from busi_monai.errors import InputError
+from busi_monai.files import file_sha256, read_json
+from busi_monai.inference import Predictor
+from busi_monai.networks.weights import read_weights
+from busi_monai.operating import load_operating_point
+from busi_monai.training import read_training_images, release
+from busi_monai.training.release import halved, release_weights
+
+pytestmark = pytest.mark.xdist_group("tiny_run")
+
+
+@pytest.fixture
+def run(tiny_run: Path, tmp_path: Path) -> Path:
+    """A calibrated run."""
+    copy = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    operating = load_operating_point(copy / "operating.json")
+    fitted = replace(operating, temperature=1.7, calibration={"images": 20})
+    fitted.save(copy / "operating.json")
+    return copy
+
+
+@pytest.fixture
+def bundle(run: Path, tmp_path: Path) -> Path:
+    """A bundle of the run's configuration, without weights."""
+    kept = shutil.ignore_patterns("models", "run.json", "training_images.json", "history*")
+    return Path(shutil.copytree(run, tmp_path / "bundle", ignore=kept))
+
+
+def test_a_released_bundle_predicts_as_the_run(
+    run: Path, bundle: Path, phantom_prepared: Path
+) -> None:
+    release_weights(run, bundle)
+    pictures = sorted((phantom_prepared / "images").glob("*.png"))[:3]
+    released, trained = Predictor.load(bundle, "cpu"), Predictor.load(run, "cpu")
+    assert released.operating == trained.operating
+    for picture in pictures:
+        ours, theirs = released.predict(picture), trained.predict(picture)
+        assert ours.probabilities == pytest.approx(theirs.probabilities, abs=2e-3)
+        assert (ours.mask != theirs.mask).mean() < 0.01
+
+
+def test_kernels_are_stored_in_half_precision(run: Path, bundle: Path) -> None:
+    release_weights(run, bundle)
+    trained = read_weights(run / "models" / "model.pt")
+    stored = read_weights(bundle / "models" / "model.pt")
+    kernels = [name for name, value in trained.items() if value.ndim > 1]
+    assert kernels
+    assert {stored[name].dtype for name in kernels} == {torch.float16}
+
+
+def test_vectors_keep_their_precision() -> None:
+    tiny = torch.tensor([1e-9, 1e6])
+    state = {"running_var": tiny, "weight": torch.full((2, 2), 0.1), "count": torch.tensor(7)}
+    found = halved(state)
+    assert torch.equal(found["running_var"], tiny)
+    assert found["weight"].dtype == torch.float16
+    assert found["count"].item() == 7
+
+
+def test_the_record_tells_what_the_weights_come_from(run: Path, bundle: Path) -> None:
+    told = release_weights(run, bundle)
+    assert told == read_json(bundle / "run.json")
+    trained = read_json(run / "run.json")
+    for name in ("command", "commit", "seed", "datalist_sha256", "versions", "best"):
+        assert told[name] == trained[name], name
+    assert told["weights_sha256"] == file_sha256(bundle / "models" / "model.pt")
+    assert told["trained_weights_sha256"] == trained["weights_sha256"]
+    assert len(told["configuration_sha256"]) == 64
+    assert read_training_images(bundle) == read_training_images(run)
+
+
+def test_a_run_that_is_not_calibrated_is_refused(tiny_run: Path, bundle: Path) -> None:
+    with pytest.raises(InputError, match="not calibrated; first: busi-monai calibrate"):
+        release_weights(tiny_run, bundle)
+    assert not (bundle / "models").exists()
+
+
+def test_a_training_that_has_not_ended_is_refused(run: Path, bundle: Path) -> None:
+    (run / "run.json").unlink()
+    with pytest.raises(InputError, match="has not ended"):
+        release_weights(run, bundle)
+
+
+def test_a_run_without_its_training_images_is_refused(run: Path, bundle: Path) -> None:
+    (run / "training_images.json").unlink()
+    with pytest.raises(InputError, match="does not tell what it was trained on"):
+        release_weights(run, bundle)
+
+
+def test_another_network_than_the_bundles_is_refused(run: Path, bundle: Path) -> None:
+    path = bundle / "configs" / "inference.yaml"
+    path.write_text(path.read_text("utf-8").replace("encoder: unet", "encoder: resnet18"), "utf-8")
+    with pytest.raises(InputError, match="encoder is 'unet' in the run, 'resnet18' in the bundle"):
+        release_weights(run, bundle)
+    assert not (bundle / "models").exists()
+
+
+def test_too_large_weights_are_refused(
+    run: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(release, "LARGEST", 1000)
+    with pytest.raises(InputError, match="MB in half precision"):
+        release_weights(run, bundle)
+    assert not list((bundle / "models").iterdir())
