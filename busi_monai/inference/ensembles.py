@@ -21,6 +21,7 @@ from busi_monai.files import (
     file_sha256,
     read_json,
     write_json,
+    write_text,
 )
 from busi_monai.inference.predictor import inference_config
 from busi_monai.networks import EnsembleNetwork, load_weights, network_cost
@@ -29,6 +30,7 @@ from busi_monai.operating import OperatingPoint, load_operating_point
 from busi_monai.records import RunRecord
 from busi_monai.shipped import find_bundle
 from busi_monai.training import read_training_images, training_record
+from busi_monai.training.model_card import ensemble_sections, replaced_sections
 from busi_monai.training.seen_images import TRAINING_IMAGES, knows_training_images
 
 __all__ = ["refuse_seen_images", "write_ensemble"]
@@ -90,8 +92,13 @@ def write_ensemble(runs: Sequence[str | Path], out: str | Path, *, overwrite: bo
             torch.save(_joined_weights(folders), stream)
         load_weights(ensemble, model)
         cost = network_cost(ensemble, operating.image_size)
+        trained = _training_details(folders)
+        card = partial / "docs" / "README.md"
+        if card.is_file():
+            own = ensemble_sections(trained["members"])
+            write_text(card, replaced_sections(card.read_text("utf-8"), own))
         details = {"weights_sha256": file_sha256(model), "network": cost}
-        record.write(partial, {**_training_details(folders), **details})
+        record.write(partial, {**trained, **details})
     logger.info("wrote an ensemble of %d networks to %s", len(folders), out)
     return Path(out).absolute()
 
@@ -227,6 +234,7 @@ def _write_configs(
             config["initialize"] = [REFUSAL, *steps]
         write_configuration(out / "configs" / name, config)
     metadata = read_json(base / "configs" / "metadata.json")
+    metadata["eval_metrics"] = {}
     metadata["description"] = (
         f"Ensemble of {len(folders)} networks, whose logits are averaged. "
         f"{metadata.get('description', '')}"

@@ -64,7 +64,8 @@ def release_weights(run: str | Path, bundle: str | Path) -> dict[str, Any]:
     released = bundle / "models" / "model.pt"
     state = halved(read_weights(weights))
     with atomic_file(released) as partial:
-        torch.save(state, partial)
+        with partial.open("wb") as stream:  # torch would write a file's name into the file
+            torch.save(state, stream)
         size = partial.stat().st_size
         if size > LARGEST:
             raise InputError(

@@ -15,7 +15,7 @@ from torch import nn
 from busi_monai.configurations import read_configuration, write_configuration
 from busi_monai.devices import DeviceChoice, PrecisionChoice
 from busi_monai.errors import InputError
-from busi_monai.files import complete_folder, file_sha256, read_json, write_json
+from busi_monai.files import complete_folder, file_sha256, read_json, write_json, write_text
 from busi_monai.networks import network_cost
 from busi_monai.operating import OperatingPoint
 from busi_monai.records import RunRecord
@@ -25,6 +25,7 @@ from busi_monai.training.initial_run import (
     check_same_initial_run,
     initial_run_record,
 )
+from busi_monai.training.model_card import replaced_sections, training_sections
 from busi_monai.training.seen_images import own_training_images, write_training_images
 from busi_monai.training.workflow import resolved_section, unknown_keys, workflow_config
 
@@ -124,6 +125,7 @@ class RunFolder:
             )
         with complete_folder(self.path) as partial:
             self._write_configs(partial, operating)
+            self._write_card(partial, operating, items)
             operating.save(partial / "operating.json")
             if initial is None:
                 write_training_images(partial, items)
@@ -150,6 +152,14 @@ class RunFolder:
             write_configuration(configs / name, config)
         metadata = read_json(self.bundle_root / "configs" / "metadata.json")
         write_json(configs / "metadata.json", run_metadata(metadata, operating, segmentation))
+
+    def _write_card(
+        self, folder: Path, operating: OperatingPoint, items: Sequence[Mapping[str, Any]]
+    ) -> None:
+        card = folder / "docs" / "README.md"
+        if card.is_file():
+            own = training_sections(items, operating, self._cost, self._datalists)
+            write_text(card, replaced_sections(card.read_text("utf-8"), own))
 
     def finish(
         self,
@@ -258,7 +268,8 @@ def _best(evaluator: Engine) -> dict[str, Any]:
 def run_metadata(
     metadata: dict[str, Any], operating: OperatingPoint, segmentation: bool
 ) -> dict[str, Any]:
-    """Return the metadata with the run's own input size, heads and classes."""
+    """Return the metadata with the run's own input size, heads and classes, and no figures."""
+    metadata["eval_metrics"] = {}
     data_format = metadata["network_data_format"]
     image = data_format["inputs"]["image"]
     image["spatial_shape"] = list(operating.image_size)

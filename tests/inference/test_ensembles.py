@@ -93,6 +93,15 @@ def test_the_bundles_own_door_and_the_exports_agree(
         assert report.heads == ("seg", "cls") and report.max_abs_difference < 1e-4
 
 
+def test_the_card_and_metadata_are_the_ensembles_own(member: MakeMember, tmp_path: Path) -> None:
+    out = write_ensemble([member("a"), member("b", seed=3)], tmp_path / "ensemble")
+    card = (out / "docs" / "README.md").read_text("utf-8")
+    assert "An ensemble of 2 networks" in card and "- b, weights" in card
+    metadata = json.loads((out / "configs" / "metadata.json").read_text("utf-8"))
+    assert metadata["eval_metrics"] == {}
+    assert metadata["description"].startswith("Ensemble of 2 networks")
+
+
 def test_an_ensemble_may_be_a_member(member: MakeMember, picture: Path, tmp_path: Path) -> None:
     bundles = [member(name, seed=seed) for seed, name in enumerate("abc")]
     inner = write_ensemble(bundles[:2], tmp_path / "inner")

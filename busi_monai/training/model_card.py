@@ -1,0 +1,112 @@
+"""The model card of a run: its bundle's, with what that tells of other weights replaced."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from busi_monai.cases import CLASSES
+from busi_monai.operating import OperatingPoint
+
+__all__ = ["ensemble_sections", "replaced_sections", "training_sections"]
+
+_PERFORMANCE = """\
+Nothing had been measured when this card was written. `busi-monai evaluate` measures on pictures
+that were not trained on, and writes `metrics.json` and `report.md`: lesion Dice per picture at
+native size, accuracy, AUC, calibration and more, each with a bootstrap interval over groups of
+near-duplicates."""
+
+
+def replaced_sections(card: str, sections: Mapping[str, str]) -> str:
+    r"""Return a card with the text under some of its headings of the first level replaced.
+
+    Args:
+        card: Markdown. Headings that it does not have are passed over.
+        sections: new text by heading.
+
+    Examples:
+        >>> replaced_sections("# Data\n\nBUSI\n\n# License\n\nfree\n", {"Data": "phantoms"})
+        '# Data\n\nphantoms\n\n# License\n\nfree\n'
+    """
+    kept: list[str] = []
+    fenced = replaced = False
+    for line in card.splitlines():
+        fenced ^= line.startswith("```")
+        heading = line[2:].strip() if line.startswith("# ") and not fenced else None
+        if heading is not None:
+            replaced = heading in sections
+            kept += [line, "", sections[heading], ""] if replaced else [line]
+        elif not replaced:
+            kept.append(line)
+    return "\n".join(kept).rstrip() + "\n"
+
+
+def training_sections(
+    items: Sequence[Mapping[str, Any]],
+    operating: OperatingPoint,
+    cost: Mapping[str, Any],
+    datalists: Mapping[str, Iterable[str]],
+) -> dict[str, str]:
+    """Return a card's text by heading for a run that is about to be trained.
+
+    Args:
+        items: what it is trained on, with ``class_label`` and, where known, ``dataset``.
+        operating: how the trained network is to be used.
+        cost: of the network, as from ``network_cost``.
+        datalists: hashes of the datalists by kind, as from ``datalist_hashes``.
+    """
+    height, width = operating.image_size
+    configuration = [
+        f"- Network: {cost['parameters'] / 1e6:.1f} million parameters, "
+        f"{cost['flops'] / 1e9:.1f} GFLOPs for one picture.",
+        f"- Input: one channel, {height} × {width} px, {operating.aspect}, "
+        f"{operating.normalisation}.",
+        f"- Classes: {', '.join(operating.classes) or 'none'}.",
+        "- Everything else: `configs/train.yaml`; the course: `history.csv`, `run.json`.",
+    ]
+    return {
+        "Data": _data(items, operating.classes or CLASSES, datalists),
+        "Training configuration": "\n".join(configuration),
+        "Performance": _PERFORMANCE,
+    }
+
+
+def ensemble_sections(members: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return a card's text by heading for an ensemble.
+
+    Args:
+        members: of each its ``name`` and ``weights_sha256``.
+    """
+    names = [
+        f"- {member['name']}, weights `{member['weights_sha256'][:12]}…`" for member in members
+    ]
+    return {
+        "Data": "That of the members; `training_images.json` holds the hashes of all pictures that "
+        "any of them has seen. No images are part of this bundle.",
+        "Training configuration": f"An ensemble of {len(members)} networks, whose logits are "
+        "averaged:\n\n" + "\n".join(names) + "\n\n`run.json` tells how each was trained.",
+        "Performance": _PERFORMANCE,
+    }
+
+
+def _data(
+    items: Sequence[Mapping[str, Any]],
+    classes: Sequence[str],
+    datalists: Mapping[str, Iterable[str]],
+) -> str:
+    counts = Counter(int(item.get("class_label", -1)) for item in items)
+    named = [f"{counts[index]} {name}" for index, name in enumerate(classes) if counts[index]]
+    datasets = sorted({str(item["dataset"]) for item in items if item.get("dataset")})
+    text = f"Trained on {len(items)} pictures"
+    text += f" ({', '.join(named)})" if named else ""
+    text += f" of {', '.join(datasets)}" if datasets else ""
+    hashes = [f"`{value[:12]}…`" for found in datalists.values() for value in found]
+    lines = [f"{text}."]
+    if hashes:
+        lines.append(f"- Datalists: {', '.join(hashes)}.")
+    lines.append(
+        "- `training_images.json` holds the hashes of all pictures that the weights have seen, "
+        "by which an evaluation knows them. No images are part of this bundle."
+    )
+    return "\n".join(lines)
