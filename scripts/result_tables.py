@@ -1,0 +1,285 @@
+"""Write the tables of results into the pages that show them, from what is kept beside them.
+
+    python scripts/result_tables.py                    # rewrites the tables
+    python scripts/result_tables.py --check            # exits with 1 if a page is not up to date
+    python scripts/result_tables.py --keep NAME EVALUATION...   # keep a variant's validation parts
+
+A page holds ``<!-- table: NAME -->`` … ``<!-- end -->``; a table whose results are not there yet
+says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from busi_monai.cases import CLASSES
+from busi_monai.evaluation import (
+    group_weights,
+    percentile_interval,
+    read_predictions,
+    resampled_figures,
+    row_groups,
+    usable_rows,
+)
+from busi_monai.files import read_json, write_text
+from busi_monai.shipped import DEFAULT_BUNDLE
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+RESULTS = REPOSITORY / "docs" / "results"
+PAGES = (RESULTS / "accuracy.md", REPOSITORY / "bundles" / DEFAULT_BUNDLE / "docs" / "README.md")
+TABLE = re.compile(r"(<!-- table: (?P<name>[a-z_]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+NOT_YET = "Not measured yet."
+RESAMPLES, CONFIDENCE = 1000, 0.95
+REFERENCE = "base"
+VARIANTS = {
+    "base": "BUSI alone, 30 epochs",
+    "extra": "BUS-BRA trained on, too: 14 epochs of both, as many steps",
+    "extra_strong": "… and crop, shadow, depth gain, blur, wider rotation and scale",
+    "extra_mask": "… and class head pooled over the predicted lesion",
+    "extra_thin": "… and three quarters of the channels at 160×160, at equal cost",
+}
+"""Variants of the recipe in the order of the table; all but the first change the second."""
+
+KEPT = [
+    "id", "group", "true_class", "predicted_class", *(f"p_{name}" for name in CLASSES),
+    "dice", "iou", "lesion_pixels", "true_lesion_pixels", "error",
+]  # fmt: skip
+ABLATION_FIGURES = {
+    "lesion_dice": "lesion Dice",
+    "all_dice": "all-image Dice",
+    "normal_clean_rate": "normals clean",
+    "accuracy": "accuracy",
+    "macro_f1": "macro F1",
+    "auc_malignant": "AUC malignant",
+    "auc_benign_malignant": "AUC benign/malignant",
+}
+OTHER_FIGURES = ("lesion_dice", "auc_benign_malignant")
+FIGURES = {
+    "lesion_dice": "lesion Dice",
+    "lesion_iou": "lesion IoU",
+    "all_dice": "Dice, all images",
+    "mean_iou": "mean IoU of lesion and background",
+    "normal_clean_rate": "normals left clean",
+    "pixel_accuracy": "pixel accuracy",
+    "hd95_px": "95 % Hausdorff distance, px",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "auc_macro": "AUC, mean one against rest",
+    "auc_malignant": "AUC, malignant against rest",
+    "auc_benign_malignant": "AUC, benign against malignant",
+    "ece": "expected calibration error",
+}
+TARGETS = {
+    "lesion_dice": "0.78",
+    "all_dice": "0.80",
+    "accuracy": "0.85",
+    "macro_f1": "0.84",
+    "auc_malignant": "0.95",
+    "auc_benign_malignant": "0.94",
+    "ece": "at most 0.05",
+}
+RELEASED = {"busi": "BUSI test part", "bus_bra": "BUS-BRA test part"}
+
+
+def keep(name: str, evaluations: Sequence[Path]) -> Path:
+    """Keep the tables of a variant's evaluations, one after the other, as one table."""
+    tables = []
+    for part, folder in enumerate(evaluations):
+        table = usable_rows(read_predictions(folder))
+        table = table.assign(group=row_groups(table), id=f"{part}/" + table["id"].astype(str))
+        tables.append(table[[column for column in KEPT if column in table]])
+    path = RESULTS / "ablations" / f"{name}.csv"
+    text = pd.concat(tables).to_csv(index=False, lineterminator="\n", float_format="%.6g")
+    write_text(path, text)
+    return path
+
+
+def ablations() -> str:
+    """Return the table of the variants: figures on validation parts, differences to the first."""
+    header = ["variant", "images", *ABLATION_FIGURES.values()]
+    header += [f"BUS-BRA {ABLATION_FIGURES[name]}" for name in OTHER_FIGURES]
+    rows = []
+    for name, meaning in VARIANTS.items():
+        path = RESULTS / "ablations" / f"{name}.csv"
+        if not path.is_file():
+            continue
+        table, other = _read(path), path.with_name(f"{name}.bus_bra.csv")
+        cells = [f"`{name}`: {meaning}", str(len(table))]
+        cells += _against_reference(table, f"{REFERENCE}.csv", tuple(ABLATION_FIGURES))
+        if other.is_file():
+            cells += _against_reference(_read(other), f"{REFERENCE}.bus_bra.csv", OTHER_FIGURES)
+        rows.append(cells)
+    return _markdown(header, rows) if rows else NOT_YET
+
+
+def _against_reference(table: pd.DataFrame, reference: str, names: Sequence[str]) -> list[str]:
+    """Return each figure with its paired difference to the reference's, on common images."""
+    other = _read(RESULTS / "ablations" / reference)
+    ids = sorted(set(table["id"]) & set(other["id"]))
+    pair = [
+        one.set_index("id", drop=False).loc[ids].reset_index(drop=True) for one in (table, other)
+    ]
+    weights = group_weights(pair[0]["group"].tolist(), RESAMPLES, 0)
+    ours, theirs = (resampled_figures(one, weights, CLASSES) for one in pair)
+    cells = []
+    for name in names:
+        text = f"{ours[name].value:.3f}"
+        if not pair[0].equals(pair[1]):
+            low, high = percentile_interval(ours[name].samples - theirs[name].samples, CONFIDENCE)
+            difference = ours[name].value - theirs[name].value
+            text += f" ({difference:+.3f}, {low:+.3f} to {high:+.3f})"
+        cells.append(text)
+    return cells
+
+
+def _read(path: Path) -> pd.DataFrame:
+    return usable_rows(read_predictions(path))
+
+
+def out_of_fold() -> str:
+    """Return the pooled figures of the cross-validation beside their targets."""
+    path = RESULTS / "out_of_fold" / "metrics.json"
+    if not path.is_file():
+        return NOT_YET
+    metrics = read_json(path)
+    rows = [
+        [title, _figure(metrics[name]), str(metrics[name]["n"]), TARGETS.get(name, "")]
+        for name, title in FIGURES.items()
+        if name in metrics
+    ]
+    return _markdown(["figure", "value (95 % interval)", "images", "target"], rows)
+
+
+def released() -> str:
+    """Return the released weights' figures on the test parts."""
+    return _of_released(_figure_rows)
+
+
+def released_by_class() -> str:
+    """Return the released weights' figures by class on the test parts."""
+    return _of_released(_class_rows)
+
+
+def released_by_size() -> str:
+    """Return the released weights' lesion figures by the lesion's size."""
+    return _of_released(_size_rows)
+
+
+def released_operating_points() -> str:
+    """Return what the kept thresholds for malignancy give on the test parts."""
+    return _of_released(_threshold_rows)
+
+
+def _of_released(rows_of: Callable[[Mapping[str, Any]], dict[str, str]]) -> str:
+    paths = {
+        title: RESULTS / "released" / name / "metrics.json" for name, title in RELEASED.items()
+    }
+    columns = {t: rows_of(read_json(path)) for t, path in paths.items() if path.is_file()}
+    if not columns:
+        return NOT_YET
+    names = list(dict.fromkeys(name for rows in columns.values() for name in rows))
+    rows = [[name, *(found.get(name, "–") for found in columns.values())] for name in names]
+    return _markdown(["figure", *columns], rows)
+
+
+def _figure_rows(metrics: Mapping[str, Any]) -> dict[str, str]:
+    counts = {"images, groups": f"{metrics['images']}, {metrics['groups']}"}
+    found = {t: _figure(metrics[n]) for n, t in FIGURES.items() if _known(metrics.get(n))}
+    return counts | found
+
+
+def _class_rows(metrics: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        f"{of_class}, {name}": _figure(figures[name]) + f", n = {figures['n']}"
+        for of_class, figures in metrics["per_class"].items()
+        if figures["n"]
+        for name in ("recall", "precision", "dice")
+        if _known(figures.get(name))
+    }
+
+
+def _size_rows(metrics: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        f"{size}, {title}": _figure(figures[name]) + f", n = {figures[name]['n']}"
+        for size, figures in metrics.get("per_size", {}).items()
+        for name, title in FIGURES.items()
+        if _known(figures.get(name))
+    }
+
+
+def _threshold_rows(metrics: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        f"{name}, {figure}": _figure(point[figure])
+        for name, point in metrics.get("operating_points", {}).items()
+        for figure in ("sensitivity", "specificity", "ppv", "npv")
+        if _known(point.get(figure))
+    }
+
+
+def _known(figure: Any) -> bool:
+    return isinstance(figure, Mapping) and figure.get("value") is not None
+
+
+def _figure(figure: Mapping[str, Any]) -> str:
+    if figure["value"] is None:
+        return "–"
+    digits = 1 if figure["value"] > 2 else 3
+    interval = f"{figure['low']:.{digits}f}–{figure['high']:.{digits}f}"
+    return f"{figure['value']:.{digits}f} ({interval})"
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "ablations": ablations,
+    "out_of_fold": out_of_fold,
+    "released": released,
+    "released_by_class": released_by_class,
+    "released_by_size": released_by_size,
+    "released_operating_points": released_operating_points,
+}
+
+
+def page_with_tables(page: str) -> str:
+    """Return a page with all of its tables written anew."""
+    return TABLE.sub(lambda found: f"{found[1]}\n{TABLES[found['name']]()}\n\n{found[3]}", page)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Rewrite or check the pages; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--check", action="store_true", help="change nothing")
+    parser.add_argument("--keep", nargs="+", metavar="NAME EVALUATION", help="keep tables first")
+    options = parser.parse_args(arguments)
+    if options.keep:
+        name, *evaluations = options.keep
+        keep(name, [Path(folder) for folder in evaluations])
+    stale = []
+    for path in PAGES:
+        if not path.is_file():
+            continue
+        page = path.read_text("utf-8")
+        new = page_with_tables(page)
+        if new != page:
+            stale.append(path.name)
+            if not options.check:
+                write_text(path, new)
+    if options.check and stale:
+        print(f"{', '.join(stale)}: run python scripts/result_tables.py")
+    return int(options.check and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from busi_monai.cases import CLASSES
+from busi_monai.evaluation import evaluate_predictions
+from busi_monai.files import write_json
+
+SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "result_tables.py"
+
+
+@pytest.fixture
+def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script with results of its own."""
+    specification = importlib.util.spec_from_file_location("result_tables", SCRIPT)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
+    return module
+
+
+def table(seed: int, count: int = 30) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    probabilities = rng.dirichlet(np.ones(3), count).round(6)
+    lesion = np.arange(count) % 3 > 0
+    return pd.DataFrame(
+        {
+            "id": [f"image {index}" for index in range(count)],
+            "group": [f"group {index // 2}" for index in range(count)],
+            "true_class": [CLASSES[index % 3] for index in range(count)],
+            "predicted_class": [CLASSES[index] for index in probabilities.argmax(axis=1)],
+            **{f"p_{name}": probabilities[:, k] for k, name in enumerate(CLASSES)},
+            "dice": rng.random(count).round(6),
+            "iou": rng.random(count).round(6),
+            "lesion_pixels": 10,
+            "true_lesion_pixels": np.where(lesion, 10, 0),
+            "error": "",
+        }
+    )
+
+
+def evaluation(folder: Path, seed: int) -> Path:
+    folder.mkdir(parents=True)
+    table(seed).to_csv(folder / "predictions.csv", index=False)
+    return folder
+
+
+def cells(markdown: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in markdown.splitlines()]
+
+
+def test_the_pages_are_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
+    specification = importlib.util.spec_from_file_location("result_tables", SCRIPT)
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    assert module.main(["--check"]) == 0, capsys.readouterr().out
+
+
+def test_a_variant_is_held_against_the_reference(script: ModuleType, tmp_path: Path) -> None:
+    for seed, name in enumerate(("base", "extra")):
+        parts = [evaluation(tmp_path / name / f"fold_{k}", 10 * seed + k) for k in range(2)]
+        script.keep(name, parts)
+    header, _, base, extra = cells(script.ablations())
+    place = header.index("lesion Dice")
+    frames = [pd.concat([table(10 * seed + k) for k in range(2)]) for seed in range(2)]
+    means = [frame.loc[frame["true_lesion_pixels"] > 0, "dice"].mean() for frame in frames]
+    assert base[1] == extra[1] == "60"
+    assert base[place] == f"{means[0]:.3f}"
+    assert extra[place].startswith(f"{means[1]:.3f} ({means[1] - means[0]:+.3f}, ")
+
+
+def test_an_image_of_two_validation_parts_counts_twice(script: ModuleType, tmp_path: Path) -> None:
+    parts = [evaluation(tmp_path / f"fold_{k}", 0) for k in range(2)]
+    kept = pd.read_csv(script.keep("base", parts))
+    assert len(kept) == 60 and kept["id"].is_unique
+    assert kept["group"].nunique() == 15
+
+
+def test_released_figures_stand_in_one_column_a_dataset(script: ModuleType) -> None:
+    for seed, name in enumerate(("busi", "bus_bra")):
+        metrics = evaluate_predictions(table(seed), resamples=50, operating_points={"high": 0.5})
+        write_json(script.RESULTS / "released" / name / "metrics.json", metrics)
+    rows = cells(script.released())
+    assert rows[0] == ["figure", "BUSI test part", "BUS-BRA test part"]
+    assert rows[2] == ["images, groups", "30, 15", "30, 15"]
+    assert any(row[0] == "high, sensitivity" for row in cells(script.released_operating_points()))
+    assert any(row[0] == "benign, recall" for row in cells(script.released_by_class()))
+
+
+def test_what_is_not_measured_says_so(script: ModuleType) -> None:
+    assert {make() for make in script.TABLES.values()} == {script.NOT_YET}
+
+
+def test_a_stale_page_is_noticed_and_mended(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- table: released -->\nold\n<!-- end -->\nafter\n", "utf-8")
+    monkeypatch.setattr(script, "PAGES", (page,))
+    assert script.main(["--check"]) == 1
+    assert "old" in page.read_text("utf-8")
+    assert script.main([]) == 0
+    assert page.read_text("utf-8") == (
+        "before\n<!-- table: released -->\n\nNot measured yet.\n\n<!-- end -->\nafter\n"
+    )
+    assert script.main(["--check"]) == 0
