@@ -60,6 +60,24 @@ class Consistency:
                 f"min_lesion_fraction must lie in [0, 1], got {self.min_lesion_fraction}"
             )
 
+    def applied(self, predicted_class: str, lesion_fraction: float) -> tuple[str, bool]:
+        """Return the class that agrees with a mask, and whether the mask is emptied.
+
+        Whether the finding may be malignant, and so must not be touched, is asked before.
+
+        Args:
+            predicted_class: by the probabilities.
+            lesion_fraction: part of the picture that the mask takes, in [0, 1].
+
+        Examples:
+            >>> rule = Consistency(min_lesion_fraction=0.001)
+            >>> rule.applied("benign", 0.0005), rule.applied("benign", 0.02)
+            (('normal', True), ('benign', False))
+        """
+        if lesion_fraction < self.min_lesion_fraction or lesion_fraction == 0:
+            predicted_class = CLASSES[0]
+        return predicted_class, predicted_class == CLASSES[0] and self.normal_empties_mask
+
 
 @dataclass(frozen=True)
 class LesionCrop:
@@ -245,12 +263,15 @@ def _checked_size(size: Any) -> tuple[int, int]:
     return height, width
 
 
-def load_operating_point(path: str | Path, name: str | None = None) -> OperatingPoint:
+def load_operating_point(
+    path: str | Path, name: str | None = None, *, consistency: bool | None = None
+) -> OperatingPoint:
     """Read ``operating.json``.
 
     Args:
         path: of the file.
         name: one of its ``operating_points``, at which malignancy is to be decided.
+        consistency: whether mask and class are made to agree; by default as the file says.
 
     Raises:
         InputError: if the file is missing, not JSON, of a newer schema, or holds a wrong value, or
@@ -264,6 +285,9 @@ def load_operating_point(path: str | Path, name: str | None = None) -> Operating
         raise InputError(f"{path}: expected schema_version up to {SCHEMA_VERSION}, got {version!r}")
     try:
         operating = OperatingPoint(**content)
+        if consistency is not None:
+            rule = replace(operating.consistency, enabled=consistency)
+            operating = replace(operating, consistency=rule)
         return operating if name is None else operating.at(name)
     except (TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: {error}") from error

@@ -9,6 +9,7 @@ import click
 
 from busi_monai.cli.console import RESEARCH_USE, console, leak_sentence, print_json, research_log
 from busi_monai.cli.options import (
+    consistency_option,
     device_option,
     flip_option,
     operating_point_option,
@@ -64,6 +65,7 @@ SHOWN = (
 @click.option("--resamples", type=click.IntRange(min=1), help="Bootstrap resamples of the groups.")
 @flip_option
 @operating_point_option
+@consistency_option
 @click.option("--overlays/--no-overlays", default=True, help="Pictures with outlines.")
 @click.option(
     "--set",
@@ -88,6 +90,7 @@ def command(
     resamples: int | None,
     flip_averaging: bool | None,
     operating_point: str | None,
+    consistency: bool | None,
     overlays: bool,
     settings: tuple[str, ...],
     overwrite: bool,
@@ -97,8 +100,8 @@ def command(
     """Measure RUN (a run, or a bundle) on a part of one or several PREPARED datasets.
 
     Or measure a table of predictions that was kept, with --predictions in place of RUN and
-    PREPARED; of the other options, only --dataset, --out, --resamples, --overwrite, --json and
-    --quiet then mean something.
+    PREPARED; of the other options, only --dataset, --consistency, --out, --resamples, --overwrite,
+    --json and --quiet then mean something.
     """
     from busi_monai.files import read_json
 
@@ -106,7 +109,7 @@ def command(
     if predictions is not None:
         if run is not None:
             raise click.UsageError("--predictions stands in place of RUN and PREPARED; give one")
-        folder = _measure_table(predictions, out, dataset, resamples, overwrite)
+        folder = _measure_table(predictions, out, dataset, consistency, resamples, overwrite)
     elif run is None or not prepared:
         raise click.UsageError("expected RUN and PREPARED, or --predictions")
     elif dataset is not None:
@@ -126,6 +129,7 @@ def command(
                 "resamples": resamples,
                 "flip_averaging": flip_averaging,
                 "operating_point": operating_point,
+                "consistency": consistency,
                 "overlays": overlays,
                 "overwrite": overwrite,
                 **parse_overrides(settings),
@@ -149,12 +153,21 @@ def command(
 
 
 def _measure_table(
-    predictions: Path, out: Path, dataset: Path | None, resamples: int | None, overwrite: bool
+    predictions: Path,
+    out: Path,
+    dataset: Path | None,
+    consistency: bool | None,
+    resamples: int | None,
+    overwrite: bool,
 ) -> Path:
     from busi_monai.evaluation import evaluate_table
+    from busi_monai.operating import Consistency
 
     drawn = {} if resamples is None else {"resamples": resamples}
-    return evaluate_table(predictions, out, dataset=dataset, overwrite=overwrite, **drawn)
+    rule = Consistency(enabled=True) if consistency else None
+    return evaluate_table(
+        predictions, out, dataset=dataset, consistency=rule, overwrite=overwrite, **drawn
+    )
 
 
 def print_figures(metrics: dict[str, Any]) -> None:

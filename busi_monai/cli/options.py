@@ -13,6 +13,7 @@ from busi_monai.shipped import DEFAULT_BUNDLE
 __all__ = [
     "LAYOUTS",
     "LayoutChoice",
+    "consistency_option",
     "device_option",
     "flip_option",
     "operating_point_option",
@@ -46,6 +47,11 @@ flip_option: Decorator = click.option(
     "--flip-averaging/--no-flip-averaging",
     default=None,
     help="Predict the mirror image too and average; by default as the bundle says.",
+)
+consistency_option: Decorator = click.option(
+    "--consistency/--no-consistency",
+    default=None,
+    help="Make mask and class agree; by default as the bundle says.",
 )
 operating_point_option: Decorator = click.option(
     "--operating-point",

@@ -11,6 +11,7 @@ import click
 
 from busi_monai.cli.console import RESEARCH_USE, console, print_json, track
 from busi_monai.cli.options import (
+    consistency_option,
     device_option,
     flip_option,
     operating_point_option,
@@ -41,6 +42,7 @@ __all__ = ["command"]
 )
 @flip_option
 @operating_point_option
+@consistency_option
 @quiet_option()
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def command(
@@ -55,6 +57,7 @@ def command(
     batch_size: int,
     flip_averaging: bool | None,
     operating_point: str | None,
+    consistency: bool | None,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -83,6 +86,7 @@ def command(
         batch_size=batch_size,
         flip_averaging=flip_averaging,
         operating_point=operating_point,
+        consistency=consistency,
         track=with_progress,
     )
     if as_json:

@@ -5,6 +5,7 @@ from busi_monai.evaluation.calibration import (
     cross_fitted_probabilities,
     fit_operating_points,
 )
+from busi_monai.evaluation.consistency import consistent_table
 from busi_monai.evaluation.figures import write_figures
 from busi_monai.evaluation.measures import (
     ResampledFigure,
@@ -28,6 +29,7 @@ __all__ = [
     "MetricsReport",
     "ResampledFigure",
     "calibrate_bundle",
+    "consistent_table",
     "cross_fitted_probabilities",
     "evaluate_predictions",
     "evaluate_table",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ import pandas as pd
 from busi_monai.cases import CLASSES
 from busi_monai.curation import Datalist, load_datalist
 from busi_monai.errors import InputError
+from busi_monai.evaluation.consistency import consistent_table
 from busi_monai.evaluation.report import write_evaluation
-from busi_monai.evaluation.tables import read_predictions
+from busi_monai.evaluation.tables import read_predictions, table_classes
 from busi_monai.files import complete_folder, file_sha256, write_text
 from busi_monai.images import read_mask
 from busi_monai.metrics import segmentation_scores
-from busi_monai.operating import PREVALENCE
+from busi_monai.operating import PREVALENCE, Consistency
 from busi_monai.records import RunRecord
 
 __all__ = ["evaluate_table"]
@@ -30,6 +32,7 @@ def evaluate_table(
     out: str | Path,
     *,
     dataset: str | Path | None = None,
+    consistency: Consistency | None = None,
     prevalence: float = PREVALENCE,
     seed: int = 0,
     resamples: int = 1000,
@@ -45,6 +48,8 @@ def evaluate_table(
             ``figures/``, ``run.json``.
         dataset: a prepared dataset whose classes, groups and folds replace those of the table, so
             that figures rest on its truth. Without, the table has to have them.
+        consistency: make mask and class agree by this rule, in a table made without; whether it is
+            ``enabled`` is not asked.
         prevalence: part of malignant images that predictive values are told for, in (0, 1).
         seed: of the bootstrap.
         resamples: number of resamples.
@@ -70,6 +75,9 @@ def evaluate_table(
         if (path.parent / "masks").is_dir():
             table = _with_measured_masks(table, items, base, path.parent / "masks")
         provenance |= _provenance(table, items, datalist)
+    if consistency is not None:
+        table = consistent_table(table, table_classes(table), consistency)
+        provenance["consistency"] = asdict(replace(consistency, enabled=True))
     with complete_folder(out, overwrite=overwrite) as partial:
         text = table.round(6).to_csv(index=False, lineterminator="\n", float_format="%.10g")
         write_text(partial / "predictions.csv", text)

@@ -65,6 +65,7 @@ def predict_to_folder(
     batch_size: int = 1,
     flip_averaging: bool | None = None,
     operating_point: str | None = None,
+    consistency: bool | None = None,
     track: Track | None = None,
 ) -> PredictSummary:
     """Predict pictures and write a predictions folder, going on past those that fail.
@@ -81,6 +82,7 @@ def predict_to_folder(
         flip_averaging: whether the mirror image is predicted too; by default as the bundle says.
         operating_point: one of those in the bundle's ``operating.json`` to decide malignancy at; by
             default the most probable class.
+        consistency: whether mask and class are made to agree; by default as the bundle says.
         track: wraps the iteration for a progress bar; called with the iterable and its length.
 
     Raises:
@@ -98,6 +100,7 @@ def predict_to_folder(
         precision,
         flip_averaging=flip_averaging,
         operating_point=operating_point,
+        consistency=consistency,
     )
     classes = predictor.operating.classes
     summary = PredictSummary(

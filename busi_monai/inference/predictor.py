@@ -164,6 +164,7 @@ class Predictor:
         *,
         flip_averaging: bool | None = None,
         operating_point: str | None = None,
+        consistency: bool | None = None,
     ) -> Predictor:
         """Load a shipped bundle by name, or a bundle or run by its folder.
 
@@ -176,6 +177,8 @@ class Predictor:
                 the bundle's ``operating.json`` says.
             operating_point: one of those that ``operating.json`` holds, such as
                 ``sensitivity_95``, to decide malignancy at; by default the most probable class.
+            consistency: whether mask and class are made to agree; by default as ``operating.json``
+                says.
 
         Raises:
             InputError: if there is no such bundle, device or operating point, or its configuration
@@ -188,9 +191,10 @@ class Predictor:
         parser = inference_config(folder, chosen.name, arithmetic.name)
         if flip_averaging is not None:
             parser["prediction_inferer#flip_averaging"] = flip_averaging
-        if operating_point is not None:
-            _parsed(parser, "operating_point", folder)  # an older configuration would pass it over
-            parser["operating_point"] = operating_point
+        for name, value in (("operating_point", operating_point), ("consistency", consistency)):
+            if value is not None:
+                _parsed(parser, name, folder)  # an older configuration would pass it over
+                parser[name] = value
         network = _parsed(parser, "network_def", folder)
         weights = folder / "models" / "model.pt"
         load_weights(network, weights)
@@ -259,6 +263,7 @@ class Predictor:
             "precision": {"name": self.precision.name, "reason": self.precision.reason},
             "flip_averaging": self.flip_averaging,
             "operating_point": self.operating_point,
+            "consistency": self.operating.consistency.enabled,
             "classes": list(self.operating.classes),
             "temperature": self.operating.temperature,
         }

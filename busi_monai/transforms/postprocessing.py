@@ -166,9 +166,9 @@ class MaskClassConsistencyd(Transform):
         if self._may_be_malignant(item["pred_cls"]):
             return item
         fraction = float(item["pred"].count_nonzero()) / item["pred"].numel()
-        if fraction < self.rule.min_lesion_fraction or fraction == 0:
-            item["predicted_class"] = NORMAL
-        if item["predicted_class"] == NORMAL and self.rule.normal_empties_mask:
+        chosen, emptied = self.rule.applied(item["predicted_class"], fraction)
+        item["predicted_class"] = chosen
+        if emptied:
             item["pred"] = torch.zeros_like(item["pred"])
         return item
 

@@ -14,6 +14,7 @@ from busi_monai.errors import InputError
 from busi_monai.evaluation import evaluate_table, read_predictions
 from busi_monai.images import read_mask, write_mask
 from busi_monai.metrics import segmentation_scores
+from busi_monai.operating import Consistency
 
 Make = Callable[..., Path]
 
@@ -57,6 +58,23 @@ def test_truth_and_groups_come_from_the_dataset(
     assert metrics["leaks"] == {"count": 0, "evaluation_images": 24}
     assert metrics["missing_images"] == 0
     assert (out / "report.md").is_file() and (out / "run.json").is_file()
+
+
+def test_a_table_is_measured_with_the_consistency_rule(
+    make_predictions: Make, folds: Path, tmp_path: Path
+) -> None:
+    given = make_predictions(masks=True)
+    rule = Consistency(min_lesion_fraction=0.05)
+    out = evaluate_table(given, tmp_path / "out", dataset=folds, consistency=rule, resamples=5)
+    table, before = read_predictions(out), read_predictions(given)
+    empty = (table["lesion_pixels"] == 0) & (table["lesion_fraction"] == 0)
+    changed = empty & (table["p_malignant"] < 0.5)
+    assert 0 < changed.sum() < len(table)
+    assert set(table["predicted_class"][changed]) == {"normal"}
+    assert (table["predicted_class"][~changed] == before["predicted_class"][~changed]).all()
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["consistency"]["min_lesion_fraction"] == 0.05
+    assert metrics["normal_clean_rate"]["value"] > 0
 
 
 def test_masks_that_were_kept_are_measured_anew(

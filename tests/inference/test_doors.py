@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from busi_monai.evaluation import evaluate_predictions, read_predictions
 from busi_monai.images import read_mask, read_picture
 from busi_monai.inference import Predictor
 from busi_monai.metrics import segmentation_scores
+from busi_monai.operating import load_operating_point
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +157,39 @@ def test_an_asymmetric_picture_keeps_its_orientation(predictor, picture):
     alone = predictor.predict(pixels)
     cut = predictor.predict(np.ascontiguousarray(pixels[:, :60]))
     assert alone.mask.shape == (70, 110) and cut.mask.shape == (70, 60)
+
+
+def test_consistency_can_be_turned_on_at_every_door(
+    tiny_bundle: Path, prepared: Path, tmp_path: Path
+) -> None:
+    bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    operating = load_operating_point(bundle / "operating.json")
+    every_lesion = replace(operating.consistency, min_lesion_fraction=1.0)
+    cautious = {"benign": 0.0, "malignant": 1.0}  # calls all benign
+    replace(operating, consistency=every_lesion, class_thresholds=cautious).save(
+        bundle / "operating.json"
+    )
+    plain = Predictor.load(bundle, "cpu")
+    agreeing = Predictor.load(bundle, "cpu", consistency=True)
+    assert agreeing.provenance()["consistency"] and not plain.provenance()["consistency"]
+    words = ["predict", prepared / "images", "--bundle", bundle, "--out", tmp_path / "ours"]
+    result = CliRunner().invoke(
+        main, [str(word) for word in [*words, "--device", "cpu", "--consistency", "-q"]]
+    )
+    assert result.exit_code == 0, result.output
+    run_bundle(
+        bundle,
+        "inference",
+        dataset_dir=str(prepared / "images"),
+        output_dir=str(tmp_path / "theirs"),
+        consistency=True,
+    )
+    for name in ("ours", "theirs"):
+        table = read_predictions(tmp_path / name)
+        assert_same(table, tmp_path / name, agreeing)
+        assert set(table["predicted_class"]) == {"normal"}
+        assert json.loads((tmp_path / name / "run.json").read_text("utf-8"))["consistency"] is True
+    assert plain.predict(table["image"][0]).predicted_class == "benign"
 
 
 def test_flip_averaging_can_be_turned_off_at_every_door(

@@ -1,0 +1,83 @@
+"""The mask↔class consistency rule on a table of predictions that was made without it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from busi_monai.cases import CLASSES
+from busi_monai.errors import InputError
+from busi_monai.operating import Consistency
+from busi_monai.transforms.postprocessing import DEFAULT_MALIGNANT_THRESHOLD
+
+__all__ = ["consistent_table"]
+
+NORMAL, *_, MALIGNANT = CLASSES
+BOX = ("box_x", "box_y", "box_w", "box_h")
+
+
+def consistent_table(
+    table: pd.DataFrame,
+    classes: Sequence[str] = CLASSES,
+    rule: Consistency | None = None,
+    malignant_threshold: float = DEFAULT_MALIGNANT_THRESHOLD,
+) -> pd.DataFrame:
+    """Return what a table would be had the rule been on when it was made.
+
+    Classes become normal where the mask says so, and masks empty where the class does, with the
+    scores of an empty mask. Nothing else is known of another mask, and nothing else is needed.
+
+    Args:
+        table: rows as in ``predictions.csv``; those with an ``error`` stay as they are.
+        classes: the classes that have probability columns.
+        rule: the areas and switches; by default ``Consistency()``.
+        malignant_threshold: calibrated probability from which a row must not be touched.
+
+    Raises:
+        InputError: if a column is missing that the rule or the scores need.
+    """
+    if NORMAL not in classes or MALIGNANT not in classes:
+        return table.copy()
+    rule = rule or Consistency()
+    needed = ("lesion_fraction", "true_lesion_fraction", "predicted_class", f"p_{MALIGNANT}")
+    missing = [name for name in needed if name not in table.columns]
+    if missing:
+        raise InputError(
+            f"the consistency rule needs the columns {', '.join(missing)}, which the table lacks; "
+            "give the dataset that was predicted, or predict with --consistency"
+        )
+    usable = table["error"].fillna("").astype(str) == "" if "error" in table else True
+    open_ = usable & (table[f"p_{MALIGNANT}"] < malignant_threshold)
+    found = [
+        rule.applied(name, fraction) if may_change else (name, False)
+        for name, fraction, may_change in zip(
+            table["predicted_class"], table["lesion_fraction"], open_, strict=True
+        )
+    ]
+    emptied = np.array([empty for _, empty in found], dtype=bool)
+    changed = table.assign(predicted_class=[name for name, _ in found])
+    true = table["true_lesion_fraction"].to_numpy(dtype=float)
+    for name, values in {**_scores_of_an_empty_mask(true), "lesion_fraction": 0 * true}.items():
+        if name in changed:
+            changed[name] = np.where(emptied, values, changed[name].to_numpy(dtype=float))
+    changed["lesion_pixels"] = np.where(emptied, 0, changed["lesion_pixels"])
+    for name in BOX:
+        if name in changed:
+            changed[name] = changed[name].mask(emptied)
+    return changed
+
+
+def _scores_of_an_empty_mask(
+    true: np.ndarray[tuple[int], np.dtype[np.float64]],
+) -> dict[str, np.ndarray[tuple[int], np.dtype[np.float64]]]:
+    """Return an empty mask's scores by the true lesion's part of the picture, NaN if unknown."""
+    none = np.where(np.isnan(true), np.nan, (true == 0).astype(float))
+    return {
+        "dice": none,
+        "iou": none,
+        "mean_iou": (none + 1 - true) / 2,
+        "pixel_accuracy": 1 - true,
+        "hd95_px": np.where(true == 0, 0.0, np.nan),
+    }

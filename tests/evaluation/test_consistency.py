@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from busi_monai.cases import CLASSES
+from busi_monai.errors import InputError
+from busi_monai.evaluation import consistent_table
+from busi_monai.metrics import segmentation_scores
+from busi_monai.operating import Consistency
+from busi_monai.transforms import MaskClassConsistencyd
+
+RULE = Consistency(enabled=True, min_lesion_fraction=0.05)
+SIDE = 20
+
+
+def findings() -> list[tuple[np.ndarray, np.ndarray, list[float]]]:
+    """Predicted mask, true mask and probabilities: large, small and no lesions, all classes."""
+    rng = np.random.default_rng(0)
+    found = []
+    for predicted_rows in (0, 1, 5):
+        for true_rows in (0, 4):
+            for winner in range(3):
+                predicted, true = np.zeros((2, SIDE, SIDE), np.uint8)
+                predicted[:predicted_rows, :5] = 1
+                true[:true_rows] = 1
+                probabilities = rng.dirichlet(np.ones(3))
+                probabilities[[winner, probabilities.argmax()]] = probabilities[
+                    [probabilities.argmax(), winner]
+                ]
+                found.append((predicted, true, probabilities.tolist()))
+    return found
+
+
+def row(predicted: np.ndarray, true: np.ndarray, probabilities: list[float], name: str) -> dict:
+    return {
+        "predicted_class": name,
+        **{f"p_{of}": value for of, value in zip(CLASSES, probabilities, strict=True)},
+        "lesion_pixels": int(predicted.sum()),
+        "lesion_fraction": float(predicted.mean()),
+        "true_lesion_fraction": float(true.mean()),
+        **segmentation_scores(predicted, true),
+        "error": "",
+    }
+
+
+def test_a_table_becomes_what_the_transform_would_have_made() -> None:
+    transform = MaskClassConsistencyd(CLASSES, RULE, 0.5)
+    given, expected = [], []
+    for predicted, true, probabilities in findings():
+        name = CLASSES[int(np.argmax(probabilities))]
+        item = {
+            "pred": MetaTensor(torch.from_numpy(predicted)),
+            "pred_cls": torch.tensor(probabilities),
+            "predicted_class": name,
+        }
+        after = transform(item)
+        given.append(row(predicted, true, probabilities, name))
+        mask = np.asarray(after["pred"])
+        expected.append(row(mask, true, probabilities, after["predicted_class"]))
+    table = consistent_table(pd.DataFrame(given), CLASSES, RULE, 0.5)
+    pd.testing.assert_frame_equal(table, pd.DataFrame(expected), check_dtype=False)
+    assert not table.equals(pd.DataFrame(given))
+
+
+def test_a_row_with_an_error_stays() -> None:
+    predicted, true, probabilities = findings()[0]
+    table = pd.DataFrame([row(predicted, true, probabilities, "benign") | {"error": "damaged"}])
+    assert consistent_table(table, CLASSES, RULE)["predicted_class"].tolist() == ["benign"]
+
+
+def test_without_a_normal_class_nothing_changes() -> None:
+    table = pd.DataFrame({"predicted_class": ["benign"], "lesion_fraction": [0.0]})
+    assert consistent_table(table, ("benign", "malignant"), RULE).equals(table)
+
+
+def test_a_table_without_the_true_areas_is_refused() -> None:
+    table = pd.DataFrame(
+        {"predicted_class": ["benign"], "lesion_fraction": [0.0], "p_malignant": 0}
+    )
+    with pytest.raises(InputError, match="needs the columns true_lesion_fraction"):
+        consistent_table(table, CLASSES, RULE)
