@@ -178,9 +178,9 @@ def load_part(
         fold: the reported fold, where the datalist has folds.
 
     Returns:
-        Items ``{"id", "image", "label", "class_label", "group", "dataset", "sha256"}`` with
-        absolute paths; ``label`` is left out where a lesion has no mask, ``class_label`` counts in
-        ``CLASSES``.
+        Items ``{"id", "image", "label", "class_label", "group", "dataset", "sha256", "birads"}``
+        with absolute paths; ``label`` is left out where a lesion has no mask, ``class_label``
+        counts in ``CLASSES``, ``birads`` is the category as a string, ``None`` where there is none.
 
     Raises:
         InputError: if a datalist is missing, a part is empty, a file is gone, or the fold does not
@@ -275,10 +275,12 @@ def _absolute(item: Mapping[str, Any], base: Path) -> dict[str, Any]:
             raise InputError(
                 f"{path} is gone, but {base / DATALIST_NAME} lists it; prepare the dataset again"
             )
+    birads = item["meta"].get("birads")
     return {
         "id": item["id"],
         **{key: str(path) for key, path in paths.items()},
         **{key: item[key] for key in _KEPT_KEYS},
+        "birads": None if birads is None else str(birads),
     }
 
 

@@ -14,6 +14,7 @@ from busi_monai.cases import CLASSES, class_index
 from busi_monai.errors import InputError
 from busi_monai.evaluation.lesion_sizes import lesion_size_figures
 from busi_monai.evaluation.operating_figures import cross_fitted_thresholds, operating_figures
+from busi_monai.evaluation.readers import birads_figures
 from busi_monai.evaluation.resampling import (
     CONFIDENCE,
     ResampledFigure,
@@ -89,7 +90,8 @@ def evaluate_predictions(
 
     Returns:
         The figures by name, ``per_class`` by class, ``per_size`` by the true lesion's size,
-        ``operating_points`` by name, ``confusion_matrix``, and counts, as plain JSON values.
+        ``operating_points`` by name, ``birads`` where radiologists' categories are known,
+        ``confusion_matrix``, and counts, as plain JSON values.
 
     Raises:
         InputError: if columns are missing, values are wrong, or no row is usable.
@@ -117,11 +119,13 @@ def evaluate_predictions(
             figures[name] = figure.as_dict()
     sizes = lesion_size_figures(usable, weights)
     points = _operating_points(usable, weights, classes, operating_points or {}, prevalence)
+    readers = birads_figures(usable, weights, classes)
     return {
         **figures,
         **by_class,
         **({"per_size": sizes} if sizes else {}),
         **({"operating_points": points} if points else {}),
+        **({"birads": readers} if readers else {}),
         "classes": list(classes),
         "images": len(usable),
         "failed": len(table) - len(usable),

@@ -115,6 +115,7 @@ def _with_truth(
     return table.assign(
         true_class=["" if label is None or label < 0 else CLASSES[label] for label in labels],
         group=[str(item["group"]) for item in chosen],
+        birads=[str(item["meta"].get("birads", "")) for item in chosen],
     )
 
 

@@ -186,6 +186,7 @@ def report_markdown(
         *_per_class_lines(metrics),
         *_per_size_lines(metrics),
         *_operating_point_lines(metrics),
+        *_reader_lines(metrics),
         *_confusion_lines(metrics),
         *(line for title, path in figures.items() for line in (f"![{title}]({path})", "")),
         *_failure_lines(table),
@@ -299,6 +300,30 @@ def _operating_point_lines(metrics: Mapping[str, Any]) -> list[str]:
             f"| {point['false_alarms']} of {point['specificity']['n']} |"
             for name, point in points.items()
         ),
+        "",
+    ]
+
+
+def _reader_lines(metrics: Mapping[str, Any]) -> list[str]:
+    readers = metrics.get("birads")
+    if not readers:
+        return []
+    titles = {
+        "auc": "BI-RADS: AUC for malignancy",
+        "sensitivity": "BI-RADS 4 and 5: sensitivity",
+        "specificity": "BI-RADS 4 and 5: specificity",
+        "network_auc": "network: AUC for malignancy",
+        "difference": "AUC, network minus BI-RADS (paired)",
+    }
+    return [
+        "## Beside the radiologists' categories",
+        "",
+        "On the images that have a BI-RADS category. Whoever gave it may have seen more than these "
+        "images.",
+        "",
+        "| | value | low | high | images |",
+        "|---|---:|---:|---:|---:|",
+        *(_row(title, readers[name]) for name, title in titles.items()),
         "",
     ]
 

@@ -20,7 +20,7 @@ __all__ = [
     "with_numbers",
 ]
 
-TEXT_COLUMNS = ("id", "image", "true_class", "predicted_class", "group", "error")
+TEXT_COLUMNS = ("id", "image", "true_class", "predicted_class", "group", "birads", "error")
 REQUIRED_COLUMNS = ("id", "true_class", "predicted_class", "lesion_pixels")
 
 

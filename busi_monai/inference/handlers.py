@@ -148,7 +148,12 @@ class PredictionsSaver:
         label = int(item.get("class_label", -1))
         name = self._label_classes[label] if label >= 0 else None
         group = item.get("group")
-        return Truth(name, _native_mask(item), None if group is None else str(group))
+        return Truth(
+            name,
+            _native_mask(item),
+            None if group is None else str(group),
+            item.get("birads"),
+        )
 
 
 def _native_mask(item: Mapping[str, Any]) -> NDArray[np.bool_] | None:

@@ -42,11 +42,13 @@ class Truth:
         class_name: true class, or ``None``.
         mask: (H, W) native true mask, non-zero on the lesion, or ``None`` where none was drawn.
         group: what stays together in resampling (patient or near-duplicate group), or ``None``.
+        birads: BI-RADS category that a radiologist gave, or ``None``.
     """
 
     class_name: str | None = None
     mask: NDArray[np.generic] | None = None
     group: str | None = None
+    birads: str | None = None
 
 
 def prediction_columns(classes: Sequence[str] = CLASSES, *, with_truth: bool = False) -> list[str]:
@@ -62,7 +64,7 @@ def prediction_columns(classes: Sequence[str] = CLASSES, *, with_truth: bool = F
     columns += ["predicted_class", *(f"p_{name}" for name in classes)]
     columns += ["lesion_pixels", "lesion_fraction", "box_x", "box_y", "box_w", "box_h"]
     if with_truth:
-        columns += [*SCORE_COLUMNS, "true_lesion_pixels", "true_lesion_fraction", "group"]
+        columns += [*SCORE_COLUMNS, "true_lesion_pixels", "true_lesion_fraction", "group", "birads"]
     return [*columns, "seconds", "error"]
 
 
@@ -234,7 +236,11 @@ def _key(name: str) -> str:
 
 
 def _truth_columns(truth: Truth, prediction: Prediction) -> dict[str, Any]:
-    columns: dict[str, Any] = {"true_class": truth.class_name, "group": truth.group}
+    columns: dict[str, Any] = {
+        "true_class": truth.class_name,
+        "group": truth.group,
+        "birads": truth.birads,
+    }
     if truth.mask is not None:
         true = np.asarray(truth.mask) > 0
         columns["true_lesion_pixels"] = int(true.sum())

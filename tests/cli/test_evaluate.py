@@ -12,6 +12,8 @@ import torch
 from click.testing import CliRunner, Result
 
 from busi_monai.cli.main import main
+from busi_monai.curation import PrepareOptions, prepare_dataset
+from busi_monai.datasets import write_phantom_dataset
 
 pytestmark = pytest.mark.xdist_group("tiny_run")
 
@@ -62,6 +64,21 @@ def test_figures_and_predictions_lie_beside_each_other(evaluate: Evaluate, tmp_p
     assert record["device"] == {"name": "cpu", "reason": "asked for"}
     assert record["precision"] == {"name": "fp32", "reason": "asked for"}
     assert record["leaks"] == metrics["leaks"] == {"count": 0, "evaluation_images": len(table)}
+
+
+def test_radiologists_categories_stand_beside_the_network(
+    evaluate: Evaluate, tmp_path: Path
+) -> None:
+    write_phantom_dataset(tmp_path / "bra", layout="bus_bra", cases=12, seed=3, size=(64, 80))
+    prepare_dataset(tmp_path / "bra", tmp_path / "others", PrepareOptions(protocol="external"))
+    result = evaluate("--no-overlays", prepared=tmp_path / "others")
+    assert result.exit_code == 0, result.output
+    table = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    assert table["birads"].notna().all()
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["birads"]["auc"]["n"] == len(table)
+    report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert "BI-RADS: AUC for malignancy" in report
 
 
 def test_json_is_what_was_written(evaluate: Evaluate, tmp_path: Path) -> None:
