@@ -1,5 +1,7 @@
 """The main job with the real commands: audit, prepare, train, evaluate, predict.
 
+The last predictions are those of the released weights, which have seen real ultrasound only.
+
 On phantoms, or on a dataset of your own: ``python scripts/demo.py --out demo --data DATASET``.
 """
 
@@ -38,6 +40,7 @@ def main() -> None:
     run("evaluate", out / "run", out / "prepared", "--out", out / "evaluation", "--overwrite")
     pictures = test_pictures(out / "prepared", 6)
     run("predict", *pictures, "--run", out / "run", "--out", out / "predictions", "--overwrite")
+    run("predict", *pictures, "--out", out / "predictions_released", "--overwrite")
     print_tree(out)
     print_figures(out / "evaluation" / "metrics.json")
     print(f"\n{time.time() - started:.0f} s in all. For research use only; not a medical device.")

@@ -2,7 +2,8 @@
 
     python scripts/result_tables.py                    # rewrites the tables
     python scripts/result_tables.py --check            # exits with 1 if a page is not up to date
-    python scripts/result_tables.py --keep NAME EVALUATION...   # keep a variant's validation parts
+    python scripts/result_tables.py --keep-variant NAME EVALUATION...  # of validation parts
+    python scripts/result_tables.py --keep-evaluation PLACE EVALUATION # such as released/busi
 
 A page holds ``<!-- table: NAME -->`` … ``<!-- end -->``; a table whose results are not there yet
 says so.
@@ -28,7 +29,7 @@ from busi_monai.evaluation import (
     row_groups,
     usable_rows,
 )
-from busi_monai.files import read_json, write_text
+from busi_monai.files import file_sha256, read_json, write_json, write_text
 from busi_monai.shipped import DEFAULT_BUNDLE
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -78,6 +79,7 @@ FIGURES = {
     "auc_benign_malignant": "AUC, benign against malignant",
     "ece": "expected calibration error",
 }
+SIZE_FIGURES = {"dice": "Dice", "found": "found at all"}
 TARGETS = {
     "lesion_dice": "0.78",
     "all_dice": "0.80",
@@ -90,7 +92,19 @@ TARGETS = {
 RELEASED = {"busi": "BUSI test part", "bus_bra": "BUS-BRA test part"}
 
 
-def keep(name: str, evaluations: Sequence[Path]) -> Path:
+def keep_evaluation(place: str, evaluation: Path) -> Path:
+    """Keep an evaluation's table and figures, without this machine's paths."""
+    table = pd.read_csv(evaluation / "predictions.csv", dtype=str, keep_default_na=False)
+    table["image"] = [Path(path).name for path in table["image"]]
+    folder = RESULTS / place
+    write_text(folder / "predictions.csv", table.to_csv(index=False, lineterminator="\n"))
+    metrics = read_json(evaluation / "metrics.json")
+    metrics["predictions_sha256"] = file_sha256(folder / "predictions.csv")
+    write_json(folder / "metrics.json", metrics)
+    return folder
+
+
+def keep_variant(name: str, evaluations: Sequence[Path]) -> Path:
     """Keep the tables of a variant's evaluations, one after the other, as one table."""
     tables = []
     for part, folder in enumerate(evaluations):
@@ -209,9 +223,9 @@ def _class_rows(metrics: Mapping[str, Any]) -> dict[str, str]:
 
 def _size_rows(metrics: Mapping[str, Any]) -> dict[str, str]:
     return {
-        f"{size}, {title}": _figure(figures[name]) + f", n = {figures[name]['n']}"
+        f"{size}, {title}": _figure(figures[name]) + f", n = {figures['n']}"
         for size, figures in metrics.get("per_size", {}).items()
-        for name, title in FIGURES.items()
+        for name, title in SIZE_FIGURES.items()
         if _known(figures.get(name))
     }
 
@@ -261,11 +275,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Rewrite or check the pages; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--check", action="store_true", help="change nothing")
-    parser.add_argument("--keep", nargs="+", metavar="NAME EVALUATION", help="keep tables first")
+    parser.add_argument("--keep-variant", nargs="+", metavar="NAME EVALUATION")
+    parser.add_argument("--keep-evaluation", nargs=2, metavar=("PLACE", "EVALUATION"))
     options = parser.parse_args(arguments)
-    if options.keep:
-        name, *evaluations = options.keep
-        keep(name, [Path(folder) for folder in evaluations])
+    if options.keep_variant:
+        name, *evaluations = options.keep_variant
+        keep_variant(name, [Path(folder) for folder in evaluations])
+    if options.keep_evaluation:
+        place, evaluation = options.keep_evaluation
+        keep_evaluation(place, Path(evaluation))
     stale = []
     for path in PAGES:
         if not path.is_file():

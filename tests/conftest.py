@@ -13,6 +13,10 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
 
 
+RELEASED = ("model.pt", "run.json", "training_images.json")
+"""Files of the shipped bundle that belong to its weights."""
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return REPOSITORY
@@ -62,7 +66,7 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from busi_monai.shipped import find_bundle
 
     bundle = tmp_path_factory.mktemp("tiny") / "segmentation bundle ü"
-    shutil.copytree(find_bundle(), bundle, ignore=shutil.ignore_patterns("*.pt"))
+    shutil.copytree(find_bundle(), bundle, ignore=shutil.ignore_patterns(*RELEASED))
     network = {
         "_target_": "busi_monai.networks.MultiTaskUNet",
         "encoder": "unet",

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from busi_monai.cases import CLASSES
-from busi_monai.evaluation import evaluate_predictions
-from busi_monai.files import write_json
+from busi_monai.evaluation import evaluate_predictions, read_predictions
+from busi_monai.files import file_sha256, read_json, write_json
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "result_tables.py"
 
@@ -42,6 +42,7 @@ def table(seed: int, count: int = 30) -> pd.DataFrame:
             "iou": rng.random(count).round(6),
             "lesion_pixels": 10,
             "true_lesion_pixels": np.where(lesion, 10, 0),
+            "true_lesion_fraction": np.where(lesion, 0.01, 0),
             "error": "",
         }
     )
@@ -68,7 +69,7 @@ def test_the_pages_are_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_variant_is_held_against_the_reference(script: ModuleType, tmp_path: Path) -> None:
     for seed, name in enumerate(("base", "extra")):
         parts = [evaluation(tmp_path / name / f"fold_{k}", 10 * seed + k) for k in range(2)]
-        script.keep(name, parts)
+        script.keep_variant(name, parts)
     header, _, base, extra = cells(script.ablations())
     place = header.index("lesion Dice")
     frames = [pd.concat([table(10 * seed + k) for k in range(2)]) for seed in range(2)]
@@ -80,9 +81,26 @@ def test_a_variant_is_held_against_the_reference(script: ModuleType, tmp_path: P
 
 def test_an_image_of_two_validation_parts_counts_twice(script: ModuleType, tmp_path: Path) -> None:
     parts = [evaluation(tmp_path / f"fold_{k}", 0) for k in range(2)]
-    kept = pd.read_csv(script.keep("base", parts))
+    kept = pd.read_csv(script.keep_variant("base", parts))
     assert len(kept) == 60 and kept["id"].is_unique
     assert kept["group"].nunique() == 15
+
+
+def test_an_evaluation_is_kept_without_the_machines_paths(
+    script: ModuleType, tmp_path: Path
+) -> None:
+    folder = tmp_path / "evaluation"
+    folder.mkdir()
+    table(0).assign(image="/home/someone/images/a (1).png").to_csv(
+        folder / "predictions.csv", index=False
+    )
+    write_json(folder / "metrics.json", evaluate_predictions(table(0), resamples=5))
+    kept = script.keep_evaluation("released/busi", folder)
+    found = read_predictions(kept)
+    assert set(found["image"]) == {"a (1).png"}
+    pd.testing.assert_series_equal(found["dice"], table(0)["dice"])
+    metrics = read_json(kept / "metrics.json")
+    assert metrics["predictions_sha256"] == file_sha256(kept / "predictions.csv")
 
 
 def test_released_figures_stand_in_one_column_a_dataset(script: ModuleType) -> None:
@@ -94,6 +112,7 @@ def test_released_figures_stand_in_one_column_a_dataset(script: ModuleType) -> N
     assert rows[2] == ["images, groups", "30, 15", "30, 15"]
     assert any(row[0] == "high, sensitivity" for row in cells(script.released_operating_points()))
     assert any(row[0] == "benign, recall" for row in cells(script.released_by_class()))
+    assert any(row[0] == "small, found at all" for row in cells(script.released_by_size()))
 
 
 def test_what_is_not_measured_says_so(script: ModuleType) -> None:

@@ -11,6 +11,13 @@ from busi_monai.operating import OperatingPoint
 
 __all__ = ["ensemble_sections", "replaced_sections", "training_sections"]
 
+_RESEARCH_USE = "**For research use only; not a medical device.**"
+_LIMITATIONS = """\
+- Validated on nothing but what its evaluations say.
+- Other hospitals, machines, probes and populations than those of the training will do worse.
+- One picture at a time: no other views, no patient history, no video.
+- Sizes are in pixels unless the file states a pixel spacing.
+- Probabilities are only as calibrated as the data that the temperature was fitted on."""
 _PERFORMANCE = """\
 Nothing had been measured when this card was written. `busi-monai evaluate` measures on pictures
 that were not trained on, and writes `metrics.json` and `report.md`: lesion Dice per picture at
@@ -47,6 +54,8 @@ def training_sections(
     operating: OperatingPoint,
     cost: Mapping[str, Any],
     datalists: Mapping[str, Iterable[str]],
+    *,
+    segmentation: bool = True,
 ) -> dict[str, str]:
     """Return a card's text by heading for a run that is about to be trained.
 
@@ -55,6 +64,7 @@ def training_sections(
         operating: how the trained network is to be used.
         cost: of the network, as from ``network_cost``.
         datalists: hashes of the datalists by kind, as from ``datalist_hashes``.
+        segmentation: whether the network has a mask head.
     """
     height, width = operating.image_size
     configuration = [
@@ -65,10 +75,16 @@ def training_sections(
         f"- Classes: {', '.join(operating.classes) or 'none'}.",
         "- Everything else: `configs/train.yaml`; the course: `history.csv`, `run.json`.",
     ]
+    does = ["outlines the lesion"] if segmentation else []
+    if operating.classes:
+        does.append(f"tells {', '.join(operating.classes)} apart")
     return {
+        "Model overview": f"A network for 2-D B-mode breast ultrasound that {' and '.join(does)}. "
+        f"{_RESEARCH_USE}",
         "Data": _data(items, operating.classes or CLASSES, datalists),
         "Training configuration": "\n".join(configuration),
         "Performance": _PERFORMANCE,
+        "Limitations": _LIMITATIONS,
     }
 
 
@@ -82,11 +98,14 @@ def ensemble_sections(members: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         f"- {member['name']}, weights `{member['weights_sha256'][:12]}…`" for member in members
     ]
     return {
+        "Model overview": f"{len(members)} networks for 2-D B-mode breast ultrasound as one. "
+        f"{_RESEARCH_USE}",
         "Data": "That of the members; `training_images.json` holds the hashes of all pictures that "
         "any of them has seen. No images are part of this bundle.",
         "Training configuration": f"An ensemble of {len(members)} networks, whose logits are "
         "averaged:\n\n" + "\n".join(names) + "\n\n`run.json` tells how each was trained.",
         "Performance": _PERFORMANCE,
+        "Limitations": _LIMITATIONS,
     }
 
 

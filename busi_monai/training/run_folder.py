@@ -158,7 +158,14 @@ class RunFolder:
     ) -> None:
         card = folder / "docs" / "README.md"
         if card.is_file():
-            own = training_sections(items, operating, self._cost, self._datalists)
+            network = read_configuration(folder / "configs" / "inference.yaml")["network_def"]
+            own = training_sections(
+                items,
+                operating,
+                self._cost,
+                self._datalists,
+                segmentation=bool(network.get("segmentation", True)),
+            )
             write_text(card, replaced_sections(card.read_text("utf-8"), own))
 
     def finish(

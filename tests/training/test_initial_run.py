@@ -254,6 +254,6 @@ def test_encoder_weights_exclude_it(first: Path) -> None:
 def test_a_bundle_without_weights_and_no_bundle_at_all(tmp_path: Path) -> None:
     assert find_initial_run(None) is None
     with pytest.raises(InputError, match=r"model\.pt does not exist: an initial_run is"):
-        find_initial_run("breast_ultrasound_segmentation_classification")
+        find_initial_run("breast_ultrasound_two_stage")
     with pytest.raises(InputError, match="no bundle or run"):
         find_initial_run(tmp_path / "nowhere")

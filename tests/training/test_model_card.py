@@ -45,6 +45,13 @@ def test_what_a_run_is_trained_on_is_counted_by_class_and_dataset() -> None:
 def test_a_network_without_classes_names_none() -> None:
     sections = training_sections(ITEMS, OperatingPoint(classes=()), COST, {})
     assert "Classes: none" in sections["Training configuration"]
+    assert "that outlines the lesion. " in sections["Model overview"]
+
+
+def test_a_classifier_outlines_nothing() -> None:
+    operating = OperatingPoint(classes=("benign", "malignant"))
+    sections = training_sections(ITEMS, operating, COST, {}, segmentation=False)
+    assert "that tells benign, malignant apart. " in sections["Model overview"]
 
 
 def test_an_ensemble_names_its_members() -> None:
