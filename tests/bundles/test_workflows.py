@@ -15,7 +15,7 @@ import torch
 import yaml
 from monai.bundle import ConfigParser, create_workflow
 
-from busi_monai.shipped import find_bundle
+from busi_monai.shipped import find_bundle, find_config
 from busi_monai.training import train_bundle
 
 pytestmark = pytest.mark.xdist_group("tiny_run")
@@ -65,15 +65,17 @@ def test_a_run_works_as_a_bundle_from_python(
     assert (tmp_path / "out" / "metrics.json").is_file() == (name == "evaluate")
 
 
-def resolved(root: Path, name: str, section: str) -> object:
-    parser = ConfigParser(ConfigParser.load_config_file(str(root / "configs" / f"{name}.yaml")))
+def resolved(root: Path, name: str, section: str, *overlays: Path) -> object:
+    files = [root / "configs" / f"{name}.yaml", *overlays]
+    parser = ConfigParser(ConfigParser.load_config_files([str(path) for path in files]))
     return parser.get_parsed_content(section, instantiate=False).get_config()
 
 
 @pytest.mark.parametrize("which", ["shipped", "run"])
 def test_the_configurations_agree(which: str, tiny_run: Path) -> None:
     root = find_bundle() if which == "shipped" else tiny_run
-    networks = [resolved(root, name, "network_def") for name in KINDS]
+    recipe = {"train": [find_config("released")]} if which == "shipped" else {}
+    networks = [resolved(root, name, "network_def", *recipe.get(name, [])) for name in KINDS]
     assert networks[0] == networks[1] == networks[2]
     configs = [
         yaml.safe_load((root / "configs" / f"{name}.yaml").read_text(encoding="utf-8"))
