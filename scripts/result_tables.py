@@ -44,10 +44,10 @@ VARIANTS = {
     "base": "BUSI alone, 30 epochs",
     "extra": "BUS-BRA trained on, too: 14 epochs of both, as many steps",
     "extra_strong": "… and crop, shadow, depth gain, blur, wider rotation and scale",
-    "extra_mask": "… and class head pooled over the predicted lesion",
-    "extra_thin": "… and three quarters of the channels at 160×160, at equal cost",
+    "extra_balance": "… and classes drawn equally often",
+    "pre": "BUS-BRA first (24 epochs, once for all folds), then BUSI alone, 30 epochs",
 }
-"""Variants of the recipe in the order of the table; all but the first change the second."""
+"""Variants of the recipe in the order of the table; … changes `extra`."""
 
 KEPT = [
     "id", "group", "true_class", "predicted_class", *(f"p_{name}" for name in CLASSES),
