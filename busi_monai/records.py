@@ -70,12 +70,15 @@ class RunRecord:
         command: the command line, by default this process's.
         details: anything else worth keeping: device, precision, seed, hashes, counts.
         failures: one ``{"file", "message"}`` for each input that could not be used.
+        started: seconds since 1970.
+        commit: of the checkout when the command started, see ``source_commit``.
     """
 
     command: Sequence[str] = field(default_factory=lambda: [Path(sys.argv[0]).name, *sys.argv[1:]])
     details: dict[str, Any] = field(default_factory=dict)
     failures: list[dict[str, str]] = field(default_factory=list)
     started: float = field(default_factory=time.time)
+    commit: str | None = field(default_factory=source_commit)
 
     def fail(self, file: str | Path, error: object) -> None:
         """Add a failed input with its reason."""
@@ -88,7 +91,7 @@ class RunRecord:
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started)),
             "seconds": round(time.time() - self.started, 3),
             "versions": installed_versions(),
-            "commit": source_commit(),
+            "commit": self.commit,
             "platform": {
                 "system": platform.system(),
                 "machine": platform.machine(),

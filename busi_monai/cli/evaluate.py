@@ -109,6 +109,8 @@ def command(
     if predictions is not None:
         if run is not None:
             raise click.UsageError("--predictions stands in place of RUN and PREPARED; give one")
+        if consistency is False:
+            raise click.UsageError("--no-consistency cannot take the rule out of a table")
         folder = _measure_table(predictions, out, dataset, consistency, resamples, overwrite)
     elif run is None or not prepared:
         raise click.UsageError("expected RUN and PREPARED, or --predictions")

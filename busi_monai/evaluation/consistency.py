@@ -15,6 +15,10 @@ from busi_monai.transforms.postprocessing import DEFAULT_MALIGNANT_THRESHOLD
 __all__ = ["consistent_table"]
 
 NORMAL, *_, MALIGNANT = CLASSES
+NEEDED = (
+    "lesion_pixels", "lesion_fraction", "true_lesion_fraction", "dice", "predicted_class",
+    f"p_{MALIGNANT}",
+)  # fmt: skip
 BOX = ("box_x", "box_y", "box_w", "box_h")
 
 
@@ -30,26 +34,31 @@ def consistent_table(
     scores of an empty mask. Nothing else is known of another mask, and nothing else is needed.
 
     Args:
-        table: rows as in ``predictions.csv``; those with an ``error`` stay as they are.
+        table: rows as in ``predictions.csv``; those with an ``error``, and those whose mask was not
+            measured, stay as they are.
         classes: the classes that have probability columns.
         rule: the areas and switches; by default ``Consistency()``.
         malignant_threshold: calibrated probability from which a row must not be touched.
 
     Raises:
-        InputError: if a column is missing that the rule or the scores need.
+        InputError: if the system cannot have the rule (no normal or malignant class, no masks), or
+            a column is missing that the rule or the scores need.
     """
     if NORMAL not in classes or MALIGNANT not in classes:
-        return table.copy()
+        known = ", ".join(classes) or "no class"
+        raise InputError(f"the consistency rule needs normal and malignant; the table has {known}")
     rule = rule or Consistency()
-    needed = ("lesion_fraction", "true_lesion_fraction", "predicted_class", f"p_{MALIGNANT}")
-    missing = [name for name in needed if name not in table.columns]
+    missing = [name for name in NEEDED if name not in table.columns]
     if missing:
         raise InputError(
             f"the consistency rule needs the columns {', '.join(missing)}, which the table lacks; "
-            "give the dataset that was predicted, or predict with --consistency"
+            "evaluate with --consistency instead"
         )
+    measured = table["dice"].notna()
+    if not measured.any():
+        raise InputError("the consistency rule needs masks, and none was measured in the table")
     usable = table["error"].fillna("").astype(str) == "" if "error" in table else True
-    open_ = usable & (table[f"p_{MALIGNANT}"] < malignant_threshold)
+    open_ = usable & measured & (table[f"p_{MALIGNANT}"] < malignant_threshold)
     found = [
         rule.applied(name, fraction) if may_change else (name, False)
         for name, fraction, may_change in zip(

@@ -16,11 +16,12 @@ from busi_monai.errors import InputError
 from busi_monai.evaluation.consistency import consistent_table
 from busi_monai.evaluation.report import write_evaluation
 from busi_monai.evaluation.tables import read_predictions, table_classes
-from busi_monai.files import complete_folder, file_sha256, write_text
+from busi_monai.files import complete_folder, file_sha256, read_json, write_text
 from busi_monai.images import read_mask
 from busi_monai.metrics import segmentation_scores
 from busi_monai.operating import PREVALENCE, Consistency
 from busi_monai.records import RunRecord
+from busi_monai.transforms.postprocessing import DEFAULT_MALIGNANT_THRESHOLD
 
 __all__ = ["evaluate_table"]
 
@@ -60,7 +61,8 @@ def evaluate_table(
 
     Raises:
         InputError: if the table is missing or cannot be measured, names images that the dataset
-            does not have, or has them in other folds.
+            does not have, or has them in other folds; if the consistency rule is asked for and was
+            on already, or cannot be applied.
     """
     record = RunRecord()
     source = Path(predictions)
@@ -76,8 +78,10 @@ def evaluate_table(
             table = _with_measured_masks(table, items, base, path.parent / "masks")
         provenance |= _provenance(table, items, datalist)
     if consistency is not None:
-        table = consistent_table(table, table_classes(table), consistency)
-        provenance["consistency"] = asdict(replace(consistency, enabled=True))
+        threshold = _malignant_threshold(path)
+        table = consistent_table(table, table_classes(table), consistency, threshold)
+        rule = asdict(replace(consistency, enabled=True))
+        provenance["consistency"] = {**rule, "malignant_threshold": threshold}
     with complete_folder(out, overwrite=overwrite) as partial:
         text = table.round(6).to_csv(index=False, lineterminator="\n", float_format="%.10g")
         write_text(partial / "predictions.csv", text)
@@ -88,6 +92,21 @@ def evaluate_table(
         )
     logger.info("measured %s", path)
     return Path(out).absolute()
+
+
+def _malignant_threshold(path: Path) -> float:
+    """Return the probability from which a table's findings are not to be touched by the rule."""
+    recorded = path.parent / "run.json"
+    record = read_json(recorded) if recorded.is_file() else {}
+    if record.get("consistency"):
+        raise InputError(f"{path} was made with the consistency rule on already")
+    thresholds = record.get("class_thresholds")
+    if thresholds is None and record.get("operating_point"):
+        raise InputError(
+            f"{recorded} does not tell the threshold of {record['operating_point']}, which the "
+            "consistency rule needs; evaluate with --consistency instead"
+        )
+    return float((thresholds or {}).get(CLASSES[-1], DEFAULT_MALIGNANT_THRESHOLD))
 
 
 def _with_truth(

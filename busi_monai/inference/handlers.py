@@ -98,6 +98,7 @@ class PredictionsSaver:
             **self._details,
             "classes": list(self._operating.classes),
             "temperature": self._operating.temperature,
+            "class_thresholds": dict(self._operating.class_thresholds),
         }
         if self._weights is not None and Path(self._weights).is_file():
             details["weights_sha256"] = file_sha256(self._weights)

@@ -266,6 +266,7 @@ class Predictor:
             "consistency": self.operating.consistency.enabled,
             "classes": list(self.operating.classes),
             "temperature": self.operating.temperature,
+            "class_thresholds": dict(self.operating.class_thresholds),
         }
 
     def _predict_batch(

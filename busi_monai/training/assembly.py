@@ -130,6 +130,7 @@ def _operating(
         "class_thresholds": classes.class_thresholds,
         "mask_threshold": masks.mask_threshold,
         "flip_averaging": classes.flip_averaging,
+        "consistency": classes.consistency,
         "normalisation": "unit",  # the network does it, for each stage by itself
     }
     return pipeline_operating(root, pipeline, known)

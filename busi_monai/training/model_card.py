@@ -55,6 +55,7 @@ def training_sections(
     cost: Mapping[str, Any],
     datalists: Mapping[str, Iterable[str]],
     *,
+    classes: Sequence[str] = CLASSES,
     segmentation: bool = True,
 ) -> dict[str, str]:
     """Return a card's text by heading for a run that is about to be trained.
@@ -64,6 +65,7 @@ def training_sections(
         operating: how the trained network is to be used.
         cost: of the network, as from ``network_cost``.
         datalists: hashes of the datalists by kind, as from ``datalist_hashes``.
+        classes: what ``class_label`` counts in; maybe more than the network tells apart.
         segmentation: whether the network has a mask head.
     """
     height, width = operating.image_size
@@ -81,7 +83,7 @@ def training_sections(
     return {
         "Model overview": f"A network for 2-D B-mode breast ultrasound that {' and '.join(does)}. "
         f"{_RESEARCH_USE}",
-        "Data": _data(items, operating.classes or CLASSES, datalists),
+        "Data": _data(items, classes, datalists),
         "Training configuration": "\n".join(configuration),
         "Performance": _PERFORMANCE,
         "Limitations": _LIMITATIONS,

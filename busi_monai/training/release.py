@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from busi_monai.configurations import read_configuration
 from busi_monai.errors import InputError
 from busi_monai.files import atomic_file, file_sha256, read_json, write_json, write_text
 from busi_monai.networks.weights import read_weights
-from busi_monai.operating import load_operating_point
+from busi_monai.operating import OperatingPoint, load_operating_point
 from busi_monai.training.run_folder import training_record
 from busi_monai.training.seen_images import TRAINING_IMAGES, read_training_images
 
@@ -24,7 +24,10 @@ __all__ = ["LARGEST", "configuration_sha256", "halved", "release_weights"]
 LARGEST = 25_000_000
 """Bytes that released weights may take: they lie in the repository and in the wheel."""
 
-_PATHS = ("dataset_dir", "extra_dataset_dir", "output_dir", "bundle_root", "cache_dir", "resume")
+_PATHS = (
+    "dataset_dir", "extra_dataset_dir", "output_dir", "bundle_root", "cache_dir", "resume",
+    "initial_run", "encoder_weights",
+)  # fmt: skip
 
 
 def release_weights(run: str | Path, bundle: str | Path) -> dict[str, Any]:
@@ -43,25 +46,21 @@ def release_weights(run: str | Path, bundle: str | Path) -> dict[str, Any]:
         ``trained_weights_sha256`` and ``weights_sha256``, those of the run and as released.
 
     Raises:
-        InputError: if the run is not finished or not calibrated, does not tell what it was trained
-            on, has another network than the bundle, or its weights are too large.
+        InputError: if the run is not finished, is not calibrated on its own validation part or by
+            a cross-validation, does not tell what it was trained on, has another network or input
+            than the bundle, or its weights are too large.
         WeightsError: if its weights are missing or refused.
     """
     run, bundle = Path(run), Path(bundle)
-    record = training_record(run)
-    if record is None:
-        raise InputError(f"{run} has no run.json: it is no run, or its training has not ended")
-    operating = load_operating_point(run / "operating.json")
-    if not operating.calibration:
-        raise InputError(
-            f"{run} is not calibrated; first: busi-monai calibrate {run} PREDICTIONS, of images "
-            "that it was not trained on"
-        )
-    if read_training_images(run) is None:
-        raise InputError(f"{run} does not tell what it was trained on: no {TRAINING_IMAGES}")
-    _check_same_network(run, bundle)
     weights = run / "models" / "model.pt"
     released = bundle / "models" / "model.pt"
+    content = _record(run, weights)
+    operating = load_operating_point(run / "operating.json")
+    _check_calibrated(run, operating)
+    if read_training_images(run) is None:
+        raise InputError(f"{run} does not tell what it was trained on: no {TRAINING_IMAGES}")
+    _check_same_network(run, bundle, operating)
+    images = (run / TRAINING_IMAGES).read_text("utf-8")
     state = halved(read_weights(weights))
     with atomic_file(released) as partial:
         with partial.open("wb") as stream:  # torch would write a file's name into the file
@@ -73,16 +72,8 @@ def release_weights(run: str | Path, bundle: str | Path) -> dict[str, Any]:
                 f"{LARGEST / 1e6:.0f} MB"
             )
     operating.save(bundle / "operating.json")
-    write_text(bundle / TRAINING_IMAGES, (run / TRAINING_IMAGES).read_text("utf-8"))
-    content = {
-        **record,
-        "versions": read_json(run / "run.json")["versions"],
-        "configuration_sha256": configuration_sha256(
-            read_configuration(run / "configs" / "train.yaml")
-        ),
-        "trained_weights_sha256": file_sha256(weights),
-        "weights_sha256": file_sha256(released),
-    }
+    write_text(bundle / TRAINING_IMAGES, images)
+    content["weights_sha256"] = file_sha256(released)
     write_json(bundle / "run.json", content)
     return content
 
@@ -119,7 +110,69 @@ def configuration_sha256(training: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
-def _check_same_network(run: Path, bundle: Path) -> None:
+def _record(run: Path, weights: Path) -> dict[str, Any]:
+    """Return what is told of a training, names in place of paths."""
+    record = training_record(run)
+    if record is None:
+        raise InputError(f"{run} has no run.json: it is no run, or its training has not ended")
+    known = read_json(run / "run.json")
+    trained = file_sha256(weights) if weights.is_file() else None
+    if known.get("weights_sha256") != trained:
+        raise InputError(
+            f"{weights} is not what {run / 'run.json'} tells of: resumed and not ended, or changed"
+        )
+    if "initial_run" in record:
+        record["initial_run"] = {
+            **record["initial_run"],
+            "run": _name(record["initial_run"]["run"]),
+        }
+    return {
+        **record,
+        "command": [_name(word) for word in record["command"]],
+        "versions": known.get("versions"),
+        "configuration_sha256": configuration_sha256(
+            read_configuration(run / "configs" / "train.yaml")
+        ),
+        "trained_weights_sha256": trained,
+    }
+
+
+def _name(word: str) -> str:
+    """Return the last part of an absolute path, also behind ``KEY=``; other words as they are.
+
+    Examples:
+        >>> _name("/home/someone/busi"), _name("initial_run=C:/runs/first"), _name("--seed")
+        ('busi', 'initial_run=first', '--seed')
+    """
+    key, sign, value = word.rpartition("=")
+    if PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute():
+        return key + sign + PureWindowsPath(value).name  # takes both kinds of slashes
+    return word
+
+
+def _check_calibrated(run: Path, operating: OperatingPoint) -> None:
+    told = operating.calibration
+    if not told:
+        raise InputError(
+            f"{run} is not calibrated; first: busi-monai calibrate {run} PREDICTIONS, of images "
+            "that it was not trained on"
+        )
+    own = bool(told.get("same_network"))
+    if not told.get("out_of_fold") and not (own and told.get("part") == "validation"):
+        raise InputError(
+            f"{run} was calibrated on {'its' if own else 'other'} predictions of the part "
+            f"{told.get('part')}; expected its own on the validation part, or those of a "
+            "cross-validation"
+        )
+
+
+def _check_same_network(run: Path, bundle: Path, operating: OperatingPoint) -> None:
+    metadata = bundle / "configs" / "metadata.json"
+    size = read_json(metadata)["network_data_format"]["inputs"]["image"]["spatial_shape"]
+    if size != list(operating.image_size):
+        raise InputError(
+            f"{metadata} states an input of {size}, {run} takes {list(operating.image_size)}"
+        )
     for name in ("inference.yaml", "evaluate.yaml"):
         paths = [folder / "configs" / name for folder in (run, bundle)]
         trained, shipped = (read_configuration(path)["network_def"] for path in paths)

@@ -12,6 +12,7 @@ from typing import Any
 from ignite.engine import Engine
 from torch import nn
 
+from busi_monai.cases import CLASSES
 from busi_monai.configurations import read_configuration, write_configuration
 from busi_monai.devices import DeviceChoice, PrecisionChoice
 from busi_monai.errors import InputError
@@ -164,6 +165,7 @@ class RunFolder:
                 operating,
                 self._cost,
                 self._datalists,
+                classes=workflow_config().get("classes") or CLASSES,
                 segmentation=bool(network.get("segmentation", True)),
             )
             write_text(card, replaced_sections(card.read_text("utf-8"), own))
@@ -200,7 +202,10 @@ class RunFolder:
             found["initial_run"] = initial
         if evaluator is not None:
             found["best"] = _best(evaluator)
-        session = {name: self.record.as_dict()[name] for name in ("command", "started", "seconds")}
+        session = {
+            name: self.record.as_dict()[name]
+            for name in ("command", "commit", "started", "seconds")
+        }
         sessions = [*self._sessions, {**session, "epochs": trainer.state.epoch}]
         found["seconds"] = round(sum(session["seconds"] for session in sessions), 3)
         found["sessions"] = sessions

@@ -295,6 +295,8 @@ def test_ctrl_c_can_be_resumed(
         "-q",
         "--epochs",
         "2000",
+        "--patience",
+        "2000",
         "--set",
         "lr_schedule=constant",
     ]

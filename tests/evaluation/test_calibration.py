@@ -149,6 +149,28 @@ def test_failed_rows_stay_empty_and_one_fold_stays_as_it_is(table: pd.DataFrame)
     pd.testing.assert_frame_equal(cross_fitted_probabilities(alone, CLASSES), alone)
 
 
+def test_probabilities_written_as_zero_do_not_decide_the_temperature() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(300, 3)) * 2
+    true = np.array([rng.choice(3, p=np.exp(row) / np.exp(row).sum()) for row in logits])
+    sure = rescale_probabilities(np.exp(logits) / np.exp(logits).sum(1, keepdims=True), 1 / 6)
+    lost = np.flatnonzero(sure[np.arange(300), true] < 5e-7)
+    assert len(lost) > 2
+    table = pd.DataFrame(sure.round(6), columns=P).assign(
+        id=[str(index) for index in range(300)],
+        true_class=[CLASSES[index] for index in true],
+        predicted_class="benign",
+        lesion_pixels=0,
+        fold=np.arange(300) % 2.0,
+        error="",
+    )
+    exact = fit_temperature(true, sure)
+    found = cross_fitted_probabilities(table, CLASSES)["temperature"].mean()
+    assert found == pytest.approx(exact, rel=0.05)
+    as_zero = fit_temperature(true, sure.round(6))
+    assert as_zero > 1.08 * exact
+
+
 def test_a_table_that_does_not_tell_its_temperature_is_refused(
     bundle: Path, predictions: Path
 ) -> None:

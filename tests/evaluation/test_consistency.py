@@ -72,14 +72,33 @@ def test_a_row_with_an_error_stays() -> None:
     assert consistent_table(table, CLASSES, RULE)["predicted_class"].tolist() == ["benign"]
 
 
-def test_without_a_normal_class_nothing_changes() -> None:
+def test_a_row_without_a_measured_mask_stays() -> None:
+    predicted, true, _ = findings()[0]
+    known = row(predicted, true, [0.1, 0.8, 0.1], "benign")
+    table = pd.DataFrame([known, known | {"dice": np.nan}])
+    assert consistent_table(table, CLASSES, RULE)["predicted_class"].tolist() == [
+        "normal",
+        "benign",
+    ]
+
+
+def test_a_classifier_has_no_masks_to_agree_with() -> None:
+    predicted, true, probabilities = findings()[0]
+    table = pd.DataFrame([row(predicted, true, probabilities, "benign") | {"dice": np.nan}])
+    with pytest.raises(InputError, match="needs masks"):
+        consistent_table(table, CLASSES, RULE)
+
+
+@pytest.mark.parametrize("classes", [("benign", "malignant"), ()])
+def test_a_system_without_a_normal_class_is_refused(classes: tuple[str, ...]) -> None:
     table = pd.DataFrame({"predicted_class": ["benign"], "lesion_fraction": [0.0]})
-    assert consistent_table(table, ("benign", "malignant"), RULE).equals(table)
+    with pytest.raises(InputError, match="needs normal and malignant"):
+        consistent_table(table, classes, RULE)
 
 
 def test_a_table_without_the_true_areas_is_refused() -> None:
     table = pd.DataFrame(
         {"predicted_class": ["benign"], "lesion_fraction": [0.0], "p_malignant": 0}
     )
-    with pytest.raises(InputError, match="needs the columns true_lesion_fraction"):
+    with pytest.raises(InputError, match="needs the columns lesion_pixels, true_lesion_fraction"):
         consistent_table(table, CLASSES, RULE)

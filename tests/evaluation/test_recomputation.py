@@ -77,6 +77,38 @@ def test_a_table_is_measured_with_the_consistency_rule(
     assert metrics["normal_clean_rate"]["value"] > 0
 
 
+def test_the_rule_spares_what_the_tables_own_threshold_calls_malignant(
+    make_predictions: Make, folds: Path, tmp_path: Path
+) -> None:
+    given = make_predictions(masks=True)
+    rule = Consistency(min_lesion_fraction=1.0)
+    (given / "run.json").write_text('{"class_thresholds": {"malignant": 0.2}}', "utf-8")
+    out = evaluate_table(given, tmp_path / "out", dataset=folds, consistency=rule, resamples=5)
+    table = read_predictions(out)
+    spared = table["p_malignant"] >= 0.2
+    assert 0 < spared.sum() < len(table)
+    before = read_predictions(given)["predicted_class"]
+    assert (table["predicted_class"] == before.where(spared, "normal")).all()
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["consistency"]["malignant_threshold"] == 0.2
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ('{"consistency": true}', "on already"),
+        ('{"operating_point": "sensitivity_95"}', "does not tell the threshold of sensitivity_95"),
+    ],
+)
+def test_a_table_that_the_rule_cannot_be_added_to_is_refused(
+    make_predictions: Make, folds: Path, tmp_path: Path, record: str, message: str
+) -> None:
+    given = make_predictions(masks=True)
+    (given / "run.json").write_text(record, "utf-8")
+    with pytest.raises(InputError, match=message):
+        evaluate_table(given, tmp_path / "out", dataset=folds, consistency=Consistency())
+
+
 def test_masks_that_were_kept_are_measured_anew(
     make_predictions: Make, folds: Path, tmp_path: Path
 ) -> None:

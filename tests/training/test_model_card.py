@@ -43,8 +43,11 @@ def test_what_a_run_is_trained_on_is_counted_by_class_and_dataset() -> None:
 
 
 def test_a_network_without_classes_names_none() -> None:
-    sections = training_sections(ITEMS, OperatingPoint(classes=()), COST, {})
+    items = [{**item, "class_label": item["class_label"] - 1} for item in ITEMS]
+    pair = ("benign", "malignant")
+    sections = training_sections(items, OperatingPoint(classes=()), COST, {}, classes=pair)
     assert "Classes: none" in sections["Training configuration"]
+    assert "3 pictures (1 benign, 2 malignant)" in sections["Data"]
     assert "that outlines the lesion. " in sections["Model overview"]
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from busi_monai.errors import InputError
-from busi_monai.files import file_sha256, read_json
+from busi_monai.files import file_sha256, read_json, write_json
 from busi_monai.inference import Predictor
 from busi_monai.networks.weights import read_weights
 from busi_monai.operating import load_operating_point
@@ -23,7 +23,8 @@ def run(tiny_run: Path, tmp_path: Path) -> Path:
     """A calibrated run."""
     copy = Path(shutil.copytree(tiny_run, tmp_path / "run"))
     operating = load_operating_point(copy / "operating.json")
-    fitted = replace(operating, temperature=1.7, calibration={"images": 20})
+    told = {"images": 20, "part": "validation", "same_network": True}
+    fitted = replace(operating, temperature=1.7, calibration=told)
     fitted.save(copy / "operating.json")
     return copy
 
@@ -70,7 +71,7 @@ def test_the_record_tells_what_the_weights_come_from(run: Path, bundle: Path) ->
     told = release_weights(run, bundle)
     assert told == read_json(bundle / "run.json")
     trained = read_json(run / "run.json")
-    for name in ("command", "commit", "seed", "datalist_sha256", "versions", "best"):
+    for name in ("commit", "seed", "datalist_sha256", "versions", "best"):
         assert told[name] == trained[name], name
     assert told["weights_sha256"] == file_sha256(bundle / "models" / "model.pt")
     assert told["trained_weights_sha256"] == trained["weights_sha256"]
@@ -82,6 +83,52 @@ def test_a_run_that_is_not_calibrated_is_refused(tiny_run: Path, bundle: Path) -
     with pytest.raises(InputError, match="not calibrated; first: busi-monai calibrate"):
         release_weights(tiny_run, bundle)
     assert not (bundle / "models").exists()
+
+
+@pytest.mark.parametrize("told", [{"part": "test"}, {"same_network": False}])
+def test_a_calibration_on_anything_but_its_own_validation_part_is_refused(
+    run: Path, bundle: Path, told: dict
+) -> None:
+    operating = load_operating_point(run / "operating.json")
+    changed = replace(operating, calibration={**operating.calibration, **told})
+    changed.save(run / "operating.json")
+    with pytest.raises(InputError, match="expected its own on the validation part"):
+        release_weights(run, bundle)
+
+
+def test_weights_that_the_record_does_not_tell_of_are_refused(run: Path, bundle: Path) -> None:
+    weights = run / "models" / "model.pt"
+    torch.save({name: value + 1 for name, value in read_weights(weights).items()}, weights)
+    with pytest.raises(InputError, match=r"is not what .* tells of"):
+        release_weights(run, bundle)
+    assert not (bundle / "models").exists()
+
+
+def test_another_input_size_than_the_bundles_is_refused(run: Path, bundle: Path) -> None:
+    operating = load_operating_point(run / "operating.json")
+    replace(operating, image_size=(64, 64)).save(run / "operating.json")
+    with pytest.raises(InputError, match="states an input of"):
+        release_weights(run, bundle)
+
+
+def test_nothing_is_released_of_a_run_whose_configuration_is_gone(run: Path, bundle: Path) -> None:
+    (run / "configs" / "train.yaml").unlink()
+    before = (bundle / "operating.json").read_bytes()
+    with pytest.raises(InputError, match="does not exist"):
+        release_weights(run, bundle)
+    assert not (bundle / "models").exists()
+    assert (bundle / "operating.json").read_bytes() == before
+
+
+def test_no_path_of_the_machine_is_released(run: Path, bundle: Path) -> None:
+    record = read_json(run / "run.json")
+    record["initial_run"] = {"run": "/home/someone/first", "weights_sha256": "0" * 64}
+    record["command"] += ["--set", "initial_run=/home/someone/first", "C:\\data\\busi"]
+    write_json(run / "run.json", record)
+    told = release_weights(run, bundle)
+    assert told["command"][-2:] == ["initial_run=first", "busi"]
+    assert told["initial_run"]["run"] == "first"
+    assert not any(word.startswith("/") for word in told["command"])
 
 
 def test_a_training_that_has_not_ended_is_refused(run: Path, bundle: Path) -> None:
