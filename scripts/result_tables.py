@@ -21,7 +21,10 @@ from typing import Any
 import pandas as pd
 
 from busi_monai.cases import CLASSES
+from busi_monai.configurations import read_configuration
 from busi_monai.evaluation import (
+    consistent_table,
+    evaluate_predictions,
     group_weights,
     percentile_interval,
     read_predictions,
@@ -34,7 +37,11 @@ from busi_monai.shipped import DEFAULT_BUNDLE
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESULTS = REPOSITORY / "docs" / "results"
-PAGES = (RESULTS / "accuracy.md", REPOSITORY / "bundles" / DEFAULT_BUNDLE / "docs" / "README.md")
+PAGES = (
+    REPOSITORY / "README.md",
+    RESULTS / "accuracy.md",
+    REPOSITORY / "bundles" / DEFAULT_BUNDLE / "docs" / "README.md",
+)
 TABLE = re.compile(r"(<!-- table: (?P<name>[a-z_]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 NOT_YET = "Not measured yet."
@@ -79,6 +86,9 @@ FIGURES = {
     "auc_benign_malignant": "AUC, benign against malignant",
     "ece": "expected calibration error",
 }
+MAIN = (
+    "lesion_dice", "all_dice", "accuracy", "auc_malignant", "auc_benign_malignant",
+)  # fmt: skip
 SIZE_FIGURES = {"dice": "Dice", "found": "found at all"}
 TARGETS = {
     "lesion_dice": "0.78",
@@ -90,6 +100,7 @@ TARGETS = {
     "ece": "at most 0.05",
 }
 RELEASED = {"busi": "BUSI test part", "bus_bra": "BUS-BRA test part"}
+UNSEEN_COLUMN = "BUSI test part, images in no earlier table"
 
 
 def keep_evaluation(place: str, evaluation: Path) -> Path:
@@ -105,11 +116,17 @@ def keep_evaluation(place: str, evaluation: Path) -> Path:
 
 
 def keep_variant(name: str, evaluations: Sequence[Path]) -> Path:
-    """Keep the tables of a variant's evaluations, one after the other, as one table."""
+    """Keep the tables of a variant's evaluations as one, an image once for each network.
+
+    Args:
+        name: of the variant.
+        evaluations: each in the folder of the run that it measured, whose fold the ids begin with.
+    """
     tables = []
-    for part, folder in enumerate(evaluations):
+    for folder in evaluations:
+        fold = read_configuration(folder.parent / "configs" / "evaluate.yaml")["fold"]
         table = usable_rows(read_predictions(folder))
-        table = table.assign(group=row_groups(table), id=f"{part}/" + table["id"].astype(str))
+        table = table.assign(group=row_groups(table), id=f"{fold}/" + table["id"].astype(str))
         tables.append(table[[column for column in KEPT if column in table]])
     path = RESULTS / "ablations" / f"{name}.csv"
     text = pd.concat(tables).to_csv(index=False, lineterminator="\n", float_format="%.6g")
@@ -138,7 +155,10 @@ def ablations() -> str:
 def _against_reference(table: pd.DataFrame, reference: str, names: Sequence[str]) -> list[str]:
     """Return each figure with its paired difference to the reference's, on common images."""
     other = _read(RESULTS / "ablations" / reference)
-    ids = sorted(set(table["id"]) & set(other["id"]))
+    ids = sorted(table["id"])
+    missing = set(ids) - set(other["id"])
+    if missing:
+        raise ValueError(f"{reference} lacks {sorted(missing)[:5]}: evaluate it on the same folds")
     pair = [
         one.set_index("id", drop=False).loc[ids].reset_index(drop=True) for one in (table, other)
     ]
@@ -178,6 +198,41 @@ def released() -> str:
     return _of_released(_figure_rows)
 
 
+def not_looked_at_before() -> pd.DataFrame:
+    """Return the rows of BUSI's test part whose images stand in no other table that is kept here.
+
+    Other trainings reported on them or were chosen by them, on other splits of the same dataset.
+    """
+    table = _read(RESULTS / "released" / "busi" / "predictions.csv")
+    seen: set[str] = set()
+    for path in sorted(RESULTS.rglob("*.csv")):
+        if "released" not in path.relative_to(RESULTS).parts and "random" not in path.parts:
+            ids = pd.read_csv(path, usecols=["id"], dtype=str)["id"]
+            seen |= {name.rpartition("/")[2] for name in ids}
+    return table[~table["id"].isin(seen)].reset_index(drop=True)
+
+
+def released_main() -> str:
+    """Return the main ones of the released weights' figures."""
+    return _of_released(lambda metrics: _figure_rows(metrics, MAIN))
+
+
+def released_validation() -> str:
+    """Return the figures of the validation parts, without and with the consistency rule."""
+    path = RESULTS / "released" / "validation" / "predictions.csv"
+    if not path.is_file():
+        return NOT_YET
+    table = _read(path)
+    columns = {"rule off": table, "rule on": consistent_table(table)}
+    weights = group_weights(row_groups(table).tolist(), RESAMPLES, 0)
+    found = [resampled_figures(one, weights, CLASSES) for one in columns.values()]
+    rows = [
+        [title, *(_figure(figures[name].as_dict()) for figures in found)]
+        for name, title in ABLATION_FIGURES.items()
+    ]
+    return _markdown(["figure", *columns], rows)
+
+
 def released_by_class() -> str:
     """Return the released weights' figures by class on the test parts."""
     return _of_released(_class_rows)
@@ -200,30 +255,49 @@ def _of_released(rows_of: Callable[[Mapping[str, Any]], dict[str, str]]) -> str:
     columns = {t: rows_of(read_json(path)) for t, path in paths.items() if path.is_file()}
     if not columns:
         return NOT_YET
+    fresh = not_looked_at_before()
+    if len(fresh):
+        columns[UNSEEN_COLUMN] = rows_of(evaluate_predictions(fresh, resamples=RESAMPLES))
     names = list(dict.fromkeys(name for rows in columns.values() for name in rows))
     rows = [[name, *(found.get(name, "–") for found in columns.values())] for name in names]
     return _markdown(["figure", *columns], rows)
 
 
-def _figure_rows(metrics: Mapping[str, Any]) -> dict[str, str]:
-    counts = {"images, groups": f"{metrics['images']}, {metrics['groups']}"}
-    found = {t: _figure(metrics[n]) for n, t in FIGURES.items() if _known(metrics.get(n))}
-    return counts | found
+def _figure_rows(
+    metrics: Mapping[str, Any], names: Sequence[str] = tuple(FIGURES)
+) -> dict[str, str]:
+    images = metrics["images"]
+    return {"images, groups": f"{images}, {metrics['groups']}"} | {
+        title: _figure(metrics[name]) + ("" if metrics[name]["n"] == images else _of(metrics[name]))
+        for name, title in FIGURES.items()
+        if name in names and _known(metrics.get(name))
+    }
 
 
 def _class_rows(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """Return recall and Dice of the images of a class, precision of those that are called so."""
+    counts = metrics["confusion_matrix"]["counts"]
+    called = dict(
+        zip(
+            metrics["confusion_matrix"]["classes"], map(sum, zip(*counts, strict=True)), strict=True
+        )
+    )
     return {
-        f"{of_class}, {name}": _figure(figures[name]) + f", n = {figures['n']}"
+        f"{of_class}, {name}": _figure(figures[name]) + _of({"n": n})
         for of_class, figures in metrics["per_class"].items()
         if figures["n"]
-        for name in ("recall", "precision", "dice")
+        for name, n in (
+            ("recall", figures["n"]),
+            ("precision", called[of_class]),
+            ("dice", figures["n"]),
+        )
         if _known(figures.get(name))
     }
 
 
 def _size_rows(metrics: Mapping[str, Any]) -> dict[str, str]:
     return {
-        f"{size}, {title}": _figure(figures[name]) + f", n = {figures['n']}"
+        f"{size}, {title}": _figure(figures[name]) + _of(figures)
         for size, figures in metrics.get("per_size", {}).items()
         for name, title in SIZE_FIGURES.items()
         if _known(figures.get(name))
@@ -237,6 +311,10 @@ def _threshold_rows(metrics: Mapping[str, Any]) -> dict[str, str]:
         for figure in ("sensitivity", "specificity", "ppv", "npv")
         if _known(point.get(figure))
     }
+
+
+def _of(figure: Mapping[str, Any]) -> str:
+    return f", n = {figure['n']}"
 
 
 def _known(figure: Any) -> bool:
@@ -260,6 +338,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "ablations": ablations,
     "out_of_fold": out_of_fold,
     "released": released,
+    "released_main": released_main,
+    "released_validation": released_validation,
     "released_by_class": released_by_class,
     "released_by_size": released_by_size,
     "released_operating_points": released_operating_points,

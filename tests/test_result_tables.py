@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from busi_monai.cases import CLASSES
+from busi_monai.configurations import write_configuration
 from busi_monai.evaluation import evaluate_predictions, read_predictions
 from busi_monai.files import file_sha256, read_json, write_json
 
@@ -48,10 +49,12 @@ def table(seed: int, count: int = 30) -> pd.DataFrame:
     )
 
 
-def evaluation(folder: Path, seed: int) -> Path:
-    folder.mkdir(parents=True)
-    table(seed).to_csv(folder / "predictions.csv", index=False)
-    return folder
+def evaluation(run: Path, seed: int, fold: int) -> Path:
+    """What an evaluation leaves in the folder of the run that it measured."""
+    (run / "validated").mkdir(parents=True)
+    table(seed).to_csv(run / "validated" / "predictions.csv", index=False)
+    write_configuration(run / "configs" / "evaluate.yaml", {"fold": fold})
+    return run / "validated"
 
 
 def cells(markdown: str) -> list[list[str]]:
@@ -68,7 +71,7 @@ def test_the_pages_are_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_variant_is_held_against_the_reference(script: ModuleType, tmp_path: Path) -> None:
     for seed, name in enumerate(("base", "extra")):
-        parts = [evaluation(tmp_path / name / f"fold_{k}", 10 * seed + k) for k in range(2)]
+        parts = [evaluation(tmp_path / name / f"{k}", 10 * seed + k, k) for k in range(2)]
         script.keep_variant(name, parts)
     header, _, base, extra = cells(script.ablations())
     place = header.index("lesion Dice")
@@ -79,8 +82,15 @@ def test_a_variant_is_held_against_the_reference(script: ModuleType, tmp_path: P
     assert extra[place].startswith(f"{means[1]:.3f} ({means[1] - means[0]:+.3f}, ")
 
 
+def test_another_fold_than_the_references_is_refused(script: ModuleType, tmp_path: Path) -> None:
+    script.keep_variant("base", [evaluation(tmp_path / "base", 0, 0)])
+    script.keep_variant("extra", [evaluation(tmp_path / "extra", 1, 1)])
+    with pytest.raises(ValueError, match=r"base\.csv lacks .*1/image 0.* on the same folds"):
+        script.ablations()
+
+
 def test_an_image_of_two_validation_parts_counts_twice(script: ModuleType, tmp_path: Path) -> None:
-    parts = [evaluation(tmp_path / f"fold_{k}", 0) for k in range(2)]
+    parts = [evaluation(tmp_path / f"fold_{k}", 0, k) for k in range(2)]
     kept = pd.read_csv(script.keep_variant("base", parts))
     assert len(kept) == 60 and kept["id"].is_unique
     assert kept["group"].nunique() == 15
@@ -106,10 +116,15 @@ def test_an_evaluation_is_kept_without_the_machines_paths(
 def test_released_figures_stand_in_one_column_a_dataset(script: ModuleType) -> None:
     for seed, name in enumerate(("busi", "bus_bra")):
         metrics = evaluate_predictions(table(seed), resamples=50, operating_points={"high": 0.5})
-        write_json(script.RESULTS / "released" / name / "metrics.json", metrics)
+        folder = script.RESULTS / "released" / name
+        write_json(folder / "metrics.json", metrics)
+        table(seed).to_csv(folder / "predictions.csv", index=False)
+    earlier = script.RESULTS / "ablations" / "base.csv"
+    earlier.parent.mkdir()
+    pd.DataFrame({"id": [f"0/image {index}" for index in range(10)]}).to_csv(earlier)
     rows = cells(script.released())
-    assert rows[0] == ["figure", "BUSI test part", "BUS-BRA test part"]
-    assert rows[2] == ["images, groups", "30, 15", "30, 15"]
+    assert rows[0] == ["figure", "BUSI test part", "BUS-BRA test part", script.UNSEEN_COLUMN]
+    assert rows[2] == ["images, groups", "30, 15", "30, 15", "20, 10"]
     assert any(row[0] == "high, sensitivity" for row in cells(script.released_operating_points()))
     assert any(row[0] == "benign, recall" for row in cells(script.released_by_class()))
     assert any(row[0] == "small, found at all" for row in cells(script.released_by_size()))
