@@ -107,9 +107,9 @@ def keep_evaluation(place: str, evaluation: Path) -> Path:
     """Keep an evaluation's table and figures, without this machine's paths."""
     table = pd.read_csv(evaluation / "predictions.csv", dtype=str, keep_default_na=False)
     table["image"] = [Path(path).name for path in table["image"]]
+    metrics = read_json(evaluation / "metrics.json")
     folder = RESULTS / place
     write_text(folder / "predictions.csv", table.to_csv(index=False, lineterminator="\n"))
-    metrics = read_json(evaluation / "metrics.json")
     metrics["predictions_sha256"] = file_sha256(folder / "predictions.csv")
     write_json(folder / "metrics.json", metrics)
     return folder
