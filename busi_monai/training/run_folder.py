@@ -125,8 +125,7 @@ class RunFolder:
                 "continue a run"
             )
         with complete_folder(self.path) as partial:
-            self._write_configs(partial, operating)
-            self._write_card(partial, operating, items)
+            self._write_configs(partial, operating, items)
             operating.save(partial / "operating.json")
             if initial is None:
                 write_training_images(partial, items)
@@ -135,7 +134,9 @@ class RunFolder:
                 seen, complete = initial.images, initial.images_complete
                 write_training_images(partial, items, before=seen, complete=complete)
 
-    def _write_configs(self, folder: Path, operating: OperatingPoint) -> None:
+    def _write_configs(
+        self, folder: Path, operating: OperatingPoint, items: Sequence[Mapping[str, Any]]
+    ) -> None:
         configs = folder / "configs"
         training = {**workflow_config(), "resume": False}
         network = resolved_section(training, "network_def")
@@ -153,20 +154,15 @@ class RunFolder:
             write_configuration(configs / name, config)
         metadata = read_json(self.bundle_root / "configs" / "metadata.json")
         write_json(configs / "metadata.json", run_metadata(metadata, operating, segmentation))
-
-    def _write_card(
-        self, folder: Path, operating: OperatingPoint, items: Sequence[Mapping[str, Any]]
-    ) -> None:
         card = folder / "docs" / "README.md"
         if card.is_file():
-            network = read_configuration(folder / "configs" / "inference.yaml")["network_def"]
             own = training_sections(
                 items,
                 operating,
                 self._cost,
                 self._datalists,
-                classes=workflow_config().get("classes") or CLASSES,
-                segmentation=bool(network.get("segmentation", True)),
+                classes=training.get("classes") or CLASSES,
+                segmentation=segmentation,
             )
             write_text(card, replaced_sections(card.read_text("utf-8"), own))
 

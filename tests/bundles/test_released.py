@@ -41,6 +41,16 @@ def test_no_path_of_a_machine_is_shipped(bundle: Path) -> None:
         assert "/home/" not in words and "/work/" not in words and "/tmp/" not in words
 
 
+def test_the_metadata_states_the_kept_figures(bundle: Path, repository: Path) -> None:
+    stated = read_json(bundle / "configs" / "metadata.json")["eval_metrics"]
+    assert set(stated) == {"busi_test", "bus_bra_test"}
+    for part, figures in stated.items():
+        name = part.removesuffix("_test")
+        kept = read_json(repository / "docs" / "results" / "released" / name / "metrics.json")
+        for figure, value in figures.items():
+            assert value == round(kept[figure]["value"], 3), (part, figure)
+
+
 def test_every_configuration_describes_the_shipped_network(bundle: Path) -> None:
     networks = [
         yaml.safe_load((bundle / "configs" / f"{name}.yaml").read_text("utf-8"))["network_def"]

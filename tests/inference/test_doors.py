@@ -159,6 +159,18 @@ def test_an_asymmetric_picture_keeps_its_orientation(predictor, picture):
     assert alone.mask.shape == (70, 110) and cut.mask.shape == (70, 60)
 
 
+def predicted_by_both_doors(
+    bundle: Path, images: Path, folder: Path, option: str, **setting: bool
+) -> list[Path]:
+    """Predictions of the command with an option, and of the bundle with the setting."""
+    ours, theirs = folder / "ours", folder / "theirs"
+    words = ["predict", images, "--bundle", bundle, "--out", ours, "--device", "cpu", option, "-q"]
+    result = CliRunner().invoke(main, [str(word) for word in words])
+    assert result.exit_code == 0, result.output
+    run_bundle(bundle, "inference", dataset_dir=str(images), output_dir=str(theirs), **setting)
+    return [ours, theirs]
+
+
 def test_consistency_can_be_turned_on_at_every_door(
     tiny_bundle: Path, prepared: Path, tmp_path: Path
 ) -> None:
@@ -172,23 +184,13 @@ def test_consistency_can_be_turned_on_at_every_door(
     plain = Predictor.load(bundle, "cpu")
     agreeing = Predictor.load(bundle, "cpu", consistency=True)
     assert agreeing.provenance()["consistency"] and not plain.provenance()["consistency"]
-    words = ["predict", prepared / "images", "--bundle", bundle, "--out", tmp_path / "ours"]
-    result = CliRunner().invoke(
-        main, [str(word) for word in [*words, "--device", "cpu", "--consistency", "-q"]]
-    )
-    assert result.exit_code == 0, result.output
-    run_bundle(
-        bundle,
-        "inference",
-        dataset_dir=str(prepared / "images"),
-        output_dir=str(tmp_path / "theirs"),
-        consistency=True,
-    )
-    for name in ("ours", "theirs"):
-        table = read_predictions(tmp_path / name)
-        assert_same(table, tmp_path / name, agreeing)
+    for folder in predicted_by_both_doors(
+        bundle, prepared / "images", tmp_path, "--consistency", consistency=True
+    ):
+        table = read_predictions(folder)
+        assert_same(table, folder, agreeing)
         assert set(table["predicted_class"]) == {"normal"}
-        assert json.loads((tmp_path / name / "run.json").read_text("utf-8"))["consistency"] is True
+        assert json.loads((folder / "run.json").read_text("utf-8"))["consistency"] is True
     assert plain.predict(table["image"][0]).predicted_class == "benign"
 
 
@@ -198,21 +200,12 @@ def test_flip_averaging_can_be_turned_off_at_every_door(
     plain = Predictor.load(tiny_bundle, "cpu", flip_averaging=False)
     averaged = Predictor.load(tiny_bundle, "cpu")
     assert averaged.flip_averaging and not plain.flip_averaging
-    words = ["predict", prepared / "images", "--bundle", tiny_bundle, "--out", tmp_path / "ours"]
-    more = ["--device", "cpu", "--no-flip-averaging", "-q"]
-    result = CliRunner().invoke(main, [str(word) for word in [*words, *more]])
-    assert result.exit_code == 0, result.output
-    run_bundle(
-        tiny_bundle,
-        "inference",
-        dataset_dir=str(prepared / "images"),
-        output_dir=str(tmp_path / "theirs"),
-        flip_averaging=False,
-    )
-    for name in ("ours", "theirs"):
-        table = read_predictions(tmp_path / name)
-        assert_same(table, tmp_path / name, plain)
-        record = json.loads((tmp_path / name / "run.json").read_text(encoding="utf-8"))
+    for folder in predicted_by_both_doors(
+        tiny_bundle, prepared / "images", tmp_path, "--no-flip-averaging", flip_averaging=False
+    ):
+        table = read_predictions(folder)
+        assert_same(table, folder, plain)
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         assert record["flip_averaging"] is False
     first = table.iloc[0]
     other = averaged.predict(first["image"]).probabilities["malignant"]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from busi_monai.files import read_json
 from busi_monai.operating import OperatingPoint
 from busi_monai.shipped import find_bundle
 from busi_monai.training.model_card import (
@@ -68,6 +69,9 @@ def test_a_run_does_not_state_the_figures_of_the_bundles_weights(tiny_run: Path)
     card = (tiny_run / "docs" / "README.md").read_text("utf-8")
     assert "Trained on" in card.split("# Training configuration")[0]
     assert "Nothing had been measured" in card
+    metadata = read_json(tiny_run / "configs" / "metadata.json")
+    shipped = read_json(find_bundle() / "configs" / "metadata.json")
+    assert shipped["eval_metrics"] and not metadata["eval_metrics"]
     headings = [
         [line for line in text.splitlines() if line.startswith("# ")]
         for text in (card, (find_bundle() / "docs" / "README.md").read_text("utf-8"))
