@@ -25,7 +25,7 @@ from busi_monai.files import (
 )
 from busi_monai.inference.predictor import inference_config
 from busi_monai.networks import EnsembleNetwork, load_weights, network_cost
-from busi_monai.networks.weights import read_weights
+from busi_monai.networks.weights import read_weights, save_tensors
 from busi_monai.operating import OperatingPoint, load_operating_point
 from busi_monai.records import RunRecord
 from busi_monai.shipped import find_bundle
@@ -88,8 +88,8 @@ def write_ensemble(runs: Sequence[str | Path], out: str | Path, *, overwrite: bo
         operating.save(partial / "operating.json")
         _write_training_images(partial, folders)
         model = partial / "models" / "model.pt"
-        with atomic_file(model) as unfinished, unfinished.open("wb") as stream:
-            torch.save(_joined_weights(folders), stream)
+        with atomic_file(model) as unfinished:
+            save_tensors(_joined_weights(folders), unfinished)
         load_weights(ensemble, model)
         cost = network_cost(ensemble, operating.image_size)
         trained = _training_details(folders)

@@ -1,4 +1,4 @@
-"""Loading weights into a network: plain tensors only, of exactly this architecture."""
+"""Weights in files: plain tensors only, loaded into exactly the architecture they belong to."""
 
 from __future__ import annotations
 
@@ -11,9 +11,36 @@ import torch
 
 from busi_monai.errors import WeightsError
 
-__all__ = ["differences", "load_weights", "read_tensors", "read_weights"]
+__all__ = ["differences", "load_weights", "read_tensors", "read_weights", "save_tensors"]
 
 _SHOWN = 5
+
+
+def save_tensors(state: Mapping[str, object], path: str | Path) -> None:
+    """Write tensors in plain containers; equal tensors give equal files, whatever their name.
+
+    Write into a file that is renamed afterwards (``files.atomic_file``): this one may break off.
+
+    Raises:
+        OSError: if the file cannot be written, as on a full disk.
+        KeyboardInterrupt: on Ctrl-C, which torch itself turns into an error of its archive.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_tensors({"bias": torch.zeros(2)}, Path(folder) / "model.pt")
+        ...     read_weights(Path(folder) / "model.pt")
+        {'bias': tensor([0., 0.])}
+    """
+    # into a stream: torch would write a file's name into the file, and hide a full disk
+    with Path(path).open("wb") as stream:
+        try:
+            torch.save(dict(state), stream)
+        except RuntimeError as error:
+            # torch closes the archive that a write broke off, and tells of that alone
+            if isinstance(error.__context__, (OSError, KeyboardInterrupt)):
+                raise error.__context__ from error
+            raise
 
 
 def read_tensors(path: str | Path) -> object:

@@ -8,7 +8,6 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from monai.bundle import ConfigParser
 from torch import nn
 
@@ -16,7 +15,7 @@ from busi_monai.configurations import read_configuration, write_configuration
 from busi_monai.errors import InputError
 from busi_monai.files import atomic_file, file_sha256, read_json, write_json
 from busi_monai.networks import load_weights, network_cost
-from busi_monai.networks.weights import read_weights
+from busi_monai.networks.weights import read_weights, save_tensors
 from busi_monai.operating import LesionCrop, OperatingPoint, load_operating_point
 from busi_monai.records import RunRecord
 from busi_monai.shipped import find_bundle
@@ -72,9 +71,8 @@ def assemble_stages(
         for part, run in zip(("segmenter", "classifier"), runs.values(), strict=True)
         for name, value in read_weights(run / "models" / "model.pt").items()
     }
-    # into a stream, since torch writes a file's name into the file: equal weights, equal hashes
-    with atomic_file(out / "models" / "model.pt") as partial, partial.open("wb") as stream:
-        torch.save(state, stream)
+    with atomic_file(out / "models" / "model.pt") as partial:
+        save_tensors(state, partial)
     load_weights(network, out / "models" / "model.pt")
     operating.save(out / "operating.json")
     for name in COPIED:

@@ -14,6 +14,7 @@ from torch import nn
 
 from busi_monai.errors import BusiMonaiError, InputError, WeightsError
 from busi_monai.files import atomic_file
+from busi_monai.networks.weights import save_tensors
 from busi_monai.training.averaging import WeightAverage
 
 __all__ = ["RunCheckpoint"]
@@ -178,16 +179,11 @@ def _misfit(path: Path, error: Exception) -> WeightsError:
 
 def _save_tensors(state: dict[str, Any], path: Path) -> None:
     try:
-        # into a stream, since torch tells of a full disk only there
-        with atomic_file(path) as partial, partial.open("wb") as stream:
-            torch.save(state, stream)
-            stream.flush()
-    except (OSError, RuntimeError) as error:
-        reason = error if isinstance(error, OSError) else error.__context__
-        if not isinstance(reason, OSError):
-            raise
+        with atomic_file(path) as partial:
+            save_tensors(state, partial)
+    except OSError as error:
         raise BusiMonaiError(
-            f"{path} cannot be written: {reason.strerror}. The file of the epoch before it is "
+            f"{path} cannot be written: {error.strerror}. The file of the epoch before it is "
             "intact: make room, then resume the run"
         ) from error
 

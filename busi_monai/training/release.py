@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from busi_monai.configurations import read_configuration
 from busi_monai.errors import InputError
 from busi_monai.files import atomic_file, file_sha256, read_json, write_json, write_text
-from busi_monai.networks.weights import read_weights
+from busi_monai.networks.weights import read_weights, save_tensors
 from busi_monai.operating import OperatingPoint, load_operating_point
 from busi_monai.training.run_folder import training_record
 from busi_monai.training.seen_images import TRAINING_IMAGES, read_training_images
@@ -63,8 +62,7 @@ def release_weights(run: str | Path, bundle: str | Path) -> dict[str, Any]:
     images = (run / TRAINING_IMAGES).read_text("utf-8")
     state = halved(read_weights(weights))
     with atomic_file(released) as partial:
-        with partial.open("wb") as stream:  # torch would write a file's name into the file
-            torch.save(state, stream)
+        save_tensors(state, partial)
         size = partial.stat().st_size
         if size > LARGEST:
             raise InputError(

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import io
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from busi_monai.errors import WeightsError
-from busi_monai.networks.weights import load_weights, read_weights
+from busi_monai.networks.weights import load_weights, read_weights, save_tensors
 
 
 def network(width: int = 2) -> nn.Module:
@@ -20,6 +22,37 @@ def test_half_precision_storage_becomes_float32(tmp_path):
     load_weights(loaded, tmp_path / "model.pt")
     assert loaded[0].weight.dtype == torch.float32
     torch.testing.assert_close(loaded[0].weight, saved[0].weight.half().float())
+
+
+class BrokenOff(io.FileIO):
+    """A file whose given write is the one that an event falls into."""
+
+    def __init__(self, path, event, write):
+        super().__init__(path, "wb")
+        self.event, self.left = event, write
+
+    def write(self, content):
+        self.left -= 1
+        if self.left == 0:
+            raise self.event
+        return super().write(content)
+
+
+@pytest.mark.parametrize("event", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+@pytest.mark.parametrize("write", range(1, 12))
+def test_what_breaks_a_write_off_comes_out_as_itself(tmp_path, monkeypatch, event, write):
+    stream = BrokenOff(tmp_path / "model.pt", event, write)
+    monkeypatch.setattr(Path, "open", lambda path, mode: stream)
+    with pytest.raises(type(event)):
+        save_tensors(network().state_dict(), tmp_path / "model.pt")
+
+
+def test_equal_tensors_give_equal_files(tmp_path):
+    state = network().state_dict()
+    for name in ("one.pt", "another name.pt"):
+        save_tensors(state, tmp_path / name)
+    assert (tmp_path / "one.pt").read_bytes() == (tmp_path / "another name.pt").read_bytes()
+    torch.testing.assert_close(read_weights(tmp_path / "one.pt"), dict(state))
 
 
 def test_missing_weights_say_how_to_get_them(tmp_path):
