@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from busi_monai.cases import CLASSES, class_index
 from busi_monai.errors import InputError
+from busi_monai.evaluation.batch_averages import batch_average_figures
 from busi_monai.evaluation.lesion_sizes import lesion_size_figures
 from busi_monai.evaluation.operating_figures import cross_fitted_thresholds, operating_figures
 from busi_monai.evaluation.readers import birads_figures
@@ -90,8 +91,8 @@ def evaluate_predictions(
 
     Returns:
         The figures by name, ``per_class`` by class, ``per_size`` by the true lesion's size,
-        ``operating_points`` by name, ``birads`` where radiologists' categories are known,
-        ``confusion_matrix``, and counts, as plain JSON values.
+        ``batch_averaged``, ``operating_points`` by name, ``birads`` where radiologists' categories
+        are known, ``confusion_matrix``, and counts, as plain JSON values.
 
     Raises:
         InputError: if columns are missing, values are wrong, or no row is usable.
@@ -118,12 +119,14 @@ def evaluate_predictions(
         else:
             figures[name] = figure.as_dict()
     sizes = lesion_size_figures(usable, weights)
+    batches = batch_average_figures(usable)
     points = _operating_points(usable, weights, classes, operating_points or {}, prevalence)
     readers = birads_figures(usable, weights, classes)
     return {
         **figures,
         **by_class,
         **({"per_size": sizes} if sizes else {}),
+        **({"batch_averaged": batches} if batches else {}),
         **({"operating_points": points} if points else {}),
         **({"birads": readers} if readers else {}),
         "classes": list(classes),
