@@ -99,6 +99,34 @@ def test_several_datasets_are_measured_together(
     assert table["id"].str.startswith("second ").sum() * 2 == len(table)
 
 
+def test_a_kept_table_is_measured_on_its_dataset(
+    evaluate: Evaluate, phantom_prepared: Path, tmp_path: Path
+) -> None:
+    assert evaluate("-q").exit_code == 0
+    kept = ["evaluate", "--predictions", str(tmp_path / "out" / "predictions.csv")]
+    kept += ["--resamples", "20", "--out", str(tmp_path / "again")]
+    result = CliRunner().invoke(main, [*kept, "--dataset", str(phantom_prepared)])
+    assert result.exit_code == 0, result.output
+    before, again = (
+        json.loads((tmp_path / name / "metrics.json").read_text("utf-8"))
+        for name in ("out", "again")
+    )
+    for name in ("lesion_dice", "hd95_px", "accuracy", "auc_malignant", "ece"):
+        assert again[name]["value"] == pytest.approx(before[name]["value"], abs=1e-5)
+    assert again["datalist_sha256"] == before["datalist_sha256"]
+
+
+def test_the_options_of_a_table_and_of_a_run_are_kept_apart(
+    evaluate: Evaluate, phantom_prepared: Path, tmp_path: Path
+) -> None:
+    table = ["--predictions", str(tmp_path / "table.csv")]
+    assert_refused(evaluate(*table), "stands in place of RUN and PREPARED")
+    assert_refused(evaluate("--dataset", str(phantom_prepared)), "belongs to --predictions")
+    alone = ["evaluate", *table, "--out", str(tmp_path / "out")]
+    assert_refused(CliRunner().invoke(main, [*alone, "--no-consistency"]), "cannot take the rule")
+    assert_refused(CliRunner().invoke(main, alone), "table.csv")
+
+
 def test_what_is_not_there_is_named(evaluate: Evaluate, tmp_path: Path) -> None:
     assert_refused(evaluate(run=tmp_path / "nothing"), "no bundle or run")
     (tmp_path / "empty").mkdir()
