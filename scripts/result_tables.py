@@ -20,11 +20,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from protocol_tables import consistency_rule, out_of_fold, protocol_targets
+from table_cells import NOT_YET, figure_cell, figure_rows, is_known, markdown, number_of
 
 from busi_monai.cases import CLASSES
 from busi_monai.configurations import read_configuration
 from busi_monai.evaluation import (
-    consistent_table,
     evaluate_predictions,
     group_weights,
     percentile_interval,
@@ -45,7 +46,6 @@ PAGES = (
 )
 TABLE = re.compile(r"(<!-- table: (?P<name>[a-z_]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
-NOT_YET = "Not measured yet."
 RESAMPLES, CONFIDENCE = 1000, 0.95
 REFERENCE = "base"
 VARIANTS = {
@@ -71,27 +71,13 @@ ABLATION_FIGURES = {
     "auc_benign_malignant": "AUC benign/malignant",
 }
 OTHER_FIGURES = ("lesion_dice", "auc_benign_malignant")
-FIGURES = {
-    "lesion_dice": "lesion Dice",
-    "lesion_iou": "lesion IoU",
-    "all_dice": "Dice, all images",
-    "mean_iou": "mean IoU of lesion and background",
-    "normal_clean_rate": "normals left clean",
-    "pixel_accuracy": "pixel accuracy",
-    "hd95_px": "95 % Hausdorff distance, px",
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "macro_f1": "macro F1",
-    "auc_macro": "AUC, mean one against rest",
-    "auc_malignant": "AUC, malignant against rest",
-    "auc_benign_malignant": "AUC, benign against malignant",
-    "ece": "expected calibration error",
-}
 MAIN = (
     "lesion_dice", "all_dice", "accuracy", "auc_malignant", "auc_benign_malignant",
 )  # fmt: skip
 SIZE_FIGURES = {"dice": "Dice", "found": "found at all"}
 RELEASED = {"busi": "BUSI test part", "bus_bra": "BUS-BRA test part"}
+EARLIER = ("ablations", "leakage", "systems")
+"""Folders of results that there were before the released weights."""
 UNSEEN_COLUMN = "BUSI test part, images in no earlier table"
 
 
@@ -141,7 +127,7 @@ def ablations() -> str:
         if other.is_file():
             cells += _against_reference(_read(other), f"{REFERENCE}.bus_bra.csv", OTHER_FIGURES)
         rows.append(cells)
-    return _markdown(header, rows) if rows else NOT_YET
+    return markdown(header, rows) if rows else NOT_YET
 
 
 def _against_reference(table: pd.DataFrame, reference: str, names: Sequence[str]) -> list[str]:
@@ -173,18 +159,18 @@ def _read(path: Path) -> pd.DataFrame:
 
 def released() -> str:
     """Return the released weights' figures on the test parts."""
-    return _of_released(_figure_rows)
+    return _of_released(figure_rows)
 
 
 def not_looked_at_before() -> pd.DataFrame:
-    """Return the rows of BUSI's test part whose images stand in no other table that is kept here.
+    """Return the rows of BUSI's test part whose images stand in no table of earlier trainings.
 
-    Other trainings reported on them or were chosen by them, on other splits of the same dataset.
+    Those reported on them or were chosen by them, on other splits of the same dataset.
     """
     table = _read(RESULTS / "released" / "busi" / "predictions.csv")
     seen: set[str] = set()
-    for path in sorted(RESULTS.rglob("*.csv")):
-        if "released" not in path.relative_to(RESULTS).parts:
+    for place in EARLIER:
+        for path in sorted((RESULTS / place).rglob("*.csv")):
             ids = pd.read_csv(path, usecols=["id"], dtype=str)["id"]
             seen |= {name.rpartition("/")[2] for name in ids}
     return table[~table["id"].isin(seen)].reset_index(drop=True)
@@ -192,23 +178,7 @@ def not_looked_at_before() -> pd.DataFrame:
 
 def released_main() -> str:
     """Return the main ones of the released weights' figures."""
-    return _of_released(lambda metrics: _figure_rows(metrics, MAIN))
-
-
-def released_validation() -> str:
-    """Return the figures of the validation parts, without and with the consistency rule."""
-    path = RESULTS / "released" / "validation" / "predictions.csv"
-    if not path.is_file():
-        return NOT_YET
-    table = _read(path)
-    columns = {"rule off": table, "rule on": consistent_table(table)}
-    weights = group_weights(row_groups(table).tolist(), RESAMPLES, 0)
-    found = [resampled_figures(one, weights, CLASSES) for one in columns.values()]
-    rows = [
-        [title, *(_figure(figures[name].as_dict()) for figures in found)]
-        for name, title in ABLATION_FIGURES.items()
-    ]
-    return _markdown(["figure", *columns], rows)
+    return _of_released(lambda metrics: figure_rows(metrics, MAIN))
 
 
 def released_by_class() -> str:
@@ -226,6 +196,18 @@ def released_operating_points() -> str:
     return _of_released(_threshold_rows)
 
 
+def _predictions(place: str) -> Path:
+    return RESULTS / place / "predictions.csv"
+
+
+def _of_folds(rows_of: Callable[[Mapping[str, Any]], dict[str, str]]) -> str:
+    path = RESULTS / "out_of_fold" / "metrics.json"
+    if not path.is_file():
+        return NOT_YET
+    rows = rows_of(read_json(path))
+    return markdown(["figure", "BUSI, out of fold"], [list(row) for row in rows.items()])
+
+
 def _of_released(rows_of: Callable[[Mapping[str, Any]], dict[str, str]]) -> str:
     paths = {
         title: RESULTS / "released" / name / "metrics.json" for name, title in RELEASED.items()
@@ -238,18 +220,7 @@ def _of_released(rows_of: Callable[[Mapping[str, Any]], dict[str, str]]) -> str:
         columns[UNSEEN_COLUMN] = rows_of(evaluate_predictions(fresh, resamples=RESAMPLES))
     names = list(dict.fromkeys(name for rows in columns.values() for name in rows))
     rows = [[name, *(found.get(name, "–") for found in columns.values())] for name in names]
-    return _markdown(["figure", *columns], rows)
-
-
-def _figure_rows(
-    metrics: Mapping[str, Any], names: Sequence[str] = tuple(FIGURES)
-) -> dict[str, str]:
-    images = metrics["images"]
-    return {"images, groups": f"{images}, {metrics['groups']}"} | {
-        title: _figure(metrics[name]) + ("" if metrics[name]["n"] == images else _of(metrics[name]))
-        for name, title in FIGURES.items()
-        if name in names and _known(metrics.get(name))
-    }
+    return markdown(["figure", *columns], rows)
 
 
 def _class_rows(metrics: Mapping[str, Any]) -> dict[str, str]:
@@ -257,7 +228,7 @@ def _class_rows(metrics: Mapping[str, Any]) -> dict[str, str]:
     confusion = metrics["confusion_matrix"]
     called = dict(zip(confusion["classes"], np.sum(confusion["counts"], axis=0), strict=True))
     return {
-        f"{of_class}, {name}": _figure(figures[name]) + _of({"n": n})
+        f"{of_class}, {name}": figure_cell(figures[name]) + number_of({"n": n})
         for of_class, figures in metrics["per_class"].items()
         if figures["n"]
         for name, n in (
@@ -265,54 +236,39 @@ def _class_rows(metrics: Mapping[str, Any]) -> dict[str, str]:
             ("precision", called[of_class]),
             ("dice", figures["n"]),
         )
-        if _known(figures.get(name))
+        if is_known(figures.get(name))
     }
 
 
 def _size_rows(metrics: Mapping[str, Any]) -> dict[str, str]:
     return {
-        f"{size}, {title}": _figure(figures[name]) + _of(figures)
+        f"{size}, {title}": figure_cell(figures[name]) + number_of(figures)
         for size, figures in metrics.get("per_size", {}).items()
         for name, title in SIZE_FIGURES.items()
-        if _known(figures.get(name))
+        if is_known(figures.get(name))
     }
 
 
 def _threshold_rows(metrics: Mapping[str, Any]) -> dict[str, str]:
     return {
-        f"{name}, {figure}": _figure(point[figure])
+        f"{name}, {figure}": figure_cell(point[figure])
         for name, point in metrics.get("operating_points", {}).items()
         for figure in ("sensitivity", "specificity", "ppv", "npv")
-        if _known(point.get(figure))
+        if is_known(point.get(figure))
     }
 
 
-def _of(figure: Mapping[str, Any]) -> str:
-    return f", n = {figure['n']}"
-
-
-def _known(figure: Any) -> bool:
-    return isinstance(figure, Mapping) and figure.get("value") is not None
-
-
-def _figure(figure: Mapping[str, Any]) -> str:
-    if figure["value"] is None:
-        return "–"
-    digits = 1 if figure["value"] > 2 else 3
-    interval = f"{figure['low']:.{digits}f}–{figure['high']:.{digits}f}"
-    return f"{figure['value']:.{digits}f} ({interval})"
-
-
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-
-
 TABLES: dict[str, Callable[[], str]] = {
+    "protocol_targets": lambda: protocol_targets(RESULTS),
+    "out_of_fold": lambda: out_of_fold(RESULTS),
+    "out_of_fold_by_class": lambda: _of_folds(_class_rows),
+    "out_of_fold_by_size": lambda: _of_folds(_size_rows),
+    "out_of_fold_operating_points": lambda: _of_folds(_threshold_rows),
+    "out_of_fold_rule": lambda: consistency_rule(_predictions("out_of_fold")),
     "ablations": ablations,
     "released": released,
     "released_main": released_main,
-    "released_validation": released_validation,
+    "released_validation": lambda: consistency_rule(_predictions("released/validation")),
     "released_by_class": released_by_class,
     "released_by_size": released_by_size,
     "released_operating_points": released_operating_points,

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
-import importlib.util
+import importlib
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,11 +20,8 @@ SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "result_tables.py"
 @pytest.fixture
 def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The script with results of its own."""
-    specification = importlib.util.spec_from_file_location("result_tables", SCRIPT)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    module = importlib.import_module("result_tables")
     monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
     return module
 
@@ -61,11 +59,11 @@ def cells(markdown: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in markdown.splitlines()]
 
 
-def test_the_pages_are_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
-    specification = importlib.util.spec_from_file_location("result_tables", SCRIPT)
-    assert specification is not None and specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
+def test_the_pages_are_up_to_date(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    module = importlib.import_module("result_tables")
     assert module.main(["--check"]) == 0, capsys.readouterr().out
 
 
@@ -147,3 +145,60 @@ def test_a_stale_page_is_noticed_and_mended(
         "before\n<!-- table: released -->\n\nNot measured yet.\n\n<!-- end -->\nafter\n"
     )
     assert script.main(["--check"]) == 0
+
+
+def keep(script: ModuleType, place: str, seed: int) -> dict[str, Any]:
+    rows = table(seed).assign(lesion_fraction=0.01)
+    metrics = evaluate_predictions(rows, resamples=20)
+    write_json(script.RESULTS / place / "metrics.json", metrics)
+    rows.to_csv(script.RESULTS / place / "predictions.csv", index=False)
+    return metrics
+
+
+def test_protocols_stand_beside_what_was_aimed_at(script: ModuleType) -> None:
+    folds = keep(script, "out_of_fold", 0)
+    rows = cells(script.TABLES["protocol_targets"]())
+    assert rows[0] == ["protocol", "figure", "measured", "aim", "reached"]
+    by_figure = {row[1]: row for row in rows[2:]}
+    assert by_figure["lesion Dice"][3:] == ["≥ 0.78", "no"]
+    assert by_figure["lesion Dice"][2].startswith(f"{folds['lesion_dice']['value']:.3f} (")
+    assert by_figure["lesion Dice"][2].endswith("n = 20")
+    assert by_figure["expected calibration error"][3:] == ["≤ 0.05", "no"]
+    assert len(rows) == 2 + 7
+
+
+def test_a_value_at_its_aim_and_an_error_below_it_are_reached(script: ModuleType) -> None:
+    metrics = keep(script, "out_of_fold", 0)
+    values = {"lesion_dice": 0.78, "accuracy": 0.849, "ece": 0.04}
+    for name, value in values.items():
+        metrics[name] |= {"value": value}
+    write_json(script.RESULTS / "out_of_fold" / "metrics.json", metrics)
+    rows = {row[1]: row for row in cells(script.TABLES["protocol_targets"]())}
+    titles = importlib.import_module("table_cells").FIGURES
+    reached = [rows[titles[name]][4] for name in values]
+    assert reached == ["yes", "no", "yes"]
+
+
+def test_published_splits_are_averaged_in_both_manners(script: ModuleType) -> None:
+    found = [keep(script, f"published_split_{k}", k) for k in (1, 2)]
+    rows = {row[1]: row for row in cells(script.TABLES["protocol_targets"]())[2:]}
+    batches = [metrics["batch_averaged"]["iou"]["value"] for metrics in found]
+    images = [metrics["lesion_dice"]["value"] for metrics in found]
+    assert rows["IoU, averaged over batches"][2] == (
+        f"{np.mean(batches):.3f} ± {np.std(batches, ddof=1):.3f}"
+    )
+    assert rows["F1, mean over images"][2:] == [
+        f"{np.mean(images):.3f} ± {np.std(images, ddof=1):.3f}", "–", "–",
+    ]  # fmt: skip
+    assert "2 of the 3 published splits" in rows["IoU, averaged over batches"][0]
+
+
+def test_out_of_fold_figures_stand_in_one_column_a_dataset(script: ModuleType) -> None:
+    for seed, place in enumerate(("out_of_fold", "out_of_fold_bus_bra")):
+        keep(script, place, seed)
+    rows = cells(script.TABLES["out_of_fold"]())
+    assert rows[0] == ["figure", "BUSI", "BUS-BRA"]
+    assert rows[2] == ["images, groups", "30, 15", "30, 15"]
+    rule = cells(script.TABLES["out_of_fold_rule"]())
+    assert rule[0] == ["figure", "rule off", "rule on"]
+    assert any(row[0] == "small, Dice" for row in cells(script.TABLES["out_of_fold_by_size"]()))

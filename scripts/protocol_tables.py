@@ -1,0 +1,152 @@
+"""Tables of what was measured under each protocol, and how far it is from what was aimed at."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from table_cells import FIGURES, NOT_YET, figure_cell, figure_rows, markdown, number_of
+
+from busi_monai.cases import CLASSES
+from busi_monai.evaluation import (
+    consistent_table,
+    group_weights,
+    read_predictions,
+    resampled_figures,
+    row_groups,
+    usable_rows,
+)
+from busi_monai.files import read_json
+
+__all__ = ["consistency_rule", "out_of_fold", "protocol_targets"]
+
+RESAMPLES = 1000
+LOWER_IS_BETTER = ("ece",)
+TITLES = {**FIGURES, "all_iou": "IoU, all images"}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Where an evaluation is kept, what it is called, and the values aimed at by figure."""
+
+    place: str
+    title: str
+    targets: Mapping[str, float]
+
+
+PROTOCOLS = (
+    Protocol(
+        "out_of_fold",
+        "BUSI, `leakfree`, 5 folds, out of fold",
+        {
+            "lesion_dice": 0.78,
+            "all_dice": 0.80,
+            "accuracy": 0.85,
+            "macro_f1": 0.84,
+            "auc_malignant": 0.95,
+            "auc_benign_malignant": 0.94,
+            "ece": 0.05,
+        },
+    ),
+    Protocol(
+        "out_of_fold_bus_bra",
+        "BUS-BRA, by patient, 5 folds, out of fold, the same networks",
+        {"lesion_dice": 0.88, "auc_benign_malignant": 0.90},
+    ),
+    Protocol(
+        "curated",
+        "Curated BUSI v1, 4 folds, out of fold",
+        {"all_dice": 0.79, "accuracy": 0.86},
+    ),
+    Protocol(
+        "random",
+        "BUSI, `random` 80/10/10, as the classic project (leaks)",
+        {"all_iou": 0.68, "all_dice": 0.77, "accuracy": 0.85},
+    ),
+    Protocol(
+        "bus_bra_unseen",
+        "BUS-BRA never seen, by a network trained on BUSI alone",
+        {"lesion_dice": 0.72, "auc_benign_malignant": 0.80},
+    ),
+)
+PUBLISHED_SPLITS = ("published_split_1", "published_split_2", "published_split_3")
+PUBLISHED_TARGETS = {"iou": 0.73, "f1": 0.82}
+PUBLISHED_FIGURES = {"iou": ("IoU", "lesion_iou"), "f1": ("F1", "lesion_dice")}
+"""Title and figure over images by the figure over batches."""
+
+
+def protocol_targets(results: Path) -> str:
+    """Return each protocol's figures beside the values aimed at."""
+    rows = []
+    for protocol in PROTOCOLS:
+        path = results / protocol.place / "metrics.json"
+        if not path.is_file():
+            continue
+        metrics = read_json(path)
+        for name, target in protocol.targets.items():
+            figure = metrics[name]
+            cell = figure_cell(figure) + number_of(figure)
+            rows.append([protocol.title, TITLES[name], cell, *_aim(name, figure["value"], target)])
+    rows += _published_rows(results)
+    return markdown(["protocol", "figure", "measured", "aim", "reached"], rows) if rows else NOT_YET
+
+
+def _aim(name: str, value: float, target: float) -> tuple[str, str]:
+    if name in LOWER_IS_BETTER:
+        return f"≤ {target:.2f}", "yes" if value <= target else "no"
+    return f"≥ {target:.2f}", "yes" if value >= target else "no"
+
+
+def _published_rows(results: Path) -> list[list[str]]:
+    """Return the means over the published splits, with their deviation, as others report them."""
+    paths = [results / name / "metrics.json" for name in PUBLISHED_SPLITS]
+    found: list[dict[str, Any]] = [read_json(path) for path in paths if path.is_file()]
+    if not found:
+        return []
+    title = f"BUSI, {len(found)} of the 3 published splits, last epoch (leaks)"
+    rows = []
+    for name, (figure, per_image) in PUBLISHED_FIGURES.items():
+        values = [metrics["batch_averaged"][name]["value"] for metrics in found]
+        aim = _aim(name, statistics.mean(values), PUBLISHED_TARGETS[name])
+        rows.append([title, f"{figure}, averaged over batches", _spread(values), *aim])
+        values = [metrics[per_image]["value"] for metrics in found]
+        rows.append([title, f"{figure}, mean over images", _spread(values), "–", "–"])
+    return rows
+
+
+def _spread(values: list[float]) -> str:
+    mean = f"{statistics.mean(values):.3f}"
+    return f"{mean} ± {statistics.stdev(values):.3f}" if len(values) > 1 else mean
+
+
+def out_of_fold(results: Path) -> str:
+    """Return all figures of the cross-validation's images, each predicted by who never saw it."""
+    columns = {
+        title: figure_rows(read_json(path))
+        for title, place in (("BUSI", "out_of_fold"), ("BUS-BRA", "out_of_fold_bus_bra"))
+        if (path := results / place / "metrics.json").is_file()
+    }
+    if not columns:
+        return NOT_YET
+    names = list(dict.fromkeys(name for rows in columns.values() for name in rows))
+    rows = [[name, *(found.get(name, "–") for found in columns.values())] for name in names]
+    return markdown(["figure", *columns], rows)
+
+
+def consistency_rule(path: Path) -> str:
+    """Return the main figures of a kept table without and with the consistency rule."""
+    if not path.is_file():
+        return NOT_YET
+    table = usable_rows(read_predictions(path))
+    columns = {"rule off": table, "rule on": consistent_table(table)}
+    weights = group_weights(row_groups(table).tolist(), RESAMPLES, 0)
+    found = [resampled_figures(one, weights, CLASSES) for one in columns.values()]
+    shown = ("lesion_dice", "all_dice", "normal_clean_rate", "accuracy", "macro_f1")
+    rows = [
+        [TITLES[name], *(figure_cell(figures[name].as_dict()) for figures in found)]
+        for name in shown
+    ]
+    return markdown(["figure", *columns], rows)
