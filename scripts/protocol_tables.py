@@ -21,9 +21,10 @@ from busi_monai.evaluation import (
 )
 from busi_monai.files import read_json
 
-__all__ = ["consistency_rule", "out_of_fold", "protocol_targets"]
+__all__ = ["consistency_rule", "out_of_fold", "protocol_provenance", "protocol_targets"]
 
 RESAMPLES = 1000
+TABLE = "predictions.csv"
 LOWER_IS_BETTER = ("ece",)
 TITLES = {**FIGURES, "all_iou": "IoU, all images"}
 
@@ -92,6 +93,25 @@ def protocol_targets(results: Path) -> str:
             rows.append([protocol.title, TITLES[name], cell, *_aim(name, figure["value"], target)])
     rows += _published_rows(results)
     return markdown(["protocol", "figure", "measured", "aim", "reached"], rows) if rows else NOT_YET
+
+
+def protocol_provenance(results: Path) -> str:
+    """Return on which images each protocol's figures rest, and the hashes to find them by."""
+    titles = {protocol.place: protocol.title for protocol in PROTOCOLS}
+    titles |= {name: f"BUSI, published split {name[-1]}" for name in PUBLISHED_SPLITS}
+    rows = []
+    for place, title in titles.items():
+        path = results / place / "metrics.json"
+        if not path.is_file():
+            continue
+        metrics = read_json(path)
+        leaks = metrics.get("leaks")
+        leaking = f"{leaks['count']} of {leaks['evaluation_images']}" if leaks else "–"
+        hashes = [*metrics["datalist_sha256"], metrics["predictions_sha256"]]
+        cells = [f"`{value[:12]}…`" for value in hashes]
+        rows.append([title, f"{metrics['images']}, {metrics['groups']}", leaking, *cells])
+    header = ["protocol", "images, groups", "leaking", "datalist", f"`{TABLE}`"]
+    return markdown(header, rows) if rows else NOT_YET
 
 
 def _aim(name: str, value: float, target: float) -> tuple[str, str]:

@@ -20,7 +20,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from protocol_tables import consistency_rule, out_of_fold, protocol_targets
+from protocol_tables import (
+    consistency_rule,
+    out_of_fold,
+    protocol_provenance,
+    protocol_targets,
+)
 from table_cells import NOT_YET, figure_cell, figure_rows, is_known, markdown, number_of
 
 from busi_monai.cases import CLASSES
@@ -260,6 +265,7 @@ def _threshold_rows(metrics: Mapping[str, Any]) -> dict[str, str]:
 
 TABLES: dict[str, Callable[[], str]] = {
     "protocol_targets": lambda: protocol_targets(RESULTS),
+    "protocol_provenance": lambda: protocol_provenance(RESULTS),
     "out_of_fold": lambda: out_of_fold(RESULTS),
     "out_of_fold_by_class": lambda: _of_folds(_class_rows),
     "out_of_fold_by_size": lambda: _of_folds(_size_rows),

@@ -167,6 +167,18 @@ def test_protocols_stand_beside_what_was_aimed_at(script: ModuleType) -> None:
     assert len(rows) == 2 + 7
 
 
+def test_every_protocol_tells_its_images_and_hashes(script: ModuleType) -> None:
+    metrics = keep(script, "out_of_fold", 0)
+    provenance = {
+        "datalist_sha256": ["0123456789abcdef"],
+        "predictions_sha256": "fedcba9876543210",
+        "leaks": {"count": 0, "evaluation_images": 30},
+    }
+    write_json(script.RESULTS / "out_of_fold" / "metrics.json", {**metrics, **provenance})
+    (found,) = cells(script.TABLES["protocol_provenance"]())[2:]
+    assert found[1:] == ["30, 15", "0 of 30", "`0123456789ab…`", "`fedcba987654…`"]
+
+
 def test_a_value_at_its_aim_and_an_error_below_it_are_reached(script: ModuleType) -> None:
     metrics = keep(script, "out_of_fold", 0)
     values = {"lesion_dice": 0.78, "accuracy": 0.849, "ece": 0.04}
