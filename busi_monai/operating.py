@@ -45,22 +45,27 @@ class Consistency:
         enabled: whether the rule is applied.
         min_lesion_fraction: a predicted lesion smaller than this part of the image's pixels counts
             as none, so that the predicted class becomes normal.
+        normal_threshold: calibrated probability of normal from which the predicted class becomes
+            normal, though another may be more probable; ``None`` for no such threshold.
         normal_empties_mask: whether a predicted normal gets an empty mask.
     """
 
     enabled: bool = False
     min_lesion_fraction: float = 0.001
+    normal_threshold: float | None = None
     normal_empties_mask: bool = True
 
     def __post_init__(self) -> None:
         """Check the values, naming the field that is wrong."""
         _check_switches(self, "enabled", "normal_empties_mask")
-        if not 0 <= self.min_lesion_fraction <= 1:
-            raise InputError(
-                f"min_lesion_fraction must lie in [0, 1], got {self.min_lesion_fraction}"
-            )
+        for name in ("min_lesion_fraction", "normal_threshold"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise InputError(f"{name} must lie in [0, 1], got {value}")
 
-    def applied(self, predicted_class: str, lesion_fraction: float) -> tuple[str, bool]:
+    def applied(
+        self, predicted_class: str, lesion_fraction: float, p_normal: float
+    ) -> tuple[str, bool]:
         """Return the class that agrees with a mask, and whether the mask is emptied.
 
         Whether the finding may be malignant, and so must not be touched, is asked before.
@@ -68,13 +73,17 @@ class Consistency:
         Args:
             predicted_class: by the probabilities.
             lesion_fraction: part of the picture that the mask takes, in [0, 1].
+            p_normal: calibrated probability of normal.
 
         Examples:
-            >>> rule = Consistency(min_lesion_fraction=0.001)
-            >>> rule.applied("benign", 0.0005), rule.applied("benign", 0.02)
+            >>> rule = Consistency(min_lesion_fraction=0.001, normal_threshold=0.4)
+            >>> rule.applied("benign", 0.0005, 0.1), rule.applied("benign", 0.02, 0.1)
             (('normal', True), ('benign', False))
+            >>> rule.applied("benign", 0.02, 0.45)
+            ('normal', True)
         """
-        if lesion_fraction < self.min_lesion_fraction or lesion_fraction == 0:
+        small = lesion_fraction < self.min_lesion_fraction or lesion_fraction == 0
+        if small or (self.normal_threshold is not None and p_normal >= self.normal_threshold):
             predicted_class = CLASSES[0]
         return predicted_class, predicted_class == CLASSES[0] and self.normal_empties_mask
 
@@ -264,14 +273,18 @@ def _checked_size(size: Any) -> tuple[int, int]:
 
 
 def load_operating_point(
-    path: str | Path, name: str | None = None, *, consistency: bool | None = None
+    path: str | Path,
+    name: str | None = None,
+    *,
+    consistency: bool | Mapping[str, Any] | None = None,
 ) -> OperatingPoint:
     """Read ``operating.json``.
 
     Args:
         path: of the file.
         name: one of its ``operating_points``, at which malignancy is to be decided.
-        consistency: whether mask and class are made to agree; by default as the file says.
+        consistency: whether mask and class are made to agree, or what is to be changed in the
+            file's rule; by default as the file says.
 
     Raises:
         InputError: if the file is missing, not JSON, of a newer schema, or holds a wrong value, or
@@ -286,7 +299,8 @@ def load_operating_point(
     try:
         operating = OperatingPoint(**content)
         if consistency is not None:
-            rule = replace(operating.consistency, enabled=consistency)
+            changes = consistency if isinstance(consistency, Mapping) else {"enabled": consistency}
+            rule = replace(operating.consistency, **changes)
             operating = replace(operating, consistency=rule)
         return operating if name is None else operating.at(name)
     except (TypeError, ValueError, AttributeError) as error:

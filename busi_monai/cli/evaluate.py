@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +16,9 @@ from busi_monai.cli.options import (
     overwrite_option,
     quiet_option,
 )
+
+if TYPE_CHECKING:
+    from busi_monai.operating import Consistency
 
 __all__ = ["command", "print_figures", "print_seen"]
 
@@ -100,8 +103,8 @@ def command(
     """Measure RUN (a run, or a bundle) on a part of one or several PREPARED datasets.
 
     Or measure a table of predictions that was kept, with --predictions in place of RUN and
-    PREPARED; of the other options, only --dataset, --consistency, --out, --resamples, --overwrite,
-    --json and --quiet then mean something.
+    PREPARED; of the other options, only --dataset, --consistency (and of --set its key
+    consistency), --out, --resamples, --overwrite, --json and --quiet then mean something.
     """
     from busi_monai.files import read_json
 
@@ -111,7 +114,8 @@ def command(
             raise click.UsageError("--predictions stands in place of RUN and PREPARED; give one")
         if consistency is False:
             raise click.UsageError("--no-consistency cannot take the rule out of a table")
-        folder = _measure_table(predictions, out, dataset, consistency, resamples, overwrite)
+        rule = _rule(consistency, settings)
+        folder = _measure_table(predictions, out, dataset, rule, resamples, overwrite)
     elif run is None or not prepared:
         raise click.UsageError("expected RUN and PREPARED, or --predictions")
     elif dataset is not None:
@@ -154,19 +158,38 @@ def command(
         click.echo(f"Predictions, pictures and report lie beside it. {RESEARCH_USE}")
 
 
+def _rule(consistency: bool | None, settings: tuple[str, ...]) -> Consistency | None:
+    """Return the consistency rule that a table is to be measured with, if any."""
+    from busi_monai.errors import InputError
+    from busi_monai.operating import OperatingPoint
+    from busi_monai.training import parse_overrides
+
+    values = parse_overrides(settings)
+    rule = values.pop("consistency", {})
+    if values:
+        raise click.UsageError(
+            f"--set {', '.join(values)}: of a table, only consistency can be set, as in "
+            '--set "consistency={normal_threshold: 0.4}"'
+        )
+    if not consistency and not rule:
+        return None
+    try:
+        return OperatingPoint(consistency=rule).consistency
+    except TypeError as error:
+        raise InputError(f"--set consistency: {error}") from error
+
+
 def _measure_table(
     predictions: Path,
     out: Path,
     dataset: Path | None,
-    consistency: bool | None,
+    rule: Consistency | None,
     resamples: int | None,
     overwrite: bool,
 ) -> Path:
     from busi_monai.evaluation import evaluate_table
-    from busi_monai.operating import Consistency
 
     drawn = {} if resamples is None else {"resamples": resamples}
-    rule = Consistency(enabled=True) if consistency else None
     return evaluate_table(
         predictions, out, dataset=dataset, consistency=rule, overwrite=overwrite, **drawn
     )

@@ -17,7 +17,7 @@ __all__ = ["consistent_table"]
 NORMAL, *_, MALIGNANT = CLASSES
 NEEDED = (
     "lesion_pixels", "lesion_fraction", "true_lesion_fraction", "dice", "predicted_class",
-    f"p_{MALIGNANT}",
+    f"p_{NORMAL}", f"p_{MALIGNANT}",
 )  # fmt: skip
 BOX = ("box_x", "box_y", "box_w", "box_h")
 
@@ -60,9 +60,13 @@ def consistent_table(
     usable = table["error"].fillna("").astype(str) == "" if "error" in table else True
     open_ = usable & measured & (table[f"p_{MALIGNANT}"] < malignant_threshold)
     found = [
-        rule.applied(name, fraction) if may_change else (name, False)
-        for name, fraction, may_change in zip(
-            table["predicted_class"], table["lesion_fraction"], open_, strict=True
+        rule.applied(name, fraction, p_normal) if may_change else (name, False)
+        for name, fraction, p_normal, may_change in zip(
+            table["predicted_class"],
+            table["lesion_fraction"],
+            table[f"p_{NORMAL}"],
+            open_,
+            strict=True,
         )
     ]
     emptied = np.array([empty for _, empty in found], dtype=bool)

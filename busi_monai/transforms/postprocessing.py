@@ -137,9 +137,10 @@ class DecideClassd(Transform):
 class MaskClassConsistencyd(Transform):
     """Make mask and class agree; probabilities are never altered.
 
-    A lesion smaller than ``min_lesion_fraction`` of the picture, or none at all, makes the
-    predicted class normal; a predicted normal gets an empty mask. While p_malignant is at or above
-    its operating threshold nothing is changed: neither a mask erased nor a class made normal.
+    A lesion smaller than ``min_lesion_fraction`` of the picture, or none at all, or a p_normal from
+    ``normal_threshold`` on makes the predicted class normal; a predicted normal gets an empty mask.
+    While p_malignant is at or above its operating threshold nothing is changed: neither a mask
+    erased nor a class made normal.
     Items without mask or class, and systems without a normal class, stay as they are.
 
     Args:
@@ -166,7 +167,8 @@ class MaskClassConsistencyd(Transform):
         if self._may_be_malignant(item["pred_cls"]):
             return item
         fraction = float(item["pred"].count_nonzero()) / item["pred"].numel()
-        chosen, emptied = self.rule.applied(item["predicted_class"], fraction)
+        p_normal = float(item["pred_cls"][self.classes.index(NORMAL)])
+        chosen, emptied = self.rule.applied(item["predicted_class"], fraction, p_normal)
         item["predicted_class"] = chosen
         if emptied:
             item["pred"] = torch.zeros_like(item["pred"])

@@ -116,6 +116,27 @@ def test_a_kept_table_is_measured_on_its_dataset(
     assert again["datalist_sha256"] == before["datalist_sha256"]
 
 
+def test_the_rule_of_a_table_can_be_set_as_that_of_a_run(
+    evaluate: Evaluate, phantom_prepared: Path, tmp_path: Path
+) -> None:
+    rule = ["--set", "consistency={enabled: true, normal_threshold: 0.1}", "-q"]
+    assert evaluate(*rule).exit_code == 0
+    (tmp_path / "out").rename(tmp_path / "of the run")
+    assert evaluate("-q").exit_code == 0
+    kept = ["evaluate", "--predictions", str(tmp_path / "out"), "--resamples", "20"]
+    kept += ["--dataset", str(phantom_prepared), "--out", str(tmp_path / "of the table")]
+    table = tmp_path / "out" / "masks"
+    table.rename(tmp_path / "masks")  # else they are measured anew, before the rule
+    assert CliRunner().invoke(main, [*kept, *rule]).exit_code == 0
+    runs, tables, plain = (
+        pd.read_csv(tmp_path / name / "predictions.csv")
+        for name in ("of the run", "of the table", "out")
+    )
+    columns = ["predicted_class", "lesion_pixels", "dice", "iou", "pixel_accuracy", "hd95_px"]
+    pd.testing.assert_frame_equal(tables[columns], runs[columns], check_dtype=False, atol=2e-6)
+    assert not tables[columns].equals(plain[columns])
+
+
 def test_the_options_of_a_table_and_of_a_run_are_kept_apart(
     evaluate: Evaluate, phantom_prepared: Path, tmp_path: Path
 ) -> None:
@@ -124,6 +145,10 @@ def test_the_options_of_a_table_and_of_a_run_are_kept_apart(
     assert_refused(evaluate("--dataset", str(phantom_prepared)), "belongs to --predictions")
     alone = ["evaluate", *table, "--out", str(tmp_path / "out")]
     assert_refused(CliRunner().invoke(main, [*alone, "--no-consistency"]), "cannot take the rule")
+    assert_refused(CliRunner().invoke(main, [*alone, "--set", "batch_size=3"]), "only consistency")
+    for rule in ("{smallest: 1}", "3", "{normal_threshold: 2}"):
+        refused = CliRunner().invoke(main, [*alone, "--set", f"consistency={rule}"])
+        assert_refused(refused, "consistency" if rule == "3" else rule.strip("{").partition(":")[0])
     assert_refused(CliRunner().invoke(main, alone), "table.csv")
 
 

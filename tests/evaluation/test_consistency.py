@@ -13,7 +13,11 @@ from busi_monai.metrics import segmentation_scores
 from busi_monai.operating import Consistency
 from busi_monai.transforms import MaskClassConsistencyd
 
-RULE = Consistency(enabled=True, min_lesion_fraction=0.05)
+RULES = (
+    Consistency(enabled=True, min_lesion_fraction=0.05),
+    Consistency(enabled=True, min_lesion_fraction=0.05, normal_threshold=0.25),
+)
+RULE = RULES[0]
 SIDE = 20
 
 
@@ -47,8 +51,9 @@ def row(predicted: np.ndarray, true: np.ndarray, probabilities: list[float], nam
     }
 
 
-def test_a_table_becomes_what_the_transform_would_have_made() -> None:
-    transform = MaskClassConsistencyd(CLASSES, RULE, 0.5)
+@pytest.mark.parametrize("rule", RULES)
+def test_a_table_becomes_what_the_transform_would_have_made(rule: Consistency) -> None:
+    transform = MaskClassConsistencyd(CLASSES, rule, 0.5)
     given, expected = [], []
     for predicted, true, probabilities in findings():
         name = CLASSES[int(np.argmax(probabilities))]
@@ -61,7 +66,7 @@ def test_a_table_becomes_what_the_transform_would_have_made() -> None:
         given.append(row(predicted, true, probabilities, name))
         mask = np.asarray(after["pred"])
         expected.append(row(mask, true, probabilities, after["predicted_class"]))
-    table = consistent_table(pd.DataFrame(given), CLASSES, RULE, 0.5)
+    table = consistent_table(pd.DataFrame(given), CLASSES, rule, 0.5)
     pd.testing.assert_frame_equal(table, pd.DataFrame(expected), check_dtype=False)
     assert not table.equals(pd.DataFrame(given))
 

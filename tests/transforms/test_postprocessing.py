@@ -200,6 +200,14 @@ def test_a_normal_gets_an_empty_mask_unless_switched_off() -> None:
     assert _agree([0.8, 0.1, 0.1], 5000, keep) == ("normal", 5000)
 
 
+def test_normal_is_believed_from_its_threshold_on() -> None:
+    rule = Consistency(enabled=True, min_lesion_fraction=0.01, normal_threshold=0.3)
+    assert _agree([0.29, 0.61, 0.1], 5000, rule) == ("benign", 5000)
+    assert _agree([0.31, 0.59, 0.1], 5000, rule) == ("normal", 0)
+    assert _agree([0.4, 0.05, 0.55], 5000, rule) == ("malignant", 5000)
+    assert _agree([0.31, 0.25, 0.44], 5000, rule, malignant_threshold=0.4) == ("malignant", 5000)
+
+
 @pytest.mark.parametrize("lesion_pixels", [0, 1, 5000])
 @pytest.mark.parametrize("predicted", ["normal", "malignant"])
 def test_nothing_is_touched_while_malignancy_reaches_its_threshold(
