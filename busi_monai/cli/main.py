@@ -14,7 +14,7 @@ COMMANDS = {
     "phantom": "Make a synthetic breast ultrasound dataset.",
     "audit": "Check a dataset: files, near-duplicates, conflicts, artefacts.",
     "prepare": "Turn a dataset into a leak-free training folder.",
-    "verify": "Check a prepared folder: hashes, overlaps, leaks.",
+    "verify": "Check prepared folders: hashes, overlaps, leaks.",
     "show": "Draw images of a prepared folder with their outlines, and charts.",
     "train": "Train a bundle on prepared datasets.",
     "tune": "Search the configuration for the highest validation score.",

@@ -1,10 +1,11 @@
-"""``busi-monai verify``: check a prepared folder."""
+"""``busi-monai verify``: check prepared folders."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,34 +13,57 @@ from busi_monai.cli.console import console, leak_sentence, print_json, track
 from busi_monai.cli.options import quiet_option
 
 if TYPE_CHECKING:
-    from busi_monai.curation import VerifyReport
+    from busi_monai.curation import SharedPictures, VerifyReport
 
 __all__ = ["command"]
 
 
 @click.command("verify")
-@click.argument("prepared", type=click.Path(path_type=Path))
+@click.argument("prepared", nargs=-1, required=True, type=click.Path(path_type=Path))
 @quiet_option("No progress bar and no summary; the exit code tells.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-def command(prepared: Path, quiet: bool, as_json: bool) -> None:
-    """Check that a PREPARED folder is unchanged and that its parts don't leak.
+def command(prepared: tuple[Path, ...], quiet: bool, as_json: bool) -> None:
+    """Check that PREPARED folders are unchanged and that their parts don't leak.
 
     Near-duplicates are found anew in the pixels. One across parts is an error for the protocols
-    leakfree and curated, and is stated for random and file. The exit code is 1 if anything is
+    leakfree and curated, and is stated for random and file. Of several folders, as they are trained
+    on together, one across them and their parts is an error, too. The exit code is 1 if anything is
     wrong.
     """
-    from busi_monai.curation import verify_prepared
+    from busi_monai.curation import find_shared_pictures, verify_prepared
 
-    report = verify_prepared(
-        prepared,
-        progress=lambda items: track(items, "Reading", total=len(items), quiet=quiet or as_json),
-    )
-    if as_json:
-        print_json(report.as_dict())
+    def bar(items: Sequence[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
+        return track(items, "Reading", total=len(items), quiet=quiet or as_json)
+
+    reports = [verify_prepared(folder, progress=bar) for folder in prepared]
+    shared = find_shared_pictures(prepared, progress=bar) if len(prepared) > 1 else None
+    ok = all(report.ok for report in reports) and (shared is None or shared.ok)
+    if as_json and shared is None:
+        print_json(reports[0].as_dict())
+    elif as_json and shared is not None:
+        found = {"folders": [report.as_dict() for report in reports], "shared": shared.as_dict()}
+        print_json({"ok": ok, **found})
     elif not quiet:
-        _print_report(report)
-    if not report.ok:
+        for report in reports:
+            _print_report(report)
+        if shared is not None:
+            _print_shared(shared, len(prepared))
+    if not ok:
         sys.exit(1)
+
+
+def _print_shared(shared: SharedPictures, folders: int) -> None:
+    from rich.markup import escape
+
+    out = console()
+    for problem in shared.problems:
+        out.print(f"[red]{problem.kind}[/red] {escape(f'{problem.file}: {problem.message}')}")
+    same = f"; {shared.same_side} on the same side" if shared.same_side else ""
+    out.print(
+        f"Between the {folders} folders, {shared.images} images: {len(shared.problems)} "
+        f"near-duplicates across parts{same}."
+    )
+    out.print("[green]All is well.[/green]" if shared.ok else "[red]Problems found.[/red]")
 
 
 def _print_report(report: VerifyReport) -> None:

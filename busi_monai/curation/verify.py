@@ -26,7 +26,7 @@ from busi_monai.curation.protocols import PROTOCOLS
 from busi_monai.curation.splits import Leaks, connected_groups, find_leaks
 from busi_monai.errors import InputError
 
-__all__ = ["CERTAIN_CORRELATION", "Check", "VerifyReport", "verify_prepared"]
+__all__ = ["CERTAIN_CORRELATION", "Check", "Progress", "VerifyReport", "side_of", "verify_prepared"]
 
 CERTAIN_CORRELATION = 0.45
 """Aligned correlation from which a pair counts here. It lies above the audit's bound, so that a
@@ -190,7 +190,8 @@ def _sides(items: Sequence[Mapping[str, Any]]) -> tuple[dict[str, str], dict[str
     return parts, {item["id"]: item["fold"] for item in whole if item["fold"] is not None}
 
 
-def _side(item: Mapping[str, Any]) -> str:
+def side_of(item: Mapping[str, Any]) -> str:
+    """Return the part that an item is in, or its fold: what a near-duplicate must not leave."""
     return item["part"] if item["fold"] is None else f"fold {item['fold']}"
 
 
@@ -203,8 +204,8 @@ def _torn_apart(
         members.setdefault(item[key], []).append(item)
     problems = []
     for same in members.values():
-        if len({_side(item) for item in same}) > 1:
-            where = ", ".join(f"{item['id']} ({_side(item)})" for item in same)
+        if len({side_of(item) for item in same}) > 1:
+            where = ", ".join(f"{item['id']} ({side_of(item)})" for item in same)
             message = f"{meaning} in several parts: {where}; prepare the dataset again"
             problems.append(Problem(same[0]["id"], same[0]["image"], kind, message))
     return problems

@@ -8,6 +8,7 @@ from click.testing import CliRunner, Result
 
 from busi_monai.cli.main import main
 from busi_monai.curation import PrepareOptions, load_datalist, prepare_dataset
+from busi_monai.curation.datalist import Datalist
 
 
 def verify(*words: object) -> Result:
@@ -37,6 +38,23 @@ def test_a_planted_leak_is_red(prepared):
     assert "near_duplicate" in result.stdout
     assert target in result.stdout
     assert "1 of 12 evaluation images has" in result.stdout
+
+
+def test_several_folders_are_compared_with_each_other(prepared, tmp_path):
+    other = shutil.copytree(prepared, tmp_path / "other")
+    result = verify(prepared, other)
+    assert result.exit_code == 0, result.output
+    assert "Between the 2 folders, 48 images: 0 near-duplicates across parts" in result.stdout
+    datalist = load_datalist(prepared)
+    moved = {"training": [*datalist.training, *datalist.test], "test": datalist.validation}
+    values = {name: getattr(datalist, name) for name in datalist.__dataclass_fields__}
+    Datalist(**{**values, **moved, "validation": []}).save(other / "datalist.json")
+    result = verify(prepared, other, "--json")
+    assert result.exit_code == 1
+    report = json.loads(result.stdout)
+    kinds = {problem["kind"] for problem in report["shared"]["problems"]}
+    assert kinds == {"shared_picture"} and len(report["folders"]) == 2 and not report["ok"]
+    assert "Problems found" in verify(prepared, other).stdout
 
 
 def test_a_leak_that_the_protocol_allows_is_named(phantom_busi, tmp_path, monkeypatch):

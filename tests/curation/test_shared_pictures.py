@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from busi_monai.curation import (
+    PrepareOptions,
+    find_shared_pictures,
+    load_datalist,
+    prepare_dataset,
+)
+from busi_monai.curation.datalist import Datalist
+from busi_monai.datasets import write_phantom_dataset
+from busi_monai.errors import InputError
+from busi_monai.images import pixel_sha256, read_picture, write_png
+
+
+@pytest.fixture(scope="module")
+def datasets(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two prepared sets of other phantoms, with the same ids, not to be changed."""
+    base = tmp_path_factory.mktemp("two datasets")
+    prepared = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("busi_monai.curation.prepare.write_audit", lambda audit, out: [])
+        for seed in (0, 1):
+            raw = write_phantom_dataset(base / f"{seed}", cases=12, seed=seed, size=(96, 128))
+            prepare_dataset(raw, base / f"prepared {seed}", PrepareOptions(ratios="50/25/25"))
+            prepared.append(base / f"prepared {seed}")
+    return prepared[0], prepared[1]
+
+
+@pytest.fixture
+def copies(datasets: tuple[Path, Path], tmp_path: Path) -> list[Path]:
+    return [shutil.copytree(folder, tmp_path / folder.name) for folder in datasets]
+
+
+def replace_picture(folder: Path, part: str, pixels: np.ndarray) -> str:
+    """Put a picture in place of the first one of a part, consistently; return its id."""
+    datalist = load_datalist(folder)
+    item = getattr(datalist, part)[0]
+    write_png(folder / item["image"], pixels)
+    item["sha256"] = pixel_sha256(read_picture(folder / item["image"]).pixels)
+    values = {name: getattr(datalist, name) for name in datalist.__dataclass_fields__}
+    Datalist(**values).save(folder / "datalist.json")
+    return str(item["id"])
+
+
+def cropped_training_picture(folder: Path) -> np.ndarray:
+    item = load_datalist(folder).training[0]
+    return (read_picture(folder / item["image"]).pixels[3:, :120] * 255).round().astype(np.uint8)
+
+
+def test_two_collections_share_nothing(datasets: tuple[Path, Path]) -> None:
+    found = find_shared_pictures(datasets)
+    assert found.ok and found.images == 24 and found.same_side == 0
+
+
+def test_a_training_picture_that_the_other_evaluates_is_found(copies: list[Path]) -> None:
+    first, second = copies
+    name = replace_picture(second, "test", cropped_training_picture(first))
+    found = find_shared_pictures(copies)
+    (problem,) = found.problems
+    source = load_datalist(first).training[0]["id"]
+    assert problem.kind == "shared_picture" and not found.ok
+    told = f"{problem.id} {problem.message}"
+    assert name in told and source in told and "training image" in told and "test image" in told
+    assert json.loads(json.dumps(found.as_dict()))["problems"]
+
+
+def test_one_that_both_train_on_is_no_leak(copies: list[Path]) -> None:
+    first, second = copies
+    replace_picture(second, "training", cropped_training_picture(first))
+    found = find_shared_pictures(copies)
+    assert found.ok and found.same_side == 1
+
+
+def test_two_different_folders_are_needed(datasets: tuple[Path, Path]) -> None:
+    for folders in ([datasets[0]], [datasets[0], datasets[0].parent / "." / datasets[0].name]):
+        with pytest.raises(InputError, match="two different prepared datasets"):
+            find_shared_pictures(folders)
