@@ -21,7 +21,13 @@ from busi_monai.evaluation import (
 )
 from busi_monai.files import read_json
 
-__all__ = ["consistency_rule", "out_of_fold", "protocol_provenance", "protocol_targets"]
+__all__ = [
+    "beside_birads",
+    "consistency_rule",
+    "out_of_fold",
+    "protocol_provenance",
+    "protocol_targets",
+]
 
 RESAMPLES = 1000
 TABLE = "predictions.csv"
@@ -73,6 +79,13 @@ PROTOCOLS = (
         {"lesion_dice": 0.72, "auc_benign_malignant": 0.80},
     ),
 )
+BIRADS_FIGURES = {
+    "auc": "BI-RADS: AUC for malignancy",
+    "sensitivity": "BI-RADS 4 and 5: sensitivity",
+    "specificity": "BI-RADS 4 and 5: specificity",
+    "network_auc": "networks: AUC for malignancy",
+    "difference": "AUC, networks minus BI-RADS, paired",
+}
 PUBLISHED_SPLITS = ("published_split_1", "published_split_2", "published_split_3")
 PUBLISHED_TARGETS = {"iou": 0.73, "f1": 0.82}
 PUBLISHED_FIGURES = {"iou": ("IoU", "lesion_iou"), "f1": ("F1", "lesion_dice")}
@@ -154,6 +167,16 @@ def out_of_fold(results: Path) -> str:
     names = list(dict.fromkeys(name for rows in columns.values() for name in rows))
     rows = [[name, *(found.get(name, "–") for found in columns.values())] for name in names]
     return markdown(["figure", *columns], rows)
+
+
+def beside_birads(results: Path) -> str:
+    """Return what the radiologists' categories and the networks say of malignancy, same images."""
+    path = results / "out_of_fold_bus_bra" / "metrics.json"
+    figures = read_json(path).get("birads") if path.is_file() else None
+    if not figures:
+        return NOT_YET
+    rows = [[title, figure_cell(figures[name])] for name, title in BIRADS_FIGURES.items()]
+    return markdown(["figure", f"BUS-BRA, out of fold{number_of(figures['auc'])}"], rows)
 
 
 def consistency_rule(path: Path) -> str:

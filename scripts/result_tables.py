@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from protocol_tables import (
+    beside_birads,
     consistency_rule,
     out_of_fold,
     protocol_provenance,
@@ -270,6 +271,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "out_of_fold_by_class": lambda: _of_folds(_class_rows),
     "out_of_fold_by_size": lambda: _of_folds(_size_rows),
     "out_of_fold_operating_points": lambda: _of_folds(_threshold_rows),
+    "out_of_fold_birads": lambda: beside_birads(RESULTS),
     "out_of_fold_rule": lambda: consistency_rule(_predictions("out_of_fold")),
     "ablations": ablations,
     "released": released,

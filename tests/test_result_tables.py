@@ -148,7 +148,7 @@ def test_a_stale_page_is_noticed_and_mended(
 
 
 def keep(script: ModuleType, place: str, seed: int) -> dict[str, Any]:
-    rows = table(seed).assign(lesion_fraction=0.01)
+    rows = table(seed).assign(lesion_fraction=0.01, birads=["3", "4", "5"] * 10)
     metrics = evaluate_predictions(rows, resamples=20)
     write_json(script.RESULTS / place / "metrics.json", metrics)
     rows.to_csv(script.RESULTS / place / "predictions.csv", index=False)
@@ -211,6 +211,9 @@ def test_out_of_fold_figures_stand_in_one_column_a_dataset(script: ModuleType) -
     rows = cells(script.TABLES["out_of_fold"]())
     assert rows[0] == ["figure", "BUSI", "BUS-BRA"]
     assert rows[2] == ["images, groups", "30, 15", "30, 15"]
+    birads = cells(script.TABLES["out_of_fold_birads"]())
+    assert birads[0] == ["figure", "BUS-BRA, out of fold, n = 30"]
+    assert birads[2] == ["BI-RADS: AUC for malignancy", "1.000 (1.000–1.000)"]
     rule = cells(script.TABLES["out_of_fold_rule"]())
     assert rule[0] == ["figure", "rule off", "rule on"]
     assert any(row[0] == "small, Dice" for row in cells(script.TABLES["out_of_fold_by_size"]()))
