@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +58,42 @@ class Consistency:
     def __post_init__(self) -> None:
         """Check the values, naming the field that is wrong."""
         _check_switches(self, "enabled", "normal_empties_mask")
-        for name in ("min_lesion_fraction", "normal_threshold"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise InputError(f"{name} must lie in [0, 1], got {value}")
+        _check_part("min_lesion_fraction", self.min_lesion_fraction)
+        if self.normal_threshold is not None:
+            _check_part("normal_threshold", self.normal_threshold)
+
+    def changed(self, change: Any) -> Consistency:
+        """Return the rule as someone asks for it.
+
+        Args:
+            change: ``True`` or ``False`` to turn it on or off; or a mapping with other values, on
+                unless it says ``enabled: false``.
+
+        Raises:
+            InputError: if it is neither, has an unknown name, or a wrong value.
+
+        Examples:
+            >>> Consistency().changed({"normal_threshold": 0.4}).enabled
+            True
+        """
+        if isinstance(change, bool):
+            change = {"enabled": change}
+        if not isinstance(change, Mapping):
+            raise InputError(
+                f"consistency must be true, false, or a mapping such as {{normal_threshold: 0.4}}, "
+                f"got {change!r}"
+            )
+        known = [of.name for of in fields(self)]
+        unknown = [str(name) for name in change if name not in known]
+        if unknown:
+            raise InputError(
+                f"consistency has no {', '.join(unknown)}; expected some of {', '.join(known)}"
+            )
+        return replace(self, **{"enabled": True, **change})
+
+    def as_record(self) -> dict[str, Any] | bool:
+        """Return what ``run.json`` tells of it: all of its values, or ``False`` while it is off."""
+        return asdict(self) if self.enabled else False
 
     def applied(
         self, predicted_class: str, lesion_fraction: float, p_normal: float
@@ -192,7 +224,8 @@ class OperatingPoint:
     def __post_init__(self) -> None:
         """Check the values, naming the field that is wrong."""
         if isinstance(self.consistency, Mapping):
-            object.__setattr__(self, "consistency", Consistency(**self.consistency))
+            rule = Consistency().changed({"enabled": False, **self.consistency})
+            object.__setattr__(self, "consistency", rule)
         if isinstance(self.lesion_crop, Mapping):
             object.__setattr__(self, "lesion_crop", LesionCrop(**self.lesion_crop))
         points = {
@@ -262,6 +295,12 @@ def _check_switches(settings: Consistency | OperatingPoint, *names: str) -> None
             raise InputError(f"{name} must be true or false, got {value!r}")
 
 
+def _check_part(name: str, value: Any) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 <= value <= 1:
+        raise InputError(f"{name} must be a number in [0, 1], got {value!r}")
+
+
 def _checked_size(size: Any) -> tuple[int, int]:
     try:
         height, width = (int(side) for side in size)
@@ -283,8 +322,8 @@ def load_operating_point(
     Args:
         path: of the file.
         name: one of its ``operating_points``, at which malignancy is to be decided.
-        consistency: whether mask and class are made to agree, or what is to be changed in the
-            file's rule; by default as the file says.
+        consistency: whether mask and class are made to agree, and by what values other than the
+            file's (see ``Consistency.changed``); by default as the file says.
 
     Raises:
         InputError: if the file is missing, not JSON, of a newer schema, or holds a wrong value, or
@@ -298,10 +337,9 @@ def load_operating_point(
         raise InputError(f"{path}: expected schema_version up to {SCHEMA_VERSION}, got {version!r}")
     try:
         operating = OperatingPoint(**content)
-        if consistency is not None:
-            changes = consistency if isinstance(consistency, Mapping) else {"enabled": consistency}
-            rule = replace(operating.consistency, **changes)
-            operating = replace(operating, consistency=rule)
-        return operating if name is None else operating.at(name)
+        operating = operating if name is None else operating.at(name)
     except (TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: {error}") from error
+    if consistency is None:
+        return operating
+    return replace(operating, consistency=operating.consistency.changed(consistency))

@@ -120,17 +120,26 @@ def protocol_provenance(results: Path) -> str:
         metrics = read_json(path)
         leaks = metrics.get("leaks")
         leaking = f"{leaks['count']} of {leaks['evaluation_images']}" if leaks else "–"
-        hashes = [*metrics["datalist_sha256"], metrics["predictions_sha256"]]
-        cells = [f"`{value[:12]}…`" for value in hashes]
-        rows.append([title, f"{metrics['images']}, {metrics['groups']}", leaking, *cells])
+        datalists = ", ".join(_short(value) for value in metrics.get("datalist_sha256") or [])
+        counts = f"{metrics['images']}, {metrics['groups']}"
+        kept = _short(metrics["predictions_sha256"])
+        rows.append([title, counts, leaking, datalists or "–", kept])
     header = ["protocol", "images, groups", "leaking", "datalist", f"`{TABLE}`"]
     return markdown(header, rows) if rows else NOT_YET
 
 
-def _aim(name: str, value: float, target: float) -> tuple[str, str]:
-    if name in LOWER_IS_BETTER:
-        return f"≤ {target:.2f}", "yes" if value <= target else "no"
-    return f"≥ {target:.2f}", "yes" if value >= target else "no"
+def _short(sha256: str) -> str:
+    return f"`{sha256[:12]}…`"
+
+
+def _aim(name: str, value: float | None, target: float) -> tuple[str, str]:
+    """Return the aim, and whether the value as shown, at three digits, reaches it."""
+    sign = "≤" if name in LOWER_IS_BETTER else "≥"
+    if value is None:
+        return f"{sign} {target:.2f}", "–"
+    shown = round(value, 3)
+    reached = shown <= target if name in LOWER_IS_BETTER else shown >= target
+    return f"{sign} {target:.2f}", "yes" if reached else "no"
 
 
 def _published_rows(results: Path) -> list[list[str]]:
@@ -146,7 +155,7 @@ def _published_rows(results: Path) -> list[list[str]]:
         aim = _aim(name, statistics.mean(values), PUBLISHED_TARGETS[name])
         rows.append([title, f"{figure}, averaged over batches", _spread(values), *aim])
         values = [metrics[per_image]["value"] for metrics in found]
-        rows.append([title, f"{figure}, mean over images", _spread(values), "–", "–"])
+        rows.append([title, f"{figure}, mean over lesions", _spread(values), "–", "–"])
     return rows
 
 

@@ -54,6 +54,34 @@ def test_the_rule_may_be_given_as_a_plain_dictionary() -> None:
     assert operating.consistency == Consistency(enabled=True)
 
 
+def test_a_changed_rule_is_on_unless_it_says_otherwise(tmp_path: Path) -> None:
+    OperatingPoint(consistency=Consistency(min_lesion_fraction=0.5)).save(tmp_path / "point.json")
+    for change, rule in (
+        (True, Consistency(enabled=True, min_lesion_fraction=0.5)),
+        ({"normal_threshold": 0.4}, Consistency(True, 0.5, 0.4)),
+        ({"enabled": False}, Consistency(min_lesion_fraction=0.5)),
+    ):
+        found = load_operating_point(tmp_path / "point.json", consistency=change)
+        assert found.consistency == rule
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (3, "consistency must be true, false, or a mapping"),
+        ({"smallest": 1}, "consistency has no smallest; expected some of enabled"),
+        ({"normal_threshold": 2}, r"normal_threshold must be a number in \[0, 1\], got 2"),
+    ],
+)
+def test_a_wrong_change_of_the_rule_does_not_blame_the_file(
+    tmp_path: Path, change: object, message: str
+) -> None:
+    OperatingPoint().save(tmp_path / "operating.json")
+    with pytest.raises(InputError, match=message) as caught:
+        load_operating_point(tmp_path / "operating.json", consistency=change)  # type: ignore[arg-type]
+    assert "operating.json" not in str(caught.value)
+
+
 WRONG = {
     "image_size": [[256], [256, 256, 3], [0, 256], ["a", "b"], 256, "abc"],
     "aspect": ["crop"],
@@ -65,7 +93,10 @@ WRONG = {
     "classes": [["benign"], ["benign", "cyst"]],
     "consistency": [
         {"min_lesion_fraction": 2},
+        {"min_lesion_fraction": None},
         {"normal_threshold": -1},
+        {"normal_threshold": True},
+        {"normal_threshold": "4e-1"},
         {"smallest": 1},
         3,
         {"enabled": "nope"},

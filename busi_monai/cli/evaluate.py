@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,9 +113,7 @@ def command(
     if predictions is not None:
         if run is not None:
             raise click.UsageError("--predictions stands in place of RUN and PREPARED; give one")
-        if consistency is False:
-            raise click.UsageError("--no-consistency cannot take the rule out of a table")
-        rule = _rule(consistency, settings)
+        rule = _rule_of_a_table(consistency, settings)
         folder = _measure_table(predictions, out, dataset, rule, resamples, overwrite)
     elif run is None or not prepared:
         raise click.UsageError("expected RUN and PREPARED, or --predictions")
@@ -123,6 +122,7 @@ def command(
     else:
         from busi_monai.training import parse_overrides, run_evaluation
 
+        values = parse_overrides(settings)
         folder = run_evaluation(
             run,
             prepared,
@@ -135,10 +135,10 @@ def command(
                 "resamples": resamples,
                 "flip_averaging": flip_averaging,
                 "operating_point": operating_point,
-                "consistency": consistency,
+                "consistency": _asked_rule(consistency, values),
                 "overlays": overlays,
                 "overwrite": overwrite,
-                **parse_overrides(settings),
+                **values,
             },
         )
     metrics = read_json(folder / "metrics.json")
@@ -158,25 +158,41 @@ def command(
         click.echo(f"Predictions, pictures and report lie beside it. {RESEARCH_USE}")
 
 
-def _rule(consistency: bool | None, settings: tuple[str, ...]) -> Consistency | None:
+def _asked_rule(flag: bool | None, values: dict[str, Any]) -> Any:
+    """Return what the flag and ``--set consistency=…`` say of the rule, ``None`` if nothing.
+
+    Args:
+        flag: ``--consistency`` or ``--no-consistency``.
+        values: the settings; the rule is taken out.
+    """
+    setting = values.pop("consistency", None)
+    if flag is None or setting is None:
+        return setting if flag is None else flag
+    given = setting if isinstance(setting, Mapping) else {"enabled": setting}
+    if given.get("enabled", flag) != flag:
+        word = "--consistency" if flag else "--no-consistency"
+        raise click.UsageError(f"{word} contradicts --set consistency={setting}; give one")
+    return {**given, "enabled": flag}
+
+
+def _rule_of_a_table(flag: bool | None, settings: tuple[str, ...]) -> Consistency | None:
     """Return the consistency rule that a table is to be measured with, if any."""
-    from busi_monai.errors import InputError
-    from busi_monai.operating import OperatingPoint
+    from busi_monai.operating import Consistency
     from busi_monai.training import parse_overrides
 
     values = parse_overrides(settings)
-    rule = values.pop("consistency", {})
+    asked = _asked_rule(flag, values)
     if values:
         raise click.UsageError(
             f"--set {', '.join(values)}: of a table, only consistency can be set, as in "
             '--set "consistency={normal_threshold: 0.4}"'
         )
-    if not consistency and not rule:
+    if asked is None:
         return None
-    try:
-        return OperatingPoint(consistency=rule).consistency
-    except TypeError as error:
-        raise InputError(f"--set consistency: {error}") from error
+    rule = Consistency().changed(asked)
+    if not rule.enabled:
+        raise click.UsageError("the consistency rule cannot be taken out of a table")
+    return rule
 
 
 def _measure_table(

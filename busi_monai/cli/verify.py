@@ -31,39 +31,52 @@ def command(prepared: tuple[Path, ...], quiet: bool, as_json: bool) -> None:
     wrong.
     """
     from busi_monai.curation import find_shared_pictures, verify_prepared
+    from busi_monai.curation.shared_pictures import check_different
 
     def bar(items: Sequence[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
-        return track(items, "Reading", total=len(items), quiet=quiet or as_json)
+        return track(items, "Reading", total=len(items), quiet=silent)
 
-    reports = [verify_prepared(folder, progress=bar) for folder in prepared]
-    shared = find_shared_pictures(prepared, progress=bar) if len(prepared) > 1 else None
+    silent = quiet or as_json
+    several = len(prepared) > 1
+    if several:
+        check_different(prepared)
+    reports = []
+    for folder in prepared:
+        reports.append(verify_prepared(folder, progress=bar))
+        if not silent:
+            _print_report(reports[-1])
+    shared = find_shared_pictures(prepared, progress=bar) if several else None
     ok = all(report.ok for report in reports) and (shared is None or shared.ok)
-    if as_json and shared is None:
-        print_json(reports[0].as_dict())
-    elif as_json and shared is not None:
-        found = {"folders": [report.as_dict() for report in reports], "shared": shared.as_dict()}
-        print_json({"ok": ok, **found})
-    elif not quiet:
-        for report in reports:
-            _print_report(report)
-        if shared is not None:
-            _print_shared(shared, len(prepared))
+    if as_json:
+        print_json(_as_dict(reports, shared, ok=ok))
+    elif shared is not None and not quiet:
+        _print_shared(shared, len(prepared), ok=ok)
     if not ok:
         sys.exit(1)
 
 
-def _print_shared(shared: SharedPictures, folders: int) -> None:
+def _as_dict(
+    reports: Sequence[VerifyReport], shared: SharedPictures | None, *, ok: bool
+) -> dict[str, Any]:
+    if shared is None:
+        return reports[0].as_dict()
+    folders = [report.as_dict() for report in reports]
+    return {"ok": ok, "folders": folders, "shared": shared.as_dict()}
+
+
+def _print_shared(shared: SharedPictures, folders: int, *, ok: bool) -> None:
     from rich.markup import escape
 
     out = console()
     for problem in shared.problems:
         out.print(f"[red]{problem.kind}[/red] {escape(f'{problem.file}: {problem.message}')}")
+    leaking = sum(problem.kind == "shared_picture" for problem in shared.problems)
     same = f"; {shared.same_side} on the same side" if shared.same_side else ""
     out.print(
-        f"Between the {folders} folders, {shared.images} images: {len(shared.problems)} "
-        f"near-duplicates across parts{same}."
+        f"Between the {folders} folders, {shared.images} images: {leaking} near-duplicates across "
+        f"parts{same}."
     )
-    out.print("[green]All is well.[/green]" if shared.ok else "[red]Problems found.[/red]")
+    out.print("[green]All is well.[/green]" if ok else "[red]Problems found.[/red]")
 
 
 def _print_report(report: VerifyReport) -> None:

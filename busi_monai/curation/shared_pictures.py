@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from busi_monai.cases import Problem
-from busi_monai.curation.datalist import load_datalist
+from busi_monai.curation.datalist import inspect_datalist
 from busi_monai.curation.near_duplicates import find_near_duplicates
 from busi_monai.curation.prepared_files import ImageReading
 from busi_monai.curation.verify import CERTAIN_CORRELATION, Progress, side_of
 from busi_monai.errors import InputError
 
-__all__ = ["SharedPictures", "find_shared_pictures"]
+__all__ = ["SharedPictures", "check_different", "find_shared_pictures"]
+
+UNREAD = ("missing_image", "unreadable")
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,9 @@ class SharedPictures:
     """What ``find_shared_pictures`` found.
 
     Attributes:
-        images: how many pictures were compared.
-        problems: a pair on different sides of the split each.
+        images: how many pictures were read and compared.
+        problems: a pair on different sides of the split each (``shared_picture``), and pictures
+            that could not be read.
         same_side: number of pairs whose pictures are both trained on, or both in one part or fold.
     """
 
@@ -33,7 +36,7 @@ class SharedPictures:
 
     @property
     def ok(self) -> bool:
-        """Whether no picture of one dataset leaks into another's evaluation."""
+        """Whether all was read, and no near-duplicates stand on different sides of the split."""
         return not self.problems
 
     def as_dict(self) -> dict[str, Any]:
@@ -53,28 +56,27 @@ def find_shared_pictures(
 
     A picture may stand in two collections, rescaled or cropped. Where one of them is trained on and
     the other evaluated, figures of the two together leak, however sound each dataset is by itself.
+    A pair in different parts or folds is a problem whatever the protocols, also one of validation
+    and test: what is chosen by the one flatters the other.
 
     Args:
-        folders: prepared datasets, two or more.
+        folders: prepared datasets, two or more, or their datalists.
         progress: wraps the items that are gone through, to show a bar.
 
     Raises:
         InputError: if there are fewer than two folders, one comes twice, or one has no datalist.
     """
-    paths = [Path(folder) for folder in folders]
-    if len(paths) < 2 or len({path.resolve() for path in paths}) < len(paths):
-        raise InputError("expected two different prepared datasets or more to compare")
-    owned = {
-        f"{number}/{item['image']}": (path, item)
-        for number, path in enumerate(paths)
-        for item in _whole_items(path)
-    }
-    keys = list(owned)
+    paths = [_folder(folder) for folder in folders]
+    check_different(paths)
+    owned: dict[str, tuple[Path, Mapping[str, Any]]] = {}
+    for number, path in enumerate(paths):
+        owned |= {f"{number}/{item['image']}": (path, item) for item in _whole_items(path)}
+    readings = {path: ImageReading(path) for path in paths}
     shown = progress([item for _, item in owned.values()]) if progress else owned.values()
     pictures = (
         (key, pixels)
-        for key, _ in zip(keys, shown, strict=True)
-        for _, pixels in ImageReading(owned[key][0]).pictures([owned[key][1]])
+        for key, _ in zip(owned, shown, strict=True)
+        for _, pixels in readings[owned[key][0]].pictures([owned[key][1]])
     )
     found = find_near_duplicates(pictures)
     between = [
@@ -82,17 +84,46 @@ def find_shared_pictures(
         for pair in found.pairs
         if pair.correlation >= CERTAIN_CORRELATION and pair.a.split("/")[0] != pair.b.split("/")[0]
     ]
-    problems = [
+    leaking = [
         _problem(owned[a], owned[b])
         for a, b in between
         if side_of(owned[a][1]) != side_of(owned[b][1])
     ]
-    return SharedPictures(len(owned), problems, len(between) - len(problems))
+    unread = [
+        replace(problem, file=str(path / problem.file))
+        for path, reading in readings.items()
+        for problem in reading.problems
+        if problem.kind in UNREAD
+    ]
+    read = sum(len(reading.shapes) for reading in readings.values())
+    return SharedPictures(read, [*unread, *leaking], len(between) - len(leaking))
+
+
+def check_different(folders: Sequence[str | Path]) -> None:
+    """Refuse to compare a folder with itself.
+
+    Raises:
+        InputError: if there are fewer than two folders, or one comes twice.
+    """
+    if len(folders) < 2:
+        raise InputError("expected two prepared datasets or more to compare")
+    real = [Path(folder).resolve() for folder in folders]
+    repeated = sorted({str(path) for path in real if real.count(path) > 1})
+    if repeated:
+        raise InputError(f"{', '.join(repeated)} is given more than once; give each dataset once")
+
+
+def _folder(path: str | Path) -> Path:
+    """Return a prepared folder, also where its datalist is given."""
+    return Path(path) if Path(path).is_dir() else Path(path).parent
 
 
 def _whole_items(folder: Path) -> list[Mapping[str, Any]]:
-    """Return an item for each picture, which several training cases may share."""
-    items = load_datalist(folder).records()
+    """Return an item for each picture, which several training cases may share.
+
+    What is wrong with the datalist itself is for ``verify_prepared`` to say.
+    """
+    items = inspect_datalist(folder)[0].records()
     return list({item["image"]: item for item in reversed(items)}.values())[::-1]
 
 

@@ -26,8 +26,8 @@ def batch_average_figures(
     Every picture counts as many pixels as any other, as if resized to the same square.
 
     Args:
-        rows: N rows with ``dice``, ``lesion_fraction`` and ``true_lesion_fraction``; those without
-            a Dice are left out.
+        rows: N rows with ``dice``, ``lesion_fraction`` and ``true_lesion_fraction``; those that
+            lack one of them are left out.
         batch_size: pictures in a batch; the last one may have fewer.
         orders: number of random orders.
         seed: of the orders.
@@ -45,12 +45,12 @@ def batch_average_figures(
     """
     if any(name not in rows.columns for name in COLUMNS):
         return {}
-    dice, predicted, true = (rows[name].to_numpy(dtype=float) for name in COLUMNS)
-    known = ~np.isnan(dice)
-    if not known.any():
+    values = rows[list(COLUMNS)].to_numpy(dtype=float)
+    dice, predicted, true = values[~np.isnan(values).any(axis=1)].T
+    if not len(dice):
         return {}
     both = np.where(predicted + true > 0, dice * (predicted + true) / 2, 0.0)
-    parts = np.stack([both, predicted, true])[:, known]
+    parts = np.stack([both, predicted, true])
     draw = np.random.default_rng(seed)
     count = parts.shape[1]
     scores = np.array(

@@ -283,6 +283,8 @@ def _batch_average_lines(metrics: Mapping[str, Any]) -> list[str]:
     if not averaged:
         return []
     return [
+        "## As benchmark code averages",
+        "",
         f"Averaged over batches of {averaged['batch_size']} in {averaged['orders']} random orders, "
         "for comparison with benchmark code alone, whose large lesions outweigh the small ones: "
         f"IoU {_interval(averaged['iou'])}, F1 {_interval(averaged['f1'])}; the ranges are those "

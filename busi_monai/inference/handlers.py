@@ -99,7 +99,7 @@ class PredictionsSaver:
             "classes": list(self._operating.classes),
             "temperature": self._operating.temperature,
             "class_thresholds": dict(self._operating.class_thresholds),
-            "consistency": self._operating.consistency.enabled,
+            "consistency": self._operating.consistency.as_record(),
         }
         if self._weights is not None and Path(self._weights).is_file():
             details["weights_sha256"] = file_sha256(self._weights)

@@ -263,7 +263,7 @@ class Predictor:
             "precision": {"name": self.precision.name, "reason": self.precision.reason},
             "flip_averaging": self.flip_averaging,
             "operating_point": self.operating_point,
-            "consistency": self.operating.consistency.enabled,
+            "consistency": self.operating.consistency.as_record(),
             "classes": list(self.operating.classes),
             "temperature": self.operating.temperature,
             "class_thresholds": dict(self.operating.class_thresholds),

@@ -72,6 +72,12 @@ def check_keys(files: Sequence[Path], overrides: Mapping[str, Any]) -> None:
             )
         if "#" in key and key not in base and key.rpartition("#")[0] not in base:
             raise InputError(f"unknown configuration key {key!r} in {files[0]}")
+        section = key.rpartition("#")[0]
+        if section and not isinstance(base[section], (dict, list)):
+            raise InputError(
+                f"{key!r}: {section} is {base[section]!r} in {files[0]}, which has no parts; "
+                f"set it as a whole: {section}={{{key.rpartition('#')[2]}: …}}"
+            )
 
 
 def train_bundle(

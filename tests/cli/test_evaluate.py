@@ -116,18 +116,21 @@ def test_a_kept_table_is_measured_on_its_dataset(
     assert again["datalist_sha256"] == before["datalist_sha256"]
 
 
+@pytest.mark.parametrize("flag", [[], ["--consistency"]])
 def test_the_rule_of_a_table_can_be_set_as_that_of_a_run(
-    evaluate: Evaluate, phantom_prepared: Path, tmp_path: Path
+    evaluate: Evaluate, phantom_prepared: Path, tmp_path: Path, flag: list[str]
 ) -> None:
-    rule = ["--set", "consistency={enabled: true, normal_threshold: 0.1}", "-q"]
-    assert evaluate(*rule).exit_code == 0
+    rule = ["--set", "consistency={normal_threshold: 0.1}", "-q"]
+    assert evaluate(*rule, *flag).exit_code == 0
+    record = json.loads((tmp_path / "out" / "run.json").read_text("utf-8"))["consistency"]
+    assert record["enabled"] and record["normal_threshold"] == 0.1
     (tmp_path / "out").rename(tmp_path / "of the run")
     assert evaluate("-q").exit_code == 0
     kept = ["evaluate", "--predictions", str(tmp_path / "out"), "--resamples", "20"]
     kept += ["--dataset", str(phantom_prepared), "--out", str(tmp_path / "of the table")]
     table = tmp_path / "out" / "masks"
     table.rename(tmp_path / "masks")  # else they are measured anew, before the rule
-    assert CliRunner().invoke(main, [*kept, *rule]).exit_code == 0
+    assert CliRunner().invoke(main, [*kept, *rule, *flag]).exit_code == 0
     runs, tables, plain = (
         pd.read_csv(tmp_path / name / "predictions.csv")
         for name in ("of the run", "of the table", "out")
@@ -137,6 +140,16 @@ def test_the_rule_of_a_table_can_be_set_as_that_of_a_run(
     assert not tables[columns].equals(plain[columns])
 
 
+def test_a_flag_and_a_setting_that_contradict_each_other_are_refused(evaluate: Evaluate) -> None:
+    for flag, setting in (
+        ("--no-consistency", "{enabled: true}"),
+        ("--consistency", "false"),
+        ("--consistency", "{enabled: false}"),
+    ):
+        refused = evaluate(flag, "--set", f"consistency={setting}")
+        assert_refused(refused, f"{flag} contradicts --set consistency")
+
+
 def test_the_options_of_a_table_and_of_a_run_are_kept_apart(
     evaluate: Evaluate, phantom_prepared: Path, tmp_path: Path
 ) -> None:
@@ -144,11 +157,23 @@ def test_the_options_of_a_table_and_of_a_run_are_kept_apart(
     assert_refused(evaluate(*table), "stands in place of RUN and PREPARED")
     assert_refused(evaluate("--dataset", str(phantom_prepared)), "belongs to --predictions")
     alone = ["evaluate", *table, "--out", str(tmp_path / "out")]
-    assert_refused(CliRunner().invoke(main, [*alone, "--no-consistency"]), "cannot take the rule")
+    off = "consistency={enabled: false, normal_threshold: 0.3}"
+    for words in (["--no-consistency"], ["--set", "consistency=false"], ["--set", off]):
+        assert_refused(CliRunner().invoke(main, [*alone, *words]), "cannot be taken out of a table")
     assert_refused(CliRunner().invoke(main, [*alone, "--set", "batch_size=3"]), "only consistency")
-    for rule in ("{smallest: 1}", "3", "{normal_threshold: 2}"):
-        refused = CliRunner().invoke(main, [*alone, "--set", f"consistency={rule}"])
-        assert_refused(refused, "consistency" if rule == "3" else rule.strip("{").partition(":")[0])
+    for rule, words in {
+        "{smallest: 1}": "consistency has no smallest",
+        "3": "consistency must be true, false, or a mapping",
+        "{normal_threshold: 2}": "normal_threshold must be a number in [0, 1], got 2",
+    }.items():
+        for refused in (
+            CliRunner().invoke(main, [*alone, "--set", f"consistency={rule}"]),
+            evaluate("--set", f"consistency={rule}"),
+        ):
+            assert_refused(refused, words)
+            assert "operating.json" not in refused.output
+    part = evaluate("--set", "consistency#normal_threshold=0.3")
+    assert_refused(part, "set it as a whole: consistency={normal_threshold: …}")
     assert_refused(CliRunner().invoke(main, alone), "table.csv")
 
 

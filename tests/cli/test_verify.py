@@ -57,6 +57,27 @@ def test_several_folders_are_compared_with_each_other(prepared, tmp_path):
     assert "Problems found" in verify(prepared, other).stdout
 
 
+def test_every_folder_has_its_report_though_one_is_bad(prepared, tmp_path):
+    other = shutil.copytree(prepared, tmp_path / "other")
+    datalist = (other / "datalist.json").read_text(encoding="utf-8")
+    (other / "datalist.json").write_text(datalist.replace('"seed": 0', '"seed": 1'), "utf-8")
+    result = verify(prepared, other)
+    assert result.exit_code == 1
+    assert "was changed after it was written" in result.stdout
+    assert "Between the 2 folders, 48 images" in result.stdout
+    assert result.stdout.rstrip().endswith("Problems found.")
+    (other / "datalist.json").unlink()
+    result = verify(prepared, other)
+    assert result.exit_code == 2 and "All is well" in result.stdout
+    assert "datalist.json does not exist" in result.output
+
+
+def test_a_folder_is_not_compared_with_itself(prepared):
+    result = verify(prepared, prepared)
+    assert result.exit_code == 2 and "is given more than once" in result.output
+    assert "datalist: form" not in result.output
+
+
 def test_a_leak_that_the_protocol_allows_is_named(phantom_busi, tmp_path, monkeypatch):
     monkeypatch.setattr("busi_monai.curation.prepare.write_audit", lambda audit, out: [])
     copy = shutil.copytree(phantom_busi, tmp_path / "copy")

@@ -79,6 +79,59 @@ def test_one_that_both_train_on_is_no_leak(copies: list[Path]) -> None:
 
 
 def test_two_different_folders_are_needed(datasets: tuple[Path, Path]) -> None:
-    for folders in ([datasets[0]], [datasets[0], datasets[0].parent / "." / datasets[0].name]):
-        with pytest.raises(InputError, match="two different prepared datasets"):
-            find_shared_pictures(folders)
+    with pytest.raises(InputError, match="two prepared datasets or more"):
+        find_shared_pictures(datasets[:1])
+    for again in (datasets[0].parent / "." / datasets[0].name, datasets[0] / "datalist.json"):
+        with pytest.raises(InputError, match=r"prepared 0 is given more than once"):
+            find_shared_pictures([*datasets, again])
+
+
+def test_pictures_that_cannot_be_read_are_told(copies: list[Path]) -> None:
+    shutil.rmtree(copies[1] / "images")
+    found = find_shared_pictures([folder / "datalist.json" for folder in copies])
+    assert found.images == 12 and not found.ok
+    assert {problem.kind for problem in found.problems} == {"missing_image"}
+
+
+def folds(raw: Path, out: Path, **options: object) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("busi_monai.curation.prepare.write_audit", lambda audit, out: [])
+        prepare_dataset(raw, out, PrepareOptions(folds=2, **options))  # type: ignore[arg-type]
+    return out
+
+
+def test_folds_are_sides_too(tmp_path: Path) -> None:
+    raw = write_phantom_dataset(tmp_path / "raw", cases=12, seed=0, size=(96, 128))
+    same = [folds(raw, tmp_path / name, seed=seed) for name, seed in (("a", 0), ("b", 0))]
+    found = find_shared_pictures(same)
+    assert found.ok and found.same_side == 12
+    other = folds(raw, tmp_path / "c", seed=1)
+    found = find_shared_pictures([same[0], other])
+    moved = {
+        item["id"]
+        for item, twin in zip(
+            sorted(load_datalist(same[0]).training, key=lambda item: item["id"]),
+            sorted(load_datalist(other).training, key=lambda item: item["id"]),
+            strict=True,
+        )
+        if item["fold"] != twin["fold"]
+    }
+    assert moved and {problem.id for problem in found.problems} == moved
+
+
+def test_an_image_of_several_masks_is_one_picture(
+    datasets: tuple[Path, Path], defective: Path, tmp_path: Path
+) -> None:
+    split = folds(defective, tmp_path / "split", multi_mask="split")
+    cases = load_datalist(split).training
+    pictures = len({item["image"] for item in cases})
+    assert len(cases) > pictures
+    assert find_shared_pictures([datasets[1], split]).images == 12 + pictures
+
+
+def test_what_is_only_alike_does_not_count(
+    datasets: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("busi_monai.curation.near_duplicates.CONFIRMING_CORRELATION", -1.0)
+    monkeypatch.setattr("busi_monai.curation.shared_pictures.CERTAIN_CORRELATION", 0.999)
+    assert find_shared_pictures(datasets).ok

@@ -32,13 +32,14 @@ def test_one_batch_pools_the_pixels_of_its_pictures() -> None:
 def test_batches_of_one_are_the_means_over_images() -> None:
     rows = pd.DataFrame(
         {
-            "dice": [0.5, 0.8, 1.0, 0.0, np.nan],
-            "lesion_fraction": [0.1, 0.3, 0.0, 0.2, 0.2],
-            "true_lesion_fraction": [0.2, 0.3, 0.0, 0.0, 0.0],
+            "dice": [0.5, 0.8, 1.0, 0.0, np.nan, 0.3],
+            "lesion_fraction": [0.1, 0.3, 0.0, 0.2, 0.2, 0.1],
+            "true_lesion_fraction": [0.2, 0.3, 0.0, 0.0, 0.0, np.nan],
         }
     )
     found = batch_average_figures(rows, batch_size=1, orders=2)
     assert found["f1"]["value"] == pytest.approx((0.5 + 0.8 + 1.0 + 0.0) / 4)
+    assert found["f1"]["n"] == 4
     assert found["f1"]["low"] == pytest.approx(found["f1"]["high"])
 
 
@@ -49,6 +50,10 @@ def test_a_smaller_last_batch_weighs_by_its_pictures() -> None:
     )
     found = batch_average_figures(rows, batch_size=2, orders=20)
     assert found["f1"]["value"] == pytest.approx(0.6)
+    with_the_bad_one = (2 * (0.09 / 0.31) + 0.09 / 0.11) / 3  # pixels of 0.1 + 0.1 - both
+    without = (2 * (0.18 / 0.22) + 0.0) / 3
+    orders = [found["iou"][name] for name in ("low", "high")]
+    assert sorted(orders) == pytest.approx(sorted([with_the_bad_one, without]))
 
 
 def test_large_lesions_outweigh_small_ones() -> None:

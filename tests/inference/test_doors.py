@@ -190,7 +190,8 @@ def test_consistency_can_be_turned_on_at_every_door(
         table = read_predictions(folder)
         assert_same(table, folder, agreeing)
         assert set(table["predicted_class"]) == {"normal"}
-        assert json.loads((folder / "run.json").read_text("utf-8"))["consistency"] is True
+        record = json.loads((folder / "run.json").read_text("utf-8"))["consistency"]
+        assert record["enabled"] is True and record["min_lesion_fraction"] == 1.0
     assert plain.predict(table["image"][0]).predicted_class == "benign"
 
 
