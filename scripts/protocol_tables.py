@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ class Protocol:
 
 PROTOCOLS = (
     Protocol(
-        "out_of_fold",
+        "out_of_fold_with_rule/busi",
         "BUSI, `leakfree`, 5 folds, out of fold",
         {
             "lesion_dice": 0.78,
@@ -59,7 +59,7 @@ PROTOCOLS = (
         },
     ),
     Protocol(
-        "out_of_fold_bus_bra",
+        "out_of_fold_with_rule/bus_bra",
         "BUS-BRA, by patient, 5 folds, out of fold, the same networks",
         {"lesion_dice": 0.88, "auc_benign_malignant": 0.90},
     ),
@@ -79,6 +79,13 @@ PROTOCOLS = (
         {"lesion_dice": 0.72, "auc_benign_malignant": 0.80},
     ),
 )
+OUT_OF_FOLD = {
+    "BUSI, with the rule": "out_of_fold_with_rule/busi",
+    "BUSI, without": "out_of_fold",
+    "BUS-BRA, with the rule": "out_of_fold_with_rule/bus_bra",
+    "BUS-BRA, without": "out_of_fold_bus_bra",
+}
+"""Place by title. Without: as predicted; with: measured anew with the consistency rule."""
 BIRADS_FIGURES = {
     "auc": "BI-RADS: AUC for malignancy",
     "sensitivity": "BI-RADS 4 and 5: sensitivity",
@@ -164,17 +171,17 @@ def _spread(values: list[float]) -> str:
     return f"{mean} ± {statistics.stdev(values):.3f}" if len(values) > 1 else mean
 
 
-def out_of_fold(results: Path) -> str:
-    """Return all figures of the cross-validation's images, each predicted by who never saw it."""
+def out_of_fold(results: Path, names: Sequence[str] = tuple(FIGURES)) -> str:
+    """Return figures of the cross-validation's images, each predicted by who never saw it."""
     columns = {
-        title: figure_rows(read_json(path))
-        for title, place in (("BUSI", "out_of_fold"), ("BUS-BRA", "out_of_fold_bus_bra"))
+        title: figure_rows(read_json(path), names)
+        for title, place in OUT_OF_FOLD.items()
         if (path := results / place / "metrics.json").is_file()
     }
     if not columns:
         return NOT_YET
-    names = list(dict.fromkeys(name for rows in columns.values() for name in rows))
-    rows = [[name, *(found.get(name, "–") for found in columns.values())] for name in names]
+    shown = list(dict.fromkeys(name for rows in columns.values() for name in rows))
+    rows = [[name, *(found.get(name, "–") for found in columns.values())] for name in shown]
     return markdown(["figure", *columns], rows)
 
 

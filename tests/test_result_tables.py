@@ -156,7 +156,7 @@ def keep(script: ModuleType, place: str, seed: int) -> dict[str, Any]:
 
 
 def test_protocols_stand_beside_what_was_aimed_at(script: ModuleType) -> None:
-    folds = keep(script, "out_of_fold", 0)
+    folds = keep(script, "out_of_fold_with_rule/busi", 0)
     rows = cells(script.TABLES["protocol_targets"]())
     assert rows[0] == ["protocol", "figure", "measured", "aim", "reached"]
     by_figure = {row[1]: row for row in rows[2:]}
@@ -168,27 +168,28 @@ def test_protocols_stand_beside_what_was_aimed_at(script: ModuleType) -> None:
 
 
 def test_every_protocol_tells_its_images_and_hashes(script: ModuleType) -> None:
-    metrics = keep(script, "out_of_fold", 0)
+    path = script.RESULTS / "out_of_fold_with_rule/busi/metrics.json"
+    metrics = keep(script, "out_of_fold_with_rule/busi", 0)
     provenance = {
         "datalist_sha256": ["0123456789abcdef"],
         "predictions_sha256": "fedcba9876543210",
         "leaks": {"count": 0, "evaluation_images": 30},
     }
-    write_json(script.RESULTS / "out_of_fold" / "metrics.json", {**metrics, **provenance})
+    write_json(path, {**metrics, **provenance})
     (found,) = cells(script.TABLES["protocol_provenance"]())[2:]
     assert found[1:] == ["30, 15", "0 of 30", "`0123456789ab…`", "`fedcba987654…`"]
     without = {**metrics, "predictions_sha256": "fedcba9876543210"}
-    write_json(script.RESULTS / "out_of_fold" / "metrics.json", without)
+    write_json(path, without)
     (found,) = cells(script.TABLES["protocol_provenance"]())[2:]
     assert found[1:] == ["30, 15", "–", "–", "`fedcba987654…`"]
 
 
 def test_what_is_shown_is_held_against_the_aim(script: ModuleType) -> None:
-    metrics = keep(script, "out_of_fold", 0)
+    metrics = keep(script, "out_of_fold_with_rule/busi", 0)
     values = {"lesion_dice": 0.7796, "accuracy": 0.849, "ece": 0.05, "macro_f1": None}
     for name, value in values.items():
         metrics[name] |= {"value": value}
-    write_json(script.RESULTS / "out_of_fold" / "metrics.json", metrics)
+    write_json(script.RESULTS / "out_of_fold_with_rule/busi/metrics.json", metrics)
     rows = {row[1]: row for row in cells(script.TABLES["protocol_targets"]())}
     titles = importlib.import_module("table_cells").FIGURES
     reached = [rows[titles[name]][4] for name in values]
@@ -209,15 +210,20 @@ def test_published_splits_are_averaged_in_both_manners(script: ModuleType) -> No
     assert "2 of the 3 published splits" in rows["IoU, averaged over batches"][0]
 
 
-def test_out_of_fold_figures_stand_in_one_column_a_dataset(script: ModuleType) -> None:
-    for seed, place in enumerate(("out_of_fold", "out_of_fold_bus_bra")):
-        keep(script, place, seed)
+def test_out_of_fold_figures_stand_with_the_rule_and_without(script: ModuleType) -> None:
+    places = ("out_of_fold", "out_of_fold_bus_bra")
+    places += ("out_of_fold_with_rule/busi", "out_of_fold_with_rule/bus_bra")
+    found = {place: keep(script, place, seed) for seed, place in enumerate(places)}
     rows = cells(script.TABLES["out_of_fold"]())
-    assert rows[0] == ["figure", "BUSI", "BUS-BRA"]
-    assert rows[2] == ["images, groups", "30, 15", "30, 15"]
+    assert rows[0] == [
+        "figure", "BUSI, with the rule", "BUSI, without", "BUS-BRA, with the rule",
+        "BUS-BRA, without",
+    ]  # fmt: skip
+    assert rows[2] == ["images, groups", *["30, 15"] * 4]
+    (dice,) = [row for row in rows if row[0] == "lesion Dice"]
+    assert dice[2].startswith(f"{found['out_of_fold']['lesion_dice']['value']:.3f} (")
+    assert len(cells(script.TABLES["out_of_fold_main"]())) < len(rows)
     birads = cells(script.TABLES["out_of_fold_birads"]())
     assert birads[0] == ["figure", "BUS-BRA, out of fold, n = 30"]
     assert birads[2] == ["BI-RADS: AUC for malignancy", "1.000 (1.000–1.000)"]
-    rule = cells(script.TABLES["out_of_fold_rule"]())
-    assert rule[0] == ["figure", "rule off", "rule on"]
     assert any(row[0] == "small, Dice" for row in cells(script.TABLES["out_of_fold_by_size"]()))
