@@ -20,6 +20,7 @@ from busi_monai.evaluation import (
     usable_rows,
 )
 from busi_monai.files import read_json
+from busi_monai.operating import Consistency
 
 __all__ = [
     "beside_birads",
@@ -195,12 +196,12 @@ def beside_birads(results: Path) -> str:
     return markdown(["figure", f"BUS-BRA, out of fold{number_of(figures['auc'])}"], rows)
 
 
-def consistency_rule(path: Path) -> str:
-    """Return the main figures of a kept table without and with the consistency rule."""
+def consistency_rule(path: Path, rule: Consistency) -> str:
+    """Return the main figures of a table made without the consistency rule, and with it."""
     if not path.is_file():
         return NOT_YET
     table = usable_rows(read_predictions(path))
-    columns = {"rule off": table, "rule on": consistent_table(table)}
+    columns = {"rule off": table, "rule on": consistent_table(table, rule=rule)}
     weights = group_weights(row_groups(table).tolist(), RESAMPLES, 0)
     found = [resampled_figures(one, weights, CLASSES) for one in columns.values()]
     shown = ("lesion_dice", "all_dice", "normal_clean_rate", "accuracy", "macro_f1")
