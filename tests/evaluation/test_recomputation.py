@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from busi_monai.cases import CLASSES
-from busi_monai.curation import load_datalist
+from busi_monai.curation import PrepareOptions, load_datalist, prepare_dataset
 from busi_monai.errors import InputError
-from busi_monai.evaluation import evaluate_table, read_predictions
+from busi_monai.evaluation import TITLES, evaluate_table, read_predictions
 from busi_monai.images import read_mask, write_mask
 from busi_monai.metrics import segmentation_scores
 from busi_monai.operating import Consistency
@@ -184,3 +184,32 @@ def test_a_mask_of_another_size_is_refused(
     write_mask(folder / "masks" / f"{name}.png", np.ones((10, 10)))
     with pytest.raises(InputError, match=r"has \(10, 10\) pixels"):
         evaluate_table(folder, tmp_path / "out", dataset=folds)
+
+
+@pytest.fixture(scope="module")
+def busi_folds(real_busi: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    prepared = tmp_path_factory.mktemp("out of fold") / "busi"
+    prepare_dataset(real_busi, prepared, PrepareOptions(folds=5))
+    return prepared
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(
+    ("place", "rule"),
+    [("out_of_fold", None), ("out_of_fold_with_rule/busi", Consistency(normal_threshold=0.4))],
+)
+def test_the_kept_out_of_fold_table_gives_its_figures_again(
+    busi_folds: Path, repository: Path, tmp_path: Path, place: str, rule: Consistency | None
+) -> None:
+    results = repository / "docs" / "results"
+    out = evaluate_table(
+        results / "out_of_fold", tmp_path / "out", dataset=busi_folds, consistency=rule
+    )
+    found, kept = (
+        json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        for folder in (out, results / place)
+    )
+    assert found["datalist_sha256"] == kept["datalist_sha256"]
+    assert found["leaks"] == {"count": 0, "evaluation_images": 760} and not found["missing_images"]
+    for name in TITLES:
+        assert found[name] == pytest.approx(kept[name], abs=1e-6), name
