@@ -83,6 +83,7 @@ def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     room, and variances may be smaller than half precision knows.
 
     Examples:
+        >>> import torch
         >>> state = {"weight": torch.ones(2, 2), "bias": torch.ones(2), "seen": torch.tensor(3)}
         >>> [value.dtype for value in halved(state).values()]
         [torch.float16, torch.float32, torch.int64]
