@@ -28,6 +28,7 @@ __all__ = [
     "out_of_fold",
     "protocol_provenance",
     "protocol_targets",
+    "seeds",
 ]
 
 RESAMPLES = 1000
@@ -184,6 +185,21 @@ def out_of_fold(results: Path, names: Sequence[str] = tuple(FIGURES)) -> str:
     shown = list(dict.fromkeys(name for rows in columns.values() for name in rows))
     rows = [[name, *(found.get(name, "–") for found in columns.values())] for name in shown]
     return markdown(["figure", *columns], rows)
+
+
+def seeds(results: Path, names: Sequence[str]) -> str:
+    """Return figures of one fold for each seed, and how far seeds lie from each other."""
+    paths = sorted((results / "seeds").glob("*/metrics.json"))
+    if not paths:
+        return NOT_YET
+    found = [read_json(path) for path in paths]
+    header = ["BUSI, fold 0", *(f"seed {path.parent.name}" for path in paths), "mean ± deviation"]
+    rows = [
+        [TITLES[name], *map(figure_cell, figures), _spread([each["value"] for each in figures])]
+        for name in names
+        if (figures := [metrics[name] for metrics in found])
+    ]
+    return markdown(header, rows)
 
 
 def beside_birads(results: Path) -> str:

@@ -26,6 +26,7 @@ from protocol_tables import (
     out_of_fold,
     protocol_provenance,
     protocol_targets,
+    seeds,
 )
 from table_cells import NOT_YET, figure_cell, figure_rows, is_known, markdown, number_of
 
@@ -276,6 +277,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "out_of_fold_by_class": lambda: _of_folds(_class_rows),
     "out_of_fold_by_size": lambda: _of_folds(_size_rows),
     "out_of_fold_operating_points": lambda: _of_folds(_threshold_rows),
+    "seeds": lambda: seeds(RESULTS, MAIN),
     "out_of_fold_birads": lambda: beside_birads(RESULTS),
     "ablations": ablations,
     "released": released,

@@ -227,3 +227,13 @@ def test_out_of_fold_figures_stand_with_the_rule_and_without(script: ModuleType)
     assert birads[0] == ["figure", "BUS-BRA, out of fold, n = 30"]
     assert birads[2] == ["BI-RADS: AUC for malignancy", "1.000 (1.000–1.000)"]
     assert any(row[0] == "small, Dice" for row in cells(script.TABLES["out_of_fold_by_size"]()))
+
+
+def test_seeds_stand_beside_each_other(script: ModuleType) -> None:
+    found = [keep(script, f"seeds/{seed}", seed) for seed in range(3)]
+    rows = cells(script.TABLES["seeds"]())
+    assert rows[0] == ["BUSI, fold 0", "seed 0", "seed 1", "seed 2", "mean ± deviation"]
+    (dice,) = [row for row in rows if row[0] == "lesion Dice"]
+    values = [metrics["lesion_dice"]["value"] for metrics in found]
+    assert dice[1].startswith(f"{values[0]:.3f} (")
+    assert dice[4] == f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
