@@ -3,26 +3,38 @@
 Every picture becomes one grey channel (H, W) of float32 in [0, 1], EXIF orientation applied, as
 found in size. Formats: PNG, JPEG, BMP, TIFF and what else Pillow reads; NIfTI by nibabel; DICOM by
 pydicom. NIfTI pictures are taken in index order (first axis = columns, second = rows).
+Contents in memory (uploads) are read by the same code, but only as PNG, JPEG, BMP, TIFF, NIfTI or
+DICOM, and by what they hold, not by their name.
 """
 
 from __future__ import annotations
 
 import hashlib
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
+from busi_monai.dicom_images import is_dicom, read_dicom_frame, read_dicom_header
 from busi_monai.errors import ImageReadError
 from busi_monai.files import atomic_file
+from busi_monai.image_decoders import (
+    decode_nifti,
+    decode_pillow,
+    is_nifti,
+    over_black,
+    scale_unknown_range,
+)
+from busi_monai.image_files import ImageBytes, ImageSource, head_of
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "Frames",
     "Picture",
+    "PictureFile",
+    "frames_of",
     "is_image_file",
     "picture_from_array",
     "pixel_sha256",
@@ -35,10 +47,7 @@ __all__ = [
 IMAGE_SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".nii", ".nii.gz", ".dcm", ".dicom",
 )  # fmt: skip
-MAX_PIXELS = 100_000_000
-
-# US Regions (C.8.5.5.1.15): 3 is centimetres
-_CENTIMETRES = 3
+_HEAD_LENGTH = 544  # what tells DICOM, NIfTI-1 and NIfTI-2 from the rest
 
 
 @dataclass(frozen=True)
@@ -49,11 +58,47 @@ class Picture:
         pixels: (H, W) float32 in [0, 1].
         spacing_mm: (row, column) spacing in millimetres, or ``None`` where the file states none.
         has_colour: whether the file's colour channels differ anywhere.
+        canvas: (top, left, height, width) in pixels if only a part of the file's picture was read:
+            where the part begins and how large the whole is. ``None`` for the whole.
     """
 
     pixels: NDArray[np.float32]
     spacing_mm: tuple[float, float] | None = None
     has_colour: bool = False
+    canvas: tuple[int, int, int, int] | None = None
+
+
+@dataclass(frozen=True)
+class PictureFile:
+    """One picture of a file that may hold several, not read yet.
+
+    Attributes:
+        source: path of the file, or its content.
+        frame: number of the frame, counted from 0; ``None`` for the only picture.
+        crop_to_region: whether only the ultrasound region is read that a DICOM file states, without
+            what is written around it.
+    """
+
+    source: Path | ImageBytes
+    frame: int | None = None
+    crop_to_region: bool = False
+
+    def __str__(self) -> str:
+        """Return the file's name, with the frame counted from 1 as viewers do."""
+        return str(self.source) if self.frame is None else f"{self.source} frame {self.frame + 1}"
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The pictures of a file.
+
+    Attributes:
+        pictures: one, or each frame of a cine loop in order; none is read yet.
+        frames_per_second: rate of a loop, or ``None`` for a single picture or where it is unknown.
+    """
+
+    pictures: tuple[PictureFile, ...]
+    frames_per_second: float | None = None
 
 
 def is_image_file(path: str | Path) -> bool:
@@ -61,17 +106,38 @@ def is_image_file(path: str | Path) -> bool:
     return str(path).lower().endswith(IMAGE_SUFFIXES)
 
 
-def read_picture(path: str | Path) -> Picture:
+def frames_of(source: ImageSource, *, crop_to_region: bool = False) -> Frames:
+    """Return the pictures of a file: several for a multi-frame DICOM file, else one.
+
+    Raises:
+        ImageReadError: if a DICOM file's header cannot be read; other formats are not opened.
+    """
+    file = _file(source)
+    if is_dicom(file, head_of(file, _HEAD_LENGTH)):
+        header = read_dicom_header(file)
+        if header.frames > 1:
+            numbers = range(header.frames)
+            return Frames(
+                tuple(PictureFile(file, number, crop_to_region) for number in numbers),
+                header.frames_per_second,
+            )
+    return Frames((PictureFile(file, None, crop_to_region),))
+
+
+def read_picture(source: ImageSource | PictureFile) -> Picture:
     """Read one ultrasound picture.
+
+    Args:
+        source: path of a file, its content, or one picture of a file that holds several.
 
     Raises:
         ImageReadError: if the file is missing, empty, truncated, of no known format, animated, or
             of more than ``MAX_PIXELS`` pixels; the message names file, reason and remedy.
     """
-    path = Path(path)
-    values, spacing = _read_values(path)
+    wanted = source if isinstance(source, PictureFile) else PictureFile(_file(source))
+    values, spacing, canvas = _read_values(wanted)
     colour = values.ndim == 3 and bool(np.any(values != values[..., :1]))
-    return Picture(_to_grey(values, path), spacing, colour)
+    return Picture(_to_grey(values, str(wanted.source)), spacing, colour, canvas)
 
 
 def picture_from_array(values: NDArray[np.generic]) -> Picture:
@@ -97,8 +163,8 @@ def picture_from_array(values: NDArray[np.generic]) -> Picture:
     elif values.dtype == np.uint16:
         scaled = values.astype(np.float32) / np.float32(65535)
     else:
-        scaled = _scale_unknown_range(values.astype(np.float32), "array")
-    scaled = _over_black(scaled)
+        scaled = scale_unknown_range(values.astype(np.float32), "array")
+    scaled = over_black(scaled)
     colour = scaled.ndim == 3 and bool(np.any(scaled != scaled[..., :1]))
     return Picture(_to_grey(scaled, "array"), None, colour)
 
@@ -114,7 +180,7 @@ def read_mask(path: str | Path) -> NDArray[np.bool_]:
         ImageReadError: as for ``read_picture``.
     """
     path = Path(path)
-    values, _ = _read_values(path)
+    values, *_ = _read_values(PictureFile(path))
     if values.ndim == 3:
         values = values.max(axis=2)
     levels = np.unique(values)
@@ -145,174 +211,27 @@ def pixel_sha256(pixels: NDArray[np.float32]) -> str:
     return digest.hexdigest()
 
 
-def _read_values(path: Path) -> tuple[NDArray[np.float32], tuple[float, float] | None]:
-    """Return (H, W) or (H, W, C) values in [0, 1] and the stated spacing."""
-    if not path.is_file():
-        raise ImageReadError(f"{path}: no such file")
-    if path.stat().st_size == 0:
-        raise ImageReadError(f"{path}: the file is empty (0 bytes)")
-    name = path.name.lower()
-    if name.endswith((".nii", ".nii.gz")):
-        return _read_nifti(path)
-    with path.open("rb") as stream:
-        head = stream.read(132)
-    if name.endswith((".dcm", ".dicom")) or head[128:132] == b"DICM":
-        return _read_dicom(path)
-    return _read_pillow(path), None
+def _file(source: ImageSource) -> Path | ImageBytes:
+    return source if isinstance(source, ImageBytes) else Path(source)
 
 
-def _read_pillow(path: Path) -> NDArray[np.float32]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            # as a stream: by its name, Pillow maps raw TIFFs and garbles those stored sideways
-            with path.open("rb") as stream, Image.open(stream) as opened:
-                if opened.width * opened.height > MAX_PIXELS:
-                    raise ImageReadError(
-                        f"{path}: {opened.width}×{opened.height} pixels, more than {MAX_PIXELS:,}"
-                    )
-                frames = getattr(opened, "n_frames", 1)
-                if frames != 1:
-                    raise ImageReadError(
-                        f"{path}: expected one picture, found {frames} frames; save one as PNG"
-                    )
-                image = ImageOps.exif_transpose(opened)
-                return _pillow_values(image, path)
-    except ImageReadError:
-        raise
-    except UnidentifiedImageError:
-        raise ImageReadError(
-            f"{path}: not a picture that can be read; expected PNG, JPEG, BMP, TIFF, NIfTI or DICOM"
-        ) from None
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise ImageReadError(f"{path}: too many pixels to be a picture: {error}") from error
-    except Exception as error:
-        # Pillow's decoders raise OSError, SyntaxError, TypeError and more for damaged files
-        raise ImageReadError(f"{path}: damaged or truncated ({error}); copy it again") from error
-
-
-def _pillow_values(image: Image.Image, path: Path) -> NDArray[np.float32]:
-    mode = image.mode
-    if mode == "1":
-        return np.asarray(image, dtype=np.float32)
-    if mode.startswith("I"):
-        values = np.asarray(image).astype(np.float32)
-        return np.clip(values / 65535, 0, 1, dtype=np.float32)
-    if mode == "F":
-        return _scale_unknown_range(np.asarray(image, dtype=np.float32), path)
-    if mode == "L":
-        return np.asarray(image, dtype=np.float32) / np.float32(255)
-    has_alpha = mode in {"LA", "PA", "La", "RGBA", "RGBa"} or "transparency" in image.info
-    if has_alpha:
-        rgba = np.asarray(image.convert("RGBA"), dtype=np.float32) / np.float32(255)
-        return _over_black(rgba)
-    return np.asarray(image.convert("RGB"), dtype=np.float32) / np.float32(255)
-
-
-def _read_nifti(path: Path) -> tuple[NDArray[np.float32], tuple[float, float] | None]:
-    import nibabel
-
-    try:
-        image = nibabel.load(path)
-        values = np.squeeze(np.asarray(image.dataobj))
-    except Exception as error:
-        # nibabel raises its own errors, zlib's and EOFError for damaged files
-        raise ImageReadError(f"{path}: not a readable NIfTI file ({error})") from error
-    if values.dtype.names:  # RGB24 is a structured type
-        values = np.stack([values[channel] for channel in values.dtype.names], axis=-1)
-    if values.ndim not in {2, 3} or (values.ndim == 3 and values.shape[2] not in {3, 4}):
-        raise ImageReadError(f"{path}: expected one 2-D picture, found shape {image.shape}")
-    values = np.swapaxes(values, 0, 1)
-    spacing = _nifti_spacing(image.header)
-    if values.dtype == np.uint8:
-        return _over_black(values.astype(np.float32) / np.float32(255)), spacing
-    return _over_black(_scale_unknown_range(values.astype(np.float32), path)), spacing
-
-
-def _nifti_spacing(header: Any) -> tuple[float, float] | None:
-    """Return (row, column) mm; 1 by 1 is what writers put where no spacing is known."""
-    to_mm = {"meter": 1000.0, "micron": 0.001}.get(header.get_xyzt_units()[0], 1.0)
-    columns, rows = (float(zoom) for zoom in header.get_zooms()[:2])
-    if (columns, rows) == (1.0, 1.0) or not (columns > 0 and rows > 0):
-        return None
-    return rows * to_mm, columns * to_mm
-
-
-def _over_black(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return RGB for RGBA: what is transparent is black; anything else is returned as it is."""
-    if values.ndim == 3 and values.shape[2] == 4:
-        return values[..., :3] * values[..., 3:]
-    return values
-
-
-def _scale_unknown_range(values: NDArray[np.float32], source: Path | str) -> NDArray[np.float32]:
-    """Bring float or wide integer values to [0, 1]: as they are, by 255, or by their own range."""
-    if values.size == 0 or not np.isfinite(values).all():
-        raise ImageReadError(f"{source}: the pixels hold NaN or infinite values, or there are none")
-    low, high = float(values.min()), float(values.max())
-    if low >= 0 and high <= 1:
-        return values
-    if low >= 0 and high <= 255:
-        return values / np.float32(255)
-    if low == high:
-        raise ImageReadError(f"{source}: every pixel holds {low:g}; expected a picture")
-    return (values - np.float32(low)) / np.float32(high - low)
-
-
-def _read_dicom(path: Path) -> tuple[NDArray[np.float32], tuple[float, float] | None]:
-    import pydicom
-
-    try:
-        dataset = pydicom.dcmread(path, force=path.suffix.lower() in {".dcm", ".dicom"})
-        frames = int(dataset.get("NumberOfFrames") or 1)
-        if frames != 1:
-            raise ImageReadError(f"{path}: expected one picture, found {frames} frames")
-        values = _dicom_values(dataset)
-        spacing = _dicom_spacing(dataset)
-    except ImageReadError:
-        raise
-    except Exception as error:
-        # pydicom and its decoders raise anything for damaged or compressed pixels
-        raise ImageReadError(f"{path}: not a readable DICOM image ({error})") from error
-    return values, spacing
-
-
-def _dicom_values(dataset: Any) -> NDArray[np.float32]:
-    """Return the (H, W) or (H, W, 3) pixels in [0, 1], bright for strong echoes."""
-    import pydicom
-
-    values = dataset.pixel_array
-    photometric = str(dataset.PhotometricInterpretation)
-    whitest = np.float32(2.0 ** int(dataset.BitsStored) - 1)
-    if photometric == "PALETTE COLOR":
-        from pydicom.pixel_data_handlers.util import apply_color_lut
-
-        values = apply_color_lut(values, dataset)
-        whitest = np.float32(np.iinfo(values.dtype).max)
-    elif photometric in {"YBR_FULL", "YBR_FULL_422"} and int(pydicom.__version__[0]) < 3:
-        # pydicom converts it by itself from version 3 on
-        from pydicom.pixel_data_handlers.util import convert_color_space
-
-        values = convert_color_space(values, photometric, "RGB")
-    scaled = values.astype(np.float32) / whitest
-    if photometric == "MONOCHROME1":
-        scaled = 1 - scaled
-    return np.clip(scaled, 0, 1).astype(np.float32)
-
-
-def _dicom_spacing(dataset: Any) -> tuple[float, float] | None:
-    """Return (row, column) mm from PixelSpacing, else from the first region in centimetres."""
-    stated = dataset.get("PixelSpacing")
-    if stated is not None and len(stated) == 2 and min(stated) > 0:
-        return float(stated[0]), float(stated[1])
-    for region in dataset.get("SequenceOfUltrasoundRegions") or []:
-        units = (region.get("PhysicalUnitsXDirection"), region.get("PhysicalUnitsYDirection"))
-        if units == (_CENTIMETRES, _CENTIMETRES):
-            rows = abs(float(region.PhysicalDeltaY)) * 10
-            columns = abs(float(region.PhysicalDeltaX)) * 10
-            if rows > 0 and columns > 0:
-                return rows, columns
-    return None
+def _read_values(
+    wanted: PictureFile,
+) -> tuple[NDArray[np.float32], tuple[float, float] | None, tuple[int, int, int, int] | None]:
+    """Return (H, W) or (H, W, C) values in [0, 1], the stated spacing, and the canvas."""
+    file = wanted.source
+    head = head_of(file, _HEAD_LENGTH)
+    if is_dicom(file, head):
+        values, header = read_dicom_frame(file, wanted.frame)
+        if not wanted.crop_to_region or header.region is None:
+            return values, header.spacing_mm, None
+        top, left, bottom, right = header.region
+        return values[top:bottom, left:right], header.spacing_mm, (top, left, *header.size)
+    if wanted.frame is not None:
+        raise ImageReadError(f"{file}: only DICOM files have frames that can be read one by one")
+    if is_nifti(file, head):
+        return *decode_nifti(file), None
+    return decode_pillow(file), None, None
 
 
 def _to_grey(values: NDArray[np.float32], path: Path | str) -> NDArray[np.float32]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -185,3 +188,50 @@ def two_stage_run(
         configs=[tiny_stages_config],
         overrides={"device_name": "cpu"},
     )
+
+
+@pytest.fixture
+def save_ultrasound() -> Callable[..., Path]:
+    """Write an ultrasound DICOM file, of one frame or a loop, with a patient's name in it."""
+
+    def write(
+        path: Path, pixels: np.ndarray, photometric: str = "MONOCHROME2", **tags: Any
+    ) -> Path:
+        from pydicom.dataset import FileDataset, FileMetaDataset
+        from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+        colour = pixels.shape[-1] == 3
+        frames = pixels.shape[0] if pixels.ndim - colour == 3 else 1
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID = (
+            "1.2.840.10008.5.1.4.1.1.3.1" if frames > 1 else "1.2.840.10008.5.1.4.1.1.6.1"
+        )
+        meta.MediaStorageSOPInstanceUID = generate_uid()
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        dataset = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+        dataset.SOPClassUID = meta.MediaStorageSOPClassUID
+        dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+        dataset.StudyInstanceUID, dataset.SeriesInstanceUID = generate_uid(), generate_uid()
+        dataset.PatientName, dataset.PatientID = "Secret^Name", "SECRET-7"
+        dataset.PatientBirthDate, dataset.AccessionNumber = "19700102", "SECRET-ACC"
+        dataset.ReferringPhysicianName, dataset.StudyID = "Secret^Doctor", "SECRET-STUDY"
+        dataset.Modality, dataset.SeriesNumber, dataset.InstanceNumber = "US", 1, 1
+        dataset.StudyDate, dataset.StudyTime, dataset.PatientSex = "20200304", "101112", "F"
+        dataset.Rows, dataset.Columns = pixels.shape[-2 - colour : pixels.ndim - colour]
+        dataset.SamplesPerPixel = 3 if colour else 1
+        if colour:
+            dataset.PlanarConfiguration = 0
+        if frames > 1:
+            dataset.NumberOfFrames = frames
+        dataset.PhotometricInterpretation = photometric
+        dataset.BitsAllocated = dataset.BitsStored = pixels.dtype.itemsize * 8
+        dataset.HighBit, dataset.PixelRepresentation = dataset.BitsStored - 1, 0
+        content = pixels.tobytes()
+        dataset.PixelData = content + b"\0" * (len(content) % 2)
+        for tag, value in tags.items():
+            setattr(dataset, tag, value)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        dataset.save_as(path)
+        return path
+
+    return write

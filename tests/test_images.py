@@ -14,7 +14,7 @@ from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, generate_uid
 
-from busi_monai import images
+from busi_monai import image_files
 from busi_monai.errors import ImageReadError
 from busi_monai.images import (
     is_image_file,
@@ -246,7 +246,7 @@ def test_several_frames_are_refused(tmp_path: Path, grey: np.ndarray, suffix: st
 
 def test_too_many_pixels(tmp_path: Path, grey: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(Image.fromarray(grey), tmp_path / "x.png")
-    monkeypatch.setattr(images, "MAX_PIXELS", 100)
+    monkeypatch.setattr(image_files, "MAX_PIXELS", 100)
     with pytest.raises(ImageReadError, match="36×24 pixels, more than 100"):
         read_picture(path)
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+FORMATS = ("png", "nifti", "dicom-seg", "dicom-sr")
+"""``busi_monai.inference.PREDICTION_FORMATS``, which a command's help is too quick to import."""
+
 
 @click.command("predict")
 @click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
@@ -33,6 +36,26 @@ __all__ = ["command"]
 @device_option
 @overwrite_option
 @click.option("--no-overlays", is_flag=True, help="Write masks and the table only.")
+@click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    type=click.Choice(FORMATS),
+    help="Write this too; may be given again. PNG masks are always written.",
+)
+@click.option(
+    "--fractional", is_flag=True, help="DICOM segmentations hold probabilities, not masks."
+)
+@click.option(
+    "--crop-region",
+    is_flag=True,
+    help="Look at the ultrasound region alone that a DICOM file states.",
+)
+@click.option(
+    "--keep-ids",
+    is_flag=True,
+    help="DICOM objects name patient and examination; by default they are left empty.",
+)
 @click.option(
     "--batch-size",
     default=1,
@@ -54,6 +77,10 @@ def command(
     device: str,
     overwrite: bool,
     no_overlays: bool,
+    formats: tuple[str, ...],
+    fractional: bool,
+    crop_region: bool,
+    keep_ids: bool,
     batch_size: int,
     flip_averaging: bool | None,
     operating_point: str | None,
@@ -63,7 +90,8 @@ def command(
 ) -> None:
     """Outline and classify lesions in pictures.
 
-    INPUT is a file, a folder (the pictures directly in it) or a quoted glob pattern. In folders
+    INPUT is a file, a folder (the pictures directly in it, or else the DICOM files of its
+    subfolders) or a quoted glob pattern. Each frame of a DICOM loop is predicted. In folders
     and patterns, NAME_mask.png is skipped where the picture NAME lies beside it. Bad files are
     listed with their reason and the others done; the exit code is then 1.
 
@@ -87,6 +115,10 @@ def command(
         flip_averaging=flip_averaging,
         operating_point=operating_point,
         consistency=consistency,
+        formats=formats,
+        fractional=fractional,
+        crop_to_region=crop_region,
+        keep_ids=keep_ids,
         track=with_progress,
     )
     if as_json:
@@ -120,6 +152,15 @@ def _print_summary(summary: PredictSummary, *, quiet: bool) -> None:
         output.print(f"… and {len(summary.rows) - 20} more in predictions.csv")
     classes = ", ".join(f"{name} {count}" for name, count in summary.classes.items())
     output.print(f"{summary.predicted} predicted, {len(summary.failures)} failed; {classes}")
+    for cine in summary.cines:
+        rate = cine["frames_per_second"]
+        told = "rate not stated" if rate is None else f"{rate:.3g} frames a second"
+        output.print(
+            f"{escape(Path(cine['file']).name)}: {cine['frames']} frames, {told}; lesion in "
+            f"{cine['with_lesion']}; summary frame {cine['summary_frame']}"
+        )
+    if summary.skipped_objects:
+        output.print(f"DICOM files that hold no picture, skipped: {summary.skipped_objects}")
     if summary.skipped_masks:
         one = summary.skipped_masks == 1
         masks = "mask file beside its picture was" if one else "mask files beside pictures were"

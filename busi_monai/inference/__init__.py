@@ -3,6 +3,7 @@
 from busi_monai.inference.ensembles import refuse_seen_images, write_ensemble
 from busi_monai.inference.export import EXPORT_FORMATS, ExportReport, export_bundle_network
 from busi_monai.inference.folders import PredictSummary, predict_to_folder
+from busi_monai.inference.formats import PREDICTION_FORMATS, FurtherFormats, write_nifti_mask
 from busi_monai.inference.handlers import PredictionsSaver
 from busi_monai.inference.inferers import FlipAveragingInferer, PlainInferer, prediction_inferer
 from busi_monai.inference.inputs import (
@@ -18,9 +19,11 @@ from busi_monai.inference.writers import PredictionsFolder, Truth, prediction_co
 
 __all__ = [
     "EXPORT_FORMATS",
+    "PREDICTION_FORMATS",
     "ExportReport",
     "FlipAveragingInferer",
     "FoundPictures",
+    "FurtherFormats",
     "PictureScan",
     "PlainInferer",
     "PredictSummary",
@@ -40,4 +43,5 @@ __all__ = [
     "refuse_seen_images",
     "scan_pictures",
     "write_ensemble",
+    "write_nifti_mask",
 ]

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from busi_monai.errors import BusiMonaiError, InputError
-from busi_monai.inference.inputs import find_pictures, image_stem, picture_ids
+from busi_monai.errors import BusiMonaiError, ImageReadError, InputError
+from busi_monai.images import PictureFile, frames_of
+from busi_monai.inference.cine import CineSummary
+from busi_monai.inference.formats import FurtherFormats
+from busi_monai.inference.inputs import (
+    FoundPictures,
+    find_pictures,
+    frame_id,
+    image_stem,
+    picture_ids,
+)
 from busi_monai.inference.predictor import Prediction, Predictor
 from busi_monai.inference.writers import PredictionsFolder
 from busi_monai.records import RunRecord
@@ -29,6 +38,8 @@ class PredictSummary:
         with_lesion: number of pictures with a predicted lesion.
         failures: one ``{"file", "message"}`` for each input that could not be used.
         skipped_masks: number of mask files left out.
+        skipped_objects: number of DICOM files of folders left out that are no pictures.
+        cines: one ``CineSummary`` as a mapping for each multi-frame file.
         device: device and why it was taken.
         precision: arithmetic and why it was taken.
         rows: the rows of ``predictions.csv`` that were predicted.
@@ -40,6 +51,8 @@ class PredictSummary:
     with_lesion: int = 0
     failures: list[dict[str, str]] = field(default_factory=list)
     skipped_masks: int = 0
+    skipped_objects: int = 0
+    cines: list[dict[str, Any]] = field(default_factory=list)
     device: str = ""
     precision: str = ""
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -66,6 +79,10 @@ def predict_to_folder(
     flip_averaging: bool | None = None,
     operating_point: str | None = None,
     consistency: bool | None = None,
+    formats: Sequence[str] = (),
+    fractional: bool = False,
+    crop_to_region: bool = False,
+    keep_ids: bool = False,
     track: Track | None = None,
 ) -> PredictSummary:
     """Predict pictures and write a predictions folder, going on past those that fail.
@@ -83,10 +100,15 @@ def predict_to_folder(
         operating_point: one of those in the bundle's ``operating.json`` to decide malignancy at; by
             default the most probable class.
         consistency: whether mask and class are made to agree; by default as the bundle says.
+        formats: what else is written of each prediction, see ``PREDICTION_FORMATS``.
+        fractional: whether DICOM segmentations hold probabilities instead of masks.
+        crop_to_region: whether only the ultrasound region is looked at that a DICOM file states.
+        keep_ids: whether DICOM objects name patient and examination as their source does.
         track: wraps the iteration for a progress bar; called with the iterable and its length.
 
     Raises:
-        InputError: if ``out`` is refused, or there is no such bundle or device.
+        InputError: if ``out`` is refused, there is no such bundle, device or format, or what
+            writes the format is not installed.
         WeightsError: if the bundle's weights cannot be used.
         OSError: if the result cannot be written; an earlier result is intact.
     """
@@ -106,21 +128,50 @@ def predict_to_folder(
     summary = PredictSummary(
         out=str(out),
         skipped_masks=len(found.skipped_masks),
+        skipped_objects=len(found.skipped_objects),
         device=f"{predictor.device.name} ({predictor.device.reason})",
         precision=f"{predictor.precision.name} ({predictor.precision.reason})",
     )
-    record.details |= {**predictor.provenance(), "skipped_masks": len(found.skipped_masks)}
-    folder = PredictionsFolder(out, classes, overlays=overlays, overwrite=overwrite, record=record)
-    ids = iter(picture_ids(found.paths))
-    predictions: Iterable[Any] = predictor.predict_many(found.paths, batch_size=batch_size)
+    record.details |= {
+        **predictor.provenance(),
+        "skipped_masks": len(found.skipped_masks),
+        "skipped_objects": [
+            {"file": str(path), "holds": other} for path, other in found.skipped_objects
+        ],
+        "crop_to_region": crop_to_region,
+    }
+    folder = PredictionsFolder(
+        out,
+        classes,
+        overlays=overlays,
+        overwrite=overwrite,
+        record=record,
+        formats=FurtherFormats(
+            formats, predictor.identity(), fractional=fractional, keep_ids=keep_ids
+        ),
+    )
+    plan = _plan(found, crop_to_region=crop_to_region)
+    ids = iter([id for id, _ in plan.pictures])
+    predictions: Iterable[Any] = predictor.predict_many(
+        [picture for _, picture in plan.pictures], batch_size=batch_size
+    )
     try:
         with folder:
-            for path, result in track(predictions, len(found.paths)) if track else predictions:
-                if isinstance(result, Prediction):
-                    summary.rows.append(folder.add(next(ids), path.absolute(), result))
-                    summary.with_lesion += result.lesion_pixels > 0
-                else:
-                    folder.fail(next(ids), path, result)
+            for picture, result in track(predictions, len(plan.pictures)) if track else predictions:
+                id = next(ids)
+                if not isinstance(result, Prediction):
+                    folder.fail(id, picture, result)
+                    continue
+                whole = replace(picture, source=Path(str(picture.source)).absolute())
+                row = folder.add(id, whole, result)
+                summary.rows.append(row)
+                summary.with_lesion += result.lesion_pixels > 0
+                if picture.frame is not None:
+                    plan.cines[str(picture.source)].add(row["id"], picture.frame, result)
+            summary.cines = [cine.as_dict() for cine in plan.cines.values()]
+            record.details["cines"] = summary.cines
+            for given, reason in plan.failures:
+                folder.fail(image_stem(given), given, reason)
             for given, reason in found.failures:
                 folder.fail(image_stem(given), given, reason)
             if not folder.counts["predicted"]:
@@ -131,3 +182,28 @@ def predict_to_folder(
     summary.classes = {name: folder.counts[name] for name in classes}
     summary.failures = record.failures
     return summary
+
+
+@dataclass
+class _Plan:
+    """The pictures of all files with their ids, the loops, and the files that fail."""
+
+    pictures: list[tuple[str, PictureFile]] = field(default_factory=list)
+    cines: dict[str, CineSummary] = field(default_factory=dict)
+    failures: list[tuple[str, str]] = field(default_factory=list)
+
+
+def _plan(found: FoundPictures, *, crop_to_region: bool) -> _Plan:
+    plan = _Plan()
+    for path, name in zip(found.paths, picture_ids(found.paths), strict=True):
+        try:
+            frames = frames_of(path, crop_to_region=crop_to_region)
+        except ImageReadError as error:
+            plan.failures.append((str(path), str(error)))
+            continue
+        plan.pictures += [(frame_id(name, picture), picture) for picture in frames.pictures]
+        if frames.pictures[0].frame is not None:
+            plan.cines[str(path)] = CineSummary(
+                str(path.absolute()), len(frames.pictures), frames.frames_per_second
+            )
+    return plan

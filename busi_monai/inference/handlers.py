@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from busi_monai.cases import CLASSES
 from busi_monai.files import file_sha256
+from busi_monai.images import PictureFile
 from busi_monai.inference.inputs import image_stem
 from busi_monai.inference.predictor import prediction_of_item
 from busi_monai.inference.writers import PredictionsFolder, Truth
@@ -126,10 +127,11 @@ class PredictionsSaver:
         seconds = (time.perf_counter() - self._clock) / max(len(outputs), 1)
         for given, output in zip(batch, outputs, strict=True):
             item = {**given, **output}
-            image = str(item["image"].meta["filename_or_obj"])
+            image = _picture(item["image"].meta)
             prediction = prediction_of_item(item, self._operating.classes, seconds)
             truth = self._truth(given) if self._with_truth else None
-            self._folder.add(str(given.get("id") or image_stem(image)), image, prediction, truth)
+            name = str(given.get("id") or image_stem(str(image.source)))
+            self._folder.add(name, image, prediction, truth)
 
     def _complete(self, _engine: Engine) -> None:
         if self._folder is None:
@@ -156,6 +158,11 @@ class PredictionsSaver:
             None if group is None else str(group),
             item.get("birads"),
         )
+
+
+def _picture(meta: Mapping[str, Any]) -> PictureFile:
+    frame = int(meta.get("frame", -1))
+    return PictureFile(Path(str(meta["filename_or_obj"])), None if frame < 0 else frame)
 
 
 def _native_mask(item: Mapping[str, Any]) -> NDArray[np.bool_] | None:

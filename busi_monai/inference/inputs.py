@@ -8,14 +8,23 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from busi_monai.errors import ImageReadError, InputError
-from busi_monai.images import is_image_file, read_picture
+from busi_monai.images import PictureFile, frames_of, is_image_file, read_picture
+from busi_monai.inference.dicom_folders import (
+    dicom_files_below,
+    files_of_dicomdir,
+    is_bare_dicom,
+    why_no_picture,
+)
 
 __all__ = [
     "FoundPictures",
     "PictureScan",
+    "file_id",
     "find_pictures",
+    "frame_id",
     "image_stem",
     "natural_key",
     "picture_ids",
@@ -33,11 +42,14 @@ class FoundPictures:
         paths: pictures in the order of the inputs, each once, naturally sorted within a folder.
         failures: (input, reason) for each input that gives no picture.
         skipped_masks: files left out of folders and patterns as they are masks of a picture there.
+        skipped_objects: (file, what it is) for each DICOM file of a folder that is no picture, such
+            as a report.
     """
 
     paths: list[Path] = field(default_factory=list)
     failures: list[tuple[str, str]] = field(default_factory=list)
     skipped_masks: list[Path] = field(default_factory=list)
+    skipped_objects: list[tuple[Path, str]] = field(default_factory=list)
 
 
 @dataclass
@@ -45,11 +57,12 @@ class PictureScan:
     """The readable pictures as items for a dataset, and what is not readable.
 
     Attributes:
-        items: ``{"id", "image"}`` for each picture, ``image`` an absolute path.
+        items: ``{"id", "image"}`` for each picture, ``image`` an absolute path, or a
+            ``PictureFile`` for a frame of a loop.
         failures: (input, reason) for each that cannot be used.
     """
 
-    items: list[dict[str, str]] = field(default_factory=list)
+    items: list[dict[str, Any]] = field(default_factory=list)
     failures: list[tuple[str, str]] = field(default_factory=list)
 
     def raise_failures(self) -> None:
@@ -76,11 +89,18 @@ def scan_pictures(inputs: str | Path | Sequence[str | Path]) -> PictureScan:
     scan = PictureScan(failures=list(found.failures))
     for path, name in zip(found.paths, picture_ids(found.paths), strict=True):
         try:
-            read_picture(path)
+            frames = frames_of(path.absolute()).pictures
         except ImageReadError as error:
             scan.failures.append((str(path), str(error)))
-        else:
-            scan.items.append({"id": name, "image": str(path.absolute())})
+            continue
+        for picture in frames:
+            try:
+                read_picture(picture)
+            except ImageReadError as error:
+                scan.failures.append((str(picture), str(error)))
+            else:
+                image = str(picture.source) if picture.frame is None else picture
+                scan.items.append({"id": frame_id(name, picture), "image": image})
     if not scan.items:
         reasons = "; ".join(reason for _, reason in scan.failures) or "no input was given"
         raise InputError(f"no picture to predict: {reasons}")
@@ -91,7 +111,8 @@ def find_pictures(inputs: Sequence[str | Path]) -> FoundPictures:
     """Return the pictures that files, folders and glob patterns mean.
 
     A path that exists is taken as it is, whatever brackets its name holds; a folder gives the
-    pictures directly in it; anything else with ``*``, ``?`` or ``[`` is a pattern (``**`` enters
+    pictures directly in it, those its ``DICOMDIR`` names, or if there are none, the DICOM files of
+    all its subfolders; anything else with ``*``, ``?`` or ``[`` is a pattern (``**`` enters
     subfolders). In folders and patterns ``<name>_mask.png`` is skipped where the picture ``<name>``
     lies beside it; a mask named explicitly is taken as a picture.
     """
@@ -125,10 +146,39 @@ def picture_ids(paths: Sequence[Path]) -> list[str]:
     ]
 
 
+def frame_id(id: str, picture: PictureFile) -> str:
+    """Return the id of a file's picture: the file's own, with the frame's number in a loop.
+
+    Examples:
+        >>> frame_id("cine", PictureFile(Path("cine.dcm"), frame=11))
+        'cine_frame_012'
+    """
+    return id if picture.frame is None else f"{id}_frame_{picture.frame + 1:03d}"
+
+
+def file_id(id: str, picture: PictureFile) -> str:
+    """Return the id of a whole file from that of one of its pictures, as ``frame_id`` made it.
+
+    Examples:
+        >>> file_id("cine_frame_012", PictureFile(Path("cine.dcm"), frame=11))
+        'cine'
+    """
+    return id.replace(frame_id("", picture), "", 1)
+
+
 def image_stem(path: str | Path) -> str:
-    """Return a picture's file name without its suffix, ``.nii.gz`` being one suffix."""
+    """Return a picture's file name without its suffix.
+
+    ``.nii.gz`` is one suffix, and the numbers of a DICOM UID are none.
+
+    Examples:
+        >>> image_stem("benign (1).png"), image_stem("1.2.840.7"), image_stem("a.nii.gz")
+        ('benign (1)', '1.2.840.7', 'a')
+    """
     name = Path(path).name
-    return name[: -len(".nii.gz")] if name.lower().endswith(".nii.gz") else Path(name).stem
+    if name.lower().endswith(".nii.gz"):
+        return name[: -len(".nii.gz")]
+    return name if Path(name).suffix[1:].isdecimal() else Path(name).stem
 
 
 def natural_key(path: str | Path) -> list[tuple[int, int, str]]:
@@ -142,23 +192,42 @@ def natural_key(path: str | Path) -> list[tuple[int, int, str]]:
 
 def _add_folder(found: FoundPictures, folder: Path) -> None:
     pictures = _without_masks(found, [path for path in folder.iterdir() if _is_picture(path)])
+    if (folder / "DICOMDIR").is_file():
+        pictures += files_of_dicomdir(folder)
+    pictures = pictures or dicom_files_below(folder)
+    pictures = _without_other_objects(found, pictures)
     found.paths += pictures
     if not pictures:
         below = any(_is_picture(path) for path in folder.glob("*/*"))
         hint = f"; its subfolders do: give '{folder}/*/*'" if below else ""
+        if any(folder in path.parents for path, _ in found.skipped_objects):
+            hint = ", only DICOM files of other kinds"
         found.failures.append((str(folder), f"{folder}: the folder holds no pictures{hint}"))
 
 
 def _add_matches(found: FoundPictures, pattern: str) -> None:
     matches = [Path(name) for name in glob.glob(pattern, recursive=True)]  # noqa: PTH207
     pictures = _without_masks(found, [path for path in matches if _is_picture(path)])
+    pictures = _without_other_objects(found, pictures)
     found.paths += pictures
     if not pictures:
         found.failures.append((pattern, f"{pattern}: no picture matches this pattern"))
 
 
 def _is_picture(path: Path) -> bool:
-    return is_image_file(path) and path.is_file() and not path.name.startswith(".")
+    named = is_image_file(path) or is_bare_dicom(path)
+    return named and path.is_file() and not path.name.startswith(".")
+
+
+def _without_other_objects(found: FoundPictures, paths: Iterable[Path]) -> list[Path]:
+    kept = []
+    for path in paths:
+        other = why_no_picture(path)
+        if other is None:
+            kept.append(path)
+        else:
+            found.skipped_objects.append((path, other))
+    return kept
 
 
 def _without_masks(found: FoundPictures, paths: Iterable[Path]) -> list[Path]:

@@ -18,7 +18,10 @@ from numpy.typing import NDArray
 from busi_monai.devices import DeviceChoice, PrecisionChoice, choose_device, choose_precision
 from busi_monai.errors import BusiMonaiError, ImageReadError, InputError
 from busi_monai.files import file_sha256
-from busi_monai.metrics import lesion_box
+from busi_monai.image_files import ImageBytes
+from busi_monai.images import PictureFile
+from busi_monai.inference.dicom_sources import ModelIdentity
+from busi_monai.metrics import lesion_box, lesion_diameters
 from busi_monai.networks import load_weights
 from busi_monai.operating import OperatingPoint
 from busi_monai.shipped import DEFAULT_BUNDLE, find_bundle
@@ -27,7 +30,7 @@ __all__ = ["Prediction", "Predictor", "inference_config", "prediction_of_item"]
 
 logger = logging.getLogger(__name__)
 
-Source = str | Path | NDArray[Any]
+Source = str | Path | ImageBytes | PictureFile | NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +48,7 @@ class Prediction:
         lesion_probability: (H, W) float32 in [0, 1], before the threshold.
         seconds: time taken, reading included; in a batch, the batch's time shared out.
         has_mask: whether the network has a mask head at all, so that an empty mask says something.
+        spacing_mm: (row, column) distance of pixels in millimetres, ``None`` where it is unknown.
     """
 
     mask: NDArray[np.uint8]
@@ -56,11 +60,29 @@ class Prediction:
     lesion_probability: NDArray[np.float32]
     seconds: float
     has_mask: bool = True
+    spacing_mm: tuple[float, float] | None = None
 
     @property
     def confidence(self) -> float | None:
         """Probability of the predicted class, or ``None`` without one."""
         return None if self.predicted_class is None else self.probabilities[self.predicted_class]
+
+    @property
+    def lesion_mm2(self) -> float | None:
+        """Area of the mask in square millimetres, or ``None`` without spacing."""
+        if self.spacing_mm is None:
+            return None
+        return self.lesion_pixels * self.spacing_mm[0] * self.spacing_mm[1]
+
+    @property
+    def diameters_px(self) -> tuple[float, float] | None:
+        """Long and short axis of the largest region in pixels, or ``None`` for an empty mask."""
+        return lesion_diameters(self.mask)
+
+    @property
+    def diameters_mm(self) -> tuple[float, float] | None:
+        """The same in millimetres, or ``None`` for an empty mask or without spacing."""
+        return None if self.spacing_mm is None else lesion_diameters(self.mask, self.spacing_mm)
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything but the pixels as plain JSON values."""
@@ -70,6 +92,10 @@ class Prediction:
             "lesion_pixels": self.lesion_pixels,
             "lesion_fraction": self.lesion_fraction,
             "box": None if self.box is None else list(self.box),
+            "spacing_mm": _listed(self.spacing_mm),
+            "lesion_mm2": self.lesion_mm2,
+            "diameters_px": _listed(self.diameters_px),
+            "diameters_mm": _listed(self.diameters_mm),
             "size": list(self.mask.shape),
             "seconds": self.seconds,
         }
@@ -94,6 +120,8 @@ def prediction_of_item(
         height, width = (int(side) for side in item["image"].meta["spatial_shape"][:2])
         mask = np.zeros((height, width), dtype=np.uint8)
         probability = np.zeros((height, width), dtype=np.float32)
+    meta = getattr(item.get("image"), "meta", {})
+    mask, probability = (_on_canvas(pixels, meta.get("canvas")) for pixels in (mask, probability))
     probabilities: dict[str, float] = {}
     if "pred_cls" in item:
         values = _array(item["pred_cls"]).astype(float)
@@ -109,6 +137,7 @@ def prediction_of_item(
         lesion_probability=probability,
         seconds=seconds,
         has_mask=has_mask,
+        spacing_mm=_spacing(meta.get("spacing_mm")),
     )
 
 
@@ -216,8 +245,8 @@ class Predictor:
         """Predict for one picture.
 
         Args:
-            source: path of a picture, or its pixels (H, W) or (H, W, 3) as uint8 or floats in
-                [0, 1].
+            source: path of a picture, its content in memory, one picture of a file that holds
+                several, or its pixels (H, W) or (H, W, 3) as uint8 or floats in [0, 1].
 
         Raises:
             ImageReadError: if the picture cannot be read.
@@ -253,6 +282,10 @@ class Predictor:
                 batch = []
         if batch:
             yield from self._predict_batch(batch)
+
+    def identity(self) -> ModelIdentity:
+        """Return what DICOM objects and answers tell of the model."""
+        return ModelIdentity(self.bundle.name, file_sha256(self.weights))
 
     def provenance(self) -> dict[str, Any]:
         """Return what ``run.json`` tells of a prediction: bundle, weights, device, precision."""
@@ -362,6 +395,29 @@ def _cause(error: BaseException | None, kind: type[BusiMonaiError]) -> BusiMonai
             return error
         error = error.__cause__ or error.__context__
     return None
+
+
+def _listed(values: tuple[float, ...] | None) -> list[float] | None:
+    return None if values is None else list(values)
+
+
+def _on_canvas(pixels: NDArray[Any], canvas: Any) -> NDArray[Any]:
+    """Return (H, W) pixels of a part of a picture laid on the whole, which is 0 elsewhere."""
+    if canvas is None:
+        return pixels
+    top, left, height, width = (int(value) for value in canvas)
+    if pixels.shape == (height, width):
+        return pixels
+    whole = np.zeros((height, width), dtype=pixels.dtype)
+    whole[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
+    return whole
+
+
+def _spacing(stated: Any) -> tuple[float, float] | None:
+    if stated is None:
+        return None
+    rows, columns = (float(value) for value in stated)
+    return (rows, columns) if rows > 0 and columns > 0 else None  # NaN is not
 
 
 def _plain(image: torch.Tensor) -> torch.Tensor:

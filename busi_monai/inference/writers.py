@@ -9,7 +9,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -18,8 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from busi_monai.cases import CLASSES
+from busi_monai.errors import ImageReadError
 from busi_monai.files import complete_folder
-from busi_monai.images import read_picture, write_mask, write_png
+from busi_monai.images import PictureFile, read_picture, write_mask, write_png
+from busi_monai.inference.formats import FurtherFormats
 from busi_monai.inference.overlays import draw_overlay
 from busi_monai.inference.predictor import Prediction
 from busi_monai.metrics import segmentation_scores
@@ -31,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 PREDICTIONS_CSV = "predictions.csv"
 
+SIZE_COLUMNS = ("lesion_mm2", "long_axis_px", "short_axis_px", "long_axis_mm", "short_axis_mm")
 SCORE_COLUMNS = ("dice", "iou", "mean_iou", "pixel_accuracy", "hd95_px")
 
 
@@ -56,13 +59,14 @@ def prediction_columns(classes: Sequence[str] = CLASSES, *, with_truth: bool = F
 
     Examples:
         >>> prediction_columns(("benign", "malignant"))[:5]
-        ['id', 'image', 'predicted_class', 'p_benign', 'p_malignant']
+        ['id', 'image', 'frame', 'predicted_class', 'p_benign']
     """
-    columns = ["id", "image"]
+    columns = ["id", "image", "frame"]
     if with_truth:
         columns.append("true_class")
     columns += ["predicted_class", *(f"p_{name}" for name in classes)]
     columns += ["lesion_pixels", "lesion_fraction", "box_x", "box_y", "box_w", "box_h"]
+    columns += SIZE_COLUMNS
     if with_truth:
         columns += [*SCORE_COLUMNS, "true_lesion_pixels", "true_lesion_fraction", "group", "birads"]
     return [*columns, "seconds", "error"]
@@ -81,6 +85,7 @@ class PredictionsFolder:
         overlays: whether pictures with outlines are written.
         overwrite: whether an existing non-empty folder is replaced.
         record: becomes ``run.json``; by default a new one.
+        formats: what else is written of each prediction.
         finish: called with the still unnamed folder when its table is complete, for what is made
             from it (``metrics.json``, a report) and has to appear together with it.
 
@@ -97,6 +102,7 @@ class PredictionsFolder:
         overlays: bool = True,
         overwrite: bool = False,
         record: RunRecord | None = None,
+        formats: FurtherFormats | None = None,
         finish: Sequence[Callable[[Path], object]] = (),
     ) -> None:
         self.out = Path(out)
@@ -106,6 +112,8 @@ class PredictionsFolder:
         self._with_truth = with_truth
         self._overlays = overlays
         self._overwrite = overwrite
+        self._formats = formats
+        self._current: Path | None = None
         self._finish = tuple(finish)
         self._columns = prediction_columns(self.classes, with_truth=with_truth)
         self._taken: set[str] = set()
@@ -146,13 +154,18 @@ class PredictionsFolder:
         return swallowed
 
     def add(
-        self, id: str, image: str | Path, prediction: Prediction, truth: Truth | None = None
+        self,
+        id: str,
+        image: str | Path | PictureFile,
+        prediction: Prediction,
+        truth: Truth | None = None,
     ) -> dict[str, Any]:
         """Write one prediction: its row, its mask and its overlay.
 
         Args:
             id: name of the row and of the files; one that is taken already gets a number.
-            image: path of the picture, told in the table and drawn in the overlay.
+            image: path of the picture or a frame of a file, told in the table and drawn in the
+                overlay. The frames of a file come one after another.
             prediction: what was predicted.
             truth: what is known of it, if the folder is ``with_truth``.
 
@@ -160,35 +173,65 @@ class PredictionsFolder:
             The row, numbers as such and ``None`` where its cell is empty.
         """
         id = self._unique(id)
+        picture = image if isinstance(image, PictureFile) else PictureFile(Path(image))
+        self._begin_file(picture)
         box = prediction.box or (None, None, None, None)
         row: dict[str, Any] = {
             "id": id,
-            "image": str(image),
+            "image": str(picture.source),
+            "frame": None if picture.frame is None else picture.frame + 1,
             "predicted_class": prediction.predicted_class,
             **{f"p_{name}": round(prediction.probabilities[name], 6) for name in self.classes},
             "lesion_pixels": prediction.lesion_pixels,
             "lesion_fraction": round(prediction.lesion_fraction, 6),
             **dict(zip(("box_x", "box_y", "box_w", "box_h"), box, strict=True)),
+            **_size_columns(prediction),
             "seconds": round(prediction.seconds, 6),
         }
         if self._with_truth and truth is not None:
             row |= _truth_columns(truth, prediction)
         write_mask(self._partial / "masks" / f"{id}.png", prediction.mask)
         if self._overlays:
-            self._write_overlay(id, image, prediction, truth)
+            self._write_overlay(id, picture, prediction, truth)
+        if self._formats is not None:
+            self._formats.add(self._partial, id, picture, prediction)
         self._write_row(row)
         self.counts["predicted"] += 1
         if prediction.predicted_class:
             self.counts[prediction.predicted_class] += 1
         return row
 
-    def fail(self, id: str, image: str | Path, error: object) -> None:
+    def fail(self, id: str, image: str | Path | PictureFile, error: object) -> None:
         """Write a row for a picture that could not be predicted, with the reason."""
-        self._write_row({"id": self._unique(id), "image": str(image), "error": str(error)})
-        self.record.fail(image, error)
+        frame = image.frame if isinstance(image, PictureFile) else None
+        row: dict[str, Any] = {
+            "id": self._unique(id),
+            "image": str(image),
+            "error": str(error),
+        }
+        if isinstance(image, PictureFile):
+            row |= {"image": str(image.source), "frame": None if frame is None else frame + 1}
+        self._write_row(row)
+        self.record.fail(str(image), error)
         self.counts["failed"] += 1
 
+    def _begin_file(self, picture: PictureFile) -> None:
+        """Complete what is written once for a file when another one begins."""
+        source = Path(str(picture.source))
+        if source != self._current:
+            self._complete_file()
+            self._current = source
+
+    def _complete_file(self) -> None:
+        if self._formats is None or self._current is None:
+            return
+        try:
+            self._formats.complete_file(self._partial)
+        except ImageReadError as error:
+            self.record.fail(self._current, error)
+
     def _complete(self) -> None:
+        self._complete_file()
         counts = {"predicted": self.counts["predicted"], "failed": self.counts["failed"]}
         by_class = {name: self.counts[name] for name in self.classes}
         self.record.write(self._partial, {"counts": {**counts, **by_class}})
@@ -202,10 +245,10 @@ class PredictionsFolder:
         self._stream.flush()
 
     def _write_overlay(
-        self, id: str, image: str | Path, prediction: Prediction, truth: Truth | None
+        self, id: str, picture: PictureFile, prediction: Prediction, truth: Truth | None
     ) -> None:
         drawn = draw_overlay(
-            read_picture(image).pixels,
+            read_picture(replace(picture, crop_to_region=False)).pixels,
             prediction.mask,
             predicted_class=prediction.predicted_class,
             confidence=prediction.confidence,
@@ -229,6 +272,16 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     return f"{value:.6f}" if isinstance(value, float) else str(value)
+
+
+def _size_columns(prediction: Prediction) -> dict[str, float | None]:
+    area = prediction.lesion_mm2
+    axes = (*(prediction.diameters_px or (None,) * 2), *(prediction.diameters_mm or (None,) * 2))
+    values = (area, *axes) if prediction.lesion_pixels else (area, *(None,) * 4)
+    return {
+        name: None if value is None else round(value, 4)
+        for name, value in zip(SIZE_COLUMNS, values, strict=True)
+    }
 
 
 def _key(name: str) -> str:

@@ -17,6 +17,7 @@ from busi_monai.metrics.classification import (
     confusion_matrix,
     roc_auc,
 )
+from busi_monai.metrics.measurements import lesion_diameters
 from busi_monai.metrics.operating_points import (
     ThresholdScores,
     negative_predictive_value,
@@ -48,6 +49,7 @@ __all__ = [
     "hausdorff95_px",
     "iou",
     "lesion_box",
+    "lesion_diameters",
     "mean_iou",
     "negative_predictive_value",
     "pixel_accuracy",

@@ -14,7 +14,8 @@ from monai.transforms import MapTransform
 from numpy.typing import NDArray
 
 from busi_monai.errors import ImageReadError
-from busi_monai.images import Picture, picture_from_array, read_mask, read_picture
+from busi_monai.image_files import ImageBytes
+from busi_monai.images import Picture, PictureFile, picture_from_array, read_mask, read_picture
 
 __all__ = ["LoadLesionMaskd", "LoadUltrasoundd"]
 
@@ -22,9 +23,11 @@ __all__ = ["LoadLesionMaskd", "LoadUltrasoundd"]
 class LoadUltrasoundd(MapTransform):
     """Read a picture as one grey channel: (1, H, W) float32 ``MetaTensor`` in [0, 1].
 
-    Takes a path (every format of ``busi_monai.images``) or an (H, W) or (H, W, C) array. The meta
-    holds ``filename_or_obj`` (empty for an array), ``spatial_shape`` (H, W) and ``spacing_mm``
-    (row, column), NaN where the file states none. Rows stay the first axis.
+    Takes a path (every format of ``busi_monai.images``), a file's content in memory, one picture of
+    a file (``PictureFile``), or an (H, W) or (H, W, C) array. The meta holds ``filename_or_obj``
+    (empty for an array), ``spatial_shape`` (H, W), ``spacing_mm`` (row, column), NaN where the file
+    states none, and ``canvas`` (top, left, height, width), of which the pixels are a part, and
+    ``frame``, counted from 0, -1 for a picture by itself. Rows stay the first axis.
 
     Raises:
         ImageReadError: if the picture cannot be read; the message names the file and the reason.
@@ -38,8 +41,10 @@ class LoadUltrasoundd(MapTransform):
         loaded = dict(data)
         for key in self.key_iterator(loaded):
             source = loaded[key]
-            if isinstance(source, (str, Path)):
+            if isinstance(source, (str, Path, ImageBytes)):
                 loaded[key] = _tensor(read_picture(source), str(source))
+            elif isinstance(source, PictureFile):
+                loaded[key] = _tensor(read_picture(source), str(source.source), source.frame)
             else:
                 loaded[key] = _tensor(picture_from_array(np.asarray(source)), "")
         return loaded
@@ -91,12 +96,14 @@ class LoadLesionMaskd(MapTransform):
             )
 
 
-def _tensor(picture: Picture, name: str) -> MetaTensor:
+def _tensor(picture: Picture, name: str, frame: int | None = None) -> MetaTensor:
     spacing = picture.spacing_mm or (float("nan"), float("nan"))
     meta = {
         "filename_or_obj": name,
         "spatial_shape": torch.tensor(picture.pixels.shape),
         "spacing_mm": torch.tensor(spacing, dtype=torch.float64),
+        "frame": torch.tensor(-1 if frame is None else frame),
+        "canvas": torch.tensor(picture.canvas or (0, 0, *picture.pixels.shape)),
     }
     return MetaTensor(torch.from_numpy(picture.pixels)[None], meta=meta)
 

@@ -17,7 +17,7 @@ from busi_monai.cli.main import main
 from busi_monai.curation import prepare_dataset
 from busi_monai.errors import ImageReadError, InputError
 from busi_monai.evaluation import evaluate_predictions, read_predictions
-from busi_monai.images import read_mask, read_picture
+from busi_monai.images import frames_of, read_mask, read_picture
 from busi_monai.inference import Predictor
 from busi_monai.metrics import segmentation_scores
 from busi_monai.operating import load_operating_point
@@ -72,6 +72,27 @@ def test_the_bundles_inference_gives_what_the_predictor_gives(
     assert_same(table, tmp_path / "out", predictor)
     record = json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))
     assert record["weights_sha256"] == predictor.provenance()["weights_sha256"]
+
+
+def test_each_frame_of_a_loop_comes_through_the_bundles_inference(
+    tiny_bundle, predictor, picture, save_ultrasound, tmp_path
+):
+    still = np.round(read_picture(picture).pixels * 255).astype(np.uint8)
+    path = save_ultrasound(tmp_path / "cine.dcm", np.stack([still, still[::-1], 255 - still]))
+    run_bundle(tiny_bundle, "inference", dataset_dir=[str(path)], output_dir=str(tmp_path / "out"))
+
+    table = read_predictions(tmp_path / "out")
+
+    assert list(table["id"]) == ["cine_frame_001", "cine_frame_002", "cine_frame_003"]
+    assert list(table["frame"]) == [1, 2, 3]
+    for row, (_, expected) in zip(
+        table.to_dict("records"),
+        predictor.predict_many(frames_of(path).pictures),
+        strict=True,
+    ):
+        mask = read_mask(tmp_path / "out/masks" / f"{row['id']}.png")
+        assert np.array_equal(mask, expected.mask > 0)
+        assert row["p_malignant"] == pytest.approx(expected.probabilities["malignant"], abs=2e-6)
 
 
 def test_the_command_gives_what_the_bundles_inference_gives(

@@ -1,0 +1,65 @@
+"""A file to be read: a path, or a content in memory of which only the content is believed."""
+
+from __future__ import annotations
+
+import io
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from busi_monai.errors import ImageReadError
+
+__all__ = ["MAX_PIXELS", "ImageBytes", "ImageSource", "head_of", "max_pixels_of", "opened"]
+
+MAX_PIXELS = 100_000_000
+"""Pixels of all frames' rows and columns beyond which a file on disk is no ultrasound picture."""
+
+
+@dataclass(frozen=True)
+class ImageBytes:
+    """A file's content in memory, as it came from a stranger.
+
+    Its format is told by its content alone, and only the common ones are decoded.
+
+    Attributes:
+        content: the bytes.
+        name: what messages call it; nothing is read from or written to a file of that name.
+        max_pixels: a picture of more pixels than this is refused before it is decoded.
+    """
+
+    content: bytes = field(repr=False)
+    name: str = "upload"
+    max_pixels: int = MAX_PIXELS
+
+    def __str__(self) -> str:
+        """Return the name, as messages tell it."""
+        return self.name
+
+
+ImageSource = str | Path | ImageBytes
+
+
+def opened(source: Path | ImageBytes) -> AbstractContextManager[BinaryIO]:
+    """Return the binary stream of a file or of bytes, to be used in a ``with`` statement."""
+    return io.BytesIO(source.content) if isinstance(source, ImageBytes) else source.open("rb")
+
+
+def max_pixels_of(source: Path | ImageBytes) -> int:
+    """Return how many pixels the picture may have."""
+    return source.max_pixels if isinstance(source, ImageBytes) else MAX_PIXELS
+
+
+def head_of(source: Path | ImageBytes, length: int) -> bytes:
+    """Return the first bytes, fewer where there are no more.
+
+    Raises:
+        ImageReadError: if there is no such file, or it is empty.
+    """
+    if isinstance(source, Path) and not source.is_file():
+        raise ImageReadError(f"{source}: no such file")
+    with opened(source) as stream:
+        head = stream.read(length)
+    if not head:
+        raise ImageReadError(f"{source}: the file is empty (0 bytes)")
+    return head

@@ -1,0 +1,80 @@
+"""DICOM files in folders: without suffix, named by a DICOMDIR, beside reports and segmentations."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+from busi_monai.dicom_images import NOT_PICTURES, SUFFIXES
+
+__all__ = ["dicom_files_below", "files_of_dicomdir", "is_bare_dicom", "why_no_picture"]
+
+DICOMDIR = "DICOMDIR"
+
+
+def is_bare_dicom(path: Path) -> bool:
+    """Whether a file without suffix is DICOM, by its preamble. A DICOMDIR is not meant."""
+    if path.suffix.strip(".0123456789") or path.name.upper() == DICOMDIR or not path.is_file():
+        return False
+    return _has_preamble(path)
+
+
+def dicom_files_below(folder: Path) -> list[Path]:
+    """Return the DICOM files in all subfolders, sorted; hidden ones left out."""
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and (path.suffix.lower() in SUFFIXES or is_bare_dicom(path))
+        and path.is_file()
+    ]
+
+
+def files_of_dicomdir(folder: Path) -> list[Path]:
+    """Return the files inside a folder that its ``DICOMDIR`` names, in its order.
+
+    A directory that cannot be read names none; a name that leads out of the folder is passed over.
+    """
+    import pydicom
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom's tell the values that they complain of
+            records = pydicom.dcmread(folder / DICOMDIR).get("DirectoryRecordSequence") or []
+            named = [record.get("ReferencedFileID") for record in records]
+    except Exception:
+        # pydicom raises anything for damaged files; the files themselves are looked for then
+        return []
+    found = []
+    for parts in named:
+        path = folder.joinpath(*([parts] if isinstance(parts, str) else parts or ["."]))
+        if path.is_file() and folder.resolve() in path.resolve().parents:
+            found.append(path)
+    return found
+
+
+def why_no_picture(path: Path) -> str | None:
+    """Return what a DICOM file holds instead of a picture, ``None`` for one that may be read.
+
+    Files that cannot be read are no matter of this function: reading them tells the reason.
+    """
+    if path.suffix.lower() not in SUFFIXES and not is_bare_dicom(path):
+        return None
+    import pydicom
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            header = pydicom.dcmread(
+                path, stop_before_pixels=True, specific_tags=["SOPClassUID", "Modality", "Rows"]
+            )
+    except Exception:
+        # whatever pydicom raises: the file is read later, and its failure told
+        return None
+    kind = NOT_PICTURES.get(str(header.get("Modality")))
+    return kind or ("no picture" if "SOPClassUID" in header and "Rows" not in header else None)
+
+
+def _has_preamble(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(132)[128:] == b"DICM"

@@ -1,0 +1,112 @@
+"""What DICOM objects of ours tell of the picture that they refer to, and of the model."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from busi_monai.errors import ImageReadError, InputError
+from busi_monai.records import installed_versions
+
+__all__ = ["CHARACTER_SET", "ModelIdentity", "check_dicom_support", "source_reference"]
+
+CHARACTER_SET = "ISO_IR 192"
+"""UTF-8, so that a bundle may be called what its owner likes."""
+
+_REFERENCED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+
+# PS3.3 C.7.1.1 and C.7.2.1: whom and which examination an object belongs to
+_IDENTIFYING = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "AccessionNumber",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "ReferringPhysicianName",
+)
+
+
+def _own_version() -> str:
+    return installed_versions(["busi-monai"]).get("busi-monai", "unknown")
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """Which model made a prediction.
+
+    Attributes:
+        name: name of its bundle or run.
+        weights_sha256: of its ``models/model.pt``.
+        version: of the package that ran it.
+    """
+
+    name: str
+    weights_sha256: str
+    version: str = field(default_factory=_own_version)
+
+
+@functools.cache
+def check_dicom_support() -> None:
+    """Check that DICOM objects can be written.
+
+    Raises:
+        InputError: naming the extra that is not installed.
+    """
+    try:
+        import highdicom  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            "DICOM objects are written with highdicom, which is not installed; run pip install "
+            "'busi-monai[dicom]'"
+        ) from error
+
+
+def source_reference(
+    path: Path, spacing_mm: tuple[float, float] | None = None, *, keep_ids: bool = False
+) -> Any:
+    """Return the header that an object refers to its picture by, and nothing else of the file.
+
+    Args:
+        path: a DICOM image.
+        spacing_mm: (row, column) distance of its pixels, from wherever it was read.
+        keep_ids: whether patient and examination are named as in the file; they are left empty
+            otherwise, and only the UIDs tell what is referred to.
+
+    Returns:
+        A ``pydicom.Dataset`` of one frame without pixels.
+
+    Raises:
+        ImageReadError: if the file is no DICOM image that can be referred to.
+    """
+    import pydicom
+
+    wanted = [*_REFERENCED, *_IDENTIFYING, "Modality", "Rows", "Columns", "SpecificCharacterSet"]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom's tell the values that they complain of
+            found = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=wanted)
+    except pydicom.errors.InvalidDicomError as error:
+        raise ImageReadError(
+            f"{path}: no DICOM file, so that no DICOM object can refer to it"
+        ) from error
+    missing = [name for name in _REFERENCED if not found.get(name)]
+    if missing:
+        raise ImageReadError(
+            f"{path}: lacks {', '.join(missing)}, by which a DICOM object refers to it"
+        )
+    reference = pydicom.Dataset()
+    for name in (*_REFERENCED, "Rows", "Columns"):
+        setattr(reference, name, found[name].value)
+    reference.Modality = found.get("Modality") or "US"
+    for name in _IDENTIFYING:
+        setattr(reference, name, found.get(name, "") if keep_ids else "")
+    reference.SpecificCharacterSet = CHARACTER_SET
+    if spacing_mm is not None:
+        reference.PixelSpacing = [pydicom.valuerep.format_number_as_ds(v) for v in spacing_mm]
+    return reference

@@ -1,0 +1,173 @@
+"""Further formats of predictions: NIfTI masks, DICOM segmentations and reports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from busi_monai.errors import ImageReadError, InputError
+from busi_monai.files import atomic_file
+from busi_monai.images import PictureFile
+from busi_monai.inference.cine import telling_rank
+from busi_monai.inference.dicom_seg import MAXIMUM_FRACTION, segmentation_object
+from busi_monai.inference.dicom_sources import (
+    ModelIdentity,
+    check_dicom_support,
+    source_reference,
+)
+from busi_monai.inference.dicom_sr import report_object
+from busi_monai.inference.inputs import file_id
+from busi_monai.inference.predictor import Prediction
+
+__all__ = ["PREDICTION_FORMATS", "FurtherFormats", "write_nifti_mask"]
+
+PREDICTION_FORMATS = ("png", "nifti", "dicom-seg", "dicom-sr")
+"""What ``predict --format`` knows. PNG masks are always written: the table belongs to them."""
+
+
+def write_nifti_mask(
+    path: str | Path, mask: NDArray[np.generic], spacing_mm: tuple[float, float] | None = None
+) -> None:
+    """Write an (H, W) mask as NIfTI of 0 and 1, in index order (first axis = columns), atomically.
+
+    Args:
+        path: file to make, ending in ``.nii.gz`` or ``.nii``.
+        mask: non-zero on the lesion.
+        spacing_mm: (row, column); without it the header holds 1 by 1 of unknown unit.
+    """
+    import nibabel
+
+    image = nibabel.Nifti1Image((np.asarray(mask).T > 0).astype(np.uint8), np.eye(4))
+    rows, columns = spacing_mm or (1.0, 1.0)
+    image.header.set_zooms((columns, rows))
+    image.header.set_xyzt_units("unknown" if spacing_mm is None else "mm")
+    with atomic_file(path) as partial:
+        nibabel.save(image, partial)
+
+
+@dataclass
+class _Loop:
+    """The frames of one file seen so far."""
+
+    id: str
+    picture: PictureFile
+    masks: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
+    summary: Prediction | None = None
+    summary_frame: int | None = None
+    last_frame: int = 0
+
+
+class FurtherFormats:
+    """Writes what was asked for beside the PNG masks, file by file as the predictions come.
+
+    Args:
+        formats: some of ``PREDICTION_FORMATS``.
+        model: told in DICOM objects.
+        fractional: whether a DICOM segmentation holds probabilities instead of a mask.
+        keep_ids: whether DICOM objects name patient and examination as their source does.
+
+    Raises:
+        InputError: for an unknown format, or if what writes it is not installed.
+    """
+
+    def __init__(
+        self,
+        formats: Sequence[str],
+        model: ModelIdentity,
+        *,
+        fractional: bool = False,
+        keep_ids: bool = False,
+    ) -> None:
+        unknown = [name for name in formats if name not in PREDICTION_FORMATS]
+        if unknown:
+            raise InputError(
+                f"unknown format {', '.join(unknown)}; expected some of "
+                f"{', '.join(PREDICTION_FORMATS)}"
+            )
+        self._formats = frozenset(formats)
+        self._model = model
+        self._fractional = fractional
+        self._keep_ids = keep_ids
+        self._loop: _Loop | None = None
+        self._series: dict[tuple[str, str], str] = {}
+        self._dicom = bool(self._formats & {"dicom-seg", "dicom-sr"})
+        if self._dicom:
+            check_dicom_support()
+
+    def add(self, folder: Path, id: str, picture: PictureFile, prediction: Prediction) -> None:
+        """Write what belongs to one prediction, or keep it until its file is complete.
+
+        Args:
+            folder: where the formats' own folders are made.
+            id: name of the prediction's files.
+            picture: what was predicted; the frames of a file come one after another.
+            prediction: what was predicted for it.
+        """
+        if "nifti" in self._formats:
+            path = folder / "nifti" / f"{id}.nii.gz"
+            write_nifti_mask(path, prediction.mask, prediction.spacing_mm)
+        if not self._dicom:
+            return
+        if self._loop is None:
+            self._loop = _Loop(file_id(id, picture), picture)
+        self._remember(self._loop, picture.frame or 0, prediction)
+
+    def complete_file(self, folder: Path) -> None:
+        """Write the DICOM objects of the file whose last picture has come, if there was any.
+
+        Raises:
+            ImageReadError: if nothing can refer to that file.
+        """
+        loop, self._loop = self._loop, None
+        if loop is None or loop.summary is None:
+            return
+        source = loop.picture.source
+        if not isinstance(source, Path):
+            raise ImageReadError(f"{source}: only a file can be referred to")
+        reference = source_reference(source, loop.summary.spacing_mm, keep_ids=self._keep_ids)
+        if "dicom-seg" in self._formats and loop.summary.has_mask:
+            made = segmentation_object(
+                reference,
+                loop.masks,
+                self._model,
+                frames=1 if loop.picture.frame is None else loop.last_frame + 1,
+                fractional=self._fractional,
+                series_uid=self._series_uid(reference, "seg"),
+            )
+            _save(made, folder / "dicom" / f"{loop.id}_seg.dcm")
+        if "dicom-sr" in self._formats:
+            made = report_object(
+                reference,
+                loop.summary,
+                self._model,
+                frame=loop.summary_frame,
+                series_uid=self._series_uid(reference, "sr"),
+            )
+            _save(made, folder / "dicom" / f"{loop.id}_sr.dcm")
+
+    def _remember(self, loop: _Loop, frame: int, prediction: Prediction) -> None:
+        if self._fractional:
+            fraction = np.round(prediction.lesion_probability * MAXIMUM_FRACTION).astype(np.uint8)
+            loop.masks[frame] = fraction
+        elif prediction.mask.any():
+            loop.masks[frame] = prediction.mask
+        loop.last_frame = max(loop.last_frame, frame)
+        if loop.summary is None or telling_rank(prediction) > telling_rank(loop.summary):
+            loop.summary = prediction
+            loop.summary_frame = loop.picture.frame if loop.picture.frame is None else frame
+
+    def _series_uid(self, reference: Any, kind: str) -> str:
+        """Return one new series for all objects of a kind that refer to the same series."""
+        from pydicom.uid import generate_uid
+
+        return self._series.setdefault((str(reference.SeriesInstanceUID), kind), generate_uid())
+
+
+def _save(made: Any, path: Path) -> None:
+    with atomic_file(path) as partial:
+        made.save_as(partial)

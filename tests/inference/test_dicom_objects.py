@@ -1,0 +1,341 @@
+"""From ultrasound DICOM files to segmentations and reports that other software reads."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from click.testing import CliRunner
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+
+from busi_monai.cli.main import main
+from busi_monai.errors import InputError
+from busi_monai.images import read_mask, read_picture
+from busi_monai.inference import Prediction, Predictor, predict_to_folder
+from busi_monai.inference.dicom_seg import segmentation_object
+from busi_monai.inference.dicom_sources import ModelIdentity, source_reference
+from busi_monai.inference.dicom_sr import report_object
+
+highdicom = pytest.importorskip("highdicom", reason="the extra 'dicom' is not installed")
+
+Save = Callable[..., Path]
+MODEL = ModelIdentity("breast_ultrasound", "ab" * 32)
+SECRETS = (b"ecret", b"ECRET", b"19700102", b"20200304")
+
+
+def grey(frames: int = 0) -> np.ndarray:
+    rows, columns = np.mgrid[:70, :110]
+    still = np.clip(rows * 1.3 + columns * 0.9 + 60 * np.sin(columns / 5), 0, 255).astype(np.uint8)
+    return still if not frames else np.stack([np.roll(still, 9 * n, axis=1) for n in range(frames)])
+
+
+def regions(delta_cm: float) -> Sequence:
+    item = Dataset()
+    item.RegionSpatialFormat, item.RegionDataType, item.RegionFlags = 1, 1, 0
+    item.RegionLocationMinX0 = item.RegionLocationMinY0 = 10
+    item.RegionLocationMaxX1, item.RegionLocationMaxY1 = 99, 59
+    item.PhysicalUnitsXDirection = item.PhysicalUnitsYDirection = 3
+    item.PhysicalDeltaX = item.PhysicalDeltaY = delta_cm
+    return Sequence([item])
+
+
+def lesion(prediction: Prediction, **changes: object) -> Prediction:
+    return Prediction(**{**vars(prediction), **changes})
+
+
+def errors_of_validator(path: Path) -> list[str]:
+    validator = shutil.which("dciodvfy")
+    if validator is None:
+        pytest.skip("dciodvfy is not installed (Debian's dicom3tools)")
+    told = subprocess.run([validator, str(path)], capture_output=True, check=False)
+    lines = (told.stdout + told.stderr).decode(errors="replace").splitlines()
+    return [line for line in lines if line.startswith("Error")]
+
+
+def numbers(report: Dataset) -> dict[str, tuple[float, str]]:
+    """Return value and unit by meaning of every number in a report."""
+    found = {}
+    for item in report.iterall():
+        if item.keyword == "ContentSequence":
+            for content in item.value:
+                if content.ValueType == "NUM":
+                    measured = content.MeasuredValueSequence[0]
+                    found[content.ConceptNameCodeSequence[0].CodeMeaning] = (
+                        float(measured.NumericValue),
+                        measured.MeasurementUnitsCodeSequence[0].CodeValue,
+                    )
+    return found
+
+
+@pytest.mark.parametrize("frames", [1, 4])
+@pytest.mark.parametrize("fractional", [False, True])
+@pytest.mark.parametrize("keep_ids", [False, True])
+def test_segmentation_is_read_back(
+    save_ultrasound: Save, tmp_path: Path, frames: int, fractional: bool, keep_ids: bool
+) -> None:
+    source = save_ultrasound(tmp_path / "x.dcm", grey(frames if frames > 1 else 0))
+    mask = np.zeros((70, 110), dtype=np.uint8)
+    mask[10:30, 41:70] = 200 if fractional else 1
+    where = [0] if frames == 1 else [1, 3]
+    path = tmp_path / "seg.dcm"
+
+    segmentation_object(
+        source_reference(source, keep_ids=keep_ids),
+        dict.fromkeys(where, mask),
+        MODEL,
+        frames=frames,
+        fractional=fractional,
+    ).save_as(path)
+
+    read = highdicom.seg.segread(path)
+    assert np.array_equal(np.atleast_3d(read.pixel_array.reshape(-1, 70, 110)), [mask] * len(where))
+    assert read.segmentation_type.value == ("FRACTIONAL" if fractional else "BINARY")
+    original = pydicom.dcmread(source)
+    for frame, group in zip(where, read.PerFrameFunctionalGroupsSequence, strict=True):
+        (referred,) = group.DerivationImageSequence[0].SourceImageSequence
+        assert referred.ReferencedSOPInstanceUID == original.SOPInstanceUID
+        assert referred.ReferencedSOPClassUID == original.SOPClassUID
+        assert referred.get("ReferencedFrameNumber") == (None if frames == 1 else frame + 1)
+    assert read.StudyInstanceUID == original.StudyInstanceUID
+    assert (str(read.PatientName) == "Secret^Name") is keep_ids
+    assert any(secret in path.read_bytes() for secret in SECRETS) is keep_ids
+    assert errors_of_validator(path) == []
+
+
+def test_a_segmentation_without_lesion(save_ultrasound: Save, tmp_path: Path) -> None:
+    for frames in (1, 3):
+        source = save_ultrasound(tmp_path / "x.dcm", grey(frames if frames > 1 else 0))
+        made = segmentation_object(source_reference(source), {}, MODEL, frames=frames)
+        made.save_as(tmp_path / "seg.dcm")
+        assert not highdicom.seg.segread(tmp_path / "seg.dcm").pixel_array.any()
+        assert errors_of_validator(tmp_path / "seg.dcm") == []
+
+
+@pytest.mark.parametrize("spacing", [None, (0.1, 0.2)])
+@pytest.mark.parametrize("frame", [None, 2])
+def test_report_is_read_back(
+    save_ultrasound: Save,
+    tmp_path: Path,
+    prediction: Prediction,
+    spacing: tuple[float, float] | None,
+    frame: int | None,
+) -> None:
+    source = save_ultrasound(tmp_path / "x.dcm", grey(0 if frame is None else 4))
+    path = tmp_path / "sr.dcm"
+
+    report_object(
+        source_reference(source), lesion(prediction, spacing_mm=spacing), MODEL, frame=frame
+    ).save_as(path)
+
+    report = highdicom.sr.srread(path)
+    found = numbers(report)
+    assert found["Probability of cancer"] == (20.0, "%")
+    assert found["Probability of benign"] == (70.0, "%")
+    if spacing is None:
+        assert found["Area"] == (600, "{pixels}")
+        assert found["Long axis"] == (pytest.approx(np.hypot(20, 30), abs=1e-3), "{pixels}")
+    else:
+        assert found["Area"] == (pytest.approx(20 * 0.1 * 30 * 0.2, rel=0.01), "mm2")
+        assert found["Long axis"] == (pytest.approx(np.hypot(2, 6), abs=1e-3), "mm")
+    told = {str(element.value) for element in report.iterall()}
+    assert "Benign" in told
+    assert any("research use only" in text for text in told)
+    assert MODEL.weights_sha256 in told
+    assert pydicom.dcmread(source).SOPInstanceUID in told
+    assert not any(secret in path.read_bytes() for secret in SECRETS)
+    assert errors_of_validator(path) == []
+
+
+def test_a_report_of_a_classifier_tells_no_size(
+    save_ultrasound: Save, tmp_path: Path, prediction: Prediction
+) -> None:
+    source = save_ultrasound(tmp_path / "x.dcm", grey())
+
+    report = report_object(source_reference(source), lesion(prediction, has_mask=False), MODEL)
+
+    assert "Area" not in numbers(report)
+
+
+KINDS = {
+    "MONOCHROME2": grey(),
+    "MONOCHROME1": 255 - grey(),
+    "RGB": np.repeat(grey()[..., None], 3, axis=-1),
+    "YBR_FULL": np.dstack([grey(), np.full((70, 110, 2), 128, dtype=np.uint8)]),
+    "loop": grey(3),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "tags", [{}, {"PixelSpacing": [0.2, 0.1]}, {"SequenceOfUltrasoundRegions": regions(0.02)}]
+)
+def test_round_trip(
+    tiny_bundle: Path, save_ultrasound: Save, tmp_path: Path, kind: str, tags: dict[str, object]
+) -> None:
+    photometric = "MONOCHROME2" if kind == "loop" else kind
+    source = save_ultrasound(tmp_path / "study/S/IM1", KINDS[kind], photometric, **tags)
+    out = tmp_path / "out"
+
+    summary = predict_to_folder(
+        [tmp_path / "study"], out, bundle=tiny_bundle, formats=["dicom-seg", "dicom-sr", "nifti"]
+    )
+
+    assert summary.failures == []
+    ids = [row["id"] for row in summary.rows]
+    assert ids == (["IM1"] if kind != "loop" else [f"IM1_frame_00{n}" for n in (1, 2, 3)])
+    read = highdicom.seg.segread(out / "dicom/IM1_seg.dcm")
+    frames = {
+        int(
+            group.DerivationImageSequence[0].SourceImageSequence[0].get("ReferencedFrameNumber", 1)
+        ): pixels
+        for group, pixels in zip(
+            read.PerFrameFunctionalGroupsSequence,
+            read.pixel_array.reshape(-1, 70, 110),
+            strict=True,
+        )
+    }
+    for number, id in enumerate(ids, start=1):
+        mask = read_mask(out / "masks" / f"{id}.png")
+        assert np.array_equal(frames.get(number, np.zeros_like(mask)) > 0, mask)
+        assert np.array_equal(read_mask(out / "nifti" / f"{id}.nii.gz"), mask)
+    found = numbers(highdicom.sr.srread(out / "dicom/IM1_sr.dcm"))
+    told = next(
+        r for r in summary.rows if kind != "loop" or r["id"] == summary.cines[0]["summary_id"]
+    )
+    pixel_mm2 = {0: None, 1: 0.02, 2: 0.04}[len(tags) + ("SequenceOfUltrasoundRegions" in tags)]
+    if pixel_mm2 is None:
+        assert found["Area"] == (told["lesion_pixels"], "{pixels}")
+        assert told["lesion_mm2"] is None
+    else:
+        assert found["Area"][0] == pytest.approx(told["lesion_pixels"] * pixel_mm2, rel=0.01)
+        assert found["Area"][1] == "mm2"
+        assert told["lesion_mm2"] == pytest.approx(told["lesion_pixels"] * pixel_mm2, rel=0.01)
+    for path in (out / "dicom").iterdir():
+        assert errors_of_validator(path) == []
+    for path in out.rglob("*"):
+        if path.is_file():
+            assert not any(secret in path.read_bytes() for secret in SECRETS), path
+    assert (
+        pydicom.dcmread(source).SOPInstanceUID
+        == read.ReferencedSeriesSequence[0].ReferencedInstanceSequence[0].ReferencedSOPInstanceUID
+    )
+
+
+def test_the_frame_that_stands_for_a_loop(
+    tiny_bundle: Path, save_ultrasound: Save, tmp_path: Path
+) -> None:
+    path = save_ultrasound(tmp_path / "cine.dcm", grey(4), FrameTime=50)
+
+    summary = predict_to_folder([path], tmp_path / "out", bundle=tiny_bundle)
+
+    (cine,) = summary.cines
+    rows = sorted(
+        summary.rows, key=lambda row: (row["lesion_pixels"] > 0, row["p_malignant"]), reverse=True
+    )
+    assert (cine["frames"], cine["frames_per_second"], cine["predicted"]) == (4, 20, 4)
+    assert cine["summary_id"] == rows[0]["id"]
+    assert cine["summary_frame"] == rows[0]["frame"]
+    record = json.loads((tmp_path / "out/run.json").read_text(encoding="utf-8"))
+    assert record["cines"] == [cine]
+
+
+def test_cropping_to_the_region_keeps_the_pictures_size(
+    tiny_bundle: Path, save_ultrasound: Save, tmp_path: Path
+) -> None:
+    path = save_ultrasound(tmp_path / "x.dcm", grey(), SequenceOfUltrasoundRegions=regions(0.02))
+
+    predict_to_folder([path], tmp_path / "out", bundle=tiny_bundle, crop_to_region=True)
+
+    mask = read_mask(tmp_path / "out/masks/x.png")
+    alone = Predictor.load(tiny_bundle).predict(grey()[10:60, 10:100])
+    assert np.array_equal(mask[10:60, 10:100], alone.mask > 0)
+    assert mask.sum() == alone.mask.sum()
+    assert mask.shape == read_picture(tmp_path / "out/overlays/x.png").pixels[:70].shape
+
+
+def test_a_picture_that_is_no_dicom_has_no_dicom_objects(
+    tiny_bundle: Path, picture: Path, tmp_path: Path
+) -> None:
+    summary = predict_to_folder(
+        [picture], tmp_path / "out", bundle=tiny_bundle, formats=["dicom-seg"]
+    )
+
+    assert summary.predicted == 1
+    assert "no DICOM file" in summary.failures[0]["message"]
+    assert not (tmp_path / "out/dicom").exists()
+
+
+def test_a_source_without_uid_is_told(
+    tiny_bundle: Path, save_ultrasound: Save, tmp_path: Path
+) -> None:
+    path = save_ultrasound(tmp_path / "x.dcm", grey())
+    dataset = pydicom.dcmread(path)
+    del dataset.StudyInstanceUID
+    dataset.save_as(path)
+
+    summary = predict_to_folder([path], tmp_path / "out", bundle=tiny_bundle, formats=["dicom-sr"])
+
+    assert "lacks StudyInstanceUID" in summary.failures[0]["message"]
+
+
+def test_one_series_for_the_objects_of_a_series(
+    tiny_bundle: Path, save_ultrasound: Save, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        save_ultrasound(tmp_path / f"{name}.dcm", grey(), SeriesInstanceUID="1.2.3.4")
+
+    predict_to_folder(
+        [tmp_path], tmp_path / "out", bundle=tiny_bundle, formats=["dicom-seg", "dicom-sr"]
+    )
+
+    for kind in ("seg", "sr"):
+        made = [pydicom.dcmread(tmp_path / f"out/dicom/{name}_{kind}.dcm") for name in "ab"]
+        assert len({found.SeriesInstanceUID for found in made}) == 1
+        assert len({found.SOPInstanceUID for found in made}) == 2
+
+
+def test_command(tiny_bundle: Path, save_ultrasound: Save, tmp_path: Path) -> None:
+    save_ultrasound(tmp_path / "study/A/cine", grey(3), FrameTime=40)
+    words = ["predict", str(tmp_path / "study"), "--bundle", str(tiny_bundle)]
+    words += ["--format", "dicom-seg", "--fractional", "--keep-ids"]
+
+    result = CliRunner().invoke(main, [*words, "--out", str(tmp_path / "out")])
+
+    assert result.exit_code == 0, result.output
+    assert "cine: 3 frames, 25 frames a second" in result.output
+    read = pydicom.dcmread(tmp_path / "out/dicom/cine_seg.dcm")
+    assert read.SegmentationType == "FRACTIONAL"
+    assert read.PatientID == "SECRET-7"
+    result = CliRunner().invoke(main, [*words, "--format", "gif", "--out", str(tmp_path / "o2")])
+    assert result.exit_code == 2
+
+
+def test_names_are_kept_in_any_script(
+    save_ultrasound: Save, tmp_path: Path, prediction: Prediction
+) -> None:
+    source = save_ultrasound(tmp_path / "x.dcm", grey())
+    dataset = pydicom.dcmread(source)
+    dataset.SpecificCharacterSet = "ISO_IR 100"
+    dataset.PatientName = "Müller^Jörg"
+    dataset.save_as(source)
+    reference = source_reference(source, keep_ids=True)
+    model = ModelIdentity("乳 bundle ü", "ab" * 32)
+
+    segmentation_object(reference, {}, model).save_as(tmp_path / "seg.dcm")
+    report_object(reference, prediction, model).save_as(tmp_path / "sr.dcm")
+
+    for name in ("seg", "sr"):
+        assert pydicom.dcmread(tmp_path / f"{name}.dcm").PatientName == "Müller^Jörg"
+    assert pydicom.dcmread(tmp_path / "seg.dcm").ManufacturerModelName == "乳 bundle ü"
+
+
+def test_unknown_format(tiny_bundle: Path, picture: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="unknown format gif; expected some of png, nifti"):
+        predict_to_folder([picture], tmp_path / "out", bundle=tiny_bundle, formats=["gif"])

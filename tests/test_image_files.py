@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import gzip
+import io
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+from busi_monai.errors import ImageReadError
+from busi_monai.image_files import ImageBytes
+from busi_monai.images import read_picture
+
+PIXELS = np.arange(40 * 60, dtype=np.uint16).reshape(40, 60).astype(np.uint8)
+
+
+def encoded(format: str, pixels: np.ndarray = PIXELS) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, format)
+    return stream.getvalue()
+
+
+def nifti(pixels: np.ndarray = PIXELS) -> bytes:
+    return nibabel.Nifti1Image(pixels.T, np.diag([0.2, 0.1, 1, 1])).to_bytes()
+
+
+@pytest.mark.parametrize("format", ["PNG", "BMP", "TIFF"])
+@pytest.mark.parametrize("name", ["a.png", "a.dcm", "a.nii.gz", "../../etc/passwd", ""])
+def test_bytes_are_read_by_what_they_hold(format: str, name: str) -> None:
+    picture = read_picture(ImageBytes(encoded(format), name))
+
+    assert np.allclose(picture.pixels, PIXELS / 255)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_nifti_bytes(pack: object, tmp_path: Path) -> None:
+    content = pack(nifti())  # type: ignore[operator]
+    path = tmp_path / ("x.nii" if pack is bytes else "x.nii.gz")
+    path.write_bytes(content)
+
+    for source in (path, ImageBytes(content, "x.png")):
+        picture = read_picture(source)
+        assert np.allclose(picture.pixels, PIXELS / 255)
+        assert picture.spacing_mm == pytest.approx((0.1, 0.2))
+
+
+def test_nifti_of_nan_is_refused() -> None:
+    pixels = np.full((40, 60), np.nan, dtype=np.float32)
+
+    with pytest.raises(ImageReadError, match="NaN"):
+        read_picture(ImageBytes(nifti(pixels)))
+
+
+def test_formats_that_call_programs_are_not_tried() -> None:
+    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n"
+
+    for content in (postscript, encoded("GIF"), encoded("PPM"), b"<svg/>", b"%PDF-1.4"):
+        with pytest.raises(ImageReadError, match="not a picture that can be read"):
+            read_picture(ImageBytes(content, "x.png"))
+
+
+@pytest.mark.parametrize("content", [encoded("PNG"), encoded("TIFF"), nifti()])
+def test_too_many_pixels_for_a_stranger(content: bytes) -> None:
+    with pytest.raises(ImageReadError, match="more than 1,000"):
+        read_picture(ImageBytes(content, max_pixels=1_000))
+
+
+def test_a_bomb_is_not_unpacked() -> None:
+    bomb = gzip.compress(nifti(np.zeros((30_000, 2_000), dtype=np.uint8)))
+    assert len(bomb) < 200_000
+
+    with pytest.raises(ImageReadError, match=r"more than 1,000,000 pixels|not a readable NIfTI"):
+        read_picture(ImageBytes(bomb, max_pixels=1_000_000))
+
+
+@pytest.mark.parametrize("content", [b"", b"\x1f\x8b", b"\x1f\x8bxxxx", b"\x89PNG\r\n\x1a\n"])
+def test_hardly_any_bytes(content: bytes) -> None:
+    with pytest.raises(ImageReadError):
+        read_picture(ImageBytes(content))
