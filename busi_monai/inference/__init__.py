@@ -14,7 +14,9 @@ from busi_monai.inference.inputs import (
     scan_pictures,
 )
 from busi_monai.inference.overlays import draw_outlines, draw_overlay
-from busi_monai.inference.predictor import Prediction, Predictor
+from busi_monai.inference.prediction import Prediction
+from busi_monai.inference.predictor import Predictor
+from busi_monai.inference.uncertainty import Uncertainty, disagreement
 from busi_monai.inference.writers import PredictionsFolder, Truth, prediction_columns
 
 __all__ = [
@@ -32,6 +34,8 @@ __all__ = [
     "PredictionsSaver",
     "Predictor",
     "Truth",
+    "Uncertainty",
+    "disagreement",
     "draw_outlines",
     "draw_overlay",
     "export_bundle_network",

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from busi_monai.cases import CLASSES
-from busi_monai.inference.predictor import Prediction
+from busi_monai.inference.prediction import Prediction
 
 __all__ = ["CineSummary", "telling_rank"]
 

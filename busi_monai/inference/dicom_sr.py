@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from busi_monai.inference.dicom_sources import CHARACTER_SET, ModelIdentity
 
 if TYPE_CHECKING:
-    from busi_monai.inference.predictor import Prediction
+    from busi_monai.inference.prediction import Prediction
 
 __all__ = ["report_object"]
 

@@ -18,7 +18,8 @@ from busi_monai.inference.inputs import (
     image_stem,
     picture_ids,
 )
-from busi_monai.inference.predictor import Prediction, Predictor
+from busi_monai.inference.prediction import Prediction
+from busi_monai.inference.predictor import Predictor
 from busi_monai.inference.writers import PredictionsFolder
 from busi_monai.records import RunRecord
 

@@ -22,7 +22,7 @@ from busi_monai.inference.dicom_sources import (
 )
 from busi_monai.inference.dicom_sr import report_object
 from busi_monai.inference.inputs import file_id
-from busi_monai.inference.predictor import Prediction
+from busi_monai.inference.prediction import Prediction
 
 __all__ = ["PREDICTION_FORMATS", "FurtherFormats", "write_nifti_mask"]
 

@@ -17,7 +17,7 @@ from busi_monai.cases import CLASSES
 from busi_monai.files import file_sha256
 from busi_monai.images import PictureFile
 from busi_monai.inference.inputs import image_stem
-from busi_monai.inference.predictor import prediction_of_item
+from busi_monai.inference.prediction import prediction_of_item
 from busi_monai.inference.writers import PredictionsFolder, Truth
 from busi_monai.operating import OperatingPoint
 from busi_monai.records import RunRecord

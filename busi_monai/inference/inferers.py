@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 from monai.inferers import Inferer
+from torch import nn
 
+from busi_monai.networks import EnsembleNetwork
 from busi_monai.operating import OperatingPoint
 
-__all__ = ["FlipAveragingInferer", "PlainInferer", "prediction_inferer"]
+__all__ = ["FlipAveragingInferer", "PlainInferer", "prediction_inferer", "single_networks"]
 
 
 class PlainInferer(Inferer):
@@ -91,6 +93,19 @@ def _average(straight: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
     if straight.ndim > 2:
         mirrored = torch.flip(mirrored, dims=(-1,))
     return (straight + mirrored) / 2
+
+
+def single_networks(network: nn.Module) -> list[nn.Module]:
+    """Return an ensemble's members as networks of their own, or any other network alone.
+
+    A member's class logits are divided by its temperature, as in the ensemble's mean.
+    """
+    if not isinstance(network, EnsembleNetwork):
+        return [network]
+    return [
+        EnsembleNetwork([member], [temperature]).eval()
+        for member, temperature in zip(network.members, network.temperatures, strict=True)
+    ]
 
 
 def prediction_inferer(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,124 +20,20 @@ from busi_monai.files import file_sha256
 from busi_monai.image_files import ImageBytes
 from busi_monai.images import PictureFile
 from busi_monai.inference.dicom_sources import ModelIdentity
-from busi_monai.metrics import lesion_box, lesion_diameters
+from busi_monai.inference.heat_maps import class_heat_map
+from busi_monai.inference.inferers import PlainInferer, single_networks
+from busi_monai.inference.prediction import Prediction, prediction_of_item
+from busi_monai.inference.uncertainty import Uncertainty, disagreement
 from busi_monai.networks import load_weights
 from busi_monai.operating import OperatingPoint
 from busi_monai.shipped import DEFAULT_BUNDLE, find_bundle
+from busi_monai.training import AutocastInferer
 
-__all__ = ["Prediction", "Predictor", "inference_config", "prediction_of_item"]
+__all__ = ["Predictor", "inference_config"]
 
 logger = logging.getLogger(__name__)
 
 Source = str | Path | ImageBytes | PictureFile | NDArray[Any]
-
-
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """What is predicted for one picture of (H, W) pixels.
-
-    Attributes:
-        mask: (H, W) uint8, 1 on the lesion; all 0 if the network has no mask head.
-        probabilities: calibrated probability by class name, in the order of the classes; empty if
-            the network has no class head.
-        predicted_class: the class by the operating point's rules, or ``None``.
-        lesion_pixels: number of the mask's pixels.
-        lesion_fraction: the same as part of all pixels, in [0, 1].
-        box: (x, y, width, height) in pixels around the mask, or ``None`` if it is empty.
-        lesion_probability: (H, W) float32 in [0, 1], before the threshold.
-        seconds: time taken, reading included; in a batch, the batch's time shared out.
-        has_mask: whether the network has a mask head at all, so that an empty mask says something.
-        spacing_mm: (row, column) distance of pixels in millimetres, ``None`` where it is unknown.
-    """
-
-    mask: NDArray[np.uint8]
-    probabilities: dict[str, float]
-    predicted_class: str | None
-    lesion_pixels: int
-    lesion_fraction: float
-    box: tuple[int, int, int, int] | None
-    lesion_probability: NDArray[np.float32]
-    seconds: float
-    has_mask: bool = True
-    spacing_mm: tuple[float, float] | None = None
-
-    @property
-    def confidence(self) -> float | None:
-        """Probability of the predicted class, or ``None`` without one."""
-        return None if self.predicted_class is None else self.probabilities[self.predicted_class]
-
-    @property
-    def lesion_mm2(self) -> float | None:
-        """Area of the mask in square millimetres, or ``None`` without spacing."""
-        if self.spacing_mm is None:
-            return None
-        return self.lesion_pixels * self.spacing_mm[0] * self.spacing_mm[1]
-
-    @property
-    def diameters_px(self) -> tuple[float, float] | None:
-        """Long and short axis of the largest region in pixels, or ``None`` for an empty mask."""
-        return lesion_diameters(self.mask)
-
-    @property
-    def diameters_mm(self) -> tuple[float, float] | None:
-        """The same in millimetres, or ``None`` for an empty mask or without spacing."""
-        return None if self.spacing_mm is None else lesion_diameters(self.mask, self.spacing_mm)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return everything but the pixels as plain JSON values."""
-        return {
-            "predicted_class": self.predicted_class,
-            "probabilities": self.probabilities,
-            "lesion_pixels": self.lesion_pixels,
-            "lesion_fraction": self.lesion_fraction,
-            "box": None if self.box is None else list(self.box),
-            "spacing_mm": _listed(self.spacing_mm),
-            "lesion_mm2": self.lesion_mm2,
-            "diameters_px": _listed(self.diameters_px),
-            "diameters_mm": _listed(self.diameters_mm),
-            "size": list(self.mask.shape),
-            "seconds": self.seconds,
-        }
-
-
-def prediction_of_item(
-    item: Mapping[str, Any], classes: Iterable[str], seconds: float
-) -> Prediction:
-    """Return the prediction that an item holds after ``prediction_postprocessing``.
-
-    Args:
-        item: with ``pred``, ``pred_seg``, and if there is a class head ``pred_cls`` and
-            ``predicted_class``; without a mask head, ``image`` tells the size.
-        classes: class names in the order of ``pred_cls``.
-        seconds: to be told with the prediction.
-    """
-    has_mask = "pred" in item and "pred_seg" in item
-    if has_mask:
-        mask = _array(item["pred"]).astype(np.uint8)
-        probability = _array(item["pred_seg"])[0].astype(np.float32)
-    else:
-        height, width = (int(side) for side in item["image"].meta["spatial_shape"][:2])
-        mask = np.zeros((height, width), dtype=np.uint8)
-        probability = np.zeros((height, width), dtype=np.float32)
-    meta = getattr(item.get("image"), "meta", {})
-    mask, probability = (_on_canvas(pixels, meta.get("canvas")) for pixels in (mask, probability))
-    probabilities: dict[str, float] = {}
-    if "pred_cls" in item:
-        values = _array(item["pred_cls"]).astype(float)
-        probabilities = {name: float(p) for name, p in zip(classes, values, strict=True)}
-    lesion_pixels = int(mask.sum())
-    return Prediction(
-        mask=mask,
-        probabilities=probabilities,
-        predicted_class=item["predicted_class"] if probabilities else None,
-        lesion_pixels=lesion_pixels,
-        lesion_fraction=lesion_pixels / mask.size,
-        box=lesion_box(mask),
-        lesion_probability=probability,
-        seconds=seconds,
-        has_mask=has_mask,
-        spacing_mm=_spacing(meta.get("spacing_mm")),
-    )
 
 
 class Predictor:
@@ -283,6 +178,70 @@ class Predictor:
         if batch:
             yield from self._predict_batch(batch)
 
+    def views(self, source: Source) -> list[Prediction]:
+        """Predict for one picture and for its mirror image apart, by each member of an ensemble.
+
+        Args:
+            source: as for ``predict``.
+
+        Returns:
+            Two predictions for each member, masks mirrored back. Their mean need not be what
+            ``predict`` gives, which averages logits.
+
+        Raises:
+            ImageReadError: if the picture cannot be read.
+        """
+        item = self._read(source)
+        if isinstance(item, Exception):
+            raise item
+        image = _plain(item["image"])[None].to(self.device.name)
+        plain = AutocastInferer(self.precision.name, inner=PlainInferer())
+        found = []
+        for network in single_networks(self.network):
+            for mirrored in (False, True):
+                with torch.no_grad():
+                    outputs = plain(image.flip(-1) if mirrored else image, network)
+                if mirrored and "seg" in outputs:
+                    outputs["seg"] = outputs["seg"].flip(-1)
+                (done,) = self._finished([item], outputs)
+                found.append(prediction_of_item(done, self.operating.classes, 0.0))
+        return found
+
+    def uncertainty(self, source: Source) -> Uncertainty:
+        """Return how much the ``views`` of one picture disagree.
+
+        Raises:
+            ImageReadError: if the picture cannot be read.
+        """
+        return disagreement(self.views(source))
+
+    def heat_map(self, source: Source, class_name: str) -> NDArray[np.float32]:
+        """Return which places of a picture speak for a class, see ``class_heat_map``.
+
+        Args:
+            source: as for ``predict``.
+            class_name: one of ``operating.classes``.
+
+        Returns:
+            (H, W) float32 in [0, 1] at the picture's own size.
+
+        Raises:
+            ImageReadError: if the picture cannot be read.
+            InputError: for an unknown class, or a network that this cannot be told of.
+        """
+        if class_name not in self.operating.classes:
+            raise InputError(
+                f"unknown class {class_name!r}; expected one of {', '.join(self.operating.classes)}"
+            )
+        item = self._read(source)
+        if isinstance(item, Exception):
+            raise item
+        image = _plain(item["image"])[None].to(self.device.name)
+        places = class_heat_map(self.network, image, self.operating.classes.index(class_name))
+        # goes back to native size as the lesion's probability does
+        (done,) = self._finished([item], {"seg": torch.logit(places, eps=1e-6)[None, None]})
+        return prediction_of_item(done, (), 0.0).lesion_probability
+
     def identity(self) -> ModelIdentity:
         """Return what DICOM objects and answers tell of the model."""
         return ModelIdentity(self.bundle.name, file_sha256(self.weights))
@@ -331,6 +290,11 @@ class Predictor:
         images = torch.stack([_plain(item["image"]) for item in items]).to(self.device.name)
         with torch.no_grad():
             outputs = self._inferer(images, self.network)
+        return self._finished(items, outputs)
+
+    def _finished(
+        self, items: list[dict[str, Any]], outputs: Mapping[str, torch.Tensor]
+    ) -> list[dict[str, Any]]:
         heads = {name: logits.float().cpu() for name, logits in outputs.items()}
         results = []
         for index, item in enumerate(items):
@@ -397,34 +361,5 @@ def _cause(error: BaseException | None, kind: type[BusiMonaiError]) -> BusiMonai
     return None
 
 
-def _listed(values: tuple[float, ...] | None) -> list[float] | None:
-    return None if values is None else list(values)
-
-
-def _on_canvas(pixels: NDArray[Any], canvas: Any) -> NDArray[Any]:
-    """Return (H, W) pixels of a part of a picture laid on the whole, which is 0 elsewhere."""
-    if canvas is None:
-        return pixels
-    top, left, height, width = (int(value) for value in canvas)
-    if pixels.shape == (height, width):
-        return pixels
-    whole = np.zeros((height, width), dtype=pixels.dtype)
-    whole[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
-    return whole
-
-
-def _spacing(stated: Any) -> tuple[float, float] | None:
-    if stated is None:
-        return None
-    rows, columns = (float(value) for value in stated)
-    return (rows, columns) if rows > 0 and columns > 0 else None  # NaN is not
-
-
 def _plain(image: torch.Tensor) -> torch.Tensor:
     return image.as_tensor() if isinstance(image, MetaTensor) else image
-
-
-def _array(value: Any) -> NDArray[Any]:
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu().numpy()
-    return np.asarray(value)

@@ -23,7 +23,7 @@ from busi_monai.files import complete_folder
 from busi_monai.images import PictureFile, read_picture, write_mask, write_png
 from busi_monai.inference.formats import FurtherFormats
 from busi_monai.inference.overlays import draw_overlay
-from busi_monai.inference.predictor import Prediction
+from busi_monai.inference.prediction import Prediction
 from busi_monai.metrics import segmentation_scores
 from busi_monai.records import RunRecord
 

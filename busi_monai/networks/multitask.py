@@ -99,6 +99,7 @@ class MultiTaskUNet(nn.Module):
         self.decoder: nn.Module = nn.Identity()
         self.seg_head: nn.Module = nn.Identity()
         self.aux_heads = nn.ModuleList()
+        self.bottleneck = nn.Identity()  # names what the class head sees, for tools that look there
         self.cls_head: nn.Module = nn.Identity()
         if segmentation:
             options = dict(decoder_options or {})
@@ -155,7 +156,9 @@ class MultiTaskUNet(nn.Module):
                 for index, head in enumerate(self.aux_heads):
                     outputs["seg_aux" + str(index + 1)] = head(maps[len(maps) - 2 - index]).float()
         if self.has_classification:
-            outputs["cls"] = self.cls_head(features[-1], outputs.get("seg")).float()
+            outputs["cls"] = self.cls_head(
+                self.bottleneck(features[-1]), outputs.get("seg")
+            ).float()
         return outputs
 
     @torch.jit.unused

@@ -1,0 +1,152 @@
+"""``Prediction``: what every door gives for one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from busi_monai.metrics import lesion_box, lesion_diameters
+
+__all__ = ["Prediction", "prediction_of_item"]
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What is predicted for one picture of (H, W) pixels.
+
+    Attributes:
+        mask: (H, W) uint8, 1 on the lesion; all 0 if the network has no mask head.
+        probabilities: calibrated probability by class name, in the order of the classes; empty if
+            the network has no class head.
+        predicted_class: the class by the operating point's rules, or ``None``.
+        lesion_pixels: number of the mask's pixels.
+        lesion_fraction: the same as part of all pixels, in [0, 1].
+        box: (x, y, width, height) in pixels around the mask, or ``None`` if it is empty.
+        lesion_probability: (H, W) float32 in [0, 1], before the threshold.
+        seconds: time taken, reading included; in a batch, the batch's time shared out.
+        has_mask: whether the network has a mask head at all, so that an empty mask says something.
+        spacing_mm: (row, column) distance of pixels in millimetres, ``None`` where it is unknown.
+    """
+
+    mask: NDArray[np.uint8]
+    probabilities: dict[str, float]
+    predicted_class: str | None
+    lesion_pixels: int
+    lesion_fraction: float
+    box: tuple[int, int, int, int] | None
+    lesion_probability: NDArray[np.float32]
+    seconds: float
+    has_mask: bool = True
+    spacing_mm: tuple[float, float] | None = None
+
+    @property
+    def confidence(self) -> float | None:
+        """Probability of the predicted class, or ``None`` without one."""
+        return None if self.predicted_class is None else self.probabilities[self.predicted_class]
+
+    @property
+    def lesion_mm2(self) -> float | None:
+        """Area of the mask in square millimetres, or ``None`` without spacing."""
+        if self.spacing_mm is None:
+            return None
+        return self.lesion_pixels * self.spacing_mm[0] * self.spacing_mm[1]
+
+    @property
+    def diameters_px(self) -> tuple[float, float] | None:
+        """Long and short axis of the largest region in pixels, or ``None`` for an empty mask."""
+        return lesion_diameters(self.mask)
+
+    @property
+    def diameters_mm(self) -> tuple[float, float] | None:
+        """The same in millimetres, or ``None`` for an empty mask or without spacing."""
+        return None if self.spacing_mm is None else lesion_diameters(self.mask, self.spacing_mm)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything but the pixels as plain JSON values."""
+        return {
+            "predicted_class": self.predicted_class,
+            "probabilities": self.probabilities,
+            "lesion_pixels": self.lesion_pixels,
+            "lesion_fraction": self.lesion_fraction,
+            "box": None if self.box is None else list(self.box),
+            "spacing_mm": _listed(self.spacing_mm),
+            "lesion_mm2": self.lesion_mm2,
+            "diameters_px": _listed(self.diameters_px),
+            "diameters_mm": _listed(self.diameters_mm),
+            "size": list(self.mask.shape),
+            "seconds": self.seconds,
+        }
+
+
+def prediction_of_item(
+    item: Mapping[str, Any], classes: Iterable[str], seconds: float
+) -> Prediction:
+    """Return the prediction that an item holds after ``prediction_postprocessing``.
+
+    Args:
+        item: with ``pred``, ``pred_seg``, and if there is a class head ``pred_cls`` and
+            ``predicted_class``; without a mask head, ``image`` tells the size.
+        classes: class names in the order of ``pred_cls``.
+        seconds: to be told with the prediction.
+    """
+    has_mask = "pred" in item and "pred_seg" in item
+    if has_mask:
+        mask = _array(item["pred"]).astype(np.uint8)
+        probability = _array(item["pred_seg"])[0].astype(np.float32)
+    else:
+        height, width = (int(side) for side in item["image"].meta["spatial_shape"][:2])
+        mask = np.zeros((height, width), dtype=np.uint8)
+        probability = np.zeros((height, width), dtype=np.float32)
+    meta = getattr(item.get("image"), "meta", {})
+    mask, probability = (_on_canvas(pixels, meta.get("canvas")) for pixels in (mask, probability))
+    probabilities: dict[str, float] = {}
+    if "pred_cls" in item:
+        values = _array(item["pred_cls"]).astype(float)
+        probabilities = {name: float(p) for name, p in zip(classes, values, strict=True)}
+    lesion_pixels = int(mask.sum())
+    return Prediction(
+        mask=mask,
+        probabilities=probabilities,
+        predicted_class=item["predicted_class"] if probabilities else None,
+        lesion_pixels=lesion_pixels,
+        lesion_fraction=lesion_pixels / mask.size,
+        box=lesion_box(mask),
+        lesion_probability=probability,
+        seconds=seconds,
+        has_mask=has_mask,
+        spacing_mm=_spacing(meta.get("spacing_mm")),
+    )
+
+
+def _listed(values: tuple[float, ...] | None) -> list[float] | None:
+    return None if values is None else list(values)
+
+
+def _on_canvas(pixels: NDArray[Any], canvas: Any) -> NDArray[Any]:
+    """Return (H, W) pixels of a part of a picture laid on the whole, which is 0 elsewhere."""
+    if canvas is None:
+        return pixels
+    top, left, height, width = (int(value) for value in canvas)
+    if pixels.shape == (height, width):
+        return pixels
+    whole = np.zeros((height, width), dtype=pixels.dtype)
+    whole[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
+    return whole
+
+
+def _spacing(stated: Any) -> tuple[float, float] | None:
+    if stated is None:
+        return None
+    rows, columns = (float(value) for value in stated)
+    return (rows, columns) if rows > 0 and columns > 0 else None  # NaN is not
+
+
+def _array(value: Any) -> NDArray[Any]:
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().numpy()
+    return np.asarray(value)
