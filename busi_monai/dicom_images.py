@@ -6,8 +6,11 @@ codes by PS3.3: C.7.6.3 (image pixel), C.7.6.5 (cine), C.8.5.5 (ultrasound regio
 
 from __future__ import annotations
 
+import logging
+import math
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,23 +19,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from busi_monai.codestreams import check_codestream
 from busi_monai.errors import ImageReadError
-from busi_monai.image_files import ImageBytes, max_pixels_of, opened
+from busi_monai.image_files import ImageBytes, max_pixels_of, opened, size_of
 
 __all__ = [
     "NOT_PICTURES",
     "SUFFIXES",
     "DicomHeader",
     "is_dicom",
+    "read_dicom_dataset",
     "read_dicom_frame",
     "read_dicom_header",
+    "silent_pydicom",
 ]
 
 SUFFIXES = (".dcm", ".dicom")
-
-# ultrasound region calibration: two-dimensional pictures, lengths in centimetres
-_TWO_DIMENSIONAL = 1
-_CENTIMETRES = 3
 
 NOT_PICTURES = {
     "SEG": "a segmentation",
@@ -41,6 +43,18 @@ NOT_PICTURES = {
     "KO": "a list of key objects",
     "RTSTRUCT": "a set of contours",
 }
+"""What a DICOM file of a modality holds instead of a picture."""
+
+# ultrasound region calibration: two-dimensional pictures, lengths in centimetres
+_TWO_DIMENSIONAL = 1
+_CENTIMETRES = 3
+
+# what a stranger's file may not hold: each would be unpacked or parsed without a limit
+_DEFLATED = (b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.8.1")
+_ITEM = b"\xfe\xff\x00\xe0"
+_MOST_ITEMS = 5_000
+
+_one_reader = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -68,8 +82,7 @@ def is_dicom(source: Path | ImageBytes, head: bytes) -> bool:
 
     A file on disk may lack the preamble if its name says DICOM; of bytes only the content counts.
     """
-    named = isinstance(source, Path) and source.name.lower().endswith(SUFFIXES)
-    return head[128:132] == b"DICM" or named
+    return head[128:132] == b"DICM" or _is_named_dicom(source)
 
 
 def read_dicom_header(source: Path | ImageBytes) -> DicomHeader:
@@ -79,7 +92,7 @@ def read_dicom_header(source: Path | ImageBytes) -> DicomHeader:
         ImageReadError: if it is damaged, holds no picture, or one that is too large.
     """
     with _reported(source):
-        return _header(_dataset(source, pixels=False), source)
+        return _header(read_dicom_dataset(source, pixels=False), source)
 
 
 def read_dicom_frame(
@@ -92,14 +105,15 @@ def read_dicom_frame(
         frame: its number, counted from 0; ``None`` for the only one.
 
     Returns:
-        (H, W) or (H, W, 3) pixels in [0, 1], bright for strong echoes, and the header.
+        (H, W) or (H, W, 3) pixels in [0, 1], bright for strong echoes, and the header. Grey levels
+        are as stored: windows for display are not applied.
 
     Raises:
         ImageReadError: if the file or its compression cannot be read, if there are several frames
             and none is named, or if there is no such frame.
     """
     with _reported(source):
-        dataset = _dataset(source)
+        dataset = read_dicom_dataset(source, pixels=False)
         header = _header(dataset, source)
         if frame is None and header.frames != 1:
             raise ImageReadError(
@@ -107,14 +121,60 @@ def read_dicom_frame(
             )
         if not 0 <= (frame or 0) < header.frames:
             raise ImageReadError(f"{source}: there is no frame {frame}; it has {header.frames}")
-        return _values(dataset, frame or 0, header.frames), header
+        values = _stored_values(source, dataset, frame or 0, header.frames)
+        return _scaled(values, dataset), header
+
+
+def read_dicom_dataset(
+    source: Path | ImageBytes, *, pixels: bool = True, tags: Sequence[str] | None = None
+) -> Any:
+    """Return a file as a ``pydicom`` dataset; call it within ``silent_pydicom``.
+
+    Args:
+        source: a DICOM file.
+        pixels: whether its pixels are read too.
+        tags: keywords of the only elements to read; by default all.
+
+    Raises:
+        ImageReadError: for a stranger's content that would be unpacked without a limit.
+        Exception: whatever pydicom raises for a damaged file.
+    """
+    import pydicom
+
+    if isinstance(source, ImageBytes):
+        _check_stranger(source)
+    with opened(source) as stream:
+        dataset = pydicom.dcmread(
+            stream,
+            force=_is_named_dicom(source),
+            stop_before_pixels=not pixels,
+            specific_tags=None if tags is None else list(tags),
+        )
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        dataset.file_meta.TransferSyntaxUID = _uncompressed_syntax(dataset)
+    return dataset
+
+
+@contextmanager
+def silent_pydicom() -> Iterator[None]:
+    """Keep pydicom and highdicom from warning and logging, as they tell values of the file.
+
+    One thread at a time, as what is warned of is decided for the whole process.
+    """
+    logger = logging.getLogger("pydicom")
+    with _one_reader, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        before, logger.disabled = logger.disabled, True
+        try:
+            yield
+        finally:
+            logger.disabled = before
 
 
 @contextmanager
 def _reported(source: Path | ImageBytes) -> Iterator[None]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydicom's tell the values that they complain of
+        with silent_pydicom():
             yield
     except ImageReadError:
         raise
@@ -125,12 +185,25 @@ def _reported(source: Path | ImageBytes) -> Iterator[None]:
         ) from None
 
 
-def _dataset(source: Path | ImageBytes, *, pixels: bool = True) -> Any:
-    import pydicom
+def _is_named_dicom(source: Path | ImageBytes) -> bool:
+    return isinstance(source, Path) and source.name.lower().endswith(SUFFIXES)
 
-    named = isinstance(source, Path) and source.name.lower().endswith(SUFFIXES)
-    with opened(source) as stream:
-        return pydicom.dcmread(stream, force=named, stop_before_pixels=not pixels)
+
+def _check_stranger(source: ImageBytes) -> None:
+    if any(syntax in source.content for syntax in _DEFLATED):
+        raise ImageReadError(f"{source}: deflated DICOM files are not taken; save it uncompressed")
+    if source.content.count(_ITEM) > _MOST_ITEMS:
+        raise ImageReadError(f"{source}: a DICOM file of more than {_MOST_ITEMS:,} items")
+
+
+def _uncompressed_syntax(dataset: Any) -> str:
+    """Return the transfer syntax of a file that came without the part that states it."""
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    implicit, little = getattr(dataset, "original_encoding", (True, True))
+    if implicit:
+        return ImplicitVRLittleEndian
+    return ExplicitVRLittleEndian if little else ExplicitVRBigEndian
 
 
 def _header(dataset: Any, source: Path | ImageBytes) -> DicomHeader:
@@ -141,76 +214,124 @@ def _header(dataset: Any, source: Path | ImageBytes) -> DicomHeader:
         )
     frames = int(dataset.get("NumberOfFrames") or 1)
     height, width = int(dataset.Rows), int(dataset.Columns)
-    pixels = height * width * max(frames, 1)
-    if frames < 1 or not 0 < height * width <= max_pixels_of(source):
+    most = max_pixels_of(source)
+    if frames < 1 or not 0 < height * width <= most:
         raise ImageReadError(
             f"{source}: {frames} frames of {width}×{height} pixels; expected at least one, of at "
-            f"most {max_pixels_of(source):,} pixels"
+            f"most {most:,} pixels"
         )
-    if isinstance(source, ImageBytes) and pixels > source.max_pixels:
+    if isinstance(source, ImageBytes) and height * width * frames > most:
         raise ImageReadError(
-            f"{source}: {pixels:,} pixels in {frames} frames, more than {source.max_pixels:,}"
+            f"{source}: {height * width * frames:,} pixels in {frames} frames, more than {most:,}"
         )
-    _check_length(dataset, source, frames)
+    if frames > size_of(source):
+        raise ImageReadError(f"{source}: cut short; {frames} frames are stated")
     regions = _regions(dataset)
     return DicomHeader(
         frames=frames,
-        frames_per_second=_frames_per_second(dataset),
+        frames_per_second=_frames_per_second(dataset) if frames > 1 else None,
         size=(height, width),
         spacing_mm=_spacing(dataset, regions),
         region=_largest_region(regions, (height, width)),
     )
 
 
-def _check_length(dataset: Any, source: Path | ImageBytes, frames: int) -> None:
-    """Refuse a compressed file that states more frames than it has bytes for."""
-    if "PixelData" in dataset and len(dataset.PixelData) < frames:
-        raise ImageReadError(f"{source}: cut short; {frames} frames are stated")
+def _stored_values(
+    source: Path | ImageBytes, dataset: Any, frame: int, frames: int
+) -> NDArray[np.generic]:
+    """Return (H, W) or (H, W, 3) of one frame, YBR brought to RGB."""
+    if isinstance(source, ImageBytes) and "SegmentedRedPaletteColorLookupTableData" in dataset:
+        raise ImageReadError(f"{source}: segmented palettes are not taken; save it as RGB")
+    try:
+        from pydicom.pixels import pixel_array
+    except ImportError:  # pydicom 2, which decodes all frames and leaves YBR as it is
+        return _stored_values_of_pydicom_2(source, frame, frames)
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax.is_deflated or not _has_preamble(source):
+        return np.asarray(pixel_array(read_dicom_dataset(source), index=frame))
+    if syntax.is_encapsulated and isinstance(source, ImageBytes):
+        check_codestream(read_dicom_dataset(source), frame, frames, str(source))
+    with opened(source) as stream:  # reads no other frame
+        return np.asarray(pixel_array(stream, index=frame))
 
 
-def _values(dataset: Any, frame: int, frames: int) -> NDArray[np.float32]:
-    values = _stored_values(dataset, frame, frames)
+def _has_preamble(source: Path | ImageBytes) -> bool:
+    with opened(source) as stream:
+        return stream.read(132)[128:] == b"DICM"
+
+
+def _stored_values_of_pydicom_2(
+    source: Path | ImageBytes, frame: int, frames: int
+) -> NDArray[np.generic]:
+    from pydicom.pixel_data_handlers.util import convert_color_space
+
+    dataset = read_dicom_dataset(source)
+    values = dataset.pixel_array
+    photometric = str(dataset.PhotometricInterpretation)
+    if photometric in {"YBR_FULL", "YBR_FULL_422"}:
+        values = convert_color_space(values, photometric, "RGB")
+    return np.asarray(values[frame] if frames > 1 else values)
+
+
+def _scaled(values: NDArray[np.generic], dataset: Any) -> NDArray[np.float32]:
+    """Bring stored values to [0, 1], through the palette if there is one."""
     photometric = str(dataset.PhotometricInterpretation)
     whitest = np.float32(2.0 ** int(dataset.BitsStored) - 1)
     if photometric == "PALETTE COLOR":
-        from pydicom.pixel_data_handlers.util import apply_color_lut
-
-        values = apply_color_lut(values, dataset)
-        whitest = np.float32(np.iinfo(values.dtype).max)
+        values, whitest = _through_palette(values, dataset)
+    elif int(dataset.get("PixelRepresentation") or 0) == 1:
+        values = values.astype(np.float32) + np.float32(2.0 ** (int(dataset.BitsStored) - 1))
     scaled = values.astype(np.float32) / whitest
     if photometric == "MONOCHROME1":
         scaled = 1 - scaled
     return np.clip(scaled, 0, 1).astype(np.float32)
 
 
-def _stored_values(dataset: Any, frame: int, frames: int) -> NDArray[np.generic]:
-    """Return (H, W) or (H, W, 3) of one frame, YBR brought to RGB."""
-    try:
-        from pydicom.pixels import pixel_array
-    except ImportError:  # pydicom 2, which decodes all frames and leaves YBR as it is
-        from pydicom.pixel_data_handlers.util import convert_color_space
+def _through_palette(
+    values: NDArray[np.generic], dataset: Any
+) -> tuple[NDArray[np.generic], np.float32]:
+    """Return the palette's colours and its whitest value.
 
-        values = dataset.pixel_array
-        photometric = str(dataset.PhotometricInterpretation)
-        if photometric in {"YBR_FULL", "YBR_FULL_422"}:
-            values = convert_color_space(values, photometric, "RGB")
-        return np.asarray(values[frame] if frames > 1 else values)
-    return np.asarray(pixel_array(dataset, index=frame))
+    Eight-bit colours may be stored in words of sixteen (C.7.6.3.1.6), whatever is stated.
+    """
+    try:
+        from pydicom.pixels import apply_color_lut
+    except ImportError:
+        from pydicom.pixel_data_handlers.util import apply_color_lut
+
+    coloured = np.asarray(apply_color_lut(values, dataset))
+    tables = [
+        np.frombuffer(table[: len(table) // 2 * 2], "<u2")
+        for table in (
+            bytes(dataset.get(f"{name}PaletteColorLookupTableData") or b"")
+            for name in ("Red", "Green", "Blue")
+        )
+    ]
+    words = coloured.dtype == np.uint16 and any(table.max(initial=0) > 255 for table in tables)
+    return coloured, np.float32(65535 if words or not any(map(len, tables)) else 255)
+
+
+def _numbers(dataset: Any, name: str) -> list[float]:
+    """Return an element's finite numbers; none if it is missing, empty or no numbers."""
+    value = dataset.get(name)
+    values = [value] if isinstance(value, (int, float, str)) or value is None else list(value)
+    try:
+        numbers = [float(number) for number in values if number not in (None, "")]
+    except (TypeError, ValueError):
+        return []
+    return [number for number in numbers if math.isfinite(number)]
 
 
 def _frames_per_second(dataset: Any) -> float | None:
     """Return the rate of acquisition, else of display, in frames a second."""
-    if int(dataset.get("NumberOfFrames") or 1) == 1:
-        return None
-    times = [float(dataset.get("FrameTime") or 0)]
-    times += [float(value) for value in (dataset.get("FrameTimeVector") or [])[1:]]
-    known = [value for value in times if value > 0]
-    if known:
-        return 1000 * len(known) / sum(known)
+    for times in (_numbers(dataset, "FrameTime"), _numbers(dataset, "FrameTimeVector")[1:]):
+        known = [value for value in times if value > 0]
+        if known:
+            return 1000 * len(known) / sum(known)
     for name in ("CineRate", "RecommendedDisplayFrameRate"):
-        rate = float(dataset.get(name) or 0)
-        if rate > 0:
-            return rate
+        rates = [rate for rate in _numbers(dataset, name) if rate > 0]
+        if rates:
+            return rates[0]
     return None
 
 
@@ -231,9 +352,8 @@ def _region_area(region: Any) -> int:
 
 def _bounds(region: Any) -> tuple[int, int, int, int]:
     names = ("MinY0", "MinX0", "MaxY1", "MaxX1")
-    top, left, last_row, last_column = (
-        int(region.get(f"RegionLocation{name}") or 0) for name in names
-    )
+    found = [_numbers(region, f"RegionLocation{name}") for name in names]
+    top, left, last_row, last_column = (int(numbers[0]) if numbers else 0 for numbers in found)
     return top, left, last_row + 1, last_column + 1
 
 
@@ -249,14 +369,12 @@ def _largest_region(regions: list[Any], size: tuple[int, int]) -> tuple[int, int
 
 def _spacing(dataset: Any, regions: list[Any]) -> tuple[float, float] | None:
     """Return (row, column) mm from PixelSpacing, else from the largest region in centimetres."""
-    stated = dataset.get("PixelSpacing")
-    if stated is not None and len(stated) == 2 and min(stated) > 0:
-        return float(stated[0]), float(stated[1])
+    stated = _numbers(dataset, "PixelSpacing")
+    if len(stated) == 2 and min(stated) > 0:
+        return stated[0], stated[1]
     for region in regions:
         units = (region.get("PhysicalUnitsXDirection"), region.get("PhysicalUnitsYDirection"))
-        if units == (_CENTIMETRES, _CENTIMETRES):
-            rows = abs(float(region.PhysicalDeltaY)) * 10
-            columns = abs(float(region.PhysicalDeltaX)) * 10
-            if rows > 0 and columns > 0:
-                return rows, columns
+        deltas = _numbers(region, "PhysicalDeltaY") + _numbers(region, "PhysicalDeltaX")
+        if units == (_CENTIMETRES, _CENTIMETRES) and len(deltas) == 2 and all(deltas):
+            return abs(deltas[0]) * 10, abs(deltas[1]) * 10
     return None

@@ -5,14 +5,15 @@ from __future__ import annotations
 import gzip
 import io
 import math
-import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from busi_monai.codestreams import MOST_SCANS, scan_count
 from busi_monai.errors import ImageReadError
 from busi_monai.image_files import ImageBytes, max_pixels_of, opened
 
@@ -20,6 +21,11 @@ __all__ = ["decode_nifti", "decode_pillow", "is_nifti", "over_black", "scale_unk
 
 STRANGERS_FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 """Pillow's decoders that may see a stranger's bytes: others call programs, or few look at them."""
+
+
+_TILE_WIDTH, _TILE_LENGTH = 322, 323  # TIFF tags
+_NIFTI_1_LENGTH, _NIFTI_2_LENGTH = 348, 540
+_MOST_BEFORE_PIXELS = 1_000_000
 
 
 def is_nifti(source: Path | ImageBytes, head: bytes) -> bool:
@@ -40,20 +46,19 @@ def decode_pillow(source: Path | ImageBytes) -> NDArray[np.float32]:
     limit = max_pixels_of(source)
     formats = STRANGERS_FORMATS if isinstance(source, ImageBytes) else None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            # as a stream: by its name, Pillow maps raw TIFFs and garbles those stored sideways
-            with opened(source) as stream, Image.open(stream, formats=formats) as picture:
-                if picture.width * picture.height > limit:
-                    raise ImageReadError(
-                        f"{source}: {picture.width}×{picture.height} pixels, more than {limit:,}"
-                    )
-                frames = getattr(picture, "n_frames", 1)
-                if frames != 1:
-                    raise ImageReadError(
-                        f"{source}: expected one picture, found {frames} frames; save one as PNG"
-                    )
-                return _pillow_values(ImageOps.exif_transpose(picture), source)
+        # as a stream: by its name, Pillow maps raw TIFFs and garbles those stored sideways
+        with opened(source) as stream, Image.open(stream, formats=formats) as picture:
+            if picture.width * picture.height > limit:
+                raise ImageReadError(
+                    f"{source}: {picture.width}×{picture.height} pixels, more than {limit:,}"
+                )
+            if isinstance(source, ImageBytes):
+                _check_stranger(source, picture)
+            if _is_animated(picture):
+                raise ImageReadError(
+                    f"{source}: expected one picture, found several frames; save one as PNG"
+                )
+            return _pillow_values(ImageOps.exif_transpose(picture), source)
     except ImageReadError:
         raise
     except UnidentifiedImageError:
@@ -61,11 +66,32 @@ def decode_pillow(source: Path | ImageBytes) -> NDArray[np.float32]:
             f"{source}: not a picture that can be read; expected PNG, JPEG, BMP, TIFF, NIfTI or "
             "DICOM"
         ) from None
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
         raise ImageReadError(f"{source}: too many pixels to be a picture: {error}") from error
     except Exception as error:
         # Pillow's decoders raise OSError, SyntaxError, TypeError and more for damaged files
         raise ImageReadError(f"{source}: damaged or truncated ({error}); copy it again") from error
+
+
+def _check_stranger(source: ImageBytes, picture: Image.Image) -> None:
+    """Refuse what is decoded at much more cost than its number of pixels says."""
+    tags: Mapping[int, Any] = getattr(picture, "tag_v2", {})
+    tile = [int(tags.get(tag) or 0) for tag in (_TILE_WIDTH, _TILE_LENGTH)]
+    if math.prod(tile) > source.max_pixels:
+        raise ImageReadError(f"{source}: a tile of {tile[0]}×{tile[1]} pixels")
+    if picture.format in {"JPEG", "MPO"} and scan_count(source.content) > MOST_SCANS:
+        raise ImageReadError(f"{source}: more than {MOST_SCANS} scans in one picture")
+
+
+def _is_animated(picture: Image.Image) -> bool:
+    """Whether there is a second frame; to count them all may take for ever."""
+    if picture.format == "MPO":  # a phone's picture with previews of itself
+        return False
+    try:
+        picture.seek(1)
+    except EOFError:
+        return False
+    return True
 
 
 def _pillow_values(image: Image.Image, source: Path | ImageBytes) -> NDArray[np.float32]:
@@ -118,19 +144,33 @@ def _nifti_image(source: Path | ImageBytes) -> Any:
     import nibabel
 
     limit = max_pixels_of(source)
-    if isinstance(source, Path):
-        image = nibabel.load(source)
-    else:
-        content = source.content
-        if content[:2] == b"\x1f\x8b":
-            most = 16 * limit + 1_000_000  # the widest type that one pixel may have, and a header
-            content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(most)
-        kind = nibabel.Nifti2Image if content[4:8] == b"n+2\0" else nibabel.Nifti1Image
-        image = kind.from_bytes(content)
-    pixels = math.prod(int(side) for side in image.shape[:2])
-    if pixels > limit or math.prod(image.shape) > 4 * limit:
-        raise ImageReadError(f"{source}: shape {image.shape}, more than {limit:,} pixels")
+    image = nibabel.load(source) if isinstance(source, Path) else _nifti_of_stranger(source)
+    _check_shape(image.shape, limit, source)
     return image
+
+
+def _nifti_of_stranger(source: ImageBytes) -> Any:
+    """Return nibabel's image of no more bytes than its header states, unpacked if need be."""
+    import nibabel
+
+    stream: BinaryIO = io.BytesIO(source.content)
+    if source.content[:2] == b"\x1f\x8b":
+        stream = cast(BinaryIO, gzip.GzipFile(fileobj=stream))
+    head = stream.read(_NIFTI_2_LENGTH)
+    kind = nibabel.Nifti2Image if head[4:8] == b"n+2\0" else nibabel.Nifti1Image
+    length = _NIFTI_2_LENGTH if kind is nibabel.Nifti2Image else _NIFTI_1_LENGTH
+    header = kind.header_class(head[:length])
+    shape = header.get_data_shape()
+    _check_shape(shape, source.max_pixels, source)
+    offset = min(int(header.get_data_offset()), _MOST_BEFORE_PIXELS)
+    stated = offset + math.prod(shape) * header.get_data_dtype().itemsize
+    return kind.from_bytes(head + stream.read(max(stated - len(head), 0)))
+
+
+def _check_shape(shape: tuple[int, ...], limit: int, source: Path | ImageBytes) -> None:
+    pixels = math.prod(int(side) for side in shape[:2])
+    if pixels > limit or math.prod(shape) > 4 * limit:
+        raise ImageReadError(f"{source}: shape {shape}, more than {limit:,} pixels")
 
 
 def _nifti_spacing(header: Any) -> tuple[float, float] | None:

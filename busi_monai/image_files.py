@@ -10,10 +10,21 @@ from typing import BinaryIO
 
 from busi_monai.errors import ImageReadError
 
-__all__ = ["MAX_PIXELS", "ImageBytes", "ImageSource", "head_of", "max_pixels_of", "opened"]
+__all__ = [
+    "MAX_PIXELS",
+    "ImageBytes",
+    "ImageSource",
+    "head_of",
+    "max_pixels_of",
+    "opened",
+    "size_of",
+]
 
 MAX_PIXELS = 100_000_000
-"""Pixels of all frames' rows and columns beyond which a file on disk is no ultrasound picture."""
+"""Pixels beyond which a picture in a file on disk is no ultrasound picture."""
+
+STRANGERS_PIXELS = 25_000_000
+"""The same for all pictures of an upload together: each takes up to 36 bytes while it is read."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +36,13 @@ class ImageBytes:
     Attributes:
         content: the bytes.
         name: what messages call it; nothing is read from or written to a file of that name.
-        max_pixels: a picture of more pixels than this is refused before it is decoded.
+        max_pixels: a file of more pixels than this in all its frames is refused before any is
+            decoded.
     """
 
     content: bytes = field(repr=False)
     name: str = "upload"
-    max_pixels: int = MAX_PIXELS
+    max_pixels: int = STRANGERS_PIXELS
 
     def __str__(self) -> str:
         """Return the name, as messages tell it."""
@@ -48,6 +60,11 @@ def opened(source: Path | ImageBytes) -> AbstractContextManager[BinaryIO]:
 def max_pixels_of(source: Path | ImageBytes) -> int:
     """Return how many pixels the picture may have."""
     return source.max_pixels if isinstance(source, ImageBytes) else MAX_PIXELS
+
+
+def size_of(source: Path | ImageBytes) -> int:
+    """Return the number of bytes of a file or content."""
+    return len(source.content) if isinstance(source, ImageBytes) else source.stat().st_size
 
 
 def head_of(source: Path | ImageBytes, length: int) -> bytes:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -183,5 +186,118 @@ def test_bytes_are_dicom_by_their_preamble_and_limited(
 def test_more_frames_stated_than_there_are(save_ultrasound: Save, tmp_path: Path) -> None:
     path = save_ultrasound(tmp_path / "x.dcm", loop(), NumberOfFrames=2_000_000)
 
-    with pytest.raises(ImageReadError):
-        read_picture(PictureFile(path, 0))
+    with pytest.raises(ImageReadError, match="cut short; 2000000 frames are stated"):
+        frames_of(path)
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+def test_a_file_without_preamble(save_ultrasound: Save, tmp_path: Path, explicit: bool) -> None:
+    path = save_ultrasound(tmp_path / "x.dcm", loop(3))
+    dataset = pydicom.dcmread(path)
+    pydicom.dcmwrite(path, Dataset(dataset), implicit_vr=not explicit, little_endian=True)
+    assert path.read_bytes()[128:132] != b"DICM"
+
+    assert np.allclose(read_picture(frames_of(path).pictures[2]).pixels, loop()[2] / 255)
+
+
+def test_signed_pixels(save_ultrasound: Save, tmp_path: Path) -> None:
+    signed = (loop()[0].astype(np.int16) - 128).astype(np.int8)
+    path = save_ultrasound(tmp_path / "x.dcm", signed, PixelRepresentation=1)
+
+    assert np.allclose(read_picture(path).pixels, loop()[0] / 255)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_palette_of_eight_bits_in_words_of_sixteen(
+    save_ultrasound: Save, tmp_path: Path, bits: int
+) -> None:
+    table = np.arange(256, dtype="<u2").tobytes()
+    tags: dict[str, object] = {}
+    for name in ("Red", "Green", "Blue"):
+        tags[f"{name}PaletteColorLookupTableDescriptor"] = [256, 0, bits]
+        tags[f"{name}PaletteColorLookupTableData"] = table
+    path = save_ultrasound(tmp_path / "x.dcm", loop()[0], "PALETTE COLOR", **tags)
+
+    assert np.allclose(read_picture(path).pixels, loop()[0] / 255, atol=1e-6)
+
+
+def odd_region(**tags: object) -> Sequence:
+    item = region((4, 10, 30, 50))
+    for name, value in tags.items():
+        setattr(item, name, value)
+    return Sequence([item])
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"PixelSpacing": [0.1]},
+        {"PixelSpacing": None},
+        {"FrameTimeVector": 40, "NumberOfFrames": 1},
+        {"SequenceOfUltrasoundRegions": odd_region(PhysicalDeltaX=None)},
+        {"SequenceOfUltrasoundRegions": Sequence([Dataset()])},
+        {"SequenceOfUltrasoundRegions": odd_region(RegionLocationMinX0=[1, 2])},
+    ],
+)
+def test_a_malformed_accessory_does_not_hide_the_picture(
+    save_ultrasound: Save, tmp_path: Path, tags: dict[str, object]
+) -> None:
+    path = save_ultrasound(tmp_path / "x.dcm", loop()[0], **tags)
+
+    assert np.allclose(read_picture(path).pixels, loop()[0] / 255)
+
+
+def test_an_endless_spacing_is_none(save_ultrasound: Save, tmp_path: Path) -> None:
+    path = save_ultrasound(tmp_path / "x.dcm", loop()[0], PixelSpacing=[0.25, 0.25])
+    path.write_bytes(path.read_bytes().replace(b"0.25\\0.25 ", b"inf\\inf   ", 1))
+
+    picture = read_picture(path)
+
+    assert picture.spacing_mm is None
+
+
+def test_what_a_stranger_may_not_send(save_ultrasound: Save, tmp_path: Path) -> None:
+    path = save_ultrasound(tmp_path / "x.dcm", loop()[0])
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    dataset.save_as(tmp_path / "deflated.dcm")
+    many = save_ultrasound(
+        tmp_path / "many.dcm",
+        loop()[0],
+        SequenceOfUltrasoundRegions=Sequence([Dataset() for _ in range(5_001)]),
+    )
+
+    for file, reason in ((tmp_path / "deflated.dcm", "deflated"), (many, "5,000 items")):
+        read_picture(file)
+        with pytest.raises(ImageReadError, match=reason):
+            read_picture(ImageBytes(file.read_bytes()))
+
+
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless])
+def test_a_codestream_larger_than_stated_is_not_decoded(
+    save_ultrasound: Save, tmp_path: Path, syntax: str
+) -> None:
+    pytest.importorskip("highdicom", reason="the extra 'dicom' is not installed")
+    path = save_ultrasound(tmp_path / "x.dcm", np.zeros((900, 800), dtype=np.uint8))
+    dataset = pydicom.dcmread(path)
+    dataset.compress(syntax)
+    dataset.save_as(path)
+    assert read_picture(ImageBytes(path.read_bytes())).pixels.shape == (900, 800)
+    dataset.Rows = dataset.Columns = 10
+    dataset.save_as(path)
+
+    with pytest.raises(ImageReadError, match="not of the size that is stated"):
+        read_picture(ImageBytes(path.read_bytes()))
+
+
+def test_reading_leaves_warnings_and_logs_as_they_were(
+    save_ultrasound: Save, tmp_path: Path
+) -> None:
+    path = save_ultrasound(tmp_path / "x.dcm", loop())
+    before = list(warnings.filters)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(read_picture, list(frames_of(path).pictures) * 4))
+
+    assert list(warnings.filters) == before
+    assert not logging.getLogger("pydicom").disabled

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import gzip
 import io
+import struct
+import tracemalloc
 from pathlib import Path
 
 import nibabel
@@ -69,10 +71,57 @@ def test_too_many_pixels_for_a_stranger(content: bytes) -> None:
 
 def test_a_bomb_is_not_unpacked() -> None:
     bomb = gzip.compress(nifti(np.zeros((30_000, 2_000), dtype=np.uint8)))
+    trailing = gzip.compress(nifti() + bytes(60_000_000))
     assert len(bomb) < 200_000
 
-    with pytest.raises(ImageReadError, match=r"more than 1,000,000 pixels|not a readable NIfTI"):
+    tracemalloc.start()
+    with pytest.raises(ImageReadError, match="more than 1,000,000 pixels"):
         read_picture(ImageBytes(bomb, max_pixels=1_000_000))
+    read_picture(ImageBytes(trailing, max_pixels=1_000_000))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 5_000_000
+
+
+def test_a_picture_of_one_huge_tile_is_refused() -> None:
+    # width, height, bits, compression, grey, samples, tile width and length, offset, byte count
+    tags = {256: 60, 257: 40, 258: 8, 259: 8, 262: 1, 277: 1, 322: 30_000, 323: 30_000}
+    tags |= {324: 200, 325: 4}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    content = b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + bytes(100)
+
+    with pytest.raises(ImageReadError, match="a tile of 30000×30000 pixels"):
+        read_picture(ImageBytes(content))
+
+
+def test_frames_are_not_counted_to_the_end() -> None:
+    stream = io.BytesIO()
+    frames = [Image.fromarray(PIXELS)] * 3
+    frames[0].save(stream, "TIFF", save_all=True, append_images=frames[1:])
+
+    with pytest.raises(ImageReadError, match="several frames"):
+        read_picture(ImageBytes(stream.getvalue()))
+
+
+def test_a_jpeg_of_many_scans_is_refused() -> None:
+    stream = io.BytesIO()
+    Image.fromarray(PIXELS).save(stream, "JPEG", progressive=True)
+    content = stream.getvalue()
+    assert read_picture(ImageBytes(content)).pixels.shape == (40, 60)
+    last = content.rindex(b"\xff\xda")
+
+    with pytest.raises(ImageReadError, match="more than 64 scans"):
+        read_picture(ImageBytes(content[:-2] + content[last:-2] * 70 + b"\xff\xd9"))
+
+
+def test_a_phones_picture_with_a_preview_of_itself() -> None:
+    stream = io.BytesIO()
+    Image.fromarray(PIXELS).save(
+        stream, "MPO", save_all=True, append_images=[Image.fromarray(PIXELS[:10, :10])]
+    )
+
+    for source in (ImageBytes(stream.getvalue()),):
+        assert read_picture(source).pixels.shape == (40, 60)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x1f\x8b", b"\x1f\x8bxxxx", b"\x89PNG\r\n\x1a\n"])

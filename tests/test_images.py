@@ -240,7 +240,7 @@ def test_several_frames_are_refused(tmp_path: Path, grey: np.ndarray, suffix: st
     frames = [Image.fromarray(pixels) for pixels in (grey, 255 - grey, grey // 2)]
     path = save(frames[0], tmp_path / f"x{suffix}", save_all=True, append_images=frames[1:])
 
-    with pytest.raises(ImageReadError, match="expected one picture, found 3 frames"):
+    with pytest.raises(ImageReadError, match="expected one picture, found several frames"):
         read_picture(path)
 
 
@@ -250,7 +250,7 @@ def test_too_many_pixels(tmp_path: Path, grey: np.ndarray, monkeypatch: pytest.M
     with pytest.raises(ImageReadError, match="36×24 pixels, more than 100"):
         read_picture(path)
 
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)
     with pytest.raises(ImageReadError, match="too many pixels"):
         read_picture(path)
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
-from busi_monai.dicom_images import NOT_PICTURES, SUFFIXES
+from busi_monai.dicom_images import NOT_PICTURES, SUFFIXES, silent_pydicom
 
-__all__ = ["dicom_files_below", "files_of_dicomdir", "is_bare_dicom", "why_no_picture"]
+__all__ = ["DICOMDIR", "dicom_files_below", "files_of_dicomdir", "is_bare_dicom", "why_no_picture"]
 
 DICOMDIR = "DICOMDIR"
 
@@ -30,27 +29,36 @@ def dicom_files_below(folder: Path) -> list[Path]:
     ]
 
 
-def files_of_dicomdir(folder: Path) -> list[Path]:
-    """Return the files inside a folder that its ``DICOMDIR`` names, in its order.
+def files_of_dicomdir(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the files inside a folder that its ``DICOMDIR`` names, and those that are not there.
 
-    A directory that cannot be read names none; a name that leads out of the folder is passed over.
+    In its order. Names are compared without regard to case, as media were copied in either. A
+    directory that cannot be read names none; a name that leads out of the folder is passed over.
     """
+    directory = folder / DICOMDIR
+    if not directory.is_file():
+        return [], []
     import pydicom
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydicom's tell the values that they complain of
-            records = pydicom.dcmread(folder / DICOMDIR).get("DirectoryRecordSequence") or []
+        with silent_pydicom():
+            records = pydicom.dcmread(directory).get("DirectoryRecordSequence") or []
             named = [record.get("ReferencedFileID") for record in records]
     except Exception:
         # pydicom raises anything for damaged files; the files themselves are looked for then
-        return []
-    found = []
+        return [], []
+    there = {path.relative_to(folder).as_posix().casefold(): path for path in folder.rglob("*")}
+    found, missing = [], []
     for parts in named:
-        path = folder.joinpath(*([parts] if isinstance(parts, str) else parts or ["."]))
-        if path.is_file() and folder.resolve() in path.resolve().parents:
+        steps = [parts] if isinstance(parts, str) else [str(part) for part in parts or []]
+        if not steps or ".." in steps:
+            continue
+        path = there.get("/".join(steps).casefold())
+        if path is None:
+            missing.append(folder.joinpath(*steps))
+        elif path.is_file() and folder.resolve() in path.resolve().parents:
             found.append(path)
-    return found
+    return found, missing
 
 
 def why_no_picture(path: Path) -> str | None:
@@ -63,8 +71,7 @@ def why_no_picture(path: Path) -> str | None:
     import pydicom
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with silent_pydicom():
             header = pydicom.dcmread(
                 path, stop_before_pixels=True, specific_tags=["SOPClassUID", "Modality", "Rows"]
             )

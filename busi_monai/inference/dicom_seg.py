@@ -26,9 +26,10 @@ def segmentation_object(
     masks: Mapping[int, NDArray[np.uint8]],
     model: ModelIdentity,
     *,
-    frames: int = 1,
+    of_loop: bool = False,
     fractional: bool = False,
     series_uid: str | None = None,
+    tracking_uid: str | None = None,
 ) -> Any:
     """Return a segmentation (PS3.3 A.51) of one segment, "Lesion".
 
@@ -41,9 +42,10 @@ def segmentation_object(
         masks: (H, W) by number of the frame, counted from 0; 0 and 1, or 0 to 255 as parts of
             ``MAXIMUM_FRACTION`` if ``fractional``. Frames that lack one have no lesion.
         model: which model made it.
-        frames: number of frames of the picture.
+        of_loop: whether the picture is a loop, each of whose frames is referred to by its number.
         fractional: whether probabilities of the lesion are stored instead of a mask.
         series_uid: series that it belongs to; by default a new one.
+        tracking_uid: of the lesion, the same in a report of it; by default a new one.
 
     Returns:
         A ``pydicom`` dataset that can be saved. Frames without lesion are left out, but for one
@@ -70,7 +72,7 @@ def segmentation_object(
         algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=algorithm,
         anatomic_regions=[codes.SCT.Breast],
-        tracking_uid=generate_uid(),
+        tracking_uid=tracking_uid or generate_uid(),
         tracking_id="Lesion",
     )
     made = highdicom.seg.Segmentation(
@@ -94,20 +96,19 @@ def segmentation_object(
     )
     made.PatientOrientation = ""  # type 2C, unknown
     _refer_to(made, reference.SOPClassUID)
-    if frames > 1:
+    if of_loop:
         _add_frames(made, first, {n: mask for n, mask in masks.items() if mask.any()}, fractional)
     return made
 
 
 def _as_still(reference: Any) -> Any:
-    """Return the header as that of a single frame, without spacing.
+    """Return the header as that of a single frame.
 
-    highdicom would write the spacing, and then not read the file without a slice thickness, which
-    ultrasound has not and the standard forbids to leave empty.
+    It states no spacing: highdicom would write it, and then not read the file without a slice
+    thickness, which ultrasound has not and the standard forbids to leave empty.
     """
     still = copy.deepcopy(reference)
     still.SOPClassUID = _SINGLE_FRAME
-    still.pop("PixelSpacing", None)
     return still
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from busi_monai.dicom_images import read_dicom_dataset, silent_pydicom
 from busi_monai.errors import ImageReadError, InputError
+from busi_monai.image_files import ImageBytes
 from busi_monai.records import installed_versions
 
 __all__ = ["CHARACTER_SET", "ModelIdentity", "check_dicom_support", "source_reference"]
@@ -30,6 +31,10 @@ _IDENTIFYING = (
     "StudyTime",
     "ReferringPhysicianName",
 )
+
+
+# once lossy, a picture and what is derived of it stay so (C.7.6.1.1.5)
+_LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
 
 
 def _own_version() -> str:
@@ -67,14 +72,11 @@ def check_dicom_support() -> None:
         ) from error
 
 
-def source_reference(
-    path: Path, spacing_mm: tuple[float, float] | None = None, *, keep_ids: bool = False
-) -> Any:
+def source_reference(source: Path | ImageBytes, *, keep_ids: bool = False) -> Any:
     """Return the header that an object refers to its picture by, and nothing else of the file.
 
     Args:
-        path: a DICOM image.
-        spacing_mm: (row, column) distance of its pixels, from wherever it was read.
+        source: a DICOM image.
         keep_ids: whether patient and examination are named as in the file; they are left empty
             otherwise, and only the UIDs tell what is referred to.
 
@@ -86,19 +88,24 @@ def source_reference(
     """
     import pydicom
 
-    wanted = [*_REFERENCED, *_IDENTIFYING, "Modality", "Rows", "Columns", "SpecificCharacterSet"]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydicom's tell the values that they complain of
-            found = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=wanted)
-    except pydicom.errors.InvalidDicomError as error:
-        raise ImageReadError(
-            f"{path}: no DICOM file, so that no DICOM object can refer to it"
-        ) from error
+    wanted = [*_REFERENCED, *_IDENTIFYING, *_LOSSY, "Modality", "Rows", "Columns"]
+    with silent_pydicom():
+        try:
+            found = read_dicom_dataset(source, pixels=False, tags=[*wanted, "SpecificCharacterSet"])
+        except pydicom.errors.InvalidDicomError:
+            raise ImageReadError(
+                f"{source}: no DICOM file, so that no DICOM object can refer to it"
+            ) from None
+        return _reference(found, source, keep_ids=keep_ids)
+
+
+def _reference(found: Any, source: Path | ImageBytes, *, keep_ids: bool) -> Any:
+    import pydicom
+
     missing = [name for name in _REFERENCED if not found.get(name)]
     if missing:
         raise ImageReadError(
-            f"{path}: lacks {', '.join(missing)}, by which a DICOM object refers to it"
+            f"{source}: lacks {', '.join(missing)}, by which a DICOM object refers to it"
         )
     reference = pydicom.Dataset()
     for name in (*_REFERENCED, "Rows", "Columns"):
@@ -107,6 +114,7 @@ def source_reference(
     for name in _IDENTIFYING:
         setattr(reference, name, found.get(name, "") if keep_ids else "")
     reference.SpecificCharacterSet = CHARACTER_SET
-    if spacing_mm is not None:
-        reference.PixelSpacing = [pydicom.valuerep.format_number_as_ds(v) for v in spacing_mm]
+    for name in _LOSSY:
+        if name in found:
+            setattr(reference, name, found[name].value)
     return reference

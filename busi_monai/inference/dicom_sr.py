@@ -25,6 +25,7 @@ def report_object(
     *,
     frame: int | None = None,
     series_uid: str | None = None,
+    tracking_uid: str | None = None,
 ) -> Any:
     """Return an Enhanced SR (PS3.3 A.35.2) by the template for measurement reports, TID 1500.
 
@@ -34,6 +35,7 @@ def report_object(
         model: which model made it, told as the observing device.
         frame: number of the frame it was made of, counted from 0; ``None`` for a still.
         series_uid: series that it belongs to; by default a new one.
+        tracking_uid: of the lesion, the same in a segmentation of it; by default a new one.
 
     Returns:
         A ``pydicom`` dataset that can be saved.
@@ -58,9 +60,12 @@ def report_object(
             serial_number=model.weights_sha256,
         ),
     )
+    found = prediction.has_mask and prediction.lesion_pixels > 0
     group = sr.MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=sr.TrackingIdentifier(uid=generate_uid(), identifier="Lesion"),
-        finding_type=codes.SCT.Lesion,
+        tracking_identifier=sr.TrackingIdentifier(
+            uid=tracking_uid or generate_uid(), identifier="Lesion" if found else "Picture"
+        ),
+        finding_type=codes.SCT.Lesion if found else None,
         finding_sites=[sr.FindingSite(anatomic_location=codes.SCT.Breast)],
         algorithm_id=sr.AlgorithmIdentification(name="busi_monai", version=model.version),
         measurements=_measurements(prediction),
@@ -109,7 +114,7 @@ def _measurements(prediction: Prediction) -> list[Any]:
         )
         for name, probability in prediction.probabilities.items()
     ]
-    if not prediction.has_mask:
+    if not (prediction.has_mask and prediction.lesion_pixels):
         return measured
     pixels = concept("{pixels}", "UCUM", "pixels")
     sizes: list[tuple[Any, float | None, float | None]] = [

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from busi_monai.dicom_images import silent_pydicom
 from busi_monai.errors import ImageReadError, InputError
 from busi_monai.files import atomic_file
 from busi_monai.images import PictureFile
@@ -42,10 +43,12 @@ def write_nifti_mask(
     """
     import nibabel
 
-    image = nibabel.Nifti1Image((np.asarray(mask).T > 0).astype(np.uint8), np.eye(4))
     rows, columns = spacing_mm or (1.0, 1.0)
-    image.header.set_zooms((columns, rows))
+    affine = np.diag([columns, rows, 1.0, 1.0])
+    image = nibabel.Nifti1Image((np.asarray(mask).T > 0).astype(np.uint8), affine)
     image.header.set_xyzt_units("unknown" if spacing_mm is None else "mm")
+    if spacing_mm is None:
+        image.set_sform(None, code=0)
     with atomic_file(path) as partial:
         nibabel.save(image, partial)
 
@@ -59,7 +62,6 @@ class _Loop:
     masks: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
     summary: Prediction | None = None
     summary_frame: int | None = None
-    last_frame: int = 0
 
 
 class FurtherFormats:
@@ -126,27 +128,40 @@ class FurtherFormats:
         loop, self._loop = self._loop, None
         if loop is None or loop.summary is None:
             return
-        source = loop.picture.source
-        if not isinstance(source, Path):
-            raise ImageReadError(f"{source}: only a file can be referred to")
-        reference = source_reference(source, loop.summary.spacing_mm, keep_ids=self._keep_ids)
-        if "dicom-seg" in self._formats and loop.summary.has_mask:
+        try:
+            with silent_pydicom():
+                self._write_objects(folder, loop, loop.summary)
+        except (ImageReadError, OSError):
+            raise
+        except Exception as error:
+            # highdicom refuses what the file says of its patient or itself, naming it
+            raise ImageReadError(
+                f"{loop.picture.source}: no DICOM object can be written of it "
+                f"({type(error).__name__})"
+            ) from None
+
+    def _write_objects(self, folder: Path, loop: _Loop, summary: Prediction) -> None:
+        reference = source_reference(loop.picture.source, keep_ids=self._keep_ids)
+        tracking_uid = _new_uid()
+        if "dicom-seg" in self._formats and summary.has_mask:
             made = segmentation_object(
                 reference,
                 loop.masks,
                 self._model,
-                frames=1 if loop.picture.frame is None else loop.last_frame + 1,
+                of_loop=loop.picture.frame is not None,
                 fractional=self._fractional,
                 series_uid=self._series_uid(reference, "seg"),
+                tracking_uid=tracking_uid,
             )
             _save(made, folder / "dicom" / f"{loop.id}_seg.dcm")
         if "dicom-sr" in self._formats:
             made = report_object(
                 reference,
-                loop.summary,
+                summary,
                 self._model,
                 frame=loop.summary_frame,
                 series_uid=self._series_uid(reference, "sr"),
+                tracking_uid=tracking_uid,
             )
             _save(made, folder / "dicom" / f"{loop.id}_sr.dcm")
 
@@ -156,16 +171,19 @@ class FurtherFormats:
             loop.masks[frame] = fraction
         elif prediction.mask.any():
             loop.masks[frame] = prediction.mask
-        loop.last_frame = max(loop.last_frame, frame)
         if loop.summary is None or telling_rank(prediction) > telling_rank(loop.summary):
             loop.summary = prediction
             loop.summary_frame = loop.picture.frame if loop.picture.frame is None else frame
 
     def _series_uid(self, reference: Any, kind: str) -> str:
         """Return one new series for all objects of a kind that refer to the same series."""
-        from pydicom.uid import generate_uid
+        return self._series.setdefault((str(reference.SeriesInstanceUID), kind), _new_uid())
 
-        return self._series.setdefault((str(reference.SeriesInstanceUID), kind), generate_uid())
+
+def _new_uid() -> str:
+    from pydicom.uid import generate_uid
+
+    return str(generate_uid())
 
 
 def _save(made: Any, path: Path) -> None:

@@ -45,9 +45,12 @@ def _heat_map(network: nn.Module, image: Tensor, class_index: int) -> Tensor:
         target_layers="network.bottleneck",
         postprocessing=_scaled,
     )
-    with torch.enable_grad():
-        found = explain(image.clone().requires_grad_(), class_idx=class_index)
-    network.zero_grad()
+    try:
+        with torch.enable_grad():
+            found = explain(image.clone().requires_grad_(), class_idx=class_index)
+    finally:
+        network.bottleneck = nn.Identity().eval()  # MONAI never takes its hooks off again
+        network.zero_grad()
     return torch.as_tensor(found)[0, 0].detach().float().cpu()
 
 

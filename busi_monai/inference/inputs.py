@@ -13,6 +13,7 @@ from typing import Any
 from busi_monai.errors import ImageReadError, InputError
 from busi_monai.images import PictureFile, frames_of, is_image_file, read_picture
 from busi_monai.inference.dicom_folders import (
+    DICOMDIR,
     dicom_files_below,
     files_of_dicomdir,
     is_bare_dicom,
@@ -132,18 +133,23 @@ def find_pictures(inputs: Sequence[str | Path]) -> FoundPictures:
 
 
 def picture_ids(paths: Sequence[Path]) -> list[str]:
-    """Return one id for each path: its stem, with the folder's name before it where stems collide.
+    """Return one id for each path: its stem, with its folders' names before it where stems collide.
 
     Examples:
         >>> picture_ids([Path("a/1.png"), Path("b/1.png"), Path("b/2.png")])
         ['a__1', 'b__1', '2']
+        >>> picture_ids([Path("x/s/1.dcm"), Path("y/s/1.dcm")])
+        ['x__s__1', 'y__s__1']
     """
-    stems = [image_stem(path) for path in paths]
-    uses = Counter(stem.casefold() for stem in stems)
-    return [
-        f"{path.absolute().parent.name}__{stem}" if uses[stem.casefold()] > 1 else stem
-        for path, stem in zip(paths, stems, strict=True)
-    ]
+    ids = [image_stem(path) for path in paths]
+    above = [[folder.name for folder in path.absolute().parents if folder.name] for path in paths]
+    while True:
+        uses = Counter(id.casefold() for id in ids)
+        colliding = [n for n, id in enumerate(ids) if uses[id.casefold()] > 1 and above[n]]
+        if not colliding:
+            return ids
+        for number in colliding:
+            ids[number] = f"{above[number].pop(0)}__{ids[number]}"
 
 
 def frame_id(id: str, picture: PictureFile) -> str:
@@ -192,8 +198,11 @@ def natural_key(path: str | Path) -> list[tuple[int, int, str]]:
 
 def _add_folder(found: FoundPictures, folder: Path) -> None:
     pictures = _without_masks(found, [path for path in folder.iterdir() if _is_picture(path)])
-    if (folder / "DICOMDIR").is_file():
-        pictures += files_of_dicomdir(folder)
+    named, missing = files_of_dicomdir(folder)
+    found.failures += [
+        (str(path), f"{path}: named by {folder / DICOMDIR}, but not there") for path in missing
+    ]
+    pictures += named
     pictures = pictures or dicom_files_below(folder)
     pictures = _without_other_objects(found, pictures)
     found.paths += pictures

@@ -75,6 +75,29 @@ def test_a_dicomdir_cannot_lead_out_of_its_folder(save_ultrasound: Save, tmp_pat
     assert "outside" not in names(find_pictures([tmp_path / "medium"]).paths)
 
 
+def test_names_of_a_dicomdir_in_lower_case_and_missing_files(
+    save_ultrasound: Save, tmp_path: Path
+) -> None:
+    files = FileSet()
+    for name in ("one", "two"):
+        files.add(save_ultrasound(tmp_path / "src" / name, PIXELS))
+    medium = tmp_path / "medium"
+    files.write(medium)
+    first, second = sorted(
+        path for path in medium.rglob("*") if path.name not in {"DICOMDIR"} and path.is_file()
+    )
+    first.rename(first.with_name(first.name.lower()))
+    second.unlink()
+    write_png(medium / "logo.png", PIXELS)
+
+    found = find_pictures([medium])
+
+    assert names(found.paths) == ["logo.png", first.name.lower()]
+    ((_, reason),) = found.failures
+    assert "named by" in reason
+    assert "but not there" in reason
+
+
 def test_a_damaged_dicomdir_does_not_hide_the_files(save_ultrasound: Save, tmp_path: Path) -> None:
     save_ultrasound(tmp_path / "A/IM1", PIXELS)
     (tmp_path / "DICOMDIR").write_bytes(b"\0" * 128 + b"DICM" + b"\xff" * 40)

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pydicom
 import pytest
@@ -16,9 +17,16 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from busi_monai.cli.main import main
+from busi_monai.cli.predict import FORMATS
 from busi_monai.errors import InputError
 from busi_monai.images import read_mask, read_picture
-from busi_monai.inference import Prediction, Predictor, predict_to_folder
+from busi_monai.inference import (
+    PREDICTION_FORMATS,
+    Prediction,
+    Predictor,
+    predict_to_folder,
+    write_nifti_mask,
+)
 from busi_monai.inference.dicom_seg import segmentation_object
 from busi_monai.inference.dicom_sources import ModelIdentity, source_reference
 from busi_monai.inference.dicom_sr import report_object
@@ -90,7 +98,7 @@ def test_segmentation_is_read_back(
         source_reference(source, keep_ids=keep_ids),
         dict.fromkeys(where, mask),
         MODEL,
-        frames=frames,
+        of_loop=frames > 1,
         fractional=fractional,
     ).save_as(path)
 
@@ -112,7 +120,7 @@ def test_segmentation_is_read_back(
 def test_a_segmentation_without_lesion(save_ultrasound: Save, tmp_path: Path) -> None:
     for frames in (1, 3):
         source = save_ultrasound(tmp_path / "x.dcm", grey(frames if frames > 1 else 0))
-        made = segmentation_object(source_reference(source), {}, MODEL, frames=frames)
+        made = segmentation_object(source_reference(source), {}, MODEL, of_loop=frames > 1)
         made.save_as(tmp_path / "seg.dcm")
         assert not highdicom.seg.segread(tmp_path / "seg.dcm").pixel_array.any()
         assert errors_of_validator(tmp_path / "seg.dcm") == []
@@ -217,8 +225,6 @@ def test_round_trip(
         assert found["Area"][0] == pytest.approx(told["lesion_pixels"] * pixel_mm2, rel=0.01)
         assert found["Area"][1] == "mm2"
         assert told["lesion_mm2"] == pytest.approx(told["lesion_pixels"] * pixel_mm2, rel=0.01)
-    for path in (out / "dicom").iterdir():
-        assert errors_of_validator(path) == []
     for path in out.rglob("*"):
         if path.is_file():
             assert not any(secret in path.read_bytes() for secret in SECRETS), path
@@ -226,6 +232,173 @@ def test_round_trip(
         pydicom.dcmread(source).SOPInstanceUID
         == read.ReferencedSeriesSequence[0].ReferencedInstanceSequence[0].ReferencedSOPInstanceUID
     )
+
+
+def test_the_validator_finds_no_error(
+    tiny_bundle: Path, save_ultrasound: Save, tmp_path: Path
+) -> None:
+    save_ultrasound(tmp_path / "study/a", KINDS["RGB"], "RGB", PixelSpacing=[0.2, 0.1])
+    save_ultrasound(tmp_path / "study/b", KINDS["loop"])
+
+    predict_to_folder(
+        [tmp_path / "study"],
+        tmp_path / "out",
+        bundle=tiny_bundle,
+        formats=["dicom-seg", "dicom-sr"],
+    )
+
+    made = list((tmp_path / "out/dicom").iterdir())
+    assert len(made) == 4
+    for path in made:
+        assert errors_of_validator(path) == []
+
+
+def test_segmentation_and_report_follow_the_same_lesion(
+    tiny_bundle: Path, save_ultrasound: Save, tmp_path: Path
+) -> None:
+    path = save_ultrasound(tmp_path / "x.dcm", grey())
+
+    predict_to_folder(
+        [path], tmp_path / "out", bundle=tiny_bundle, formats=["dicom-seg", "dicom-sr"]
+    )
+
+    segment = pydicom.dcmread(tmp_path / "out/dicom/x_seg.dcm").SegmentSequence[0]
+    report = pydicom.dcmread(tmp_path / "out/dicom/x_sr.dcm")
+    assert segment.TrackingUID in [element.value for element in report.iterall()]
+
+
+def test_a_normal_picture_is_reported_without_lesion(
+    save_ultrasound: Save, tmp_path: Path, prediction: Prediction
+) -> None:
+    source = save_ultrasound(tmp_path / "x.dcm", grey())
+    normal = lesion(prediction, mask=prediction.mask * 0, lesion_pixels=0, predicted_class="normal")
+
+    report = report_object(source_reference(source), normal, MODEL)
+
+    told = {str(element.value) for element in report.iterall()}
+    assert "Area" not in numbers(report)
+    assert "Lesion" not in told
+    assert "Normal" in told
+    report.save_as(tmp_path / "sr.dcm")
+    assert errors_of_validator(tmp_path / "sr.dcm") == []
+
+
+def test_a_lossy_source_stays_lossy(save_ultrasound: Save, tmp_path: Path) -> None:
+    tags = {
+        "LossyImageCompression": "01",
+        "LossyImageCompressionRatio": 8,
+        "LossyImageCompressionMethod": "ISO_10918_1",
+    }
+    source = save_ultrasound(tmp_path / "x.dcm", grey(), **tags)
+
+    made = segmentation_object(source_reference(source), {}, MODEL)
+
+    assert {name: made.get(name) for name in tags} == tags
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"PatientSex": "W"},
+        {"PatientBirthDate": "1970-01-02"},
+        {"StudyTime": "10:11:12"},
+        {"SOPClassUID": "1.3.12.2.1107.5.9.1"},
+        {"PixelSpacing": ["inf", "inf"]},
+        {"PatientName": "Secret Single"},
+    ],
+)
+def test_an_odd_file_does_not_harm_its_neighbours(
+    tiny_bundle: Path,
+    save_ultrasound: Save,
+    tmp_path: Path,
+    odd: dict[str, object],
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    for name in ("a", "c"):
+        save_ultrasound(tmp_path / f"{name}.dcm", grey())
+    dataset = pydicom.dcmread(save_ultrasound(tmp_path / "b.dcm", grey()))
+    pydicom.config.settings.writing_validation_mode = pydicom.config.IGNORE
+    try:
+        for tag, value in odd.items():
+            dataset[tag] = pydicom.DataElement(
+                tag, pydicom.datadict.dictionary_VR(tag), value, validation_mode=0
+            )
+        dataset.save_as(tmp_path / "b.dcm")
+    finally:
+        pydicom.config.settings.writing_validation_mode = pydicom.config.RAISE
+    recwarn.clear()
+
+    summary = predict_to_folder(
+        [tmp_path],
+        tmp_path / "out",
+        bundle=tiny_bundle,
+        formats=["dicom-seg", "dicom-sr"],
+        keep_ids=True,
+    )
+
+    assert summary.predicted == 3
+    assert {"a_seg.dcm", "a_sr.dcm", "c_seg.dcm", "c_sr.dcm"} <= {
+        path.name for path in (tmp_path / "out/dicom").iterdir()
+    }
+    told = json.dumps(summary.failures) + "".join(str(warning.message) for warning in recwarn)
+    assert not any(str(value) in told for value in odd.values() if isinstance(value, str))
+
+
+def test_equal_names_in_two_studies_keep_their_own_objects(
+    tiny_bundle: Path, save_ultrasound: Save, tmp_path: Path
+) -> None:
+    save_ultrasound(tmp_path / "ST0/SE0/IM0", grey(2))
+    save_ultrasound(tmp_path / "ST1/SE0/IM0", grey())
+    save_ultrasound(tmp_path / "ST2/SE0/IM0", grey(3))
+
+    summary = predict_to_folder(
+        [tmp_path], tmp_path / "out", bundle=tiny_bundle, formats=["dicom-seg"]
+    )
+
+    assert [row["id"] for row in summary.rows][:3] == [
+        "ST0__SE0__IM0_frame_001", "ST0__SE0__IM0_frame_002", "ST1__SE0__IM0",
+    ]  # fmt: skip
+    assert len(list((tmp_path / "out/dicom").iterdir())) == 3
+
+
+def test_of_a_loop_one_readable_frame_is_still_referred_to_by_its_number(
+    save_ultrasound: Save, tmp_path: Path
+) -> None:
+    source = save_ultrasound(tmp_path / "x.dcm", grey(3))
+    mask = np.ones((70, 110), dtype=np.uint8)
+
+    made = segmentation_object(source_reference(source), {0: mask}, MODEL, of_loop=True)
+
+    (group,) = made.PerFrameFunctionalGroupsSequence
+    assert group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber == 1
+
+
+def test_a_source_without_preamble_has_objects_too(
+    tiny_bundle: Path, save_ultrasound: Save, tmp_path: Path
+) -> None:
+    path = save_ultrasound(tmp_path / "x.dcm", grey())
+    path.write_bytes(path.read_bytes()[132:])
+
+    summary = predict_to_folder(
+        [path], tmp_path / "out", bundle=tiny_bundle, formats=["dicom-seg", "dicom-sr"]
+    )
+
+    assert summary.failures == []
+
+
+def test_nifti_masks_have_their_geometry_in_the_affine(tmp_path: Path) -> None:
+    mask = np.zeros((7, 11))
+    for spacing in ((0.2, 0.1), None):
+        write_nifti_mask(tmp_path / "m.nii.gz", mask, spacing)
+        image = nibabel.load(tmp_path / "m.nii.gz")
+        expected = (0.1, 0.2) if spacing else (1, 1)
+        assert nibabel.affines.voxel_sizes(image.affine)[:2] == pytest.approx(expected)
+        assert image.header.get_zooms() == pytest.approx(expected)
+        assert int(image.header["sform_code"]) == (2 if spacing else 0)
+
+
+def test_the_commands_formats_are_those_of_the_package() -> None:
+    assert FORMATS == PREDICTION_FORMATS
 
 
 def test_the_frame_that_stands_for_a_loop(

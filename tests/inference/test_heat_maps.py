@@ -51,6 +51,8 @@ def test_the_network_is_left_as_it_was() -> None:
 
         assert torch.equal(model(image)["cls"], before)
     assert all(parameter.grad is None for parameter in model.parameters())
+    assert not any(module._forward_hooks or module._backward_hooks for module in model.modules())
+    torch.jit.script(model)
 
 
 def test_an_ensembles_map_is_its_members_mean() -> None:

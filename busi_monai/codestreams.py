@@ -1,0 +1,76 @@
+"""What the coded pictures inside a stranger's file state of their size, before they are decoded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from busi_monai.errors import ImageReadError
+
+__all__ = ["MOST_SCANS", "check_codestream", "coded_size", "scan_count"]
+
+MOST_SCANS = 64
+"""Scans of a progressive JPEG beyond which it only costs time; encoders write about ten."""
+
+_SCAN = b"\xff\xda"
+_J2K = b"\xff\x4f\xff\x51"
+_NO_LENGTH = {0x01, *range(0xD0, 0xD9)}
+_FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
+
+
+def scan_count(content: bytes) -> int:
+    """Return how many scans a JPEG has; within coded data the marker cannot occur."""
+    return content.count(_SCAN)
+
+
+def coded_size(content: bytes) -> tuple[int, int] | None:
+    """Return (height, width) in pixels that a JPEG, JPEG-LS or JPEG 2000 codestream states.
+
+    ITU-T T.81 B.2.2, T.87 C.2.2, T.800 A.5.1.
+
+    Returns:
+        The size, or ``None`` if it is no such codestream.
+
+    Examples:
+        >>> coded_size(bytes.fromhex("ffd8 ffc0 0011 08 0010 0020 03 012200 021101 031101"))
+        (16, 32)
+    """
+    start = content.find(_J2K)
+    if start >= 0:
+        fields = content[start + 8 : start + 24]
+        right, bottom, left, top = (
+            int.from_bytes(fields[at : at + 4], "big") for at in range(0, 16, 4)
+        )
+        return bottom - top, right - left
+    at = 2
+    while content[:2] == b"\xff\xd8" and at + 9 <= len(content) and content[at] == 0xFF:
+        marker = content[at + 1]
+        if marker in _FRAME_HEADERS:
+            size = content[at + 5 : at + 9]
+            return int.from_bytes(size[:2], "big"), int.from_bytes(size[2:], "big")
+        if marker == 0xFF or marker in _NO_LENGTH:
+            at += 1 if marker == 0xFF else 2
+        else:
+            at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+    return None
+
+
+def check_codestream(dataset: Any, frame: int, frames: int, name: str) -> None:
+    """Check that a compressed frame of a DICOM file is as large as the file states.
+
+    Args:
+        dataset: with its pixels.
+        frame: number of the frame, counted from 0.
+        frames: how many there are.
+        name: of the file, for the message.
+
+    Raises:
+        ImageReadError: if the codestream states another size, or has too many scans.
+    """
+    from pydicom.encaps import get_frame
+
+    content = get_frame(dataset.PixelData, frame, number_of_frames=frames)
+    found, stated = coded_size(content), (int(dataset.Rows), int(dataset.Columns))
+    if found is not None and found != stated:
+        raise ImageReadError(f"{name}: the coded picture is not of the size that is stated")
+    if found is not None and content[:2] == b"\xff\xd8" and scan_count(content) > MOST_SCANS:
+        raise ImageReadError(f"{name}: more than {MOST_SCANS} scans in one picture")
