@@ -22,6 +22,9 @@ from busi_monai.errors import InputError
 
 __all__ = ["FOLDER", "pair_masks", "read_folder", "read_table", "report_missing_images"]
 
+PROVENANCE_COLUMNS = ("annotator", "submitted", "model")
+"""Columns of ``labels.csv`` that ``label-import`` writes; they are kept in ``Case.meta``."""
+
 
 def read_folder(root: Path) -> Listing:
     """List a plain folder of ``images`` and ``masks``.
@@ -29,13 +32,14 @@ def read_folder(root: Path) -> Listing:
     The class comes from ``labels.csv`` (columns ``image`` and ``label``, the image with or without
     suffix); a picture that it does not name, or all where there is no table, takes the class that
     its name begins with (``benign_001.png``). A picture without a class is left out and reported.
+    The columns ``annotator``, ``submitted`` and ``model`` are kept in the cases' ``meta``.
 
     Raises:
         InputError: if no picture has a class, or ``labels.csv`` lacks a column.
     """
     problems: list[Problem] = []
     images, masks = pair_masks(root, problems)
-    labels = _read_labels(root, problems)
+    labels, provenance = _read_labels(root, problems)
     cases = []
     for case_id, path in images.items():
         class_name = labels.get(case_id) or _class_in_name(case_id)
@@ -44,7 +48,8 @@ def read_folder(root: Path) -> Listing:
             problems.append(problem(root, "unknown_class", path, message, case_id))
             continue
         mask = (masks[case_id],) if case_id in masks else ()
-        cases.append(Case(case_id, path, mask, class_name, "folder"))
+        meta = provenance.get(case_id, {})
+        cases.append(Case(case_id, path, mask, class_name, "folder", meta=meta))
         if cases[-1].lacks_mask:
             message = f"no mask masks/{path.name}; a lesion needs its outline"
             problems.append(problem(root, "missing_mask", path, message, case_id))
@@ -125,12 +130,15 @@ def report_missing_images(
             problems.append(problem(root, "missing_image", table, message, case_id))
 
 
-def _read_labels(root: Path, problems: list[Problem]) -> dict[str, str]:
+def _read_labels(
+    root: Path, problems: list[Problem]
+) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+    """Return classes and what is told of their origin, by id."""
     table = root / "labels.csv"
-    if not table.is_file():
-        return {}
     labels: dict[str, str] = {}
-    for row in read_table(table, ("image", "label")):
+    provenance: dict[str, dict[str, str]] = {}
+    rows = read_table(table, ("image", "label")) if table.is_file() else []
+    for row in rows:
         case_id = case_stem(row["image"])
         class_name = known_class(row["label"])
         if class_name is None:
@@ -138,7 +146,8 @@ def _read_labels(root: Path, problems: list[Problem]) -> dict[str, str]:
             problems.append(problem(root, "unknown_class", table, message, case_id))
         elif labels.setdefault(case_id, class_name) != class_name:
             raise InputError(f"{table}: {case_id!r} is both {labels[case_id]} and {class_name}")
-    return labels
+        provenance[case_id] = {name: row[name] for name in PROVENANCE_COLUMNS if row.get(name)}
+    return labels, provenance
 
 
 def _class_in_name(case_id: str) -> str | None:

@@ -1,0 +1,1 @@
+"""What serves predictions to other programs and to people."""

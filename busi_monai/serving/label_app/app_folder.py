@@ -1,0 +1,89 @@
+"""The folder that a MONAI Label server is started with: writable, with a ``main.py``."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from busi_monai.errors import InputError
+from busi_monai.files import read_json, write_json, write_text
+from busi_monai.shipped import find_bundle
+
+__all__ = [
+    "SETTINGS_NAME",
+    "check_monai_label",
+    "read_app_settings",
+    "server_command",
+    "write_app_folder",
+]
+
+SETTINGS_NAME = "settings.json"
+MAIN = '''"""The app: ``python -m monailabel.main start_server --app FOLDER --studies PICTURES``."""
+
+from busi_monai.serving.label_app.app import BreastUltrasoundApp
+
+__all__ = ["BreastUltrasoundApp"]
+'''
+
+
+def write_app_folder(out: str | Path, bundle: str | Path) -> Path:
+    """Write an app's folder, or set the bundle of one that is there; its models and rounds stay.
+
+    Args:
+        out: the folder.
+        bundle: name of a shipped bundle, or folder of a bundle or run, that is served first.
+
+    Raises:
+        InputError: if there is no such bundle, it has no weights, or the folder is not empty and
+            no app.
+    """
+    out = Path(out).absolute()
+    found = find_bundle(bundle)
+    weights = found / "models" / "model.pt"
+    if not weights.is_file():
+        raise InputError(f"{weights} does not exist: a bundle without weights cannot be served")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; expected a folder")
+    if out.is_dir() and any(out.iterdir()) and not (out / SETTINGS_NAME).is_file():
+        raise InputError(f"{out} is not empty, and no app made by this command; choose another one")
+    out.mkdir(parents=True, exist_ok=True)
+    shipped = found if str(bundle) != found.name else found.name
+    write_text(out / "main.py", MAIN)
+    write_json(out / SETTINGS_NAME, {"bundle": str(shipped)})
+    return out
+
+
+def read_app_settings(folder: Path, conf: Mapping[str, str]) -> dict[str, Any]:
+    """Return an app's settings, with what ``--conf`` says laid over them.
+
+    Raises:
+        InputError: if ``settings.json`` is damaged.
+    """
+    path = folder / SETTINGS_NAME
+    content = read_json(path) if path.is_file() else {}
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a JSON object, got {type(content).__name__}")
+    return {**content, **conf}
+
+
+def check_monai_label() -> None:
+    """Refuse to start a server that is not installed.
+
+    Raises:
+        InputError: saying how to install it.
+    """
+    if importlib.util.find_spec("monailabel") is None:
+        raise InputError(
+            "MONAI Label is not installed in this environment. It needs one of its own: run make "
+            "label-env in a checkout, and start this command from .venv-label/bin; --no-start "
+            "writes the app without it"
+        )
+
+
+def server_command(app: Path, studies: str, *, host: str, port: int) -> list[str]:
+    """Return the command line that starts the server by this Python."""
+    words = [sys.executable, "-m", "monailabel.main", "start_server"]
+    return [*words, "--app", str(app), "--studies", studies, "--host", host, "--port", str(port)]
