@@ -39,7 +39,7 @@ unit: install  ## Run the fast tests with coverage
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 doctest: install  ## Run the examples in the docstrings
-	OMP_NUM_THREADS=1 $(BIN)/pytest --doctest-modules busi_monai
+	OMP_NUM_THREADS=1 $(BIN)/pytest --doctest-modules --doctest-ignore-import-errors busi_monai
 
 realdata: install  ## Run the tests on the real BUSI and BUS-BRA beside the checkout
 	$(BIN)/pytest -m realdata

@@ -24,6 +24,8 @@ COMMANDS = {
     "calibrate": "Fit temperature and thresholds for malignancy.",
     "compare": "Put evaluated systems in one table, with paired differences.",
     "predict": "Outline and classify lesions in images.",
+    "label-app": "Serve a folder of pictures to annotators with MONAI Label.",
+    "label-import": "Make a dataset of the labels that they submitted.",
     "info": "List datasets, protocols, networks, losses, bundles, versions.",
 }
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from busi_monai.errors import InputError
 from busi_monai.files import read_json, write_json, write_text
@@ -17,6 +18,7 @@ __all__ = [
     "check_monai_label",
     "read_app_settings",
     "server_command",
+    "start_server",
     "write_app_folder",
 ]
 
@@ -29,12 +31,13 @@ __all__ = ["BreastUltrasoundApp"]
 '''
 
 
-def write_app_folder(out: str | Path, bundle: str | Path) -> Path:
+def write_app_folder(out: str | Path, bundle: str | Path, *, device: str = "auto") -> Path:
     """Write an app's folder, or set the bundle of one that is there; its models and rounds stay.
 
     Args:
         out: the folder.
         bundle: name of a shipped bundle, or folder of a bundle or run, that is served first.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
         InputError: if there is no such bundle, it has no weights, or the folder is not empty and
@@ -52,7 +55,7 @@ def write_app_folder(out: str | Path, bundle: str | Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     shipped = found if str(bundle) != found.name else found.name
     write_text(out / "main.py", MAIN)
-    write_json(out / SETTINGS_NAME, {"bundle": str(shipped)})
+    write_json(out / SETTINGS_NAME, {"bundle": str(shipped), "device": device})
     return out
 
 
@@ -83,7 +86,23 @@ def check_monai_label() -> None:
         )
 
 
-def server_command(app: Path, studies: str, *, host: str, port: int) -> list[str]:
+def server_command(app: Path, studies: Path, *, host: str, port: int) -> list[str]:
     """Return the command line that starts the server by this Python."""
     words = [sys.executable, "-m", "monailabel.main", "start_server"]
-    return [*words, "--app", str(app), "--studies", studies, "--host", host, "--port", str(port)]
+    return [
+        *words,
+        "--app",
+        str(app),
+        "--studies",
+        str(studies),
+        "--host",
+        host,
+        "--port",
+        str(port),
+    ]
+
+
+def start_server(words: list[str]) -> NoReturn:
+    """Become the server: this process's signals, output and exit code are the server's."""
+    sys.stdout.flush()
+    os.execv(words[0], words)

@@ -7,8 +7,9 @@ groups of near-duplicates go to one side.
 from __future__ import annotations
 
 import logging
+import random
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -202,47 +203,45 @@ def network_settings(run: Path) -> dict[str, Any]:
 
 
 def divide(
-    items: Iterable[tuple[str, Mapping[str, Any]]],
+    items: Sequence[Mapping[str, Any]],
+    share: float,
+    seed: int = 0,
     *,
     seen: frozenset[str] = frozenset(),
     validated: frozenset[str] = frozenset(),
 ) -> dict[str, list[str]]:
     """Return the ids to train and to validate on, whole groups on one side.
 
-    A group that the served weights have seen a picture of is trained on; one that an earlier round
-    validated on is validated on; any other stays where it was drawn. If nothing is left to
-    validate on, the last unseen group goes there, as long as there is another one to train on.
+    A group of which the served weights have seen a picture is trained on; one that an earlier round
+    validated on is validated on again. Of the others, so many of each class are drawn that the
+    share is reached, at least one where the class has two groups or more.
 
     Args:
-        items: (drawn part, item with ``id``, ``group`` and ``sha256``).
+        items: with ``id``, ``group``, ``class_label`` and ``sha256``.
+        share: of a class's groups that is validated on.
+        seed: of the draw.
         seen: hashes of what the served weights were trained on.
         validated: hashes of what was validated on before.
 
     Examples:
-        >>> drawn = [("training", {"id": n, "group": n, "sha256": n}) for n in "abc"]
-        >>> divide(drawn, seen=frozenset("a"), validated=frozenset("b"))
+        >>> items = [{"id": n, "group": n, "class_label": 1, "sha256": n} for n in "abc"]
+        >>> divide(items, 0.3, seen=frozenset("a"), validated=frozenset("b"))
         {'training': ['a', 'c'], 'validation': ['b']}
     """
-    groups: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
-    for part, item in items:
-        groups.setdefault(item["group"], []).append((part, item))
-    placed: dict[str, str] = {}
-    for name, members in groups.items():
-        hashes = {item["sha256"] for _, item in members}
-        if hashes & seen:
-            placed[name] = "training"
-        elif hashes & validated:
-            placed[name] = "validation"
-        else:
-            placed[name] = members[0][0]
-    unseen = [
-        name for name, members in groups.items() if not {i["sha256"] for _, i in members} & seen
-    ]
-    if "validation" not in placed.values() and unseen and len(groups) > 1:
-        placed[unseen[-1]] = "validation"
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for item in items:
+        groups.setdefault(item["group"], []).append(item)
+    held = set()
+    for label in sorted({item["class_label"] for item in items}):
+        names = [name for name, members in groups.items() if members[0]["class_label"] == label]
+        unseen = [name for name in names if not _hashes(groups[name]) & seen]
+        kept = [name for name in unseen if _hashes(groups[name]) & validated]
+        free = [name for name in unseen if name not in kept]
+        wanted = max(round(share * len(names)), int(len(names) > 1)) - len(kept)
+        held |= {*kept, *random.Random(seed).sample(free, min(max(wanted, 0), len(free)))}
     parts: dict[str, list[str]] = {"training": [], "validation": []}
     for name, members in groups.items():
-        parts[placed[name]] += [item["id"] for _, item in members]
+        parts["validation" if name in held else "training"] += [item["id"] for item in members]
     return parts
 
 
@@ -250,22 +249,20 @@ def _prepare(folder: Path, served: Path, ledger: Path, options: RoundOptions) ->
     """Divide the submitted pictures and return the datalist of ``folder/prepared``."""
     from busi_monai.training import read_training_images
 
-    percent = min(max(round(100 * options.val_split), 1), 50)
-    drawn = prepare_dataset(
-        folder / "submitted",
-        folder / "drawn",
-        PrepareOptions(layout="folder", ratios=f"{100 - percent}/{percent}/0", seed=options.seed),
-    ).datalist
+    together = PrepareOptions(layout="folder", ratios="100/0/0", seed=options.seed)
+    grouped = prepare_dataset(folder / "submitted", folder / "grouped", together).datalist
     validated = frozenset(read_json(ledger)) if ledger.is_file() else frozenset()
     parts = divide(
-        [(item["part"], item) for item in drawn.records()],
+        grouped.records(),
+        options.val_split,
+        options.seed,
         seen=read_training_images(served) or frozenset(),
         validated=validated,
     )
     for part, ids in parts.items():
         if not ids:
             raise InputError(
-                f"of {len(drawn.records())} submitted pictures none is left for {part}: label "
+                f"of {len(grouped.records())} submitted pictures none is left for {part}: label "
                 "some more that the served weights were not trained on"
             )
         write_text(folder / f"{part}.txt", "\n".join(ids) + "\n")
@@ -281,7 +278,7 @@ def _prepare(folder: Path, served: Path, ledger: Path, options: RoundOptions) ->
     ).datalist
     now = {item["sha256"] for item in prepared.validation}
     write_json(ledger, sorted(validated | now))
-    return replace(prepared, excluded=drawn.excluded)
+    return replace(prepared, excluded=grouped.excluded)
 
 
 def _settings(served: Path, options: RoundOptions) -> dict[str, Any]:
@@ -341,6 +338,10 @@ def _new_folder(rounds: Path) -> Path:
             continue
         return folder
     raise InputError(f"{rounds} holds a thousand rounds of this second")
+
+
+def _hashes(items: Iterable[Mapping[str, Any]]) -> set[str]:
+    return {item["sha256"] for item in items}
 
 
 def _told(problems: Iterable[Problem]) -> list[dict[str, str]]:

@@ -33,7 +33,7 @@ def truth_of(phantom_busi: Path) -> Callable[[str], np.ndarray]:
     """Return the mask that belongs to a phantom, (H, W) of 0 and 1."""
 
     def read(image_id: str) -> np.ndarray:
-        folder = phantom_busi / image_id.split()[0]
+        folder = phantom_busi / image_id.split(maxsplit=1)[0]
         masks = sorted(folder.glob(f"{image_id}_mask*.png"))
         with Image.open(folder / f"{image_id}.png") as picture:
             mask = np.zeros(picture.size[::-1], dtype=np.uint8)
@@ -53,7 +53,12 @@ def submit(truth_of: Callable[[str], np.ndarray]) -> Submit:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{image_id}.png"
         write_png(path, truth_of(image_id) if mask is None else mask)
-        told = {"class": image_id.split()[0], "client_id": "anna", "ts": 1767225600, **info}
+        told = {
+            "class": image_id.split(maxsplit=1)[0],
+            "client_id": "anna",
+            "ts": 1767225600,
+            **info,
+        }
         (folder / f"{image_id}.json").write_text(json.dumps(told), encoding="utf-8")
         return path
 
