@@ -2,12 +2,14 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+LABEL_VENV ?= .venv-label
+LABEL_BIN := $(LABEL_VENV)/bin
 DEMO ?= demo
 DATA ?=
 export OMP_NUM_THREADS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint types floors unit doctest coverage realdata slow tutorials benchmark clean
+.PHONY: help install label-env label-test demo test lint types floors unit doctest coverage realdata slow tutorials benchmark clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk 'BEGIN {FS = ":.*## "} {printf "  %-12s %s\n", $$1, $$2}'
@@ -19,6 +21,15 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 install: $(VENV)/.installed  ## Set up .venv with everything
+
+# MONAI Label's own requirements would bring torchvision and SAM 2, which nothing here loads
+$(LABEL_VENV)/.installed: pyproject.toml constraints-label.txt
+	$(PYTHON) -m venv $(LABEL_VENV)
+	$(LABEL_BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints-label.txt -e '.[label]' pytest pytest-xdist
+	$(LABEL_BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps monailabel==0.8.5
+	@touch $@
+
+label-env: $(LABEL_VENV)/.installed  ## Set up .venv-label with MONAI Label
 
 demo: install  ## Run the main job on phantoms, or on DATA=/path/to/Dataset_BUSI_with_GT
 	$(BIN)/python scripts/demo.py --out $(DEMO) $(if $(DATA),--data "$(DATA)")
@@ -46,6 +57,9 @@ realdata: install  ## Run the tests on the real BUSI and BUS-BRA beside the chec
 
 slow: install  ## Run the long tests
 	$(BIN)/pytest -m slow
+
+label-test:  ## Run the tests of the MONAI Label app, a real server included, in .venv-label
+	$(PYTHON) scripts/label_tests.py --venv $(LABEL_VENV)
 
 tutorials: install  ## Run the notebooks and keep their outputs in them
 	$(BIN)/python scripts/run_tutorials.py

@@ -231,6 +231,8 @@ def save_ultrasound() -> Callable[..., Path]:
         for tag, value in tags.items():
             setattr(dataset, tag, value)
         path.parent.mkdir(parents=True, exist_ok=True)
+        if not hasattr(dataset, "original_encoding"):  # pydicom 2 does not ask the file's header
+            dataset.is_little_endian, dataset.is_implicit_VR = True, False
         dataset.save_as(path)
         return path
 

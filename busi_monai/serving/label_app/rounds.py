@@ -7,6 +7,7 @@ groups of near-duplicates go to one side.
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +27,9 @@ from busi_monai.serving.label_app.served import ServedModel
 __all__ = ["Round", "RoundOptions", "check_trainable", "divide", "network_settings", "train_round"]
 
 logger = logging.getLogger(__name__)
+
+SHORTEST_AVERAGED = 200
+"""Iterations below which the weights' moving average would hardly leave where it started."""
 
 LEDGER = "validated.json"
 """File among the rounds: hashes of the pictures that were validated on, so that they stay there."""
@@ -158,7 +162,7 @@ def train_round(
     counts = len(datalist.training), len(datalist.validation)
     logger.info("training on %d pictures, validating on %d", *counts)
     overlay = folder / "round.yaml"
-    write_configuration(overlay, _settings(served, options))
+    write_configuration(overlay, _settings(served, options, counts[0]))
     run = train_bundle(
         [folder / "prepared"],
         folder / "run",
@@ -281,8 +285,9 @@ def _prepare(folder: Path, served: Path, ledger: Path, options: RoundOptions) ->
     return replace(prepared, excluded=grouped.excluded)
 
 
-def _settings(served: Path, options: RoundOptions) -> dict[str, Any]:
+def _settings(served: Path, options: RoundOptions, pictures: int) -> dict[str, Any]:
     """Return the overlay over the served run's ``train.yaml``."""
+    iterations = options.max_epochs * math.ceil(pictures / options.batch_size)
     point = load_operating_point(served / "operating.json")
     trained = read_configuration(served / "configs" / "train.yaml")
     settings = {
@@ -304,6 +309,8 @@ def _settings(served: Path, options: RoundOptions) -> dict[str, Any]:
         "learning_rate": options.learning_rate,
         "seed": options.seed,
     }
+    if iterations < SHORTEST_AVERAGED:
+        settings["average_decay"] = 0.0
     return {name: value for name, value in settings.items() if name in trained}
 
 

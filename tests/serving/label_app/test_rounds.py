@@ -8,7 +8,7 @@ import pytest
 
 from busi_monai.curation import load_datalist
 from busi_monai.errors import InputError
-from busi_monai.files import read_json
+from busi_monai.files import file_sha256, read_json
 from busi_monai.operating import load_operating_point
 from busi_monai.serving.label_app.rounds import (
     RoundOptions,
@@ -115,6 +115,9 @@ def test_two_rounds(tiny_run: Path, studies: Path, submit, tmp_path: Path) -> No
     after = load_operating_point(first.run / "operating.json")
     assert (after.temperature, after.class_thresholds) == (1.7, {"malignant": 0.2})
     assert read_json(first.run / "initial_run.json")["run"] == str(served)
+    # a moving average over so few steps would be where it started
+    weights = [file_sha256(run / "models" / "model.pt") for run in (served, first.run)]
+    assert weights[0] != weights[1]
     assert model.predictor().predict(studies / "benign (1).png").mask.shape == (96, 128)
 
     for name in IDS[8:]:
