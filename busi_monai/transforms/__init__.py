@@ -6,6 +6,7 @@ from busi_monai.transforms.augmentation import training_augmentation
 from busi_monai.transforms.collate import collate_items
 from busi_monai.transforms.lesion_crop import CropToLesiond, RandomCropToLesiond
 from busi_monai.transforms.loading import LoadLesionMaskd, LoadUltrasoundd
+from busi_monai.transforms.monai_label import MONAILabelResultd
 from busi_monai.transforms.postprocessing import (
     MaskClassConsistencyd,
     choose_class,
@@ -18,6 +19,7 @@ __all__ = [
     "FitToNetworkd",
     "LoadLesionMaskd",
     "LoadUltrasoundd",
+    "MONAILabelResultd",
     "MaskClassConsistencyd",
     "RandomCropToLesiond",
     "choose_class",
