@@ -24,7 +24,7 @@ COMMANDS = {
     "calibrate": "Fit temperature and thresholds for malignancy.",
     "compare": "Put evaluated systems in one table, with paired differences.",
     "predict": "Outline and classify lesions in images.",
-    "serve": "Answer over REST.",
+    "serve": "Answer over REST and a page in the browser.",
     "info": "List datasets, protocols, networks, losses, bundles, versions.",
 }
 

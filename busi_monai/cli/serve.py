@@ -1,4 +1,4 @@
-"""``busi-monai serve``: REST."""
+"""``busi-monai serve``: REST and a page in the browser."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ __all__ = ["command"]
     type=click.Path(path_type=Path),
     help="Keep rows and masks there; by default nothing is kept.",
 )
+@click.option("--no-page", is_flag=True, help="REST only.")
 @click.option(
     "--max-megabytes",
     default=32,
@@ -115,6 +116,7 @@ def command(
     insecure: bool,
     allow_hosts: tuple[str, ...],
     keep: Path | None,
+    no_page: bool,
     max_megabytes: int,
     max_megapixels: float,
     max_files: int,
@@ -126,7 +128,7 @@ def command(
     new_user: str | None,
     new_token: str | None,
 ) -> None:
-    """Answer over REST.
+    """Answer over REST, and by a page in the browser.
 
     Listens on this machine alone unless --host says otherwise, which needs --auth-file or
     --insecure. Pictures stay in memory, and nothing is kept without --keep. SIGTERM ends it when
@@ -165,6 +167,7 @@ def command(
         insecure=insecure,
         keep=keep,
         allow_hosts=allow_hosts,
+        page=not no_page,
         limits=limits,
     )
 

@@ -88,7 +88,8 @@ def rest_application(service: PredictionService) -> FastAPI:
         """
         service.check_operating_point(operating_point)
         uploads = uploads_of(await _files(request, service.limits.max_files))
-        outcomes = await service.predict(uploads, operating_point)
+        point = operating_point or service.predictor.operating_point
+        outcomes = await service.predict(uploads, point)
         entries = [entry_of(outcome, with_mask=mask) for outcome in outcomes]
         problems = [outcome.problem for outcome in outcomes if outcome.problem is not None]
         if len(problems) < len(outcomes):

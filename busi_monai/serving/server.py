@@ -31,6 +31,7 @@ class ServeOptions:
         insecure: whether anyone who reaches another address than loopback is let in.
         keep: folder in which rows and masks are kept; ``None`` keeps nothing.
         allow_hosts: further names by which the service may be called.
+        page: whether there is a page beside REST.
         limits: of the service.
     """
 
@@ -43,6 +44,7 @@ class ServeOptions:
     insecure: bool = False
     keep: Path | None = None
     allow_hosts: Sequence[str] = ()
+    page: bool = True
     limits: Limits = field(default_factory=Limits)
 
 
@@ -114,6 +116,7 @@ def serve(options: ServeOptions, started: Callable[[str], None] | None = None) -
         service,
         credentials=credentials,
         hosts=[*own_names(), options.host, *options.allow_hosts],
+        page=options.page,
     )
     config = uvicorn.Config(
         app,

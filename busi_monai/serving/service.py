@@ -6,10 +6,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import anyio
 import anyio.to_thread
+import numpy as np
 
 from busi_monai.errors import ImageReadError
 from busi_monai.inference import Prediction, Predictor
@@ -45,6 +47,7 @@ class PredictionService:
         self.identity = predictor.identity()
         self.places = Places(self.limits.concurrency + self.limits.queue)
         self._free = anyio.Semaphore(self.limits.concurrency)
+        self._gathering = anyio.Lock()  # else two that want all would each wait for the other
         self._threads = anyio.CapacityLimiter(self.limits.concurrency)
         self._predictors: dict[str | None, Predictor] = {predictor.operating_point: predictor}
         self._making = threading.Lock()
@@ -78,30 +81,38 @@ class PredictionService:
 
         Args:
             uploads: the files of a request.
-            operating_point: where malignancy is decided; by default as the service was started.
+            operating_point: where malignancy is decided; ``None`` for the most probable class.
 
         Raises:
             ServiceError: 503 if no prediction could be begun in time.
         """
-        chosen = operating_point or self.predictor.operating_point
-        return await self.in_turn(lambda: list(self._predict(uploads, chosen)))
+        return await self.in_turn(lambda: list(self._predict(uploads, operating_point)))
 
-    async def in_turn(self, work: Callable[[], Result]) -> Result:
+    async def in_turn(self, work: Callable[[], Result], *, alone: bool = False) -> Result:
         """Run something heavy in a thread, when it is its turn.
+
+        Args:
+            work: what to run.
+            alone: whether nothing else may run beside it, as while the network has hooks.
 
         Raises:
             ServiceError: 503 if its turn did not come in time.
         """
+        wanted = self.limits.concurrency if alone else 1
+        taken = 0
         try:
             with anyio.fail_after(self.limits.seconds):
-                await self._free.acquire()
+                async with self._gathering:
+                    for _ in range(wanted):
+                        await self._free.acquire()
+                        taken += 1
+            return await anyio.to_thread.run_sync(work, limiter=self._threads)
         except TimeoutError:
             message = f"no prediction could be begun within {self.limits.seconds:g} s; try later"
             raise ServiceError(503, "busy", message, retry_after=5) from None
-        try:
-            return await anyio.to_thread.run_sync(work, limiter=self._threads)
         finally:
-            self._free.release()
+            for _ in range(taken):
+                self._free.release()
 
     def _predict(self, uploads: Sequence[Upload], operating_point: str | None) -> Iterator[Outcome]:
         ends = time.monotonic() + self.limits.seconds
@@ -138,9 +149,9 @@ class PredictionService:
                 yield _failed(upload, id, picture.frame)
             else:
                 warned = warnings_of(prediction, predictor.operating.image_size)
-                yield Outcome(
-                    id, upload.name, picture.frame, prediction, warnings=(*warned, *left_out)
-                )
+                # the probabilities of all pixels of a long loop would fill the memory
+                light = replace(prediction, lesion_probability=np.zeros((0, 0), np.float32))
+                yield Outcome(id, upload.name, picture.frame, light, warnings=(*warned, *left_out))
 
     def _keep(self, upload: Upload, id: str, frame: int | None, prediction: Prediction) -> None:
         if self.keeper is not None:

@@ -104,6 +104,10 @@ def serve_environment() -> dict[str, str]:
 def running_server(bundle: Path, *words: object) -> Iterator[Server]:
     """A real server on a free port, ended by SIGTERM."""
     command = serve_command("--bundle", bundle, "--device", "cpu", "--port", 0, *words)
+    if "--page" in words:
+        command.remove("--page")
+    else:
+        command.append("--no-page")
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, env=serve_environment()
     ) as process:

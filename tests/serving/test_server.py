@@ -150,7 +150,7 @@ def test_slow_uploads_and_late_frames_are_cut_off(tiny_bundle, large):
 
 def test_nothing_is_left_on_the_disk(tiny_bundle, large, tmp_path):
     """Neither while uploads of several megabytes are read nor afterwards."""
-    command = serve_command("--bundle", tiny_bundle, "--device", "cpu", "--port", 0)
+    command = serve_command("--bundle", tiny_bundle, "--device", "cpu", "--port", 0, "--no-page")
     scratch, home = tmp_path / "scratch", tmp_path / "home"
     scratch.mkdir(), home.mkdir()
     seen: set[str] = set()
