@@ -7,7 +7,7 @@ DATA ?=
 export OMP_NUM_THREADS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint types floors unit doctest coverage realdata slow tutorials benchmark clean
+.PHONY: help install demo test lint types floors unit doctest coverage realdata slow browser tutorials benchmark clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk 'BEGIN {FS = ":.*## "} {printf "  %-12s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ realdata: install  ## Run the tests on the real BUSI and BUS-BRA beside the chec
 
 slow: install  ## Run the long tests
 	$(BIN)/pytest -m slow
+
+browser: install  ## Run the tests of the page in Chromium
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n0 -m browser
 
 tutorials: install  ## Run the notebooks and keep their outputs in them
 	$(BIN)/python scripts/run_tutorials.py

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import socket
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,6 +130,8 @@ def serve(options: ServeOptions, started: Callable[[str], None] | None = None) -
         timeout_keep_alive=5,
         timeout_graceful_shutdown=math.ceil(options.limits.seconds),
     )
+    # at the start NiceGUI looks at every object there is, some of torch's among them
+    warnings.filterwarnings("ignore", category=FutureWarning, message=".*reduce_op")
     listening.listen(128)
     if started is not None:
         started(_address(listening))

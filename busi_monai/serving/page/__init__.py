@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -73,21 +72,19 @@ def add_page(api: FastAPI, service: PredictionService) -> None:
     # Quasar's bar while something is sent has no name for screen readers; the status says it
     nicegui_app.config.quasar_config["loadingBar"] = {"skipHijack": True}
     nicegui_app.colors(primary="#1257a8")  # 7:1 on white; the dark one stands in the style
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it looks at every object there is, torch's too
-        ui.run_with(
-            api,
-            mount_path="/ui",
-            title=TITLE,
-            dark=None,
-            language="en-US",
-            tailwind=False,
-            storage_secret=None,  # and so no cookie
-            gzip_middleware_factory=None,  # the policy's nonce comes first
-            show_welcome_message=False,
-            reconnect_timeout=30,
-            binding_refresh_interval=None,
-        )
+    ui.run_with(
+        api,
+        mount_path="/ui",
+        title=TITLE,
+        dark=None,
+        language="en-US",
+        tailwind=False,
+        storage_secret=None,  # and so no cookie
+        gzip_middleware_factory=None,  # the policy's nonce comes first
+        show_welcome_message=False,
+        reconnect_timeout=30,
+        binding_refresh_interval=None,
+    )
 
 
 class _Page:
@@ -106,11 +103,11 @@ class _Page:
             skip = Tag("a", "Skip to the results", href="#results").classes("skip")
             header = Tag("header").classes("notice")
         with header, Tag("div").classes("page"):
-            Tag("h1", TITLE)
             Tag("p", f"{NOTICE} Pictures stay in memory and are dropped with this page.")
         header.move(layout, target_index=0)
         skip.move(layout, target_index=0)
         with Tag("div").classes("page"):
+            Tag("h1", TITLE)
             with Tag("section", aria_labelledby="h-pictures"):
                 Tag("h2", "Pictures", id="h-pictures")
                 self._build_uploader(self._service.limits)

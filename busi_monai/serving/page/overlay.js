@@ -27,9 +27,9 @@ export default {
     const shade = { opacity: this.opacity / 100 };
     const stack = [
       h("img", { src: this.image, alt: this.alt }),
-      h("img", { src: this.outline, alt: "", class: "outline", style: shade }),
     ];
     if (this.heat) stack.push(h("img", { src: this.heat, alt: this.heatAlt, class: "heat", style: shade }));
+    stack.push(h("img", { src: this.outline, alt: "", class: "outline", style: shade }));
     const parts = [h("div", { class: "stack" }, stack)];
     parts.push(
       ...this.slider("opacity", "Opacity of outline and heat map:", `${this.opacity} %`, {

@@ -171,7 +171,7 @@ def heat_png(heat: NDArray[np.float32]) -> bytes:
         heat = cv2.resize(heat, size, interpolation=cv2.INTER_AREA)
     shades = np.zeros((*heat.shape, 4), dtype=np.uint8)
     shades[..., 0], shades[..., 1] = 230, 40
-    shades[..., 3] = np.round(np.clip(heat, 0, 1) * 190).astype(np.uint8)
+    shades[..., 3] = np.round(np.clip(heat, 0, 1) * 150).astype(np.uint8)
     return png_bytes(shades)
 
 
