@@ -129,6 +129,7 @@ def test_the_answer_on_the_wire_is_the_predictors(guarded, predictor, png):
         assert entry["probabilities"][name] == pytest.approx(probability, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_slow_uploads_and_late_frames_are_cut_off(tiny_bundle, large):
     with running_server(tiny_bundle, "--seconds", 1) as server:
         host, port = server.address.removeprefix("http://").split(":")
@@ -148,6 +149,7 @@ def test_slow_uploads_and_late_frames_are_cut_off(tiny_bundle, large):
         assert codes[0] is None and codes[-1] == "timed_out"
 
 
+@pytest.mark.slow
 def test_nothing_is_left_on_the_disk(tiny_bundle, large, tmp_path):
     """Neither while uploads of several megabytes are read nor afterwards."""
     command = serve_command("--bundle", tiny_bundle, "--device", "cpu", "--port", 0, "--no-page")
