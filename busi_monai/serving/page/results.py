@@ -147,9 +147,8 @@ class ShownUpload:
 
         check_dicom_support()
         source = ImageBytes(self.upload.content, self.upload.name)
-        spacing = self.frames[0].entry["spacing_mm"]
         made = segmentation_object(
-            source_reference(source, None if spacing is None else (spacing[0], spacing[1])),
+            source_reference(source),
             {frame.picture.frame or 0: frame.mask for frame in self.frames},
             model,
             frames=self.total,
