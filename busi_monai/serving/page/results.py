@@ -151,7 +151,7 @@ class ShownUpload:
             source_reference(source),
             {frame.picture.frame or 0: frame.mask for frame in self.frames},
             model,
-            frames=self.total,
+            of_loop=self.frames[0].picture.frame is not None,
         )
         stream = io.BytesIO()
         made.save_as(stream)
