@@ -9,7 +9,7 @@ DATA ?=
 export OMP_NUM_THREADS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install label-env label-test demo test lint types floors unit doctest coverage realdata slow tutorials benchmark clean
+.PHONY: help install label-env label-test demo test lint types floors unit doctest coverage realdata slow browser tutorials benchmark clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk 'BEGIN {FS = ":.*## "} {printf "  %-12s %s\n", $$1, $$2}'
@@ -60,6 +60,9 @@ slow: install  ## Run the long tests
 
 label-test:  ## Run the tests of the MONAI Label app, a real server included, in .venv-label
 	$(PYTHON) scripts/label_tests.py --venv $(LABEL_VENV)
+
+browser: install  ## Run the tests of the page in Chromium
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n0 -m browser
 
 tutorials: install  ## Run the notebooks and keep their outputs in them
 	$(BIN)/python scripts/run_tutorials.py

@@ -143,7 +143,8 @@ def _spacing(stated: Any) -> tuple[float, float] | None:
     if stated is None:
         return None
     rows, columns = (float(value) for value in stated)
-    return (rows, columns) if rows > 0 and columns > 0 else None  # NaN is not
+    known = all(1e-6 < distance < 1e3 for distance in (rows, columns))  # neither NaN nor infinite
+    return (rows, columns) if known else None
 
 
 def _array(value: Any) -> NDArray[Any]:

@@ -27,7 +27,14 @@ from busi_monai.inference.prediction import Prediction
 from busi_monai.metrics import segmentation_scores
 from busi_monai.records import RunRecord
 
-__all__ = ["PREDICTIONS_CSV", "PredictionsFolder", "Truth", "prediction_columns"]
+__all__ = [
+    "PREDICTIONS_CSV",
+    "PredictionsFolder",
+    "Truth",
+    "prediction_cells",
+    "prediction_columns",
+    "prediction_row",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +77,51 @@ def prediction_columns(classes: Sequence[str] = CLASSES, *, with_truth: bool = F
     if with_truth:
         columns += [*SCORE_COLUMNS, "true_lesion_pixels", "true_lesion_fraction", "group", "birads"]
     return [*columns, "seconds", "error"]
+
+
+def prediction_row(
+    id: str,
+    image: str,
+    prediction: Prediction,
+    classes: Sequence[str] = CLASSES,
+    *,
+    frame: int | None = None,
+) -> dict[str, Any]:
+    """Return a prediction's row of ``predictions.csv``.
+
+    Args:
+        id: name of the row.
+        image: what was predicted, as the table tells it.
+        prediction: what was predicted.
+        classes: ordered class names.
+        frame: number of the frame, counted from 0; ``None`` for a still.
+
+    Returns:
+        Values by column, numbers as such and ``None`` where the cell is empty.
+    """
+    box = prediction.box or (None, None, None, None)
+    return {
+        "id": id,
+        "image": image,
+        "frame": None if frame is None else frame + 1,
+        "predicted_class": prediction.predicted_class,
+        **{f"p_{name}": round(prediction.probabilities[name], 6) for name in classes},
+        "lesion_pixels": prediction.lesion_pixels,
+        "lesion_fraction": round(prediction.lesion_fraction, 6),
+        **dict(zip(("box_x", "box_y", "box_w", "box_h"), box, strict=True)),
+        **_size_columns(prediction),
+        "seconds": round(prediction.seconds, 6),
+    }
+
+
+def prediction_cells(row: Mapping[str, Any]) -> dict[str, str]:
+    """Return a row's values as they are written.
+
+    Examples:
+        >>> prediction_cells({"id": "a", "frame": None, "p_benign": 0.5})
+        {'id': 'a', 'frame': '', 'p_benign': '0.500000'}
+    """
+    return {name: _cell(value) for name, value in row.items()}
 
 
 class PredictionsFolder:
@@ -175,19 +227,7 @@ class PredictionsFolder:
         id = self._unique(id)
         picture = image if isinstance(image, PictureFile) else PictureFile(Path(image))
         self._begin_file(picture)
-        box = prediction.box or (None, None, None, None)
-        row: dict[str, Any] = {
-            "id": id,
-            "image": str(picture.source),
-            "frame": None if picture.frame is None else picture.frame + 1,
-            "predicted_class": prediction.predicted_class,
-            **{f"p_{name}": round(prediction.probabilities[name], 6) for name in self.classes},
-            "lesion_pixels": prediction.lesion_pixels,
-            "lesion_fraction": round(prediction.lesion_fraction, 6),
-            **dict(zip(("box_x", "box_y", "box_w", "box_h"), box, strict=True)),
-            **_size_columns(prediction),
-            "seconds": round(prediction.seconds, 6),
-        }
+        row = prediction_row(id, str(picture.source), prediction, self.classes, frame=picture.frame)
         if self._with_truth and truth is not None:
             row |= _truth_columns(truth, prediction)
         write_mask(self._partial / "masks" / f"{id}.png", prediction.mask)
@@ -241,7 +281,7 @@ class PredictionsFolder:
     def _write_row(self, row: Mapping[str, Any]) -> None:
         if self._stream is None:
             raise RuntimeError("use PredictionsFolder in a with statement")
-        self._writer.writerow({name: _cell(value) for name, value in row.items()})
+        self._writer.writerow(prediction_cells(row))
         self._stream.flush()
 
     def _write_overlay(

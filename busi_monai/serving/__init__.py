@@ -1,1 +1,1 @@
-"""What serves predictions to other programs and to people."""
+"""Predictions where people look at images: a web service with its page, the MONAI Label app."""

@@ -1,0 +1,131 @@
+"""What is told of a prediction: the entries of an answer, and their warnings."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from busi_monai.cases import CLASSES
+from busi_monai.inference import Prediction
+from busi_monai.serving.problems import Problem
+
+__all__ = ["Outcome", "Warned", "entry_of", "png_bytes", "warnings_of"]
+
+NORMAL = CLASSES[0]
+
+
+@dataclass(frozen=True)
+class Warned:
+    """Something to know of a prediction.
+
+    Attributes:
+        code: name of the kind, for programs.
+        message: for people.
+    """
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What came of one picture.
+
+    Attributes:
+        id: of its entry.
+        file: the upload it is of.
+        frame: number of the frame, counted from 0; ``None`` for a still.
+        prediction: what was predicted, or ``None``.
+        problem: why nothing was.
+        warnings: what to know of it.
+    """
+
+    id: str
+    file: str
+    frame: int | None = None
+    prediction: Prediction | None = None
+    problem: Problem | None = None
+    warnings: tuple[Warned, ...] = ()
+
+
+def png_bytes(pixels: NDArray[np.uint8]) -> bytes:
+    """Return (H, W), (H, W, 3) or (H, W, 4) uint8 pixels as a PNG file."""
+    stream = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(stream, format="PNG", compress_level=3)
+    return stream.getvalue()
+
+
+def warnings_of(prediction: Prediction, image_size: tuple[int, int]) -> list[Warned]:
+    """Return what to know of a prediction.
+
+    Args:
+        prediction: what was predicted.
+        image_size: (height, width) in px of the network's input.
+    """
+    found = []
+    if prediction.spacing_mm is None:
+        message = "the file states no distance of its pixels, so that sizes are in pixels only"
+        found.append(Warned("no_spacing", message))
+    height, width = prediction.mask.shape
+    if height < image_size[0] / 2 or width < image_size[1] / 2:
+        message = (
+            f"{width}×{height} pixels are less than half of the network's {image_size[1]}×"
+            f"{image_size[0]} and were enlarged"
+        )
+        found.append(Warned("small_picture", message))
+    if prediction.has_mask and prediction.predicted_class is not None:
+        says_normal = prediction.predicted_class == NORMAL
+        if says_normal and prediction.lesion_pixels:
+            message = "a lesion is outlined, but the class is normal"
+            found.append(Warned("mask_without_class", message))
+        if not says_normal and not prediction.lesion_pixels:
+            message = f"the class is {prediction.predicted_class}, but no lesion is outlined"
+            found.append(Warned("class_without_mask", message))
+    return found
+
+
+def entry_of(outcome: Outcome, *, with_mask: bool = False) -> dict[str, Any]:
+    """Return the entry of an answer as plain JSON values.
+
+    Args:
+        outcome: what came of a picture.
+        with_mask: whether the mask is told as a PNG file of 0 and 255 at native size, in base64.
+    """
+    prediction = outcome.prediction
+    if prediction is None:
+        problem = outcome.problem or Problem("internal", "nothing was predicted", outcome.file)
+        return {"id": outcome.id, "frame": _counted(outcome.frame), **problem.as_dict()}
+    told = prediction.as_dict()
+    entry: dict[str, Any] = {
+        "id": outcome.id,
+        "frame": _counted(outcome.frame),
+        "predicted_class": prediction.predicted_class,
+        "confidence": prediction.confidence,
+        "probabilities": told["probabilities"],
+        "lesion": {
+            "pixels": prediction.lesion_pixels,
+            "fraction": prediction.lesion_fraction,
+            "box": told["box"],
+            "diameters_px": told["diameters_px"],
+            "mm2": told["lesion_mm2"],
+            "diameters_mm": told["diameters_mm"],
+        },
+        "size": told["size"],
+        "spacing_mm": told["spacing_mm"],
+        "warnings": [asdict(warned) for warned in outcome.warnings],
+        "seconds": round(prediction.seconds, 6),
+    }
+    if with_mask:
+        mask = png_bytes(np.where(prediction.mask > 0, np.uint8(255), np.uint8(0)))
+        entry["mask"] = base64.b64encode(mask).decode()
+    return entry
+
+
+def _counted(frame: int | None) -> int | None:
+    return None if frame is None else frame + 1

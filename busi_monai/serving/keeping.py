@@ -1,0 +1,84 @@
+"""What is kept of predictions if that was asked for: a predictions folder that grows."""
+
+from __future__ import annotations
+
+import csv
+import secrets
+import threading
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from busi_monai.errors import InputError
+from busi_monai.files import write_json
+from busi_monai.images import write_mask
+from busi_monai.inference import Prediction, prediction_columns
+from busi_monai.inference.writers import PREDICTIONS_CSV, prediction_cells, prediction_row
+
+__all__ = ["Keeper"]
+
+
+class Keeper:
+    """Adds each prediction to a folder of ``predictions.csv``, ``masks/`` and ``run.json``.
+
+    Rows and masks have names that the server made; neither the pictures nor the clients' file
+    names are kept.
+
+    Args:
+        folder: new, empty, or one that was kept before with the same classes.
+        classes: ordered class names.
+        record: becomes ``run.json`` of a new folder.
+
+    Raises:
+        InputError: if the folder holds something else.
+    """
+
+    def __init__(self, folder: str | Path, classes: Sequence[str], record: dict[str, Any]) -> None:
+        self.folder = Path(folder)
+        self.classes = tuple(classes)
+        self._columns = prediction_columns(self.classes)
+        self._adding = threading.Lock()
+        self._table = self.folder / PREDICTIONS_CSV
+        if self.folder.exists() and not self.folder.is_dir():
+            raise InputError(f"{self.folder} is a file; expected a folder to keep predictions in")
+        if self._table.is_file():
+            self._check_columns()
+            return
+        if self.folder.is_dir() and any(self.folder.iterdir()):
+            raise InputError(
+                f"{self.folder} is not empty and holds no {PREDICTIONS_CSV}; choose another folder"
+            )
+        (self.folder / "masks").mkdir(parents=True, exist_ok=True)
+        write_json(self.folder / "run.json", record)
+        with self._table.open("w", encoding="utf-8", newline="") as stream:
+            csv.DictWriter(stream, self._columns, lineterminator="\n").writeheader()
+
+    def add(self, prediction: Prediction, *, frame: int | None = None) -> str:
+        """Keep a prediction.
+
+        Args:
+            prediction: what was predicted.
+            frame: number of the frame, counted from 0.
+
+        Returns:
+            The id that the server gave it.
+        """
+        with self._adding:
+            id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
+            row = prediction_row(id, "", prediction, self.classes, frame=frame)
+            write_mask(self.folder / "masks" / f"{id}.png", prediction.mask)
+            with self._table.open("a", encoding="utf-8", newline="") as stream:
+                writer = csv.DictWriter(stream, self._columns, lineterminator="\n")
+                writer.writerow(prediction_cells(row))
+        return id
+
+    def _check_columns(self) -> None:
+        with self._table.open(encoding="utf-8", newline="") as stream:
+            found = next(csv.reader(stream), [])
+        if found != self._columns:
+            raise InputError(
+                f"{self._table} has other columns; expected {', '.join(self._columns)}; choose "
+                "another folder"
+            )
+        (self.folder / "masks").mkdir(exist_ok=True)

@@ -1,0 +1,139 @@
+"""What the service lets a stranger ask for: bytes, pixels, frames, time, places, rate."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from busi_monai.errors import InputError
+from busi_monai.serving.problems import ServiceError
+
+__all__ = ["Limits", "Places", "Rates"]
+
+_REMEMBERED_CLIENTS = 10_000
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits of a service.
+
+    Attributes:
+        max_bytes: size of a request, all its files together.
+        max_files: number of files in a request.
+        max_pixels: rows times columns of a picture, or of one frame of a loop.
+        max_frames: frames of a loop that are predicted; of a longer one as many, evenly spaced.
+        seconds: time for an upload to arrive, for a place to become free, and for the predictions
+            of one request; frames that are not begun by then are told as timed out.
+        concurrency: predictions at the same time.
+        queue: requests that may wait beside those; one more is refused with 503.
+        per_minute: requests of one client, 0 for any number; one more is refused with 429.
+    """
+
+    max_bytes: int = 32 * 1024 * 1024
+    max_files: int = 16
+    max_pixels: int = 32_000_000
+    max_frames: int = 64
+    seconds: float = 60.0
+    concurrency: int = 1
+    queue: int = 16
+    per_minute: int = 120
+
+    def __post_init__(self) -> None:
+        """Check the values, naming the field that is wrong."""
+        for field in fields(self):
+            lowest = 0 if field.name in {"queue", "per_minute"} else 1
+            value = getattr(self, field.name)
+            if field.name == "seconds":
+                if not value > 0:
+                    raise InputError(f"seconds must be above 0, got {value}")
+            elif value < lowest:
+                raise InputError(f"{field.name} must be at least {lowest}, got {value}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+
+class Places:
+    """Places for requests in work: those that are predicted and those that wait.
+
+    To be used from one event loop.
+
+    Examples:
+        >>> places = Places(1, retry_after=2)
+        >>> with places.taken(), places.taken():
+        ...     pass
+        Traceback (most recent call last):
+        busi_monai.serving.problems.ServiceError: busy: 1 requests are in work or waiting; ...
+    """
+
+    def __init__(self, number: int, retry_after: int = 2) -> None:
+        self.number = number
+        self.used = 0
+        self._retry_after = retry_after
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Take a place for the time of a ``with`` block.
+
+        Raises:
+            ServiceError: 503 if none is free.
+        """
+        if self.used >= self.number:
+            raise ServiceError(
+                503,
+                "busy",
+                f"{self.number} requests are in work or waiting; send it again in "
+                f"{self._retry_after} s",
+                retry_after=self._retry_after,
+            )
+        self.used += 1
+        try:
+            yield
+        finally:
+            self.used -= 1
+
+
+class Rates:
+    """How many requests each client may send: so many at once, then one as time goes by.
+
+    Args:
+        per_minute: requests of a client, 0 for any number.
+        clock: tells seconds.
+
+    Examples:
+        >>> now = [0.0]
+        >>> rates = Rates(2, clock=lambda: now[0])
+        >>> rates.wait("a"), rates.wait("a"), rates.wait("a"), rates.wait("b")
+        (0.0, 0.0, 30.0, 0.0)
+        >>> now[0] = 30.0
+        >>> rates.wait("a"), rates.wait("a")
+        (0.0, 30.0)
+    """
+
+    def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_minute = per_minute
+        self._clock = clock
+        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def wait(self, client: str, cost: float = 1.0) -> float:
+        """Count a request and return 0, or the seconds to wait if there are too many.
+
+        Args:
+            client: address or user.
+            cost: how many requests it counts as; 0 only asks.
+        """
+        if not self._per_minute:
+            return 0.0
+        now = self._clock()
+        left, seen = self._left.pop(client, (float(self._per_minute), now))
+        left = min(float(self._per_minute), left + (now - seen) * self._per_minute / 60)
+        refused = left < max(cost, 1.0)
+        self._left[client] = (left if refused else left - cost, now)
+        while len(self._left) > _REMEMBERED_CLIENTS:
+            self._left.popitem(last=False)
+        return (1 - left) * 60 / self._per_minute if refused else 0.0

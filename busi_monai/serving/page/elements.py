@@ -1,0 +1,60 @@
+"""What the page is made of: components that need no ``unsafe-eval``, unlike many of NiceGUI's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nicegui import ui
+from nicegui.elements.upload import Upload
+
+__all__ = ["Choice", "PictureStack", "Tag", "Uploader"]
+
+
+class Tag(ui.element):
+    """An HTML element.
+
+    Args:
+        name: of the element.
+        text: within it.
+        properties: attributes; underscores become hyphens.
+    """
+
+    def __init__(self, name: str, text: str | None = None, **properties: Any) -> None:
+        super().__init__(name)
+        if text is not None:
+            self._text = text
+        for key, value in properties.items():
+            self.props[key.replace("_", "-")] = value
+
+    def say(self, text: str) -> None:
+        """Replace the text."""
+        self._text = text
+        self.update()
+
+
+class Uploader(Upload, component="uploader.js"):
+    """``ui.upload`` with a render function in place of its template."""
+
+
+class PictureStack(ui.element, component="overlay.js"):
+    """A picture under an outline and a heat map, with a slider, and another one for frames."""
+
+    def show(self, **properties: Any) -> None:
+        """Set ``image``, ``outline``, ``heat`` (data URLs), ``alt``, ``frames``, ``place``, …."""
+        self.props.update(properties)
+        self.update()
+
+
+class Choice(ui.element, component="choice.js"):
+    """A native select.
+
+    Args:
+        label: before it.
+        options: value by text to show.
+        chosen: the value at first.
+    """
+
+    def __init__(self, label: str, options: dict[str, str], chosen: str) -> None:
+        super().__init__()
+        self.props.update(label=label, options=[list(pair) for pair in options.items()])
+        self.props["chosen"] = chosen

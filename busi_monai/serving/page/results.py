@@ -1,0 +1,179 @@
+"""What the page shows of an upload and lets one download, made outside of the event loop."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from busi_monai.image_files import ImageBytes
+from busi_monai.images import PictureFile, read_picture
+from busi_monai.inference import draw_overlay, prediction_columns
+from busi_monai.inference.cine import telling_rank
+from busi_monai.inference.dicom_seg import segmentation_object
+from busi_monai.inference.dicom_sources import ModelIdentity, source_reference
+from busi_monai.inference.overlays import PREDICTED_COLOUR
+from busi_monai.inference.writers import prediction_cells, prediction_row
+from busi_monai.serving.answers import Outcome, entry_of, png_bytes
+from busi_monai.serving.limits import Limits
+from busi_monai.serving.uploads import Upload, pictures_of
+
+__all__ = ["ShownFrame", "ShownUpload", "data_url", "heat_png"]
+
+_WIDEST_SHOWN = 1600
+
+
+@dataclass(frozen=True)
+class ShownFrame:
+    """One predicted picture of an upload, without what can be made again.
+
+    Attributes:
+        entry: as REST tells it.
+        row: as ``predictions.csv`` tells it.
+        picture: to be read again.
+        mask_png: (H, W), 0 and 255.
+    """
+
+    entry: dict[str, Any]
+    row: dict[str, Any]
+    picture: PictureFile
+    mask_png: bytes
+
+    @property
+    def mask(self) -> NDArray[np.uint8]:
+        """(H, W), 1 on the lesion."""
+        return (np.asarray(Image.open(io.BytesIO(self.mask_png))) > 0).astype(np.uint8)
+
+    def shown(self) -> tuple[bytes, bytes]:
+        """Return PNG files of the picture, and of the outline on nothing, to be laid on it."""
+        pixels, mask = read_picture(self.picture).pixels, self.mask
+        scale = min(1.0, _WIDEST_SHOWN / max(pixels.shape))
+        if scale < 1:
+            size = (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale))
+            pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+            mask = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
+        outline = np.zeros((*mask.shape, 4), dtype=np.uint8)
+        contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        thickness = max(1, round(min(mask.shape) / 250))
+        cv2.drawContours(outline, contours, -1, (*PREDICTED_COLOUR, 255), thickness)
+        grey = np.round(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
+        return png_bytes(grey), png_bytes(outline)
+
+    def overlay_png(self) -> bytes:
+        """Return the picture with outline and caption, as ``busi-monai predict`` writes it."""
+        drawn = draw_overlay(
+            read_picture(self.picture).pixels,
+            self.mask,
+            predicted_class=self.entry["predicted_class"],
+            confidence=self.entry["confidence"],
+        )
+        return png_bytes(drawn)
+
+
+@dataclass(frozen=True)
+class ShownUpload:
+    """An upload with its predicted pictures.
+
+    Attributes:
+        upload: the file.
+        frames: its predicted pictures.
+        summary: place in ``frames`` of the one that stands for a loop.
+        total: number of frames in the file.
+        classes: ordered class names.
+    """
+
+    upload: Upload
+    frames: tuple[ShownFrame, ...]
+    summary: int
+    total: int
+    classes: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls, upload: Upload, outcomes: Sequence[Outcome], limits: Limits, classes: tuple[str, ...]
+    ) -> ShownUpload:
+        """Keep of some outcomes what the page needs; at least one must be a prediction."""
+        found = pictures_of(upload, limits)
+        pictures = dict(found.pictures)
+        ranked = [
+            (outcome, outcome.prediction) for outcome in outcomes if outcome.prediction is not None
+        ]
+        frames = tuple(
+            ShownFrame(
+                entry_of(outcome),
+                prediction_row(outcome.id, "", prediction, classes, frame=outcome.frame),
+                pictures[outcome.id],
+                png_bytes(np.where(prediction.mask > 0, np.uint8(255), np.uint8(0))),
+            )
+            for outcome, prediction in ranked
+        )
+        best = max(range(len(ranked)), key=lambda place: telling_rank(ranked[place][1]))
+        return cls(upload, frames, best, found.frames, classes)
+
+    @property
+    def is_dicom(self) -> bool:
+        """Whether a DICOM object can refer to it."""
+        return self.upload.content[128:132] == b"DICM"
+
+    def size(self) -> int:
+        """Return the bytes that it takes in memory."""
+        return len(self.upload.content) + sum(len(frame.mask_png) for frame in self.frames)
+
+    def csv(self) -> bytes:
+        """Return the rows of ``predictions.csv``."""
+        stream = io.StringIO(newline="")
+        columns = prediction_columns(self.classes)
+        writer = csv.DictWriter(stream, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(prediction_cells(frame.row) for frame in self.frames)
+        return stream.getvalue().encode()
+
+    def dicom_seg(self, model: ModelIdentity) -> bytes:
+        """Return a DICOM segmentation that refers to the upload.
+
+        Raises:
+            ImageReadError: if it lacks the UIDs to refer to.
+            InputError: if highdicom is not installed.
+        """
+        from busi_monai.inference.dicom_sources import check_dicom_support
+
+        check_dicom_support()
+        source = ImageBytes(self.upload.content, self.upload.name)
+        made = segmentation_object(
+            source_reference(source),
+            {frame.picture.frame or 0: frame.mask for frame in self.frames},
+            model,
+            of_loop=self.frames[0].picture.frame is not None,
+        )
+        stream = io.BytesIO()
+        made.save_as(stream)
+        return stream.getvalue()
+
+
+def heat_png(heat: NDArray[np.float32]) -> bytes:
+    """Return a heat map to be laid on a picture: red, the hotter the less transparent.
+
+    Args:
+        heat: (H, W) in [0, 1].
+    """
+    scale = min(1.0, _WIDEST_SHOWN / max(heat.shape))
+    if scale < 1:
+        size = (round(heat.shape[1] * scale), round(heat.shape[0] * scale))
+        heat = cv2.resize(heat, size, interpolation=cv2.INTER_AREA)
+    shades = np.zeros((*heat.shape, 4), dtype=np.uint8)
+    shades[..., 0], shades[..., 1] = 230, 40
+    shades[..., 3] = np.round(np.clip(heat, 0, 1) * 150).astype(np.uint8)
+    return png_bytes(shades)
+
+
+def data_url(png: bytes) -> str:
+    """Return a PNG file as an address."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()

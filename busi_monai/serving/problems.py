@@ -1,0 +1,89 @@
+"""What goes wrong with a request: every answer tells it as ``{"error": {code, message, file}}``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from starlette.responses import JSONResponse
+from starlette.types import Send
+
+__all__ = ["Problem", "ServiceError", "problem_response", "send_problem"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that went wrong.
+
+    Attributes:
+        code: name of the kind, for programs.
+        message: what was expected, what was found, what to do.
+        file: the upload that it is about, or ``None``.
+    """
+
+    code: str
+    message: str
+    file: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return ``{"error": {...}}``."""
+        return {"error": asdict(self)}
+
+
+class ServiceError(Exception):
+    """A request that is not done.
+
+    Args:
+        status: of HTTP.
+        code: name of the kind.
+        message: what was expected, what was found, what to do.
+        file: the upload that it is about.
+        retry_after: seconds after which it may be sent again.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        file: str | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(f"{code}: {message}")
+        self.status = status
+        self.problem = Problem(code, message, file)
+        self.headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+
+
+def problem_response(
+    status: int,
+    problem: Problem,
+    headers: dict[str, str] | None = None,
+    further: dict[str, Any] | None = None,
+) -> JSONResponse:
+    """Return the answer that tells a problem.
+
+    Args:
+        status: of HTTP.
+        problem: what went wrong.
+        headers: of the answer.
+        further: keys beside ``error``.
+    """
+    return JSONResponse({**problem.as_dict(), **(further or {})}, status, headers=headers)
+
+
+async def send_problem(
+    send: Send, refusal: ServiceError, headers: list[tuple[bytes, bytes]] | None = None
+) -> None:
+    """Send the answer from where there is no application yet."""
+    body = json.dumps(refusal.problem.as_dict()).encode()
+    told = [(name.lower().encode(), value.encode()) for name, value in refusal.headers.items()]
+    told += [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        *(headers or []),
+    ]
+    await send({"type": "http.response.start", "status": refusal.status, "headers": told})
+    await send({"type": "http.response.body", "body": body})

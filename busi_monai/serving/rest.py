@@ -1,0 +1,199 @@
+"""REST: ``/v1/predict``, ``/v1/health``, ``/v1/model``, and a page that describes them."""
+
+from __future__ import annotations
+
+import http
+import logging
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+
+from busi_monai.serving.answers import Outcome, entry_of
+from busi_monai.serving.problems import Problem, ServiceError, problem_response
+from busi_monai.serving.reference import reference_html
+from busi_monai.serving.service import PredictionService
+from busi_monai.serving.uploads import uploads_of
+
+__all__ = ["NOTICE", "rest_application"]
+
+logger = logging.getLogger(__name__)
+
+NOTICE = "For research use only; not a medical device."
+
+_CODES = {
+    400: "bad_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "upload_too_slow",
+    413: "too_large",
+}
+
+_FORM = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {
+                        "file": {
+                            "type": "array",
+                            "items": {"type": "string", "format": "binary"},
+                            "description": "PNG, JPEG, BMP, TIFF, NIfTI or DICOM, one or several",
+                        }
+                    },
+                }
+            }
+        },
+    }
+}
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"description": http.HTTPStatus(status).phrase}
+    for status in (400, 401, 403, 408, 413, 422, 429, 500, 503)
+}
+
+
+def rest_application(service: PredictionService) -> FastAPI:
+    """Return the application that answers ``/v1/…``.
+
+    Args:
+        service: predicts.
+    """
+    api = FastAPI(
+        title="busi-monai",
+        version=service.identity.version,
+        description=f"Outlines and classifies lesions in breast ultrasound. {NOTICE}",
+        docs_url=None,  # its pages load scripts from elsewhere
+        redoc_url=None,
+        openapi_url="/openapi.json",
+    )
+    api.state.service = service
+    _add_problem_handlers(api)
+
+    @api.post("/v1/predict", openapi_extra=_FORM, responses=_ERRORS, summary="Predict pictures")
+    async def predict(
+        request: Request, mask: bool = False, operating_point: str | None = None
+    ) -> JSONResponse:
+        """Outline and classify the lesions of the files sent as ``file``.
+
+        One entry for each picture, of a DICOM loop for each frame, in order; a file that cannot be
+        read has an entry with an error. ``mask=1`` adds the mask as a PNG file in base64;
+        ``operating_point`` names where malignancy is decided.
+        """
+        service.check_operating_point(operating_point)
+        uploads = uploads_of(await _files(request, service.limits.max_files))
+        point = operating_point or service.predictor.operating_point
+        outcomes = await service.predict(uploads, point)
+        entries = [entry_of(outcome, with_mask=mask) for outcome in outcomes]
+        problems = [outcome.problem for outcome in outcomes if outcome.problem is not None]
+        if len(problems) < len(outcomes):
+            return JSONResponse(entries)
+        return _nothing_predicted(problems, outcomes, entries)
+
+    @api.get("/v1/health", summary="Whether the service answers")
+    async def health() -> dict[str, Any]:
+        """Tell that the service answers, and how many requests are in work or waiting."""
+        return {"status": "ok", "requests": service.places.used, "places": service.places.number}
+
+    @api.get("/v1/model", summary="Which model answers")
+    async def model() -> dict[str, Any]:
+        """Tell the model's identity, its operating points and the service's limits."""
+        return model_record(service)
+
+    @api.get("/v1", include_in_schema=False)
+    async def reference() -> Response:
+        return HTMLResponse(
+            reference_html(api.openapi()),
+            headers={"content-security-policy": "default-src 'none'; frame-ancestors 'none'"},
+        )
+
+    return api
+
+
+def model_record(service: PredictionService) -> dict[str, Any]:
+    """Return what ``/v1/model`` tells, as plain JSON values."""
+    predictor = service.predictor
+    points = predictor.operating.operating_points
+    return {
+        "name": service.identity.name,
+        "version": service.identity.version,
+        "weights_sha256": service.identity.weights_sha256,
+        "classes": list(predictor.operating.classes),
+        "image_size": list(predictor.operating.image_size),
+        "temperature": predictor.operating.temperature,
+        "flip_averaging": predictor.flip_averaging,
+        "device": predictor.device.name,
+        "operating_point": predictor.operating_point,
+        "operating_points": {name: asdict(point) for name, point in points.items()},
+        "consistency": predictor.operating.consistency.as_record(),
+        "limits": service.limits.as_dict(),
+        "notice": NOTICE,
+    }
+
+
+async def _files(request: Request, most: int) -> list[tuple[str | None, bytes]]:
+    """Return name and content of each file of the form.
+
+    Raises:
+        ServiceError: 422 if there is none, or something else is called ``file``.
+    """
+    expected = "expected multipart/form-data with one or several files in the field 'file'"
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        raise ServiceError(422, "no_file", expected)
+    try:
+        async with request.form(max_files=most, max_fields=16, max_part_size=4096) as form:
+            given = form.getlist("file")
+            files = [value for value in given if isinstance(value, UploadFile)]
+            if not files or len(files) != len(given):
+                raise ServiceError(422, "no_file", expected)
+            return [(value.filename, await value.read()) for value in files]
+    except HTTPException as error:
+        if error.status_code != 400:
+            raise
+        raise ServiceError(422, "bad_form", f"{error.detail}; {expected}") from error
+
+
+def _nothing_predicted(
+    problems: list[Problem], outcomes: list[Outcome], entries: list[dict[str, Any]]
+) -> JSONResponse:
+    codes = {problem.code for problem in problems}
+    status = 500 if "internal" in codes else 503 if codes == {"timed_out"} else 422
+    problem = problems[0]
+    if len(problems) > 1:
+        message = f"none of {len(outcomes)} pictures could be predicted; first: {problem.message}"
+        problem = Problem(problem.code, message, problem.file)
+    headers = {"Retry-After": "5"} if status == 503 else None
+    return problem_response(status, problem, headers, {"entries": entries})
+
+
+def _add_problem_handlers(api: FastAPI) -> None:
+    @api.exception_handler(ServiceError)
+    async def service_problem(request: Request, error: ServiceError) -> Response:
+        return problem_response(error.status, error.problem, error.headers)
+
+    @api.exception_handler(HTTPException)
+    async def http_problem(request: Request, error: HTTPException) -> Response:
+        code = _CODES.get(error.status_code, "refused")
+        message = str(error.detail)
+        if error.status_code == 404:
+            message = "there is nothing at this address; GET /v1 lists what there is"
+        elif error.status_code == 405:
+            message = f"{request.method} is not answered here; GET /v1 lists what is"
+        headers = dict(error.headers or {})
+        return problem_response(error.status_code, Problem(code, message), headers)
+
+    @api.exception_handler(RequestValidationError)
+    async def bad_parameter(request: Request, error: RequestValidationError) -> Response:
+        told = "; ".join(f"{entry['loc'][-1]}: {entry['msg']}" for entry in error.errors())
+        return problem_response(422, Problem("bad_parameter", told))
+
+    @api.exception_handler(Exception)
+    async def internal(request: Request, error: Exception) -> Response:
+        message = "the server failed; its log tells why"
+        return problem_response(500, Problem("internal", message))

@@ -1,0 +1,173 @@
+"""The one place where pictures of a request are predicted, for REST and for the page."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+import anyio
+import anyio.to_thread
+import numpy as np
+
+from busi_monai.errors import ImageReadError
+from busi_monai.inference import Prediction, Predictor
+from busi_monai.inference.alternatives import at_operating_point
+from busi_monai.serving.answers import Outcome, Warned, warnings_of
+from busi_monai.serving.keeping import Keeper
+from busi_monai.serving.limits import Limits, Places
+from busi_monai.serving.problems import Problem, ServiceError
+from busi_monai.serving.uploads import Upload, UploadedPictures, pictures_of
+
+__all__ = ["PredictionService"]
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+
+class PredictionService:
+    """Predicts uploads within limits, so many at a time, outside of the event loop.
+
+    Args:
+        predictor: at the operating point that holds unless a request names another.
+        limits: of the service.
+        keeper: keeps what was predicted, if anything is to be kept.
+    """
+
+    def __init__(
+        self, predictor: Predictor, limits: Limits | None = None, keeper: Keeper | None = None
+    ) -> None:
+        self.predictor = predictor
+        self.limits = limits or Limits()
+        self.keeper = keeper
+        self.identity = predictor.identity()
+        self.places = Places(self.limits.concurrency + self.limits.queue)
+        self._free = anyio.Semaphore(self.limits.concurrency)
+        self._gathering = anyio.Lock()  # else two that want all would each wait for the other
+        self._threads = anyio.CapacityLimiter(self.limits.concurrency)
+        self._predictors: dict[str | None, Predictor] = {predictor.operating_point: predictor}
+        self._making = threading.Lock()
+
+    def operating_points(self) -> list[str]:
+        """Return the names at which malignancy can be decided."""
+        return list(self.predictor.operating.operating_points)
+
+    def check_operating_point(self, name: str | None) -> None:
+        """Check that there is an operating point of that name.
+
+        Raises:
+            ServiceError: 422 naming those that there are.
+        """
+        if name is not None and name not in self.predictor.operating.operating_points:
+            known = ", ".join(self.operating_points()) or "none; busi-monai calibrate fits some"
+            message = f"no operating point {name!r}; there are: {known}"
+            raise ServiceError(422, "unknown_operating_point", message)
+
+    def predictor_at(self, name: str | None) -> Predictor:
+        """Return the predictor that decides at an operating point, the weights shared."""
+        with self._making:
+            if name not in self._predictors:
+                self._predictors[name] = at_operating_point(self.predictor, name)
+            return self._predictors[name]
+
+    async def predict(
+        self, uploads: Sequence[Upload], operating_point: str | None = None
+    ) -> list[Outcome]:
+        """Predict every picture of some uploads, going on past those that fail.
+
+        Args:
+            uploads: the files of a request.
+            operating_point: where malignancy is decided; ``None`` for the most probable class.
+
+        Raises:
+            ServiceError: 503 if no prediction could be begun in time.
+        """
+        return await self.in_turn(lambda: list(self._predict(uploads, operating_point)))
+
+    async def in_turn(self, work: Callable[[], Result], *, alone: bool = False) -> Result:
+        """Run something heavy in a thread, when it is its turn.
+
+        Args:
+            work: what to run.
+            alone: whether nothing else may run beside it, as while the network has hooks.
+
+        Raises:
+            ServiceError: 503 if its turn did not come in time.
+        """
+        wanted = self.limits.concurrency if alone else 1
+        taken = 0
+        try:
+            with anyio.fail_after(self.limits.seconds):
+                async with self._gathering:
+                    for _ in range(wanted):
+                        await self._free.acquire()
+                        taken += 1
+            return await anyio.to_thread.run_sync(work, limiter=self._threads)
+        except TimeoutError:
+            message = f"no prediction could be begun within {self.limits.seconds:g} s; try later"
+            raise ServiceError(503, "busy", message, retry_after=5) from None
+        finally:
+            for _ in range(taken):
+                self._free.release()
+
+    def _predict(self, uploads: Sequence[Upload], operating_point: str | None) -> Iterator[Outcome]:
+        ends = time.monotonic() + self.limits.seconds
+        predictor = self.predictor_at(operating_point)
+        for upload in uploads:
+            try:
+                found = pictures_of(upload, self.limits)
+            except ImageReadError as error:
+                problem = Problem("unreadable", str(error), upload.name)
+                yield Outcome(upload.id, upload.name, problem=problem)
+                continue
+            except Exception:
+                yield _failed(upload, upload.id)
+                continue
+            yield from self._predict_pictures(predictor, upload, found, ends)
+
+    def _predict_pictures(
+        self, predictor: Predictor, upload: Upload, found: UploadedPictures, ends: float
+    ) -> Iterator[Outcome]:
+        left_out = _left_out(found)
+        for id, picture in found.pictures:
+            if time.monotonic() > ends:
+                message = f"{upload.name}: not begun within {self.limits.seconds:g} s; send less"
+                problem = Problem("timed_out", message, upload.name)
+                yield Outcome(id, upload.name, picture.frame, problem=problem)
+                continue
+            try:
+                prediction = predictor.predict(picture)
+                self._keep(upload, id, picture.frame, prediction)
+            except ImageReadError as error:
+                problem = Problem("unreadable", str(error), upload.name)
+                yield Outcome(id, upload.name, picture.frame, problem=problem)
+            except Exception:
+                yield _failed(upload, id, picture.frame)
+            else:
+                warned = warnings_of(prediction, predictor.operating.image_size)
+                # the probabilities of all pixels of a long loop would fill the memory
+                light = replace(prediction, lesion_probability=np.zeros((0, 0), np.float32))
+                yield Outcome(id, upload.name, picture.frame, light, warnings=(*warned, *left_out))
+
+    def _keep(self, upload: Upload, id: str, frame: int | None, prediction: Prediction) -> None:
+        if self.keeper is not None:
+            self.keeper.add(prediction, frame=frame)
+
+
+def _left_out(found: UploadedPictures) -> list[Warned]:
+    shown = len(found.pictures)
+    if shown == found.frames:
+        return []
+    message = f"of {found.frames} frames {shown} were predicted, evenly spaced over the loop"
+    return [Warned("frames_left_out", message)]
+
+
+def _failed(upload: Upload, id: str, frame: int | None = None) -> Outcome:
+    """Tell an error of ours without its words, which may hold values of the file."""
+    logger.exception("a prediction failed")
+    message = f"{upload.name}: the prediction failed; the server's log tells why"
+    return Outcome(id, upload.name, frame, problem=Problem("internal", message, upload.name))

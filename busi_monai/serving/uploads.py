@@ -1,0 +1,124 @@
+"""Files that came from a stranger: their names made harmless, their pictures found and limited."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from busi_monai.errors import ImageReadError
+from busi_monai.image_files import ImageBytes
+from busi_monai.images import PictureFile, frames_of
+from busi_monai.inference.inputs import frame_id, image_stem
+from busi_monai.serving.limits import Limits
+
+__all__ = ["Upload", "UploadedPictures", "pictures_of", "safe_name", "uploads_of"]
+
+_LONGEST_NAME = 80
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file that came from a stranger.
+
+    Attributes:
+        id: what answers call it, unique within a request.
+        name: its name without anything that could be a path, a formula or markup.
+        content: its bytes.
+    """
+
+    id: str
+    name: str
+    content: bytes
+
+
+@dataclass(frozen=True)
+class UploadedPictures:
+    """The pictures of an upload that are to be predicted.
+
+    Attributes:
+        pictures: (id, picture) of a still, or of the frames of a loop.
+        frames: number of frames in the file.
+        frames_per_second: rate of a loop, or ``None``.
+    """
+
+    pictures: tuple[tuple[str, PictureFile], ...]
+    frames: int
+    frames_per_second: float | None
+
+
+def safe_name(name: str | None) -> str:
+    r"""Return a client's file name as it may be shown, written into a table and saved under.
+
+    Examples:
+        >>> safe_name("../../etc/passwd"), safe_name("C:\\scans\\a b.png"), safe_name("=1+1.csv")
+        ('passwd', 'a b.png', '1+1.csv')
+        >>> safe_name("<b>\x00ü</b>.png"), safe_name(None), safe_name("..")
+        ('b_.png', 'upload', 'upload')
+    """
+    last = re.split(r"[/\\]", unicodedata.normalize("NFC", name or ""))[-1]
+    kept = "".join(c if c.isalnum() or c in " ._-+()[]#" else "_" for c in last)
+    kept = re.sub(r"_+", "_", kept).lstrip("=+-@ .#_").rstrip(" .")
+    if len(kept) > _LONGEST_NAME:
+        kept = kept[: _LONGEST_NAME - 10] + kept[-10:]
+    return kept or "upload"
+
+
+def uploads_of(files: Iterable[tuple[str | None, bytes]]) -> list[Upload]:
+    """Return the files of a request with ids that differ.
+
+    Args:
+        files: (name as the client gave it, content).
+
+    Examples:
+        >>> [upload.id for upload in uploads_of([("a.png", b""), ("A.jpg", b""), (None, b"")])]
+        ['a', 'A-2', 'upload']
+    """
+    taken: set[str] = set()
+    uploads = []
+    for given, content in files:
+        name = safe_name(given)
+        stem = image_stem(name) or "upload"
+        id, number = stem, 1
+        while id.casefold() in taken:
+            number += 1
+            id = f"{stem}-{number}"
+        taken.add(id.casefold())
+        uploads.append(Upload(id, name, content))
+    return uploads
+
+
+def pictures_of(upload: Upload, limits: Limits) -> UploadedPictures:
+    """Return the pictures of an upload, of a long loop as many as are allowed, evenly spaced.
+
+    Raises:
+        ImageReadError: if the file is empty, or a DICOM file that cannot be read or has too many
+            pixels; other formats are not opened yet.
+    """
+    # the pixels of a loop are counted together; only one of its frames is in memory at a time
+    whole = ImageBytes(upload.content, upload.name, limits.max_pixels * limits.max_frames)
+    found = frames_of(whole)
+    if found.pictures[0].frame is None:
+        still = ImageBytes(upload.content, upload.name, limits.max_pixels)
+        return UploadedPictures(((upload.id, PictureFile(still)),), 1, None)
+    _check_frame_size(whole, limits)
+    chosen = _evenly_spaced(found.pictures, limits.max_frames)
+    pictures = tuple((frame_id(upload.id, picture), picture) for picture in chosen)
+    return UploadedPictures(pictures, len(found.pictures), found.frames_per_second)
+
+
+def _check_frame_size(source: ImageBytes, limits: Limits) -> None:
+    from busi_monai.dicom_images import read_dicom_header
+
+    height, width = read_dicom_header(source).size
+    if height * width > limits.max_pixels:
+        raise ImageReadError(
+            f"{source}: frames of {width}×{height} pixels, more than {limits.max_pixels:,}"
+        )
+
+
+def _evenly_spaced(pictures: Sequence[PictureFile], most: int) -> list[PictureFile]:
+    if len(pictures) <= most:
+        return list(pictures)
+    return [pictures[number * len(pictures) // most] for number in range(most)]

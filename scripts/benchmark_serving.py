@@ -1,0 +1,134 @@
+"""Measure the web service on this machine: latency, throughput, errors, memory over time.
+
+Starts a server of its own on loopback, sends it synthetic pictures from some clients for a time,
+and ends it:
+
+    python scripts/benchmark_serving.py --clients 8 --seconds 60
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import httpx
+import numpy as np
+
+from busi_monai.cases import CLASSES
+from busi_monai.datasets import draw_phantom
+from busi_monai.serving.answers import png_bytes
+
+MOST_REQUESTS = 50_000
+STARTING_SECONDS = 180
+
+
+def main() -> None:
+    """Start a server, measure it, print what came of it, and end it."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=60, help="at most 600")
+    parser.add_argument("--bundle", help="shipped bundle by name, or a bundle's or run's folder")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--queue", type=int, default=16)
+    parser.add_argument("--per-minute", type=int, default=0, help="0 for any number")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    options = parser.parse_args()
+    words = ["serve", "--port", "0", "--no-page", "--device", options.device]
+    words += ["--queue", str(options.queue), "--per-minute", str(options.per_minute)]
+    words += ["--bundle", options.bundle] if options.bundle else []
+    code = "from busi_monai.cli.main import main; main()"
+    command = [sys.executable, "-c", code, *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        limit = threading.Timer(STARTING_SECONDS + min(options.seconds, 600) + 60, process.kill)
+        limit.start()
+        try:
+            assert process.stdout is not None
+            address = process.stdout.readline().split()[2]
+            measured = measure(address, process.pid, options.clients, min(options.seconds, 600))
+        finally:
+            limit.cancel()
+            process.terminate()
+            process.wait(90)
+    measured["settings"] = {name: str(value) for name, value in vars(options).items()}
+    measured["environment"] = {
+        name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "MALLOC_ARENA_MAX")
+    }
+    print(json.dumps(measured, indent=2))
+    if options.out:
+        options.out.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
+
+
+def measure(address: str, process: int, clients: int, seconds: float) -> dict[str, object]:
+    """Return what came of some clients' requests, each sending the next when one is answered."""
+    pictures = [
+        png_bytes(draw_phantom(name, np.random.default_rng(seed)).pixels)
+        for seed in range(3)
+        for name in CLASSES
+    ]
+    for picture in pictures:
+        httpx.post(f"{address}v1/predict", files={"file": picture}, timeout=60).raise_for_status()
+    latencies: list[float] = []
+    statuses: Counter[str] = Counter()
+    lock = threading.Lock()
+    started = time.monotonic()
+    ends = started + seconds
+
+    def client(number: int) -> None:
+        with httpx.Client(timeout=60) as session:
+            while time.monotonic() < ends and sum(statuses.values()) < MOST_REQUESTS:
+                picture = pictures[number % len(pictures)]
+                number += 1
+                sent = time.monotonic()
+                try:
+                    response = session.post(f"{address}v1/predict", files={"file": picture})
+                    status = str(response.status_code)
+                except httpx.HTTPError as error:
+                    status = type(error).__name__
+                with lock:
+                    statuses[status] += 1
+                    if status == "200":
+                        latencies.append(time.monotonic() - sent)
+                if status in {"429", "503"}:
+                    time.sleep(0.5)
+
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    memory = []
+    while any(thread.is_alive() for thread in threads):
+        memory.append({"seconds": round(time.monotonic() - started), "MiB": resident(process)})
+        time.sleep(min(5, seconds / 10))
+    for thread in threads:
+        thread.join()
+    took = time.monotonic() - started
+    percentiles = np.percentile(latencies, [50, 90, 95, 99, 100]) if latencies else []
+    return {
+        "seconds": round(took, 1),
+        "clients": clients,
+        "statuses": dict(statuses),
+        "pictures_per_second": round(len(latencies) / took, 2),
+        "latency_seconds": {
+            name: round(float(value), 4)
+            for name, value in zip(("p50", "p90", "p95", "p99", "max"), percentiles, strict=False)
+        },
+        "resident_memory": memory,
+    }
+
+
+def resident(process: int) -> int | None:
+    """Return a process's resident memory in MiB, or ``None`` where it is not told."""
+    path = Path(f"/proc/{process}/status")
+    found = re.search(r"VmRSS:\s+(\d+)", path.read_text()) if path.exists() else None
+    return None if found is None else int(found[1]) // 1024
+
+
+if __name__ == "__main__":
+    main()
