@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from busi_monai.dicom_images import read_dicom_dataset, silent_pydicom
-from busi_monai.errors import ImageReadError, InputError
+from busi_monai.errors import BusiMonaiError, ImageReadError, InputError
 from busi_monai.image_files import ImageBytes
 from busi_monai.records import installed_versions
 
-__all__ = ["CHARACTER_SET", "ModelIdentity", "check_dicom_support", "source_reference"]
+__all__ = [
+    "CHARACTER_SET",
+    "ModelIdentity",
+    "check_dicom_support",
+    "source_reference",
+    "writing_objects",
+]
 
 CHARACTER_SET = "ISO_IR 192"
 """UTF-8, so that a bundle may be called what its owner likes."""
@@ -70,6 +78,26 @@ def check_dicom_support() -> None:
             "DICOM objects are written with highdicom, which is not installed; run pip install "
             "'busi-monai[dicom]'"
         ) from error
+
+
+@contextmanager
+def writing_objects(source: Path | ImageBytes) -> Iterator[None]:
+    """Keep quiet while an object is made that refers to a file, and tell its failure without words.
+
+    pydicom and highdicom refuse and warn of what a file says of its patient or itself, naming it.
+
+    Raises:
+        ImageReadError: instead of whatever they raise.
+    """
+    try:
+        with silent_pydicom():
+            yield
+    except (BusiMonaiError, OSError):
+        raise
+    except Exception as error:
+        raise ImageReadError(
+            f"{source}: no DICOM object can be written of it ({type(error).__name__})"
+        ) from None
 
 
 def source_reference(source: Path | ImageBytes, *, keep_ids: bool = False) -> Any:

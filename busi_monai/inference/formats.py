@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from busi_monai.dicom_images import silent_pydicom
-from busi_monai.errors import ImageReadError, InputError
+from busi_monai.errors import InputError
 from busi_monai.files import atomic_file
 from busi_monai.images import PictureFile
 from busi_monai.inference.cine import telling_rank
@@ -20,6 +19,7 @@ from busi_monai.inference.dicom_sources import (
     ModelIdentity,
     check_dicom_support,
     source_reference,
+    writing_objects,
 )
 from busi_monai.inference.dicom_sr import report_object
 from busi_monai.inference.inputs import file_id
@@ -128,17 +128,8 @@ class FurtherFormats:
         loop, self._loop = self._loop, None
         if loop is None or loop.summary is None:
             return
-        try:
-            with silent_pydicom():
-                self._write_objects(folder, loop, loop.summary)
-        except (ImageReadError, OSError):
-            raise
-        except Exception as error:
-            # highdicom refuses what the file says of its patient or itself, naming it
-            raise ImageReadError(
-                f"{loop.picture.source}: no DICOM object can be written of it "
-                f"({type(error).__name__})"
-            ) from None
+        with writing_objects(loop.picture.source):
+            self._write_objects(folder, loop, loop.summary)
 
     def _write_objects(self, folder: Path, loop: _Loop, summary: Prediction) -> None:
         reference = source_reference(loop.picture.source, keep_ids=self._keep_ids)

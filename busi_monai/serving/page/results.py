@@ -19,7 +19,7 @@ from busi_monai.images import PictureFile, read_picture
 from busi_monai.inference import draw_overlay, prediction_columns
 from busi_monai.inference.cine import telling_rank
 from busi_monai.inference.dicom_seg import segmentation_object
-from busi_monai.inference.dicom_sources import ModelIdentity, source_reference
+from busi_monai.inference.dicom_sources import ModelIdentity, source_reference, writing_objects
 from busi_monai.inference.overlays import PREDICTED_COLOUR
 from busi_monai.inference.writers import prediction_cells, prediction_row
 from busi_monai.serving.answers import Outcome, entry_of, png_bytes
@@ -147,14 +147,14 @@ class ShownUpload:
 
         check_dicom_support()
         source = ImageBytes(self.upload.content, self.upload.name)
-        made = segmentation_object(
-            source_reference(source),
-            {frame.picture.frame or 0: frame.mask for frame in self.frames},
-            model,
-            of_loop=self.frames[0].picture.frame is not None,
-        )
         stream = io.BytesIO()
-        made.save_as(stream)
+        with writing_objects(source):
+            segmentation_object(
+                source_reference(source),
+                {frame.picture.frame or 0: frame.mask for frame in self.frames},
+                model,
+                of_loop=self.frames[0].picture.frame is not None,
+            ).save_as(stream)
         return stream.getvalue()
 
 
