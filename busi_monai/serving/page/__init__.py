@@ -249,7 +249,7 @@ def point_sentence(point: MalignancyThreshold) -> str:
 
     Examples:
         >>> point_sentence(MalignancyThreshold(0.31, 0.95, 0.8, 0.35, 0.99, 0.1, 2, 40, 200))[:60]
-        'Malignant from a probability of 31.0 % on. Where it was fitt'
+        'Malignant from a probability of 31.0% on. Where it was fitte'
     """
     told = (
         f"Malignant from a probability of {point.threshold:.1%} on. Where it was fitted, it found "
