@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel
 import numpy as np
@@ -54,6 +56,16 @@ def test_the_answer_is_what_the_predictor_gives(client, predictor, png):
     assert lesion["box"] == list(expected.box)
     assert lesion["mm2"] is None and lesion["diameters_mm"] is None
     assert "no_spacing" in [warned["code"] for warned in entry["warnings"]]
+
+
+def test_pictures_that_are_not_begun_in_time_are_told(rest, png, monkeypatch):
+    ticks = itertools.count(0, 0.4)  # seconds, one look at the clock for each picture
+    clock = SimpleNamespace(monotonic=lambda: next(ticks))
+    monkeypatch.setattr("busi_monai.serving.service.time", clock)
+    response = sent(rest(Limits(per_minute=0, seconds=1)), *[(f"{n}.png", png) for n in range(4)])
+    assert response.status_code == 200
+    codes = [entry.get("error", {}).get("code") for entry in response.json()]
+    assert codes == [None, None, "timed_out", "timed_out"]
 
 
 def test_the_mask_is_told_on_request_only(client, png):

@@ -74,7 +74,7 @@ def test_an_entry_is_made_without_starting_anything(tmp_path):
 
 def test_running_requests_are_finished_after_sigterm(tiny_bundle, large):
     with running_server(tiny_bundle) as server, ThreadPoolExecutor(3) as pool:
-        running = [pool.submit(server.post, *[large] * 3) for _ in range(3)]
+        running = [pool.submit(server.post, *[large] * 8) for _ in range(3)]
         ends = time.monotonic() + 20
         while httpx.get(f"{server.address}/v1/health").json()["requests"] < 3:
             assert time.monotonic() < ends
@@ -82,7 +82,7 @@ def test_running_requests_are_finished_after_sigterm(tiny_bundle, large):
         server.process.send_signal(signal.SIGTERM)
         answers = [future.result() for future in running]
         assert [response.status_code for response in answers] == [200] * 3
-        assert all(len(response.json()) == 3 for response in answers)
+        assert all(len(response.json()) == 8 for response in answers)
         server.process.wait(20)
         with pytest.raises(httpx.ConnectError):
             server.post(large)
@@ -93,7 +93,7 @@ def test_a_full_queue_answers_503_with_a_time(tiny_bundle, large):
         running_server(tiny_bundle, "--queue", 2, "--per-minute", 0) as server,
         ThreadPoolExecutor(12) as pool,
     ):
-        answers = list(pool.map(lambda _: server.post(large, large), range(12)))
+        answers = list(pool.map(lambda _: server.post(*[large] * 6), range(12)))
         statuses = [response.status_code for response in answers]
         assert set(statuses) == {200, 503}
         assert statuses.count(200) >= 3
@@ -130,7 +130,7 @@ def test_the_answer_on_the_wire_is_the_predictors(guarded, predictor, png):
 
 
 @pytest.mark.slow
-def test_slow_uploads_and_late_frames_are_cut_off(tiny_bundle, large):
+def test_slow_uploads_are_cut_off(tiny_bundle):
     with running_server(tiny_bundle, "--seconds", 1) as server:
         host, port = server.address.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as connection:
@@ -143,10 +143,6 @@ def test_slow_uploads_and_late_frames_are_cut_off(tiny_bundle, large):
             while not told.endswith(b"}}"):
                 told += connection.recv(10_000)
         assert b" 408 " in told.split(b"\r\n")[0] and b"upload_too_slow" in told
-        response = server.post(*[large] * 16)
-        assert response.status_code == 200
-        codes = [entry.get("error", {}).get("code") for entry in response.json()]
-        assert codes[0] is None and codes[-1] == "timed_out"
 
 
 @pytest.mark.slow
