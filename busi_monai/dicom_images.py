@@ -27,6 +27,7 @@ __all__ = [
     "NOT_PICTURES",
     "SUFFIXES",
     "DicomHeader",
+    "has_preamble",
     "is_dicom",
     "read_dicom_dataset",
     "read_dicom_frame",
@@ -247,7 +248,7 @@ def _stored_values(
     except ImportError:  # pydicom 2, which decodes all frames and leaves YBR as it is
         return _stored_values_of_pydicom_2(source, frame, frames)
     syntax = dataset.file_meta.TransferSyntaxUID
-    if syntax.is_deflated or not _has_preamble(source):
+    if syntax.is_deflated or not has_preamble(source):
         return np.asarray(pixel_array(read_dicom_dataset(source), index=frame))
     if syntax.is_encapsulated and isinstance(source, ImageBytes):
         check_codestream(read_dicom_dataset(source), frame, frames, str(source))
@@ -255,7 +256,8 @@ def _stored_values(
         return np.asarray(pixel_array(stream, index=frame))
 
 
-def _has_preamble(source: Path | ImageBytes) -> bool:
+def has_preamble(source: Path | ImageBytes) -> bool:
+    """Whether a file begins as DICOM files do, whatever it is called."""
     with opened(source) as stream:
         return stream.read(132)[128:] == b"DICM"
 

@@ -120,8 +120,7 @@ def test_a_phones_picture_with_a_preview_of_itself() -> None:
         stream, "MPO", save_all=True, append_images=[Image.fromarray(PIXELS[:10, :10])]
     )
 
-    for source in (ImageBytes(stream.getvalue()),):
-        assert read_picture(source).pixels.shape == (40, 60)
+    assert read_picture(ImageBytes(stream.getvalue())).pixels.shape == (40, 60)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x1f\x8b", b"\x1f\x8bxxxx", b"\x89PNG\r\n\x1a\n"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from busi_monai.dicom_images import NOT_PICTURES, SUFFIXES, silent_pydicom
+from busi_monai.dicom_images import NOT_PICTURES, SUFFIXES, has_preamble, silent_pydicom
 
 __all__ = ["DICOMDIR", "dicom_files_below", "files_of_dicomdir", "is_bare_dicom", "why_no_picture"]
 
@@ -15,7 +15,7 @@ def is_bare_dicom(path: Path) -> bool:
     """Whether a file without suffix is DICOM, by its preamble. A DICOMDIR is not meant."""
     if path.suffix.strip(".0123456789") or path.name.upper() == DICOMDIR or not path.is_file():
         return False
-    return _has_preamble(path)
+    return has_preamble(path)
 
 
 def dicom_files_below(folder: Path) -> list[Path]:
@@ -80,8 +80,3 @@ def why_no_picture(path: Path) -> str | None:
         return None
     kind = NOT_PICTURES.get(str(header.get("Modality")))
     return kind or ("no picture" if "SOPClassUID" in header and "Rows" not in header else None)
-
-
-def _has_preamble(path: Path) -> bool:
-    with path.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -64,7 +63,6 @@ class ModelIdentity:
     version: str = field(default_factory=_own_version)
 
 
-@functools.cache
 def check_dicom_support() -> None:
     """Check that DICOM objects can be written.
 

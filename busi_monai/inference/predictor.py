@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -244,13 +245,13 @@ class Predictor:
 
     def identity(self) -> ModelIdentity:
         """Return what DICOM objects and answers tell of the model."""
-        return ModelIdentity(self.bundle.name, file_sha256(self.weights))
+        return ModelIdentity(self.bundle.name, self._weights_sha256)
 
     def provenance(self) -> dict[str, Any]:
         """Return what ``run.json`` tells of a prediction: bundle, weights, device, precision."""
         return {
             "bundle": str(self.bundle),
-            "weights_sha256": file_sha256(self.weights),
+            "weights_sha256": self._weights_sha256,
             "device": {"name": self.device.name, "reason": self.device.reason},
             "precision": {"name": self.precision.name, "reason": self.precision.reason},
             "flip_averaging": self.flip_averaging,
@@ -260,6 +261,10 @@ class Predictor:
             "temperature": self.operating.temperature,
             "class_thresholds": dict(self.operating.class_thresholds),
         }
+
+    @cached_property
+    def _weights_sha256(self) -> str:
+        return file_sha256(self.weights)
 
     def _predict_batch(
         self, sources: list[Source]

@@ -315,9 +315,8 @@ def _cell(value: Any) -> str:
 
 
 def _size_columns(prediction: Prediction) -> dict[str, float | None]:
-    area = prediction.lesion_mm2
-    axes = (*(prediction.diameters_px or (None,) * 2), *(prediction.diameters_mm or (None,) * 2))
-    values = (area, *axes) if prediction.lesion_pixels else (area, *(None,) * 4)
+    axes = (prediction.diameters_px, prediction.diameters_mm)
+    values = (prediction.lesion_mm2, *(value for pair in axes for value in pair or (None, None)))
     return {
         name: None if value is None else round(value, 4)
         for name, value in zip(SIZE_COLUMNS, values, strict=True)
