@@ -121,7 +121,10 @@ def read_dicom_frame(
                 f"{source}: expected one picture, found {header.frames} frames; say which"
             )
         if not 0 <= (frame or 0) < header.frames:
-            raise ImageReadError(f"{source}: there is no frame {frame}; it has {header.frames}")
+            number = (frame or 0) + 1
+            raise ImageReadError(
+                f"{source}: there is no frame {number} among {header.frames}, counted from 1"
+            )
         values = _stored_values(source, dataset, frame or 0, header.frames)
         return _scaled(values, dataset), header
 

@@ -90,13 +90,15 @@ def measure(address: str, process: int, clients: int, seconds: float) -> dict[st
                 try:
                     response = session.post(f"{address}v1/predict", files={"file": picture})
                     status = str(response.status_code)
+                    if "Retry-After" in response.headers:
+                        status += " with Retry-After"
                 except httpx.HTTPError as error:
                     status = type(error).__name__
                 with lock:
                     statuses[status] += 1
                     if status == "200":
                         latencies.append(time.monotonic() - sent)
-                if status in {"429", "503"}:
+                if status.startswith(("429", "503")):
                     time.sleep(0.5)
 
     threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]

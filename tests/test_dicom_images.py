@@ -94,7 +94,7 @@ def test_a_still_has_no_rate_and_no_frame_number(save_ultrasound: Save, tmp_path
 def test_a_frame_that_is_not_there(save_ultrasound: Save, tmp_path: Path) -> None:
     path = save_ultrasound(tmp_path / "cine.dcm", loop())
 
-    with pytest.raises(ImageReadError, match="there is no frame 5; it has 5"):
+    with pytest.raises(ImageReadError, match="there is no frame 6 among 5, counted from 1"):
         read_picture(PictureFile(path, 5))
     with pytest.raises(ImageReadError, match="only DICOM files have frames"):
         still = tmp_path / "x.nii"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,7 +10,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -17,10 +20,12 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from busi_monai.inference import Predictor
+from busi_monai.inference import Prediction, Predictor
 from busi_monai.serving.application import application
 from busi_monai.serving.limits import Limits
 from busi_monai.serving.service import PredictionService
+
+from .pictures import write_twenty
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -47,6 +52,43 @@ def pixels() -> np.ndarray:
 @pytest.fixture(scope="session")
 def png(pixels: np.ndarray) -> bytes:
     return png_of(pixels)
+
+
+@pytest.fixture(scope="session")
+def released() -> Predictor:
+    """The shipped bundle with its released weights."""
+    return Predictor.load(device="cpu")
+
+
+@pytest.fixture(scope="session")
+def twenty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of twenty pictures, of several shapes and one of them asymmetric."""
+    return write_twenty(tmp_path_factory.mktemp("twenty"), tmp_path_factory.mktemp("phantoms"))
+
+
+@pytest.fixture(scope="session")
+def expected(released: Predictor, twenty: Path) -> dict[str, Prediction]:
+    """What ``Predictor`` gives by the released weights, by file name without suffix."""
+    found = {path.stem: released.predict(path) for path in sorted(twenty.iterdir())}
+    assert sum(prediction.mask.any() for prediction in found.values()) >= 10
+    return found
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium without a window."""
+    if find_spec("playwright") is None:
+        pytest.skip("playwright is not installed")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        names = ("chromium", "chromium-browser", "chrome", playwright.chromium.executable_path)
+        chromium = next(filter(None, map(shutil.which, names)), None)
+        if chromium is None:
+            pytest.skip("no chromium is installed; Debian has one")
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

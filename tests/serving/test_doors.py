@@ -18,9 +18,8 @@ from starlette.testclient import TestClient
 from torch import nn
 
 from busi_monai.cli.main import main
-from busi_monai.datasets import write_phantom_dataset
 from busi_monai.evaluation import read_predictions
-from busi_monai.images import read_mask, write_png
+from busi_monai.images import read_mask
 from busi_monai.inference import Prediction, Predictor, export_bundle_network
 from busi_monai.serving.answers import Outcome
 from busi_monai.serving.application import application
@@ -30,47 +29,9 @@ from busi_monai.serving.service import PredictionService
 from busi_monai.serving.uploads import Upload
 from busi_monai.shipped import find_bundle
 
+from .pictures import CLASSES, assert_same
+
 pytestmark = pytest.mark.slow
-
-CLASSES = ("normal", "benign", "malignant")
-
-
-@pytest.fixture(scope="module")
-def predictor() -> Predictor:
-    return Predictor.load(device="cpu")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Nineteen phantoms of several shapes, and one asymmetric picture that is no phantom."""
-    root = tmp_path_factory.mktemp("twenty")
-    flat = root / "flat"
-    for number, size in enumerate(((240, 320), (301, 207))):
-        made = write_phantom_dataset(root / str(number), cases=10, seed=number, size=size)
-        pictures = [path for path in sorted(made.rglob("*.png")) if "_mask" not in path.name]
-        for path in pictures[: 10 - number]:
-            write_png(flat / f"{number} {path.name}", np.asarray(Image.open(path).convert("L")))
-    rows, columns = np.mgrid[:170, :310]
-    pixels = np.clip(rows * 0.8 + columns * 0.4 + 60 * np.sin(columns / 5), 0, 255)
-    write_png(flat / "asymmetric.png", pixels.astype(np.uint8))
-    assert len(list(flat.iterdir())) == 20
-    return flat
-
-
-@pytest.fixture(scope="module")
-def expected(predictor: Predictor, folder: Path) -> dict[str, Prediction]:
-    """What ``Predictor`` gives, by file name without suffix."""
-    found = {path.stem: predictor.predict(path) for path in sorted(folder.iterdir())}
-    assert sum(prediction.mask.any() for prediction in found.values()) >= 10
-    return found
-
-
-def assert_same(
-    expected: Prediction, mask: np.ndarray, probabilities: dict[str, float], name: str
-) -> None:
-    assert np.array_equal(mask > 0, expected.mask > 0), name
-    for of_class, probability in expected.probabilities.items():
-        assert probabilities[of_class] == pytest.approx(probability, abs=1e-5), name
 
 
 def assert_same_table(table: pd.DataFrame, out: Path, expected: dict[str, Prediction]) -> None:
@@ -81,9 +42,9 @@ def assert_same_table(table: pd.DataFrame, out: Path, expected: dict[str, Predic
         assert_same(expected[row["id"]], mask, probabilities, row["id"])
 
 
-def test_command(folder: Path, expected: dict[str, Prediction], tmp_path: Path) -> None:
+def test_command(twenty: Path, expected: dict[str, Prediction], tmp_path: Path) -> None:
     out = tmp_path / "out"
-    words = ["predict", str(folder), "--out", str(out), "--device", "cpu", "--quiet"]
+    words = ["predict", str(twenty), "--out", str(out), "--device", "cpu", "--quiet"]
 
     result = CliRunner().invoke(main, words)
 
@@ -91,7 +52,7 @@ def test_command(folder: Path, expected: dict[str, Prediction], tmp_path: Path) 
     assert_same_table(read_predictions(out), out, expected)
 
 
-def test_bundle(folder: Path, expected: dict[str, Prediction], tmp_path: Path) -> None:
+def test_bundle(twenty: Path, expected: dict[str, Prediction], tmp_path: Path) -> None:
     bundle = find_bundle()
     workflow = ConfigWorkflow(
         config_file=str(bundle / "configs" / "inference.yaml"),
@@ -99,7 +60,7 @@ def test_bundle(folder: Path, expected: dict[str, Prediction], tmp_path: Path) -
         logging_file=False,
         bundle_root=str(bundle),
         device_name="cpu",
-        dataset_dir=str(folder),
+        dataset_dir=str(twenty),
         output_dir=str(tmp_path / "out"),
     )
     workflow.initialize()
@@ -109,9 +70,9 @@ def test_bundle(folder: Path, expected: dict[str, Prediction], tmp_path: Path) -
     assert_same_table(read_predictions(tmp_path / "out"), tmp_path / "out", expected)
 
 
-def test_rest(folder: Path, expected: dict[str, Prediction], predictor: Predictor) -> None:
-    app = application(PredictionService(predictor, Limits(per_minute=0)))
-    files = [("file", (path.name, path.read_bytes())) for path in sorted(folder.iterdir())]
+def test_rest(twenty: Path, expected: dict[str, Prediction], released: Predictor) -> None:
+    app = application(PredictionService(released, Limits(per_minute=0)))
+    files = [("file", (path.name, path.read_bytes())) for path in sorted(twenty.iterdir())]
 
     with TestClient(app, base_url="http://localhost") as client:
         answers = [
@@ -120,18 +81,18 @@ def test_rest(folder: Path, expected: dict[str, Prediction], predictor: Predicto
         ]
 
     entries = [entry for answer in answers for entry in answer]
-    assert [entry["id"] for entry in entries] == [path.stem for path in sorted(folder.iterdir())]
+    assert [entry["id"] for entry in entries] == [path.stem for path in sorted(twenty.iterdir())]
     for entry in entries:
         mask = np.asarray(Image.open(io.BytesIO(base64.b64decode(entry["mask"]))))
         assert_same(expected[entry["id"]], mask, entry["probabilities"], entry["id"])
 
 
 def test_what_the_page_lets_one_download(
-    folder: Path, expected: dict[str, Prediction], predictor: Predictor
+    twenty: Path, expected: dict[str, Prediction], released: Predictor
 ) -> None:
-    for path in sorted(folder.iterdir()):
+    for path in sorted(twenty.iterdir()):
         upload = Upload(path.stem, path.name, path.read_bytes())
-        outcome = Outcome(path.stem, path.name, prediction=predictor.predict(path))
+        outcome = Outcome(path.stem, path.name, prediction=released.predict(path))
         shown = ShownUpload.of(upload, [outcome], Limits(), CLASSES)
         table = pd.read_csv(io.BytesIO(shown.csv()))
         probabilities = {name: float(table[f"p_{name}"][0]) for name in CLASSES}
@@ -164,7 +125,7 @@ def loaded(path: Path, format: str) -> nn.Module:
 
 @pytest.mark.parametrize("format", ["onnx", "torchscript", "pt2"])
 def test_exports(
-    folder: Path, expected: dict[str, Prediction], format: str, tmp_path: Path
+    twenty: Path, expected: dict[str, Prediction], format: str, tmp_path: Path
 ) -> None:
     if format == "onnx":
         for package in ("onnx", "onnxscript", "onnxruntime"):
@@ -174,7 +135,7 @@ def test_exports(
     export_bundle_network(exported.network, path, format, operating=exported.operating)
     exported.network = loaded(path, format)
 
-    for picture in sorted(folder.iterdir()):
+    for picture in sorted(twenty.iterdir()):
         found, wanted = exported.predict(picture), expected[picture.stem]
         assert np.mean(found.mask != wanted.mask) <= 0.001, picture
         assert found.probabilities == pytest.approx(wanted.probabilities, abs=1e-4), picture

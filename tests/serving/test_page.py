@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import io
-import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -20,44 +20,16 @@ from PIL import Image
 from busi_monai.image_files import ImageBytes
 from busi_monai.inference import Predictor
 from busi_monai.operating import MalignancyThreshold
+from busi_monai.serving.credentials import password_entry
+from busi_monai.shipped import find_bundle
 
 from .conftest import Server, png_of, running_server
+from .pictures import CLASSES, assert_same
+from .visits import Visit, visiting
 
 pytestmark = pytest.mark.browser
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
-SCREENSHOTS = os.environ.get("BUSI_MONAI_SCREENSHOTS")
-
-
-@dataclass
-class Visit:
-    """A page, and what it asked for and said."""
-
-    page: Any
-    server: Server
-    requests: list[str] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
-
-    def upload(self, name: str, content: bytes) -> None:
-        file = {"name": name, "mimeType": "application/octet-stream", "buffer": content}
-        self.page.locator("input[type=file]").set_input_files([file])
-
-    def card(self, number: int = 0) -> Any:
-        card = self.page.locator("article").nth(number)
-        card.locator(".stack img").nth(1).wait_for(timeout=30_000)
-        card.get_by_text("Uncertainty").wait_for(timeout=30_000)
-        return card
-
-    def download(self, card: Any, button: str) -> tuple[str, bytes]:
-        with self.page.expect_download(timeout=20_000) as found:
-            card.get_by_role("button", name=button).click()
-        return found.value.suggested_filename, Path(found.value.path()).read_bytes()
-
-    def picture(self, name: str) -> None:
-        if SCREENSHOTS:
-            self.page.wait_for_timeout(400)
-            self.page.screenshot(path=f"{SCREENSHOTS}/{name}.png", full_page=True)
 
 
 @pytest.fixture(scope="module")
@@ -77,43 +49,15 @@ def bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(bundle: Path) -> Iterator[Server]:
-    if find_spec("playwright") is None:
-        pytest.skip("playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no chromium is installed; Debian has one")
+def server(browser: Any, bundle: Path) -> Iterator[Server]:
     with running_server(bundle, "--page", "--per-minute", 0) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def browser(server: Server) -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@contextmanager
-def visiting(browser: Any, server: Server, **options: Any) -> Iterator[Visit]:
-    """Open the page; at the end it must have said nothing and asked no one else."""
-    context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
-    visit = Visit(context.new_page(), server)
-    visit.page.on("request", lambda request: visit.requests.append(request.url))
-    visit.page.on("console", lambda message: visit.said.append(f"{message.type}: {message.text}"))
-    visit.page.on("pageerror", lambda error: visit.said.append(str(error)))
-    visit.page.on("filechooser", lambda _: None)  # a real one would wait for ever
-    visit.page.goto(server.address)
-    visit.page.get_by_role("heading", name="Results").wait_for(timeout=30_000)
-    visit.page.locator("input[type=file]").wait_for(state="attached", timeout=30_000)
-    yield visit
-    hosts = {url.split("/")[2] for url in visit.requests if url.startswith(("http", "ws"))}
-    assert hosts == {server.address.split("/")[2]}
-    assert visit.said == []
-    assert context.cookies() == []
-    context.close()
+def released_server(browser: Any) -> Iterator[Server]:
+    with running_server(find_bundle(), "--page", "--per-minute", 0) as server:
+        yield server
 
 
 def axe_violations(visit: Visit) -> list[str]:
@@ -184,6 +128,7 @@ def test_the_heat_map_comes_on_demand_and_goes(browser, server, png):
         button.click()
         card.locator("img.heat").wait_for(timeout=20_000)
         assert button.get_attribute("aria-pressed") == "true"
+        assert button.evaluate("e => getComputedStyle(e).boxShadow").endswith("inset")
         assert "Heat map" in card.locator("img.heat").get_attribute("alt")
         button.click()
         card.locator("img.heat").wait_for(state="detached", timeout=20_000)
@@ -282,15 +227,50 @@ def test_the_keyboard_alone_is_enough(browser, server, png):
         visit.card()
 
 
-def test_several_files_can_be_dropped_at_once(browser, server, pixels):
+def test_several_files_can_be_dropped_at_once(browser, server, pixels, tmp_path):
+    files = [tmp_path / f"{number}.png" for number in range(3)]
+    for number, file in enumerate(files):
+        file.write_bytes(png_of(pixels[number:]))
     with visiting(browser, server) as visit:
-        files = [
-            {"name": f"{n}.png", "mimeType": "image/png", "buffer": png_of(pixels[n:])}
-            for n in range(3)
-        ]
-        visit.page.locator("input[type=file]").set_input_files(files)
+        box = visit.page.locator(".q-uploader").bounding_box()
+        held = {"items": [], "files": [str(file) for file in files], "dragOperationsMask": 1}
+        mouse = visit.page.context.new_cdp_session(visit.page)  # events that the browser trusts
+        for kind in ("dragEnter", "dragOver", "dragOver", "drop"):
+            place = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+            mouse.send("Input.dispatchDragEvent", {"type": kind, **place, "data": held})
         for number in range(3):
             visit.card(number)
-        visit.page.locator("article").first.get_by_role("button", name="Remove").click()
-        visit.page.wait_for_timeout(1000)
-        assert visit.page.locator("article").count() == 2
+        articles = visit.page.locator("article")
+        articles.first.get_by_role("button", name="Remove").click()
+        articles.nth(2).wait_for(state="detached", timeout=20_000)
+        assert articles.count() == 2
+
+
+def test_a_visitor_with_a_password_is_let_in(browser, bundle, png, tmp_path):
+    users = tmp_path / "users"
+    users.write_text(password_entry("alice", "a long password"))
+    words = ("--page", "--per-minute", 0, "--auth-file", users)
+    with running_server(bundle, *words) as server:
+        assert httpx.get(server.address).status_code == 401
+        known = {"username": "alice", "password": "a long password"}
+        with visiting(browser, server, http_credentials=known) as visit:
+            visit.upload("a.png", png)
+            _, mask = visit.download(visit.card(), "Mask PNG")
+            assert Image.open(io.BytesIO(mask)).size == (110, 70)
+            visit.said = [told for told in visit.said if "401" not in told]  # the first question
+
+
+def test_twenty_downloads_are_the_predictors(browser, released_server, twenty, expected):
+    with visiting(browser, released_server) as visit:
+        for path in sorted(twenty.iterdir()):
+            visit.upload(path.name, path.read_bytes())
+            card = visit.page.locator("article").filter(has_text=path.name)
+            card.get_by_text("Uncertainty").wait_for(timeout=30_000)
+            _, table = visit.download(card, "CSV")
+            (row,) = csv.DictReader(io.StringIO(table.decode()))
+            _, mask = visit.download(card, "Mask PNG")
+            probabilities = {name: float(row[f"p_{name}"]) for name in CLASSES}
+            pixels = np.asarray(Image.open(io.BytesIO(mask)))
+            assert_same(expected[path.stem], pixels, probabilities, path.name)
+            card.get_by_role("button", name="Remove").click()
+            card.wait_for(state="detached", timeout=20_000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -18,7 +19,7 @@ pytest.importorskip(
     "monailabel", reason="MONAI Label has an environment of its own: make label-env"
 )
 
-from monailabel.client import MONAILabelClient
+from monailabel.client.client import MONAILabelClient, MONAILabelClientException
 
 from busi_monai.curation import PrepareOptions, prepare_dataset
 from busi_monai.datasets import write_phantom_dataset
@@ -177,6 +178,39 @@ def test_a_dicom_file_sent_along_is_predicted(
         assert_same(mask, told, predictor, path)
     log = server.log.read_text("utf-8", errors="replace")
     assert "Secret" not in log and "SECRET" not in log
+
+
+def test_a_frame_of_a_loop_is_predicted(
+    server: Server,
+    predictor: Predictor,
+    pictures: Path,
+    save_ultrasound: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    grey = np.array(Image.open(pictures / "malignant (3).png").convert("L"))[:64, :101]
+    loop = np.stack([grey, grey[::-1], 255 - grey])
+    path = save_ultrasound(tmp_path / "loop.dcm", loop)
+    client = MONAILabelClient(server.url, tmpdir=str(tmp_path))
+    for number in (1, 3):
+        mask, told = client.infer(MODEL, "", {"frame": number}, file=str(path))
+        expected = predictor.predict(loop[number - 1])
+        assert np.array_equal(drawn(mask), expected.mask)
+        assert told["probabilities"] == pytest.approx(expected.probabilities, abs=1e-5)
+    with pytest.raises(MONAILabelClientException) as raised:
+        client.infer(MODEL, "", {"frame": 4}, file=str(path))
+    assert "Status: 400" in raised.value.msg and "no frame 4 among 3" in raised.value.msg
+
+
+def test_all_pictures_in_one_go(server: Server, predictor: Predictor, pictures: Path) -> None:
+    server.json("POST", f"/batch/infer/{MODEL}?images=unlabeled", {"label_tag": "proposed"})
+    task = server.finished("/batch/infer/")
+    assert task["status"] == "DONE", "\n".join(task["details"])
+    for image in ("benign (3)", "scan"):
+        status, content = server.ask("GET", f"/datastore/label?label={image}&tag=proposed")
+        assert status == 200
+        mask = np.array(Image.open(io.BytesIO(content)))
+        picture = next(pictures.glob(f"{image}.*"))
+        assert np.array_equal(mask, predictor.predict(picture).mask)
 
 
 def test_a_broken_picture_is_told_with_its_reason(server: Server) -> None:

@@ -1,4 +1,4 @@
-"""MONAI Label's stock ``monaibundle`` app with a run of ours, for proposals alone."""
+"""MONAI Label's stock ``monaibundle`` app with bundles of ours, for proposals alone."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ pytest.importorskip(
 
 from monailabel.client import MONAILabelClient
 
-from busi_monai.inference import Predictor
+from busi_monai.inference import Prediction, Predictor
+from busi_monai.shipped import find_bundle
 from tests.serving.label_app.server import Server, free_port
+from tests.serving.pictures import assert_same
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("tiny_run")]
 
-MODEL = "tiny_segmentation"  # the stock app guesses the task from the folder's name
+RUN = "tiny_segmentation"  # the stock app guesses the task from the folder's name
+RELEASED = "breast_ultrasound_segmentation_classification"
 SHIM = Path(__file__).parent / "torchvision_shim"
 """Lets a torchvision built for CUDA be imported beside a CPU build of torch."""
 
@@ -61,35 +64,32 @@ def stock_app(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     app = tmp_path_factory.mktemp("stock") / "monaibundle"
     shutil.copytree(shipped, app)
     # last.pt is no file of weights, but the app would take it first
-    shutil.copytree(tiny_run, app / "model" / MODEL, ignore=shutil.ignore_patterns("last.pt"))
+    shutil.copytree(tiny_run, app / "model" / RUN, ignore=shutil.ignore_patterns("last.pt"))
+    shutil.copytree(find_bundle(), app / "model" / RELEASED)
     return app
-
-
-@pytest.fixture(scope="module")
-def folder(phantom_busi: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    studies = tmp_path_factory.mktemp("studies") / "pictures"
-    studies.mkdir()
-    for name in ("normal", "benign", "malignant"):
-        shutil.copy(phantom_busi / name / f"{name} (1).png", studies)
-    return studies
 
 
 @pytest.fixture(scope="module")
 def server(
     stock_app: Path,
-    folder: Path,
+    twenty: Path,
     environment: dict[str, str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("served")
+    studies = shutil.copytree(twenty, folder / "studies")  # the server writes into it
     port = free_port()
     words = [sys.executable, "-m", "monailabel.main", "start_server", "--host", "127.0.0.1"]
-    words += ["--app", str(stock_app), "--studies", str(folder), "--port", str(port)]
-    for name, value in (
-        ("models", MODEL), ("zoo_source", "local"), ("sam2", "false"), ("skip_trainers", "true"),
-    ):  # fmt: skip
+    words += ["--app", str(stock_app), "--studies", str(studies), "--port", str(port)]
+    settings = {
+        "models": f"{RUN},{RELEASED}",
+        "zoo_source": "local",
+        "sam2": "false",
+        "skip_trainers": "true",
+    }
+    for name, value in settings.items():
         words += ["--conf", name, value]
-    log = tmp_path_factory.mktemp("log") / "stock.log"
-    running = Server(words, f"http://127.0.0.1:{port}", log, environment)
+    running = Server(words, f"http://127.0.0.1:{port}", folder / "server.log", environment)
     try:
         running.wait()
         yield running
@@ -97,14 +97,22 @@ def server(
         running.stop()
 
 
-@pytest.mark.parametrize("image", ["normal (1)", "benign (1)", "malignant (1)"])
-def test_proposals_are_the_predictors(
-    server: Server, tiny_run: Path, folder: Path, tmp_path: Path, image: str
+def test_a_run(server: Server, tiny_run: Path, twenty: Path, tmp_path: Path) -> None:
+    client = MONAILabelClient(server.url, tmpdir=str(tmp_path))
+    predictor = Predictor.load(tiny_run, "cpu")
+    for image in ("0 normal (1)", "1 malignant (1)", "asymmetric"):
+        mask, told = client.infer(RUN, image, {"device": "cpu"})
+        expected = predictor.predict(twenty / f"{image}.png")
+        assert_same(expected, np.asarray(Image.open(mask)), told["probabilities"], image)
+        assert told["predicted_class"] == expected.predicted_class
+        assert told["label_names"] == {"lesion": 1}
+
+
+def test_the_released_weights(
+    server: Server, twenty: Path, expected: dict[str, Prediction], tmp_path: Path
 ) -> None:
     client = MONAILabelClient(server.url, tmpdir=str(tmp_path))
-    mask, told = client.infer(MODEL, image, {"device": "cpu"})
-    expected = Predictor.load(tiny_run, "cpu").predict(folder / f"{image}.png")
-    assert np.array_equal(np.array(Image.open(mask)), expected.mask)
-    assert told["probabilities"] == pytest.approx(expected.probabilities, abs=1e-5)
-    assert told["predicted_class"] == expected.predicted_class
-    assert told["label_names"] == {"lesion": 1}
+    for path in sorted(twenty.iterdir()):
+        mask, told = client.infer(RELEASED, path.stem, {"device": "cpu"})
+        pixels = np.asarray(Image.open(mask))
+        assert_same(expected[path.stem], pixels, told["probabilities"], path.name)
