@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from busi_monai.errors import InputError
 from busi_monai.files import atomic_file
+from busi_monai.image_decoders import is_nifti
 from busi_monai.images import PictureFile
 from busi_monai.inference.cine import telling_rank
 from busi_monai.inference.dicom_seg import MAXIMUM_FRACTION, segmentation_object
@@ -32,7 +34,11 @@ PREDICTION_FORMATS = ("png", "nifti", "dicom-seg", "dicom-sr")
 
 
 def write_nifti_mask(
-    path: str | Path, mask: NDArray[np.generic], spacing_mm: tuple[float, float] | None = None
+    path: str | Path,
+    mask: NDArray[np.generic],
+    spacing_mm: tuple[float, float] | None = None,
+    *,
+    picture: Path | None = None,
 ) -> None:
     """Write an (H, W) mask as NIfTI of 0 and 1, in index order (first axis = columns), atomically.
 
@@ -40,17 +46,38 @@ def write_nifti_mask(
         path: file to make, ending in ``.nii.gz`` or ``.nii``.
         mask: non-zero on the lesion.
         spacing_mm: (row, column); without it the header holds 1 by 1 of unknown unit.
+        picture: a NIfTI file of that height and width, which decides axes, place and unit instead,
+            so that viewers lay the mask over it. Nothing else of its header is taken over.
     """
     import nibabel
 
-    rows, columns = spacing_mm or (1.0, 1.0)
-    affine = np.diag([columns, rows, 1.0, 1.0])
-    image = nibabel.Nifti1Image((np.asarray(mask).T > 0).astype(np.uint8), affine)
-    image.header.set_xyzt_units("unknown" if spacing_mm is None else "mm")
-    if spacing_mm is None:
-        image.set_sform(None, code=0)
+    values = (np.asarray(mask).T > 0).astype(np.uint8)
+    if picture is not None:
+        image = _placed_like(nibabel.load(picture), values)
+    else:
+        rows, columns = spacing_mm or (1.0, 1.0)
+        image = nibabel.Nifti1Image(values, np.diag([columns, rows, 1.0, 1.0]))
+        image.header.set_xyzt_units("unknown" if spacing_mm is None else "mm")
+        if spacing_mm is None:
+            image.set_sform(None, code=0)
     with atomic_file(path) as partial:
         nibabel.save(image, partial)
+
+
+def _placed_like(picture: Any, values: NDArray[np.uint8]) -> Any:
+    """Return nibabel's image of (columns, rows) values that lie where a picture lies."""
+    import nibabel
+
+    coloured = math.prod(picture.shape) > values.size
+    shape = picture.shape[:-1] if coloured else picture.shape
+    image = nibabel.Nifti1Image(values.reshape(shape), None)
+    image.header.set_zooms(picture.header.get_zooms()[: len(shape)])
+    for name in ("qform", "sform"):
+        affine, code = getattr(picture, f"get_{name}")(coded=True)
+        if code > 0:
+            getattr(image, f"set_{name}")(affine, int(code))
+    image.header.set_xyzt_units(picture.header.get_xyzt_units()[0])
+    return image
 
 
 @dataclass
@@ -112,7 +139,13 @@ class FurtherFormats:
         """
         if "nifti" in self._formats:
             path = folder / "nifti" / f"{id}.nii.gz"
-            write_nifti_mask(path, prediction.mask, prediction.spacing_mm)
+            source = picture.source if isinstance(picture.source, Path) else None
+            write_nifti_mask(
+                path,
+                prediction.mask,
+                prediction.spacing_mm,
+                picture=source if source and is_nifti(source, b"") else None,
+            )
         if not self._dicom:
             return
         if self._loop is None:

@@ -397,6 +397,38 @@ def test_nifti_masks_have_their_geometry_in_the_affine(tmp_path: Path) -> None:
         assert int(image.header["sform_code"]) == (2 if spacing else 0)
 
 
+@pytest.mark.parametrize(
+    ("shape", "forms"),
+    [((90, 60), "sq"), ((90, 60, 1), "s"), ((90, 60, 1, 3), "q"), ((90, 60), "")],
+)
+def test_nifti_masks_lie_over_their_nifti_picture(
+    tiny_bundle: Path, tmp_path: Path, shape: tuple[int, ...], forms: str
+) -> None:
+    rng = np.random.default_rng(0)
+    turned = np.array([[0, -0.2, 0, 5], [0.3, 0, 0, -7], [0, 0, 2, 1], [0, 0, 0, 1]])
+    picture = nibabel.Nifti1Image(rng.integers(0, 255, shape, dtype=np.uint8), None)
+    picture.header.set_zooms((0.3, 0.2, 2, 1)[: len(shape)])
+    picture.header["descrip"] = b"Secret Name"
+    for form in forms:
+        getattr(picture, f"set_{form}form")(turned, 1)
+    nibabel.save(picture, tmp_path / "x.nii.gz")
+
+    predict_to_folder(
+        [tmp_path / "x.nii.gz"], tmp_path / "out", bundle=tiny_bundle, formats=["nifti"]
+    )
+
+    picture = nibabel.load(tmp_path / "x.nii.gz")
+    mask = nibabel.load(tmp_path / "out/nifti/x.nii.gz")
+    expected = read_mask(tmp_path / "out/masks/x.png")
+    assert mask.shape == shape[:3]
+    assert np.array_equal(np.squeeze(mask.dataobj).T > 0, expected)
+    assert np.allclose(mask.affine, picture.affine, atol=1e-6)
+    assert mask.header.get_zooms() == pytest.approx(picture.header.get_zooms()[: len(mask.shape)])
+    for form in ("sform_code", "qform_code"):
+        assert mask.header[form] == picture.header[form]
+    assert b"Secret" not in mask.header.binaryblock
+
+
 def test_the_commands_formats_are_those_of_the_package() -> None:
     assert FORMATS == PREDICTION_FORMATS
 
