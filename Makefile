@@ -24,14 +24,14 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 install: $(VENV)/.installed  ## Set up .venv with everything
 
-# MONAI Label's own requirements would bring SAM 2 and another torch, which nothing here loads. What its
-# stock app loads besides comes last: where it cannot be had, the tests of that app are skipped and say so
+# MONAI Label's own requirements would bring SAM 2 and another torch, which nothing here loads. Where what
+# its stock app loads besides cannot be had, the tests of that app are skipped and say so
 $(LABEL_VENV)/.installed: pyproject.toml constraints-label.txt
 	$(PYTHON) -m venv $(LABEL_VENV)
 	$(LABEL_BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints-label.txt -e '.[label]' pytest pytest-xdist
-	$(LABEL_BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps monailabel==0.8.5
 	-$(LABEL_BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints-label.txt expiring-dict scikit-image shapely sortedcontainers
 	-$(LABEL_BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints-label.txt --no-deps torchvision
+	$(LABEL_BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps monailabel==0.8.5
 	@touch $@
 
 label-env: $(LABEL_VENV)/.installed  ## Set up .venv-label with MONAI Label

@@ -6,7 +6,6 @@ codes by PS3.3: C.7.6.3 (image pixel), C.7.6.5 (cine), C.8.5.5 (ultrasound regio
 
 from __future__ import annotations
 
-import io
 import logging
 import math
 import threading
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from busi_monai.codestreams import check_codestream
+from busi_monai.dicom_limits import CountedReads, check_content, check_sequences
 from busi_monai.errors import ImageReadError
 from busi_monai.image_files import ImageBytes, max_pixels_of, opened, size_of
 
@@ -50,13 +50,6 @@ NOT_PICTURES = {
 # ultrasound region calibration: two-dimensional pictures, lengths in centimetres
 _TWO_DIMENSIONAL = 1
 _CENTIMETRES = 3
-
-# what a stranger's file may not hold: each would be unpacked or parsed without a limit
-_DEFLATED = (b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.8.1")
-_ITEM = b"\xfe\xff\x00\xe0"
-_MOST_ITEMS = 5_000
-_MOST_READS = 50_000  # pydicom's of a file; two or three an element, of which headers hold hundreds
-_LONGEST_SEQUENCE = 250_000  # bytes; one whose length is stated is parsed when it is asked for
 
 _one_reader = threading.RLock()
 
@@ -149,8 +142,8 @@ def read_dicom_dataset(
     import pydicom
 
     if isinstance(source, ImageBytes):
-        _check_stranger(source)
-    with _CountedReads(source) if isinstance(source, ImageBytes) else opened(source) as stream:
+        check_content(source)
+    with CountedReads(source) if isinstance(source, ImageBytes) else opened(source) as stream:
         dataset = pydicom.dcmread(
             stream,
             force=_is_named_dicom(source),
@@ -158,7 +151,7 @@ def read_dicom_dataset(
             specific_tags=None if tags is None else list(tags),
         )
     if isinstance(source, ImageBytes):
-        _check_sequences(dataset, source)
+        check_sequences(dataset, source)
     if "TransferSyntaxUID" not in dataset.file_meta:
         dataset.file_meta.TransferSyntaxUID = _uncompressed_syntax(dataset)
     return dataset
@@ -196,41 +189,6 @@ def _reported(source: Path | ImageBytes) -> Iterator[None]:
 
 def _is_named_dicom(source: Path | ImageBytes) -> bool:
     return isinstance(source, Path) and source.name.lower().endswith(SUFFIXES)
-
-
-def _check_stranger(source: ImageBytes) -> None:
-    if any(syntax in source.content for syntax in _DEFLATED):
-        raise ImageReadError(f"{source}: deflated DICOM files are not taken; save it uncompressed")
-    if source.content.count(_ITEM) > _MOST_ITEMS:
-        raise ImageReadError(f"{source}: a DICOM file of more than {_MOST_ITEMS:,} items")
-
-
-def _check_sequences(dataset: Any, source: ImageBytes) -> None:
-    from pydicom.datadict import dictionary_has_tag, dictionary_VR
-
-    tags = dataset.keys()  # iterating over the dataset itself would parse each element
-    for tag in tags:
-        element = dataset.get_item(tag)
-        known = dictionary_VR(tag) if dictionary_has_tag(tag) else None
-        content = element.value
-        long = isinstance(content, bytes) and len(content) > _LONGEST_SEQUENCE
-        if long and "SQ" in {element.VR, known}:
-            raise ImageReadError(f"{source}: a DICOM sequence of {len(content):,} bytes")
-
-
-class _CountedReads(io.BytesIO):
-    """A stranger's content that is not read on if it holds an element for each few bytes."""
-
-    def __init__(self, source: ImageBytes) -> None:
-        super().__init__(source.content)
-        self._source = source
-        self._reads = 0
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        self._reads += 1
-        if self._reads > _MOST_READS:
-            raise ImageReadError(f"{self._source}: a DICOM file of too many elements")
-        return super().read(size)
 
 
 def _uncompressed_syntax(dataset: Any) -> str:
