@@ -149,7 +149,7 @@ class _Page:
             Tag("span")
 
     def _build_examples(self) -> None:
-        Tag("p", "Or try a synthetic phantom:")
+        Tag("p", "Or try a synthetic phantom (no patient; its class means little):")
         with Tag("div").classes("thumbs"):
             for name in self._examples:
                 button = Tag("button", type="button").classes("thumb")
