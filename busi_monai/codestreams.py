@@ -11,8 +11,10 @@ __all__ = ["MOST_SCANS", "check_codestream", "coded_size", "scan_count"]
 MOST_SCANS = 64
 """Scans of a progressive JPEG beyond which it only costs time; encoders write about ten."""
 
+_RLE = "1.2.840.10008.1.2.5"  # states no size, and cannot hold more than is stated elsewhere
 _SCAN = b"\xff\xda"
 _J2K = b"\xff\x4f\xff\x51"
+_JP2 = b"jP  "
 _NO_LENGTH = {0x01, *range(0xD0, 0xD9)}
 _FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 
@@ -34,8 +36,8 @@ def coded_size(content: bytes) -> tuple[int, int] | None:
         >>> coded_size(bytes.fromhex("ffd8 ffc0 0011 08 0010 0020 03 012200 021101 031101"))
         (16, 32)
     """
-    start = content.find(_J2K)
-    if start >= 0:
+    start = _start_of_j2k(content)
+    if start is not None:
         fields = content[start + 8 : start + 24]
         right, bottom, left, top = (
             int.from_bytes(fields[at : at + 4], "big") for at in range(0, 16, 4)
@@ -51,6 +53,22 @@ def coded_size(content: bytes) -> tuple[int, int] | None:
             at += 1 if marker == 0xFF else 2
         else:
             at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+    return None
+
+
+def _start_of_j2k(content: bytes) -> int | None:
+    """Return where a JPEG 2000 codestream begins, by itself or in the boxes of a JP2 file."""
+    if content.startswith(_J2K):
+        return 0
+    at = 0
+    while content[4:8] == _JP2 and at + 8 <= len(content):
+        length, kind = int.from_bytes(content[at : at + 4], "big"), content[at + 4 : at + 8]
+        if kind == b"jp2c":
+            start = at + (16 if length == 1 else 8)
+            return start if content[start : start + 4] == _J2K else None
+        if length < 8:  # lasts to the end, or is too long for a picture
+            return None
+        at += length
     return None
 
 
@@ -70,6 +88,8 @@ def check_codestream(dataset: Any, frame: int, frames: int, name: str) -> None:
 
     content = get_frame(dataset.PixelData, frame, number_of_frames=frames)
     found, stated = coded_size(content), (int(dataset.Rows), int(dataset.Columns))
+    if found is None and dataset.file_meta.TransferSyntaxUID != _RLE:
+        raise ImageReadError(f"{name}: the coded picture is damaged, or of an unknown kind")
     if found is not None and found != stated:
         raise ImageReadError(f"{name}: the coded picture is not of the size that is stated")
     if found is not None and content[:2] == b"\xff\xd8" and scan_count(content) > MOST_SCANS:

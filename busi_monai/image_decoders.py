@@ -26,6 +26,8 @@ STRANGERS_FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 _TILE_WIDTH, _TILE_LENGTH = 322, 323  # TIFF tags
 _NIFTI_1_LENGTH, _NIFTI_2_LENGTH = 348, 540
 _MOST_BEFORE_PIXELS = 1_000_000
+_MOST_PIXEL_BYTES = 8  # of a NIfTI file for each pixel that is allowed
+_SMALL = 1_000_000  # pixels, as many as tiles may be larger than the picture in any case
 
 
 def is_nifti(source: Path | ImageBytes, head: bytes) -> bool:
@@ -77,8 +79,15 @@ def _check_stranger(source: ImageBytes, picture: Image.Image) -> None:
     """Refuse what is decoded at much more cost than its number of pixels says."""
     tags: Mapping[int, Any] = getattr(picture, "tag_v2", {})
     tile = [int(tags.get(tag) or 0) for tag in (_TILE_WIDTH, _TILE_LENGTH)]
-    if math.prod(tile) > source.max_pixels:
-        raise ImageReadError(f"{source}: a tile of {tile[0]}×{tile[1]} pixels")
+    if math.prod(tile) > 0:
+        padded = [
+            side * math.ceil(whole / side) for side, whole in zip(tile, picture.size, strict=True)
+        ]
+        if math.prod(padded) > 4 * math.prod(picture.size) + _SMALL:
+            raise ImageReadError(
+                f"{source}: tiles of {tile[0]}×{tile[1]} pixels in a picture of "
+                f"{picture.width}×{picture.height}"
+            )
     if picture.format in {"JPEG", "MPO"} and scan_count(source.content) > MOST_SCANS:
         raise ImageReadError(f"{source}: more than {MOST_SCANS} scans in one picture")
 
@@ -133,7 +142,7 @@ def decode_nifti(
     if values.ndim not in {2, 3} or (values.ndim == 3 and values.shape[2] not in {3, 4}):
         raise ImageReadError(f"{source}: expected one 2-D picture, found shape {image.shape}")
     values = np.swapaxes(values, 0, 1)
-    spacing = _nifti_spacing(image.header)
+    spacing = _nifti_spacing(image)
     if values.dtype == np.uint8:
         return over_black(values.astype(np.float32) / np.float32(255)), spacing
     return over_black(scale_unknown_range(values.astype(np.float32), str(source))), spacing
@@ -163,20 +172,24 @@ def _nifti_of_stranger(source: ImageBytes) -> Any:
     shape = header.get_data_shape()
     _check_shape(shape, source.max_pixels, source)
     offset = min(int(header.get_data_offset()), _MOST_BEFORE_PIXELS)
-    stated = offset + math.prod(shape) * header.get_data_dtype().itemsize
+    bytes_of_pixels = math.prod(shape) * header.get_data_dtype().itemsize
+    if bytes_of_pixels > _MOST_PIXEL_BYTES * source.max_pixels:
+        raise ImageReadError(f"{source}: {bytes_of_pixels:,} bytes of pixels; save it as 8 bits")
+    stated = offset + bytes_of_pixels
     return kind.from_bytes(head + stream.read(max(stated - len(head), 0)))
 
 
 def _check_shape(shape: tuple[int, ...], limit: int, source: Path | ImageBytes) -> None:
-    pixels = math.prod(int(side) for side in shape[:2])
-    if pixels > limit or math.prod(shape) > 4 * limit:
+    sides = [int(side) for side in shape if side != 1]
+    if math.prod(sides[:2]) > limit or math.prod(sides) > 4 * limit:
         raise ImageReadError(f"{source}: shape {shape}, more than {limit:,} pixels")
 
 
-def _nifti_spacing(header: Any) -> tuple[float, float] | None:
+def _nifti_spacing(image: Any) -> tuple[float, float] | None:
     """Return (row, column) mm; 1 by 1 is what writers put where no spacing is known."""
-    to_mm = {"meter": 1000.0, "micron": 0.001}.get(header.get_xyzt_units()[0], 1.0)
-    columns, rows = (float(zoom) for zoom in header.get_zooms()[:2])
+    to_mm = {"meter": 1000.0, "micron": 0.001}.get(image.header.get_xyzt_units()[0], 1.0)
+    zooms = zip(image.header.get_zooms(), image.shape, strict=True)
+    columns, rows = [float(zoom) for zoom, side in zooms if side != 1][:2]
     if (columns, rows) == (1.0, 1.0) or not (columns > 0 and rows > 0):
         return None
     return rows * to_mm, columns * to_mm

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from busi_monai.dicom_images import is_dicom, read_dicom_frame, read_dicom_header
+from busi_monai.dicom_images import DicomHeader, is_dicom, read_dicom_frame, read_dicom_header
 from busi_monai.errors import ImageReadError
 from busi_monai.files import atomic_file
 from busi_monai.image_decoders import (
@@ -34,6 +34,7 @@ __all__ = [
     "Frames",
     "Picture",
     "PictureFile",
+    "file_header",
     "frames_of",
     "is_image_file",
     "picture_from_array",
@@ -113,15 +114,24 @@ def frames_of(source: ImageSource, *, crop_to_region: bool = False) -> Frames:
         ImageReadError: if a DICOM file's header cannot be read; other formats are not opened.
     """
     file = _file(source)
-    if is_dicom(file, head_of(file, _HEAD_LENGTH)):
-        header = read_dicom_header(file)
-        if header.frames > 1:
-            numbers = range(header.frames)
-            return Frames(
-                tuple(PictureFile(file, number, crop_to_region) for number in numbers),
-                header.frames_per_second,
-            )
-    return Frames((PictureFile(file, None, crop_to_region),))
+    header = file_header(file)
+    if header is None or header.frames == 1:
+        return Frames((PictureFile(file, None, crop_to_region),))
+    numbers = range(header.frames)
+    return Frames(
+        tuple(PictureFile(file, number, crop_to_region) for number in numbers),
+        header.frames_per_second,
+    )
+
+
+def file_header(source: ImageSource) -> DicomHeader | None:
+    """Return what a DICOM file tells of its pictures; ``None`` for the other formats.
+
+    Raises:
+        ImageReadError: if the header cannot be read; other formats are not opened.
+    """
+    file = _file(source)
+    return read_dicom_header(file) if is_dicom(file, head_of(file, _HEAD_LENGTH)) else None
 
 
 def read_picture(source: ImageSource | PictureFile) -> Picture:

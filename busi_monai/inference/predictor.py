@@ -19,7 +19,7 @@ from busi_monai.devices import DeviceChoice, PrecisionChoice, choose_device, cho
 from busi_monai.errors import BusiMonaiError, ImageReadError, InputError
 from busi_monai.files import file_sha256
 from busi_monai.image_files import ImageBytes
-from busi_monai.images import PictureFile
+from busi_monai.images import Picture, PictureFile
 from busi_monai.inference.dicom_sources import ModelIdentity
 from busi_monai.inference.heat_maps import class_heat_map
 from busi_monai.inference.inferers import PlainInferer, single_networks
@@ -34,7 +34,7 @@ __all__ = ["Predictor", "inference_config"]
 
 logger = logging.getLogger(__name__)
 
-Source = str | Path | ImageBytes | PictureFile | NDArray[Any]
+Source = str | Path | ImageBytes | PictureFile | Picture | NDArray[Any]
 
 
 class Predictor:
@@ -351,7 +351,7 @@ def _read_error(error: Exception, source: Source) -> ImageReadError:
     cause = _cause(error, ImageReadError)
     if isinstance(cause, ImageReadError):
         return cause
-    name = "the given pixels" if isinstance(source, np.ndarray) else str(source)
+    name = "the given pixels" if isinstance(source, (np.ndarray, Picture)) else str(source)
     inner = error.__cause__ or error
     logger.debug("reading %s failed", name, exc_info=error)
     return ImageReadError(f"{name}: cannot be read: {type(inner).__name__}: {inner}")

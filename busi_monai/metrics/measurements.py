@@ -37,7 +37,11 @@ def lesion_diameters(
     if count == 1:
         return None
     largest = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
-    rows, columns = np.nonzero(labels == largest)
+    found = labels == largest
+    rows = np.flatnonzero(found.any(axis=1))
+    # the hull touches a row's first or last pixel only
+    first, last = found[rows].argmax(axis=1), found.shape[1] - 1 - found[rows, ::-1].argmax(axis=1)
+    rows, columns = np.concatenate([rows, rows]), np.concatenate([first, last])
     corners = np.concatenate(
         [np.stack([columns + x, rows + y], axis=1) for x in (0, 1) for y in (0, 1)]
     )
@@ -45,8 +49,8 @@ def lesion_diameters(
     hull *= (spacing[1], spacing[0])
     between = hull[:, None] - hull[None]
     lengths = np.hypot(between[..., 0], between[..., 1])
-    first, second = np.unravel_index(np.argmax(lengths), lengths.shape)
-    long = float(lengths[first, second])
-    along = between[first, second] / long
+    ends = np.unravel_index(np.argmax(lengths), lengths.shape)
+    long = float(lengths[ends])
+    along = between[ends] / long
     across = hull @ np.array([-along[1], along[0]])
     return round(long, 6), round(float(across.max() - across.min()), 6)

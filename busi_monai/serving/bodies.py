@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import anyio
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from busi_monai.serving.limits import Limits, Places
@@ -39,6 +40,8 @@ class LimitedBodies:
                 raise self._too_large()
             with self._places.taken():
                 await self._app(scope, self._limited(receive), send)
+        except ClientDisconnect:
+            return  # nobody is left to be answered
         except ServiceError as refusal:
             await self._drain(receive)
             await send_problem(send, refusal)

@@ -53,7 +53,7 @@ class Guard:
         self._rates = rates
         self._pages = frozenset(pages)
         self._failures = Rates(_FAILURES_PER_MINUTE)
-        self._one_at_a_time = anyio.CapacityLimiter(1)
+        self._one_at_a_time = anyio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request or a websocket."""
@@ -103,22 +103,35 @@ class Guard:
         name = self._credentials.known(authorization) if authorization else None
         if name is not None:
             return f"user {name}"
-        wait = self._failures.wait(address, cost=0)
-        if wait:
-            raise _too_many(f"too many wrong passwords; try again in {math.ceil(wait)} s", wait)
+        self._check_failures(address)
         if authorization:
-            name = await anyio.to_thread.run_sync(
-                self._credentials.accepted, authorization, limiter=self._one_at_a_time
-            )
+            name = await self._proven(self._credentials, authorization, address)
         if name is None:
-            if authorization:
-                self._failures.wait(address)
             raise ServiceError(
                 401,
                 "who_are_you",
                 "expected a user with a password, or Authorization: Bearer TOKEN",
             )
         return f"user {name}"
+
+    async def _proven(
+        self, credentials: Credentials, authorization: str, address: str
+    ) -> str | None:
+        """Return who a password or token proves; one at a time, as each guess costs a core."""
+        async with self._one_at_a_time:
+            name = credentials.known(authorization)
+            if name is not None:
+                return name
+            self._check_failures(address)  # those before it in the row may have failed
+            name = await anyio.to_thread.run_sync(credentials.accepted, authorization)
+            if name is None:
+                self._failures.wait(address)
+            return name
+
+    def _check_failures(self, address: str) -> None:
+        wait = self._failures.wait(address, cost=0)
+        if wait:
+            raise _too_many(f"too many wrong passwords; try again in {math.ceil(wait)} s", wait)
 
     def _may_be_called(self, host: str) -> bool:
         try:

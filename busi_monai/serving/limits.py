@@ -12,7 +12,7 @@ from typing import Any
 from busi_monai.errors import InputError
 from busi_monai.serving.problems import ServiceError
 
-__all__ = ["Limits", "Places", "Rates"]
+__all__ = ["Budget", "Limits", "Places", "Rates"]
 
 _REMEMBERED_CLIENTS = 10_000
 
@@ -96,6 +96,40 @@ class Places:
             yield
         finally:
             self.used -= 1
+
+
+class Budget:
+    """Bytes that may be held at the same time.
+
+    To be used from one event loop.
+
+    Examples:
+        >>> budget = Budget(10)
+        >>> with budget.taken(6), budget.taken(6):
+        ...     pass
+        Traceback (most recent call last):
+        busi_monai.serving.problems.ServiceError: busy: too much is waiting; send it again in 5 s
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._used = 0
+
+    @contextmanager
+    def taken(self, size: int) -> Iterator[None]:
+        """Hold some bytes for the time of a ``with`` block.
+
+        Raises:
+            ServiceError: 503 if they are too many.
+        """
+        if self._used + size > self._most:
+            message = "too much is waiting; send it again in 5 s"
+            raise ServiceError(503, "busy", message, retry_after=5)
+        self._used += size
+        try:
+            yield
+        finally:
+            self._used -= size
 
 
 class Rates:

@@ -89,8 +89,12 @@ def rest_application(service: PredictionService) -> FastAPI:
         service.check_operating_point(operating_point)
         uploads = uploads_of(await _files(request, service.limits.max_files))
         point = operating_point or service.predictor.operating_point
-        outcomes = await service.predict(uploads, point)
-        entries = [entry_of(outcome, with_mask=mask) for outcome in outcomes]
+
+        def predicted() -> tuple[list[Outcome], list[dict[str, Any]]]:
+            outcomes = list(service.outcomes(uploads, point))
+            return outcomes, [entry_of(outcome, with_mask=mask) for outcome in outcomes]
+
+        outcomes, entries = await service.in_turn(predicted)
         problems = [outcome.problem for outcome in outcomes if outcome.problem is not None]
         if len(problems) < len(outcomes):
             return JSONResponse(entries)
@@ -153,6 +157,8 @@ async def _files(request: Request, most: int) -> list[tuple[str | None, bytes]]:
             if not files or len(files) != len(given):
                 raise ServiceError(422, "no_file", expected)
             return [(value.filename, await value.read()) for value in files]
+    except (UnicodeError, LookupError) as error:  # of a character set that the header names
+        raise ServiceError(422, "bad_form", f"a form of no known encoding; {expected}") from error
     except HTTPException as error:
         if error.status_code != 400:
             raise

@@ -98,6 +98,7 @@ def serve(options: ServeOptions, started: Callable[[str], None] | None = None) -
 
     from busi_monai.inference import Predictor
     from busi_monai.serving.application import application, own_names
+    from busi_monai.serving.connections import ImpatientProtocol
     from busi_monai.serving.credentials import Credentials
     from busi_monai.serving.keeping import Keeper
     from busi_monai.serving.service import PredictionService
@@ -113,6 +114,7 @@ def serve(options: ServeOptions, started: Callable[[str], None] | None = None) -
         kept = {**record.as_dict(), **predictor.provenance()}
         keeper = Keeper(options.keep, predictor.operating.classes, kept)
     service = PredictionService(predictor, options.limits, keeper)
+    service.decoding.start()
     app = application(
         service,
         credentials=credentials,
@@ -121,6 +123,7 @@ def serve(options: ServeOptions, started: Callable[[str], None] | None = None) -
     )
     config = uvicorn.Config(
         app,
+        http=ImpatientProtocol,
         log_level="warning",
         access_log=False,  # it would name addresses and users
         server_header=False,
@@ -135,7 +138,10 @@ def serve(options: ServeOptions, started: Callable[[str], None] | None = None) -
     listening.listen(128)
     if started is not None:
         started(_address(listening))
-    uvicorn.Server(config).run(sockets=[listening])
+    try:
+        uvicorn.Server(config).run(sockets=[listening])
+    finally:
+        service.decoding.close()
 
 
 def _bound_socket(host: str, port: int) -> socket.socket:

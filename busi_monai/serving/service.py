@@ -17,8 +17,9 @@ from busi_monai.errors import ImageReadError
 from busi_monai.inference import Prediction, Predictor
 from busi_monai.inference.alternatives import at_operating_point
 from busi_monai.serving.answers import Outcome, Warned, warnings_of
+from busi_monai.serving.decoding import DecodingPool
 from busi_monai.serving.keeping import Keeper
-from busi_monai.serving.limits import Limits, Places
+from busi_monai.serving.limits import Budget, Limits, Places
 from busi_monai.serving.problems import Problem, ServiceError
 from busi_monai.serving.uploads import Upload, UploadedPictures, pictures_of
 
@@ -28,6 +29,9 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
+_WAITING_REQUESTS = 4
+"""The largest requests that all pages together may have waiting."""
+
 
 class PredictionService:
     """Predicts uploads within limits, so many at a time, outside of the event loop.
@@ -36,16 +40,23 @@ class PredictionService:
         predictor: at the operating point that holds unless a request names another.
         limits: of the service.
         keeper: keeps what was predicted, if anything is to be kept.
+        decoding: decodes the uploads; by default a pool of its own.
     """
 
     def __init__(
-        self, predictor: Predictor, limits: Limits | None = None, keeper: Keeper | None = None
+        self,
+        predictor: Predictor,
+        limits: Limits | None = None,
+        keeper: Keeper | None = None,
+        decoding: DecodingPool | None = None,
     ) -> None:
         self.predictor = predictor
         self.limits = limits or Limits()
         self.keeper = keeper
+        self.decoding = decoding or DecodingPool()
         self.identity = predictor.identity()
         self.places = Places(self.limits.concurrency + self.limits.queue)
+        self.waiting_bytes = Budget(_WAITING_REQUESTS * self.limits.max_bytes)
         self._free = anyio.Semaphore(self.limits.concurrency)
         self._gathering = anyio.Lock()  # else two that want all would each wait for the other
         self._threads = anyio.CapacityLimiter(self.limits.concurrency)
@@ -74,20 +85,6 @@ class PredictionService:
                 self._predictors[name] = at_operating_point(self.predictor, name)
             return self._predictors[name]
 
-    async def predict(
-        self, uploads: Sequence[Upload], operating_point: str | None = None
-    ) -> list[Outcome]:
-        """Predict every picture of some uploads, going on past those that fail.
-
-        Args:
-            uploads: the files of a request.
-            operating_point: where malignancy is decided; ``None`` for the most probable class.
-
-        Raises:
-            ServiceError: 503 if no prediction could be begun in time.
-        """
-        return await self.in_turn(lambda: list(self._predict(uploads, operating_point)))
-
     async def in_turn(self, work: Callable[[], Result], *, alone: bool = False) -> Result:
         """Run something heavy in a thread, when it is its turn.
 
@@ -114,12 +111,23 @@ class PredictionService:
             for _ in range(taken):
                 self._free.release()
 
-    def _predict(self, uploads: Sequence[Upload], operating_point: str | None) -> Iterator[Outcome]:
+    def outcomes(
+        self, uploads: Sequence[Upload], operating_point: str | None = None
+    ) -> Iterator[Outcome]:
+        """Predict every picture of some uploads, going on past those that fail; use ``in_turn``.
+
+        Args:
+            uploads: the files of a request.
+            operating_point: where malignancy is decided; ``None`` for the most probable class.
+        """
         ends = time.monotonic() + self.limits.seconds
         predictor = self.predictor_at(operating_point)
         for upload in uploads:
+            if time.monotonic() > ends:
+                yield self._timed_out(upload, upload.id)
+                continue
             try:
-                found = pictures_of(upload, self.limits)
+                found = pictures_of(upload, self.limits, self.decoding)
             except ImageReadError as error:
                 problem = Problem("unreadable", str(error), upload.name)
                 yield Outcome(upload.id, upload.name, problem=problem)
@@ -135,12 +143,10 @@ class PredictionService:
         left_out = _left_out(found)
         for id, picture in found.pictures:
             if time.monotonic() > ends:
-                message = f"{upload.name}: not begun within {self.limits.seconds:g} s; send less"
-                problem = Problem("timed_out", message, upload.name)
-                yield Outcome(id, upload.name, picture.frame, problem=problem)
+                yield self._timed_out(upload, id, picture.frame)
                 continue
             try:
-                prediction = predictor.predict(picture)
+                prediction = predictor.predict(self.decoding.read(picture))
                 self._keep(upload, id, picture.frame, prediction)
             except ImageReadError as error:
                 problem = Problem("unreadable", str(error), upload.name)
@@ -152,6 +158,10 @@ class PredictionService:
                 # the probabilities of all pixels of a long loop would fill the memory
                 light = replace(prediction, lesion_probability=np.zeros((0, 0), np.float32))
                 yield Outcome(id, upload.name, picture.frame, light, warnings=(*warned, *left_out))
+
+    def _timed_out(self, upload: Upload, id: str, frame: int | None = None) -> Outcome:
+        message = f"{upload.name}: not begun within {self.limits.seconds:g} s; send less"
+        return Outcome(id, upload.name, frame, problem=Problem("timed_out", message, upload.name))
 
     def _keep(self, upload: Upload, id: str, frame: int | None, prediction: Prediction) -> None:
         if self.keeper is not None:

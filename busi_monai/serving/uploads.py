@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from busi_monai.errors import ImageReadError
 from busi_monai.image_files import ImageBytes
-from busi_monai.images import PictureFile, frames_of
+from busi_monai.images import PictureFile
 from busi_monai.inference.inputs import frame_id, image_stem
+from busi_monai.serving.decoding import DecodingPool
 from busi_monai.serving.limits import Limits
 
 __all__ = ["Upload", "UploadedPictures", "pictures_of", "safe_name", "uploads_of"]
@@ -89,8 +90,13 @@ def uploads_of(files: Iterable[tuple[str | None, bytes]]) -> list[Upload]:
     return uploads
 
 
-def pictures_of(upload: Upload, limits: Limits) -> UploadedPictures:
+def pictures_of(upload: Upload, limits: Limits, decoding: DecodingPool) -> UploadedPictures:
     """Return the pictures of an upload, of a long loop as many as are allowed, evenly spaced.
+
+    Args:
+        upload: the file.
+        limits: of the service.
+        decoding: reads headers.
 
     Raises:
         ImageReadError: if the file is empty, or a DICOM file that cannot be read or has too many
@@ -98,27 +104,17 @@ def pictures_of(upload: Upload, limits: Limits) -> UploadedPictures:
     """
     # the pixels of a loop are counted together; only one of its frames is in memory at a time
     whole = ImageBytes(upload.content, upload.name, limits.max_pixels * limits.max_frames)
-    found = frames_of(whole)
-    if found.pictures[0].frame is None:
+    header = decoding.header(whole)
+    if header is None or header.frames == 1:
         still = ImageBytes(upload.content, upload.name, limits.max_pixels)
         return UploadedPictures(((upload.id, PictureFile(still)),), 1, None)
-    _check_frame_size(whole, limits)
-    chosen = _evenly_spaced(found.pictures, limits.max_frames)
-    pictures = tuple((frame_id(upload.id, picture), picture) for picture in chosen)
-    return UploadedPictures(pictures, len(found.pictures), found.frames_per_second)
-
-
-def _check_frame_size(source: ImageBytes, limits: Limits) -> None:
-    from busi_monai.dicom_images import read_dicom_header
-
-    height, width = read_dicom_header(source).size
+    height, width = header.size
     if height * width > limits.max_pixels:
         raise ImageReadError(
-            f"{source}: frames of {width}×{height} pixels, more than {limits.max_pixels:,}"
+            f"{whole}: frames of {width}×{height} pixels, more than {limits.max_pixels:,}"
         )
-
-
-def _evenly_spaced(pictures: Sequence[PictureFile], most: int) -> list[PictureFile]:
-    if len(pictures) <= most:
-        return list(pictures)
-    return [pictures[number * len(pictures) // most] for number in range(most)]
+    shown = min(header.frames, limits.max_frames)
+    numbers = [place * header.frames // shown for place in range(shown)]
+    chosen = [PictureFile(whole, number) for number in numbers]
+    pictures = tuple((frame_id(upload.id, picture), picture) for picture in chosen)
+    return UploadedPictures(pictures, header.frames, header.frames_per_second)

@@ -24,10 +24,11 @@ class LoadUltrasoundd(MapTransform):
     """Read a picture as one grey channel: (1, H, W) float32 ``MetaTensor`` in [0, 1].
 
     Takes a path (every format of ``busi_monai.images``), a file's content in memory, one picture of
-    a file (``PictureFile``), or an (H, W) or (H, W, C) array. The meta holds ``filename_or_obj``
-    (empty for an array), ``spatial_shape`` (H, W), ``spacing_mm`` (row, column), NaN where the file
-    states none, and ``canvas`` (top, left, height, width), of which the pixels are a part, and
-    ``frame``, counted from 0, -1 for a picture by itself. Rows stay the first axis.
+    a file (``PictureFile``), a ``Picture`` that was read, or an (H, W) or (H, W, C) array. The meta
+    holds ``filename_or_obj`` (empty for what was read already), ``spatial_shape`` (H, W),
+    ``spacing_mm`` (row, column), NaN where the file states none, and ``canvas`` (top, left, height,
+    width), of which the pixels are a part, and ``frame``, counted from 0, -1 for a picture by
+    itself. Rows stay the first axis.
 
     Raises:
         ImageReadError: if the picture cannot be read; the message names the file and the reason.
@@ -45,6 +46,8 @@ class LoadUltrasoundd(MapTransform):
                 loaded[key] = _tensor(read_picture(source), str(source))
             elif isinstance(source, PictureFile):
                 loaded[key] = _tensor(read_picture(source), str(source.source), source.frame)
+            elif isinstance(source, Picture):
+                loaded[key] = _tensor(source, "")
             else:
                 loaded[key] = _tensor(picture_from_array(np.asarray(source)), "")
         return loaded

@@ -22,6 +22,7 @@ from starlette.testclient import TestClient
 
 from busi_monai.inference import Prediction, Predictor
 from busi_monai.serving.application import application
+from busi_monai.serving.decoding import DecodingPool
 from busi_monai.serving.limits import Limits
 from busi_monai.serving.service import PredictionService
 
@@ -91,15 +92,22 @@ def browser() -> Iterator[Any]:
         browser.close()
 
 
+@pytest.fixture(scope="session")
+def decoding() -> Iterator[DecodingPool]:
+    pool = DecodingPool()
+    yield pool
+    pool.close()
+
+
 @pytest.fixture
-def rest(predictor: Predictor) -> Iterator[Callable[..., TestClient]]:
+def rest(predictor: Predictor, decoding: DecodingPool) -> Iterator[Callable[..., TestClient]]:
     """Makes a client of an application with some limits, within this process."""
     open_clients = []
 
     def made(limits: Limits | None = None, **options: object) -> TestClient:
         limits = limits or Limits(per_minute=0)
         keeper = options.pop("keeper", None)
-        app = application(PredictionService(predictor, limits, keeper), **options)
+        app = application(PredictionService(predictor, limits, keeper, decoding), **options)
         client = TestClient(app, base_url="http://localhost", raise_server_exceptions=False)
         client.__enter__()
         open_clients.append(client)

@@ -59,7 +59,7 @@ def test_the_answer_is_what_the_predictor_gives(client, predictor, png):
 
 
 def test_pictures_that_are_not_begun_in_time_are_told(rest, png, monkeypatch):
-    ticks = itertools.count(0, 0.4)  # seconds, one look at the clock for each picture
+    ticks = itertools.count(0, 0.2)  # seconds, two looks at the clock for each picture
     clock = SimpleNamespace(monotonic=lambda: next(ticks))
     monkeypatch.setattr("busi_monai.serving.service.time", clock)
     response = sent(rest(Limits(per_minute=0, seconds=1)), *[(f"{n}.png", png) for n in range(4)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from starlette.responses import PlainTextResponse
 from busi_monai.cases import CLASSES
 from busi_monai.datasets import draw_phantom
 from busi_monai.operating import MalignancyThreshold
-from busi_monai.serving.answers import png_bytes
+from busi_monai.serving.answers import Outcome, png_bytes
 from busi_monai.serving.limits import Limits
 from busi_monai.serving.problems import ServiceError
 from busi_monai.serving.rest import NOTICE
@@ -24,12 +23,13 @@ from busi_monai.serving.uploads import Upload, uploads_of
 # NiceGUI would look for a folder below the working directory; nothing is stored
 os.environ["NICEGUI_STORAGE_PATH"] = "/nonexistent/nicegui"
 
+from nicegui import Client, core, ui
 from nicegui import app as nicegui_app
-from nicegui import ui
 
 from busi_monai.serving.page.cards import ResultCard
 from busi_monai.serving.page.elements import Choice, Tag, Uploader
 from busi_monai.serving.page.results import ShownUpload
+from busi_monai.serving.page.turns import PageTurns
 
 __all__ = ["add_page", "point_sentence"]
 
@@ -37,6 +37,7 @@ TITLE = "Breast ultrasound: lesion outline and class"
 MOST_PROBABLE = ""
 _MOST_CARDS = 12
 _MOST_BYTES = 64 * 1024 * 1024
+_MOST_PAGES = 100
 _EXAMPLE_SIZE = (240, 320)
 
 
@@ -64,9 +65,16 @@ def add_page(api: FastAPI, service: PredictionService) -> None:
     async def failed(request: Any, error: Exception) -> Response:
         return PlainTextResponse("The server failed; its log tells why.", 500)
 
+    # what a page's script tells the log is a stranger's words
+    core.sio.on("log", _ignore)
+    core.sio.eio.cors_allowed_origins = []
+
     @ui.page("/", title=TITLE, dark=None, language="en-US")
     def index() -> None:
         ui.add_head_html(f"<style>{style}</style>")
+        if len(Client.instances) > _MOST_PAGES:
+            Tag("p", "Too many pages are open; try again in a minute.", role="alert")
+            return
         _Page(service, examples).build()
 
     # Quasar's bar while something is sent has no name for screen readers; the status says it
@@ -94,10 +102,11 @@ class _Page:
         self._service = service
         self._examples = examples
         self._cards: list[ResultCard] = []
-        self._in_turn = asyncio.Lock()
+        self._turns = PageTurns(service, self._complain)
         self._point = service.predictor.operating_point
 
     def build(self) -> None:
+        ui.context.client.on_delete(self._turns.close)
         layout = ui.context.client.layout
         with layout:
             skip = Tag("a", "Skip to the results", href="#results").classes("skip")
@@ -183,43 +192,44 @@ class _Page:
 
     async def _take(self, event: Any) -> None:
         for upload in uploads_of([(event.file.name, await event.file.read())]):
-            await self._predict(upload)
+            await self._predict(upload, size=len(upload.content))
 
     async def _try_example(self, name: str) -> None:
         for upload in uploads_of([(f"phantom {name}.png", self._examples[name])]):
             await self._predict(upload)
 
-    async def _predict(self, upload: Upload, card: ResultCard | None = None) -> None:
-        async with self._in_turn:
-            self._status.say(f"Predicting {upload.name} …")
-            try:
-                with self._service.places.taken():
-                    await self._show(upload, card)
-            except ServiceError as error:
-                self._status.say("")
-                self._complain(f"{upload.name}: {error.problem.message}")
+    async def _predict(self, upload: Upload, card: ResultCard | None = None, size: int = 0) -> None:
+        await self._turns.run(lambda: self._show(upload, card), about=upload.name, size=size)
 
     async def _show(self, upload: Upload, card: ResultCard | None) -> None:
-        service = self._service
-        outcomes = await service.predict([upload], self._point)
-        predicted = [outcome for outcome in outcomes if outcome.prediction is not None]
+        service, point = self._service, self._point
+        self._status.say(f"Predicting {upload.name} …")
+
+        def predicted_and_shown() -> tuple[list[Outcome], ShownUpload | None]:
+            outcomes = list(service.outcomes([upload], point))
+            predicted = [outcome for outcome in outcomes if outcome.prediction is not None]
+            return outcomes, ShownUpload.of(upload, predicted, service) if predicted else None
+
+        try:
+            outcomes, result = await service.in_turn(predicted_and_shown)
+        except ServiceError:
+            self._status.say("")
+            raise
+        if self._turns.closed:
+            return
         problems = [outcome.problem for outcome in outcomes if outcome.problem is not None]
         if problems:
             self._complain(problems[0].message)
         else:
             self._errors.say("")
-        if not predicted:
+        if result is None:
             self._status.say("")
             return
-        classes = service.predictor.operating.classes
-        result = await service.in_turn(
-            lambda: ShownUpload.of(upload, predicted, service.limits, classes)
-        )
         if card is None:
             with self._results:
-                card = ResultCard(service, self._complain, self._remove)
+                card = ResultCard(service, self._turns, self._remove)
             self._cards.append(card)
-        await card.show(result, service.predictor_at(self._point))
+        await card.show(result, service.predictor_at(point))
         self._drop_old()
         entry = result.frames[result.summary].entry
         named = entry["predicted_class"] or "no class"
@@ -262,6 +272,10 @@ def point_sentence(point: MalignancyThreshold) -> str:
         f"{told}. At a prevalence of {point.prevalence:.0%}, {point.ppv:.0%} of those called "
         f"malignant are, and {point.npv:.1%} of the others are not."
     )
+
+
+async def _ignore(*_: Any) -> None:
+    """Do nothing with a message."""
 
 
 def _examples() -> dict[str, bytes]:

@@ -7,16 +7,13 @@ from typing import Any
 
 from nicegui import ui
 
-from busi_monai.errors import BusiMonaiError
 from busi_monai.inference import Predictor, Uncertainty
 from busi_monai.serving.page.elements import PictureStack, Tag
 from busi_monai.serving.page.results import ShownFrame, ShownUpload, data_url, heat_png
-from busi_monai.serving.problems import ServiceError
+from busi_monai.serving.page.turns import PageTurns
 from busi_monai.serving.service import PredictionService
 
 __all__ = ["ResultCard", "size_sentence"]
-
-Say = Callable[[str], None]
 
 
 class ResultCard:
@@ -24,17 +21,21 @@ class ResultCard:
 
     Args:
         service: for what is made on demand.
-        complain: tells an error.
+        turns: of the page.
         removed: called when the card is taken away.
     """
 
     def __init__(
-        self, service: PredictionService, complain: Say, removed: Callable[[ResultCard], None]
+        self,
+        service: PredictionService,
+        turns: PageTurns,
+        removed: Callable[[ResultCard], None],
     ) -> None:
         self._service = service
-        self._complain = complain
+        self._turns = turns
         self._removed = removed
         self._heated = False
+        self._frame_asked = False
         self.result: ShownUpload | None = None
         self._place = 0
         self._predictor: Predictor = service.predictor
@@ -72,17 +73,22 @@ class ResultCard:
         place = event.args if isinstance(event.args, int) else self._place
         if self.result is not None and 0 <= place < len(self.result.frames):
             self._place = place
-            await self._show_frame()
+            if not self._frame_asked:  # else the place is found when that one's turn comes
+                self._frame_asked = True
+                self._frame_asked = not await self._turns.run(self._show_frame)
 
     async def _show_frame(self) -> None:
+        self._frame_asked = False
         if self.result is None:
             return
         frame, predictor = self.frame, self._predictor
-        try:
-            image, outline = await self._service.in_turn(frame.shown)
-            unsure = await self._service.in_turn(lambda: predictor.uncertainty(frame.picture))
-        except (BusiMonaiError, ServiceError) as error:
-            self._complain(_words(error))
+
+        def looked_at() -> tuple[bytes, bytes, Uncertainty]:
+            picture = self._service.decoding.read(frame.picture)
+            return *frame.shown(picture.pixels), predictor.uncertainty(picture)
+
+        image, outline, unsure = await self._service.in_turn(looked_at)
+        if self.result is None or self._turns.closed:
             return
         name, entry = self.result.upload.name, frame.entry
         self._heated = False
@@ -122,7 +128,7 @@ class ResultCard:
     def _buttons(self, result: ShownUpload) -> None:
         id = result.upload.id
         with Tag("div").classes("buttons"):
-            self._heat_button = ui.button("Heat map", on_click=self._toggle_heat)
+            self._heat_button = ui.button("Heat map", on_click=self._ask_for_heat)
             self._heat_button.props("outline no-caps aria-pressed=false")
             self._download("Mask PNG", lambda: self.frame.mask_png, "mask.png")
             self._download("Overlay PNG", self._overlay_png, "overlay.png")
@@ -133,34 +139,40 @@ class ResultCard:
             ui.button("Remove", on_click=lambda: self._removed(self)).props("flat no-caps")
 
     def _overlay_png(self) -> bytes:
-        return self.frame.overlay_png()
+        frame = self.frame
+        return frame.overlay_png(self._service.decoding.read(frame.picture).pixels)
 
     def _download(self, text: str, content: Callable[[], bytes], name: str) -> None:
         async def send() -> None:
+            if self.result is None:
+                return
             one = name in {"mask.png", "overlay.png"}
             whole = f"{self.frame.entry['id']}_{name}" if one else name
-            try:
-                made = await self._service.in_turn(content)
-            except (BusiMonaiError, ServiceError) as error:
-                self._complain(_words(error))
-            else:
+            made = await self._service.in_turn(content)
+            if not self._turns.closed:
                 ui.download.content(made, whole)
 
-        ui.button(text, on_click=send).props("outline no-caps")
+        async def send_in_turn() -> None:
+            await self._turns.run(send)
+
+        ui.button(text, on_click=send_in_turn).props("outline no-caps")
+
+    async def _ask_for_heat(self) -> None:
+        await self._turns.run(self._toggle_heat)
 
     async def _toggle_heat(self) -> None:
+        if self.result is None:
+            return
         frame, predictor = self.frame, self._predictor
         name = frame.entry["predicted_class"]
-        heat = ""
-        if not self._heated:
-            try:
-                places = await self._service.in_turn(
-                    lambda: predictor.heat_map(frame.picture, str(name)), alone=True
-                )
-            except (BusiMonaiError, ServiceError) as error:
-                self._complain(_words(error))
-                return
-            heat = data_url(heat_png(places))
+
+        def warm() -> bytes:
+            picture = self._service.decoding.read(frame.picture)
+            return heat_png(predictor.heat_map(picture, str(name)))
+
+        heat = "" if self._heated else data_url(await self._service.in_turn(warm, alone=True))
+        if self.result is None or self._turns.closed:
+            return
         self._heated = bool(heat)
         self._heat_button.props["aria-pressed"] = "true" if heat else "false"
         self._stack.show(heat=heat, heatAlt=f"Heat map: what speaks for {name} is red")
@@ -193,7 +205,3 @@ def _unsure_sentence(unsure: Uncertainty) -> str:
     if unsure.mask_disagreement is not None:
         told.append(f"outlines by {unsure.mask_disagreement:.1%}")
     return f"Uncertainty: between {unsure.views} views, {', '.join(told)}"
-
-
-def _words(error: Exception) -> str:
-    return error.problem.message if isinstance(error, ServiceError) else str(error)

@@ -33,7 +33,11 @@ class Tag(ui.element):
 
 
 class Uploader(Upload, component="uploader.js"):
-    """``ui.upload`` with a render function in place of its template."""
+    """``ui.upload`` with a render function in place of its template; its limits hold here, too."""
+
+    async def handle_uploads(self, files: list[Upload.FileUpload]) -> None:
+        """Take as many files of a request as the browser would have sent."""
+        await super().handle_uploads(files[: self.props["max-files"]])
 
 
 class PictureStack(ui.element, component="overlay.js"):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from busi_monai.image_files import ImageBytes
-from busi_monai.images import PictureFile, read_picture
+from busi_monai.images import PictureFile
 from busi_monai.inference import draw_overlay, prediction_columns
 from busi_monai.inference.cine import telling_rank
 from busi_monai.inference.dicom_seg import segmentation_object
@@ -23,7 +23,7 @@ from busi_monai.inference.dicom_sources import ModelIdentity, source_reference, 
 from busi_monai.inference.overlays import PREDICTED_COLOUR
 from busi_monai.inference.writers import prediction_cells, prediction_row
 from busi_monai.serving.answers import Outcome, entry_of, png_bytes
-from busi_monai.serving.limits import Limits
+from busi_monai.serving.service import PredictionService
 from busi_monai.serving.uploads import Upload, pictures_of
 
 __all__ = ["ShownFrame", "ShownUpload", "data_url", "heat_png"]
@@ -52,9 +52,13 @@ class ShownFrame:
         """(H, W), 1 on the lesion."""
         return (np.asarray(Image.open(io.BytesIO(self.mask_png))) > 0).astype(np.uint8)
 
-    def shown(self) -> tuple[bytes, bytes]:
-        """Return PNG files of the picture, and of the outline on nothing, to be laid on it."""
-        pixels, mask = read_picture(self.picture).pixels, self.mask
+    def shown(self, pixels: NDArray[np.float32]) -> tuple[bytes, bytes]:
+        """Return PNG files of the picture, and of the outline on nothing, to be laid on it.
+
+        Args:
+            pixels: the picture's, (H, W).
+        """
+        mask = self.mask
         scale = min(1.0, _WIDEST_SHOWN / max(pixels.shape))
         if scale < 1:
             size = (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale))
@@ -67,10 +71,14 @@ class ShownFrame:
         grey = np.round(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
         return png_bytes(grey), png_bytes(outline)
 
-    def overlay_png(self) -> bytes:
-        """Return the picture with outline and caption, as ``busi-monai predict`` writes it."""
+    def overlay_png(self, pixels: NDArray[np.float32]) -> bytes:
+        """Return the picture with outline and caption, as ``busi-monai predict`` writes it.
+
+        Args:
+            pixels: the picture's, (H, W).
+        """
         drawn = draw_overlay(
-            read_picture(self.picture).pixels,
+            pixels,
             self.mask,
             predicted_class=self.entry["predicted_class"],
             confidence=self.entry["confidence"],
@@ -98,10 +106,11 @@ class ShownUpload:
 
     @classmethod
     def of(
-        cls, upload: Upload, outcomes: Sequence[Outcome], limits: Limits, classes: tuple[str, ...]
+        cls, upload: Upload, outcomes: Sequence[Outcome], service: PredictionService
     ) -> ShownUpload:
         """Keep of some outcomes what the page needs; at least one must be a prediction."""
-        found = pictures_of(upload, limits)
+        found = pictures_of(upload, service.limits, service.decoding)
+        classes = service.predictor.operating.classes
         pictures = dict(found.pictures)
         ranked = [
             (outcome, outcome.prediction) for outcome in outcomes if outcome.prediction is not None

@@ -1,0 +1,73 @@
+"""The decoding process: ``python -m busi_monai.serving.decoding.worker``."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from busi_monai.errors import ImageReadError
+from busi_monai.serving.decoding.messages import Task, read_task, write_answer
+
+__all__ = ["main"]
+
+_MOST_MEMORY = 4 * 1024**3
+"""Bytes of address space; a picture of 32 million pixels takes a quarter of it."""
+
+
+def main() -> None:
+    """Answer calls until no more come, or one takes too long, which ends the process."""
+    answers, calls = _pipes()
+    _limit_memory()
+    held = b""
+    while True:
+        try:
+            task = read_task(calls, held)
+        except EOFError:
+            return
+        held = task.content
+        _end_after(task.seconds)
+        answer = _answer(task)
+        _end_after(0)
+        write_answer(answers, answer)
+
+
+def _answer(task: Task) -> Any:
+    try:
+        return task.function(task.argument)
+    except ImageReadError as error:
+        return error
+    except Exception as error:
+        # a decoder's own words may hold values of the file
+        return ImageReadError(f"{task.argument}: cannot be read ({type(error).__name__})")
+
+
+def _pipes() -> tuple[BinaryIO, BinaryIO]:
+    """Take the pipes for messages alone: decoders print what they like."""
+    answers = os.fdopen(os.dup(1), "wb")
+    calls = os.fdopen(os.dup(0), "rb")
+    with Path(os.devnull).open("r+b") as nothing:
+        for number in (0, 1, 2):
+            os.dup2(nothing.fileno(), number)
+    return answers, calls
+
+
+def _limit_memory() -> None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _end_after(seconds: float) -> None:
+    """Have the system end this process, whatever it is at; 0 takes that back."""
+    if hasattr(signal, "setitimer"):
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+if __name__ == "__main__":
+    main()
