@@ -94,6 +94,24 @@ def test_a_picture_of_one_huge_tile_is_refused() -> None:
         read_picture(ImageBytes(content))
 
 
+def test_tiles_far_larger_than_the_picture_are_refused() -> None:
+    """All of them may be the same few bytes."""
+    tags = {256: 4800, 257: 16, 258: 8, 259: 8, 262: 1, 277: 1, 322: 16, 323: 1_900_000}
+    tags |= {324: 200, 325: 4}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    content = b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + bytes(100)
+
+    with pytest.raises(ImageReadError, match="tiles of 16×1900000 pixels in a picture of 4800×16"):
+        read_picture(ImageBytes(content))
+
+
+def test_nifti_pixels_of_many_bytes_are_refused() -> None:
+    image = nibabel.Nifti1Image(np.zeros((300, 300, 4), dtype=np.complex128), np.eye(4))
+
+    with pytest.raises(ImageReadError, match="5,760,000 bytes of pixels"):
+        read_picture(ImageBytes(gzip.compress(image.to_bytes()), max_pixels=100_000))
+
+
 def test_frames_are_not_counted_to_the_end() -> None:
     stream = io.BytesIO()
     frames = [Image.fromarray(PIXELS)] * 3

@@ -460,6 +460,18 @@ def test_nifti_with_single_axes_and_other_types(tmp_path: Path, grey: np.ndarray
         assert np.allclose(read_picture(path).pixels, grey / 255, atol=1e-6)
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_nifti_spacing_is_that_of_the_pictures_axes(
+    tmp_path: Path, grey: np.ndarray, axis: int
+) -> None:
+    zooms = [0.1, 0.3]
+    zooms.insert(axis, 5.0)
+    image = nibabel.Nifti1Image(np.expand_dims(grey.T, axis), np.diag([*zooms, 1.0]))
+    nibabel.save(image, tmp_path / "x.nii.gz")
+
+    assert read_picture(tmp_path / "x.nii.gz").spacing_mm == pytest.approx((0.3, 0.1))
+
+
 def test_nifti_in_colour(tmp_path: Path, grey: np.ndarray) -> None:
     kind = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
     rgb = np.zeros(SIZE[::-1], dtype=kind)

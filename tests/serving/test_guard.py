@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 from pathlib import Path
 
+import anyio
 import pytest
 from starlette.websockets import WebSocketDisconnect
 
 from busi_monai.errors import InputError
 from busi_monai.serving.credentials import Credentials, new_token_entry, password_entry
-from busi_monai.serving.limits import Limits
+from busi_monai.serving.guard import Guard
+from busi_monai.serving.limits import Limits, Rates
 
 PASSWORD = "correct horse ü"
 
@@ -153,3 +155,43 @@ def test_short_passwords_and_names_with_colons_are_refused():
 def test_entries_hold_neither_password_nor_token(auth_file, token):
     text = auth_file.read_text("utf-8")
     assert PASSWORD not in text and token[0] not in text
+
+
+def test_guesses_beside_each_other_count_one_by_one(auth_file, predictor):
+    """However many come at once, ten are looked at, and the right one after them is let in."""
+    credentials = Credentials.load(auth_file)
+    looked_at = []
+
+    class Counted:
+        known = staticmethod(credentials.known)
+
+        @staticmethod
+        def accepted(authorization: str) -> str | None:
+            looked_at.append(authorization)
+            return None
+
+    async def reached(*_: object) -> None:
+        raise AssertionError("let in")
+
+    rates = Rates(0)
+    guard = Guard(reached, hosts=["localhost"], credentials=Counted(), rates=rates)
+    statuses: list[int] = []
+
+    async def send(message: dict[str, object]) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(int(str(message["status"])))
+
+    async def ask(number: int) -> None:
+        headers = {b"host": b"localhost"}
+        headers[b"authorization"] = basic("ali ce", f"guess {number}")["authorization"].encode()
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": list(headers.items())}
+        await guard({**scope, "client": ("192.0.2.1", 1)}, None, send)
+
+    async def all_of_them() -> None:
+        async with anyio.create_task_group() as group:
+            for number in range(60):
+                group.start_soon(ask, number)
+
+    anyio.run(all_of_them)
+    assert len(looked_at) == 10
+    assert sorted(statuses) == [401] * 10 + [429] * 50

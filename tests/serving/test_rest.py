@@ -277,3 +277,13 @@ def test_kept_predictions_have_names_of_the_servers_own(rest, predictor, png, tm
     found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
     assert len(found) == 1 + 3 + 2
     assert json.loads((folder / "run.json").read_text()) == {"a": 1}
+
+
+def test_a_form_in_no_encoding_is_refused(client):
+    for charset in ("undefined", "rot13", "no-such"):
+        kind = f"multipart/form-data; boundary=b; charset={charset}"
+        body = (
+            b'--b\r\nContent-Disposition: form-data; name="file"; filename="\xff"\r\n\r\nx\r\n--b--'
+        )
+        response = client.post("/v1/predict", content=body, headers={"content-type": kind})
+        assert response.status_code == 422, charset

@@ -130,6 +130,19 @@ def test_the_answer_on_the_wire_is_the_predictors(guarded, predictor, png):
 
 
 @pytest.mark.slow
+def test_half_a_request_does_not_keep_a_connection(tiny_bundle):
+    with running_server(tiny_bundle) as server:
+        host, port = server.address.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(b"GET /v1/health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            connection.settimeout(30)
+            assert b"200" in connection.recv(10_000)
+            connection.sendall(b"GET /v1/health HTTP/1.1\r\n")
+            while connection.recv(10_000):
+                pass
+
+
+@pytest.mark.slow
 def test_slow_uploads_are_cut_off(tiny_bundle):
     with running_server(tiny_bundle, "--seconds", 1) as server:
         host, port = server.address.removeprefix("http://").split(":")

@@ -1,0 +1,111 @@
+"""What a file may do to the process that decodes it, and what it may not do to the service."""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+from pydicom.encaps import encapsulate
+
+from busi_monai.errors import ImageReadError
+from busi_monai.image_files import ImageBytes
+from busi_monai.images import PictureFile, read_picture
+from busi_monai.serving.decoding import DecodingPool
+
+from .conftest import png_of
+from .misbehaving import chatter, crash, fill, hang
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="limits and signals are POSIX")
+
+
+@pytest.fixture
+def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[DecodingPool]:
+    tests = Path(__file__).resolve().parents[1]  # where the process finds what misbehaves
+    monkeypatch.setenv("PYTHONPATH", f"{tests}{os.pathsep}{tests.parent}")
+    pool = DecodingPool(seconds=1.0)
+    yield pool
+    pool.close()
+
+
+def run(pool: DecodingPool, function: Callable[[ImageBytes], object], content: bytes) -> object:
+    source = ImageBytes(content, "x.png")
+    return pool._run(function, source, source)
+
+
+def test_pictures_are_those_of_read_picture(pool, pixels, save_ultrasound, tmp_path):
+    still = ImageBytes(png_of(pixels))
+    assert pool.header(still) is None
+    assert np.array_equal(pool.read(PictureFile(still)).pixels, read_picture(still).pixels)
+    path = save_ultrasound(
+        tmp_path / "x.dcm", np.stack([pixels, pixels[::-1]]), PixelSpacing=[0.2, 0.1]
+    )
+    loop = ImageBytes(path.read_bytes())
+    assert pool.header(loop).frames == 2
+    for frame in (1, 0, 1):
+        found, expected = (
+            pool.read(PictureFile(loop, frame)),
+            read_picture(PictureFile(path, frame)),
+        )
+        assert np.array_equal(found.pixels, expected.pixels)
+        assert found.spacing_mm == (0.2, 0.1)
+
+
+def test_what_is_wrong_with_a_file_is_told_as_ever(pool):
+    with pytest.raises(ImageReadError, match=r"notes\.png: not a picture that can be read"):
+        pool.read(PictureFile(ImageBytes(b"notes", "notes.png")))
+    with pytest.raises(TypeError, match="ImageBytes"):
+        pool.read(PictureFile(Path("x.png")))
+
+
+@pytest.mark.parametrize(("misbehave", "signal"), [(crash, 6), (hang, 14)])
+def test_a_decoder_that_crashes_or_hangs_costs_its_own_answer(pool, png, caplog, misbehave, signal):
+    began = time.monotonic()
+    with pytest.raises(ImageReadError, match=r"x\.png: .* gave up, or took too long"):
+        run(pool, misbehave, png)
+    assert time.monotonic() - began < 20
+    assert f"ended with -{signal}" in caplog.text
+    assert pool.read(PictureFile(ImageBytes(png))).pixels.shape == (70, 110)
+
+
+def test_memory_is_limited(pool, png):
+    with pytest.raises(ImageReadError, match=r"x\.png: cannot be read \(MemoryError\)"):
+        run(pool, fill, png)
+
+
+def test_what_decoders_print_is_no_answer(pool, capfd):
+    assert run(pool, chatter, b"four") == 4
+    assert capfd.readouterr() == ("", "")
+
+
+def test_callers_beside_each_other_get_their_own(pool):
+    sizes = [(20 + n, 30 + n) for n in range(12)]
+    contents = [png_of(np.full(size, 90, dtype=np.uint8)) for size in sizes]
+    with ThreadPoolExecutor(4) as threads:
+        read = threads.map(lambda c: pool.read(PictureFile(ImageBytes(c))).pixels.shape, contents)
+    assert list(read) == sizes
+
+
+def test_a_jpeg_that_aborts_its_decoder_leaves_the_service_up(client, save_ultrasound, tmp_path):
+    pytest.importorskip("gdcm", reason="python-gdcm is not installed")
+    stream = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 255, (48, 48), dtype=np.uint8)
+    Image.fromarray(pixels).save(stream, "JPEG")
+    whole = stream.getvalue()
+    path = save_ultrasound(tmp_path / "x.dcm", pixels)
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.JPEGExtended12Bit
+    for cut in (len(whole) // 2, 200, 30):
+        dataset.PixelData = encapsulate([whole[:cut] + b"\x5a\xff\xc9" + whole[cut:]])
+        dataset["PixelData"].is_undefined_length = True
+        dataset.save_as(path)
+        response = client.post("/v1/predict", files=[("file", ("x.dcm", path.read_bytes()))])
+        assert response.status_code in {200, 422}
+    assert client.get("/v1/health").json()["requests"] == 0
