@@ -60,6 +60,7 @@ def command(
     """
     from busi_monai.serving.label_app.app_folder import (
         check_monai_label,
+        check_port,
         server_command,
         start_server,
         write_app_folder,
@@ -67,12 +68,14 @@ def command(
 
     if not no_start:
         check_monai_label()
+        check_port(host, port)
     app = write_app_folder(out, bundle, device=device)
     words = server_command(app, studies.absolute(), host=host, port=port)
     if not quiet:
         click.echo(f"Wrote {app}")
         if no_start:
-            click.echo(f"Start it with: {shlex.join(['python', *words[1:]])}")
+            command_line = shlex.join([".venv-label/bin/python", *words[1:]])
+            click.echo(f"Start it where MONAI Label is installed: {command_line}")
         else:
             click.echo(f"MONAI Label at http://{host}:{port}; stop it with Ctrl-C")
         click.echo(RESEARCH_USE)

@@ -218,14 +218,8 @@ def class_of_label(info: Mapping[str, Any], values: NDArray[np.integer[Any]]) ->
         >>> class_of_label({"label_info": [{"name": "malignant", "idx": 1}]}, drawn)
         'malignant'
     """
-    said = info.get("class")
-    params = info.get("params")
-    if said is None and isinstance(params, Mapping):
-        said = params.get("class")
-    if said is not None:
-        name = known_class(str(said))
-        if name is None:
-            raise InputError(f"class {said!r}: expected {', '.join(CLASSES)}")
+    name = submitted_class(info)
+    if name is not None:
         return name
     if not values.any():
         return NORMAL
@@ -239,6 +233,24 @@ def class_of_label(info: Mapping[str, Any], values: NDArray[np.integer[Any]]) ->
         told = ", ".join(sorted(str(name) for name in names))
         raise InputError(f"segments of several classes are drawn ({told}): keep one of them")
     return names.pop() if names else None
+
+
+def submitted_class(info: Mapping[str, Any]) -> str | None:
+    """Return the class that was submitted by its name, as ``class`` or in ``params``.
+
+    Raises:
+        InputError: if there is no such class.
+    """
+    said = info.get("class")
+    params = info.get("params")
+    if said is None and isinstance(params, Mapping):
+        said = params.get("class")
+    if said is None:
+        return None
+    name = known_class(str(said))
+    if name is None:
+        raise InputError(f"class {said!r}: expected {', '.join(CLASSES)}")
+    return name
 
 
 class _UnusableLabelError(InputError):

@@ -207,11 +207,19 @@ def _add_folder(found: FoundPictures, folder: Path) -> None:
     pictures = _without_other_objects(found, pictures)
     found.paths += pictures
     if not pictures:
-        below = any(_is_picture(path) for path in folder.glob("*/*"))
-        hint = f"; its subfolders do: give '{folder}/*/*'" if below else ""
+        hint = _where_else(folder)
         if any(folder in path.parents for path, _ in found.skipped_objects):
             hint = ", only DICOM files of other kinds"
         found.failures.append((str(folder), f"{folder}: the folder holds no pictures{hint}"))
+
+
+def _where_else(folder: Path) -> str:
+    """Return a hint where pictures are; of a dataset with masks, not these."""
+    below = {path.parent.name for path in folder.glob("*/*") if _is_picture(path)}
+    if not below:
+        return ""
+    place = "images" if {"images", "masks"} <= below else "*/*"
+    return f"; its subfolders do: give '{folder}/{place}'"
 
 
 def _add_matches(found: FoundPictures, pattern: str) -> None:

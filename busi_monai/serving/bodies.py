@@ -73,7 +73,8 @@ class LimitedBodies:
         return receive_limited
 
     def _too_large(self) -> ServiceError:
-        message = f"the request is larger than {self._limits.max_bytes:,} bytes; send fewer files"
+        most = f"{self._limits.max_bytes:,}"
+        message = f"the request is larger than {most} bytes; send fewer or smaller files"
         return ServiceError(413, "too_large", message)
 
     async def _drain(self, receive: Receive) -> None:

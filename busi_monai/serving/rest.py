@@ -86,6 +86,10 @@ def rest_application(service: PredictionService) -> FastAPI:
         read has an entry with an error. ``mask=1`` adds the mask as a PNG file in base64;
         ``operating_point`` names where malignancy is decided.
         """
+        unknown = set(request.query_params) - {"mask", "operating_point"}
+        if unknown:  # a misspelt operating point would be decided at another one
+            message = f"unknown {min(unknown)[:40]!r}; there are: mask, operating_point"
+            raise ServiceError(422, "bad_parameter", message)
         service.check_operating_point(operating_point)
         uploads = uploads_of(await _files(request, service.limits.max_files))
         point = operating_point or service.predictor.operating_point
@@ -162,7 +166,8 @@ async def _files(request: Request, most: int) -> list[tuple[str | None, bytes]]:
     except HTTPException as error:
         if error.status_code != 400:
             raise
-        raise ServiceError(422, "bad_form", f"{error.detail}; {expected}") from error
+        told = str(error.detail).removesuffix(".")
+        raise ServiceError(422, "bad_form", f"{told}; {expected}") from error
 
 
 def _nothing_predicted(

@@ -14,6 +14,7 @@ from busi_monai.errors import InputError
 from busi_monai.records import RunRecord
 from busi_monai.serving.limits import Limits
 from busi_monai.serving.support import check_web_support
+from busi_monai.shipped import DEFAULT_BUNDLE, find_bundle
 
 __all__ = ["ServeOptions", "check_exposure", "serve"]
 
@@ -94,17 +95,21 @@ def serve(options: ServeOptions, started: Callable[[str], None] | None = None) -
     check_web_support()
     check_exposure(options.host, auth_file=options.auth_file, insecure=options.insecure)
 
+    from busi_monai.serving.credentials import Credentials
+
+    # what is wrong with the options is told before seconds of imports
+    find_bundle(options.bundle or DEFAULT_BUNDLE)
+    credentials = None if options.auth_file is None else Credentials.load(options.auth_file)
+    listening = _bound_socket(options.host, options.port)
+
     import uvicorn
 
     from busi_monai.inference import Predictor
     from busi_monai.serving.application import application, own_names
     from busi_monai.serving.connections import ImpatientProtocol
-    from busi_monai.serving.credentials import Credentials
     from busi_monai.serving.keeping import Keeper
     from busi_monai.serving.service import PredictionService
 
-    listening = _bound_socket(options.host, options.port)
-    credentials = None if options.auth_file is None else Credentials.load(options.auth_file)
     record = RunRecord()
     predictor = Predictor.load(
         options.bundle, options.device, operating_point=options.operating_point
@@ -156,8 +161,10 @@ def _bound_socket(host: str, port: int) -> socket.socket:
         made.bind((host, port))
     except OSError as error:
         made.close()
+        other = "--host" if isinstance(error, socket.gaierror) else "--port"
+        reason = error.strerror or error
         raise InputError(
-            f"cannot listen on {host} port {port}: {error.strerror or error}; choose another --port"
+            f"cannot listen on {host} port {port}: {reason}; choose another {other}"
         ) from error
     return made
 

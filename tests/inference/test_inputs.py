@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -89,3 +90,11 @@ def test_scan_without_failures_raises_nothing(tmp_path):
 def test_scan_refuses_to_end_with_nothing(tmp_path):
     with pytest.raises(InputError, match="holds no pictures"):
         scan_pictures(tmp_path)
+
+
+def test_of_a_folder_with_images_and_masks_the_images_are_named(tmp_path: Path) -> None:
+    make(tmp_path / "both", "images/a.png", "masks/a.png")
+    make(tmp_path / "plain", "study/a.png")
+    for name, place in (("both", "images"), ("plain", "*/*")):
+        with pytest.raises(InputError, match=re.escape(f"give '{tmp_path / name}/{place}'")):
+            scan_pictures([tmp_path / name])

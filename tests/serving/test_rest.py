@@ -287,3 +287,9 @@ def test_a_form_in_no_encoding_is_refused(client):
         )
         response = client.post("/v1/predict", content=body, headers={"content-type": kind})
         assert response.status_code == 422, charset
+
+
+def test_a_misspelt_parameter_is_not_passed_over(client, png):
+    response = sent(client, ("a.png", png), url="/v1/predict?operating_pont=sensitivity_95")
+    assert response.status_code == 422
+    assert "unknown 'operating_pont'; there are: mask" in response.json()["error"]["message"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from busi_monai.shipped import find_bundle
 __all__ = [
     "SETTINGS_NAME",
     "check_monai_label",
+    "check_port",
     "read_app_settings",
     "server_command",
     "start_server",
@@ -84,6 +86,23 @@ def check_monai_label() -> None:
             "label-env in a checkout, and start this command from .venv-label/bin; --no-start "
             "writes the app without it"
         )
+
+
+def check_port(host: str, port: int) -> None:
+    """Refuse an address that is taken, before the server's many imports.
+
+    Raises:
+        InputError: if nobody can listen there.
+    """
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind((host, port))
+        except OSError as error:
+            raise InputError(
+                f"cannot listen on {host} port {port}: {error.strerror or error}; choose another "
+                "--port"
+            ) from error
 
 
 def server_command(app: Path, studies: Path, *, host: str, port: int) -> list[str]:

@@ -13,6 +13,7 @@ from fastapi import HTTPException
 from monailabel.datastore.local import LocalDatastore
 
 from busi_monai.datasets.label_files import LABEL_SUFFIXES
+from busi_monai.datasets.submitted_labels import submitted_class
 from busi_monai.errors import InputError
 from busi_monai.files import read_json, write_json
 from busi_monai.images import IMAGE_SUFFIXES
@@ -72,6 +73,7 @@ class KeepingDatastore(LocalDatastore):
         tag = _tag(label_tag)
         self._init_from_datastore_file()  # what other processes have added
         info = dict(label_info or {})
+        _check_class(info)
         info |= {"ts": int(time.time()), "served": self._origin(image_id)}
         if image_id in self._datastore.objects:
             if not Path(label_filename).name.lower().endswith(LABEL_SUFFIXES):
@@ -91,6 +93,7 @@ class KeepingDatastore(LocalDatastore):
     def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
         """Add to what is said of a label."""
         tag = _tag(label_tag)
+        _check_class(info)
         self._init_from_datastore_file()
         super().update_label_info(label_id, tag, info)  # raises if there is no such label
         path = self._own_info(label_id, tag)
@@ -165,6 +168,14 @@ def _tag(tag: Any) -> str:
 def _check_name(name: str, kind: str) -> None:
     if not name or name.startswith(".") or re.search(r"[/\\\0]", name):
         raise HTTPException(400, f"{kind} {name!r}: expected a name, not a path")
+
+
+def _check_class(info: dict[str, Any]) -> None:
+    """Refuse a misspelt class while its annotator is there."""
+    try:
+        submitted_class(info)
+    except InputError as error:
+        raise HTTPException(400, str(error)) from error
 
 
 def _read(path: Path) -> dict[str, Any]:

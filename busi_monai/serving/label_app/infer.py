@@ -17,8 +17,10 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monailabel.utils.others.generic import device_list, name_to_device
 from numpy.typing import NDArray
 
+from busi_monai.cases import CLASSES
 from busi_monai.errors import BusiMonaiError, ImageReadError
 from busi_monai.images import PictureFile, write_png
+from busi_monai.inference.prediction import Prediction
 from busi_monai.inference.uncertainty import Uncertainty
 from busi_monai.serving.label_app.served import ServedModel
 
@@ -84,7 +86,7 @@ class ProposalTask(InferTask):
             "uncertainty": None if uncertainty is None else _told(uncertainty),
             "served": self.model.identity(),
             "label_names": LABELS,
-            "annotations": [polygons(prediction.mask, prediction.predicted_class or "lesion")],
+            "annotations": [polygons(prediction.mask, _outline_name(prediction))],
             "latencies": {"total": round(time.perf_counter() - started, 3)},
         }
         if str(request.get("result_write_to_file", True)).lower() == "false":
@@ -151,6 +153,12 @@ def polygons(mask: NDArray[np.uint8], label: str) -> dict[str, Any]:
     return {
         "annotation": {"elements": [{"label": label, "contours": contours}] if contours else []}
     }
+
+
+def _outline_name(prediction: Prediction) -> str:
+    """Return what an outline is called; it is drawn around no normal."""
+    name = prediction.predicted_class
+    return "lesion" if name in {None, CLASSES[0]} else str(name)
 
 
 def _picture_path(source: Any) -> Path:

@@ -112,7 +112,8 @@ class _Page:
             skip = Tag("a", "Skip to the results", href="#results").classes("skip")
             header = Tag("header").classes("notice")
         with header, Tag("div").classes("page"):
-            Tag("p", f"{NOTICE} Pictures stay in memory and are dropped with this page.")
+            kept = "" if self._service.keeper is None else " Masks and figures are kept here."
+            Tag("p", f"{NOTICE} Pictures stay in memory and are dropped with this page.{kept}")
         header.move(layout, target_index=0)
         skip.move(layout, target_index=0)
         with Tag("div").classes("page"):

@@ -131,9 +131,23 @@ def test_a_class_can_be_changed_later(
 ) -> None:
     put("benign (1)", truth_of("benign (1)"), **{"class": "benign"})
     where = {"label": "benign (1)", "tag": "final"}
-    changed = client.put("/datastore/label/info", params=where, data={"info": '{"class": "x"}'})
+    changed = client.put(
+        "/datastore/label/info", params=where, data={"info": '{"class": "malignant"}'}
+    )
     assert changed.status_code == 200
-    assert info_of(client, "benign (1)")["class"] == "x"
+    assert info_of(client, "benign (1)")["class"] == "malignant"
+
+
+def test_a_misspelt_class_is_refused_at_once(
+    client: TestClient, put: Put, truth_of: Callable[[str], np.ndarray]
+) -> None:
+    answer = put("benign (1)", truth_of("benign (1)"), **{"class": "bening"})
+    assert answer.status_code == 400 and "expected normal, benign" in answer.json()["detail"]
+    put("benign (1)", truth_of("benign (1)"), **{"class": "benign"})
+    where = {"label": "benign (1)", "tag": "final"}
+    changed = client.put("/datastore/label/info", params=where, data={"info": '{"class": "x"}'})
+    assert changed.status_code == 400
+    assert info_of(client, "benign (1)")["class"] == "benign"
 
 
 def test_a_label_keeps_which_weights_had_proposed_what(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import socket
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,11 @@ from click.testing import CliRunner, Result
 from busi_monai.cli.main import main
 from busi_monai.errors import InputError
 from busi_monai.files import read_json
-from busi_monai.serving.label_app.app_folder import read_app_settings, write_app_folder
+from busi_monai.serving.label_app.app_folder import (
+    check_port,
+    read_app_settings,
+    write_app_folder,
+)
 
 WITHOUT_MONAI_LABEL = importlib.util.find_spec("monailabel") is None
 
@@ -73,3 +78,11 @@ def test_a_bundle_without_weights_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="without weights"):
         write_app_folder(tmp_path / "app", "breast_ultrasound_two_stage")
     assert not (tmp_path / "app").exists()
+
+
+def test_a_port_that_is_taken_is_told_before_the_server_starts() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=f"port {port}: .*choose another --port"):
+            check_port("127.0.0.1", port)
+    check_port("127.0.0.1", 0)
