@@ -126,10 +126,15 @@ def measure(address: str, process: int, clients: int, seconds: float) -> dict[st
 
 
 def resident(process: int) -> int | None:
-    """Return a process's resident memory in MiB, or ``None`` where it is not told."""
-    path = Path(f"/proc/{process}/status")
-    found = re.search(r"VmRSS:\s+(\d+)", path.read_text()) if path.exists() else None
-    return None if found is None else int(found[1]) // 1024
+    """Return the resident memory in MiB of a process and its children; ``None`` if not told."""
+    children = Path(f"/proc/{process}/task/{process}/children")
+    if not children.exists():
+        return None
+    kibibytes = 0
+    for each in (str(process), *children.read_text().split()):
+        found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{each}/status").read_text())
+        kibibytes += 0 if found is None else int(found[1])
+    return kibibytes // 1024
 
 
 if __name__ == "__main__":
