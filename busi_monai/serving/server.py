@@ -16,7 +16,7 @@ from busi_monai.serving.limits import Limits
 from busi_monai.serving.support import check_web_support
 from busi_monai.shipped import DEFAULT_BUNDLE, find_bundle
 
-__all__ = ["ServeOptions", "check_exposure", "serve"]
+__all__ = ["ServeOptions", "bound_socket", "check_exposure", "serve"]
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def serve(options: ServeOptions, started: Callable[[str], None] | None = None) -
     # what is wrong with the options is told before seconds of imports
     find_bundle(options.bundle or DEFAULT_BUNDLE)
     credentials = None if options.auth_file is None else Credentials.load(options.auth_file)
-    listening = _bound_socket(options.host, options.port)
+    listening = bound_socket(options.host, options.port)
 
     import uvicorn
 
@@ -149,7 +149,7 @@ def serve(options: ServeOptions, started: Callable[[str], None] | None = None) -
         service.decoding.close()
 
 
-def _bound_socket(host: str, port: int) -> socket.socket:
+def bound_socket(host: str, port: int) -> socket.socket:
     """Return a socket that nobody else has, before anything slow is done.
 
     Raises:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -94,15 +93,9 @@ def check_port(host: str, port: int) -> None:
     Raises:
         InputError: if nobody can listen there.
     """
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as tried:
-        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            tried.bind((host, port))
-        except OSError as error:
-            raise InputError(
-                f"cannot listen on {host} port {port}: {error.strerror or error}; choose another "
-                "--port"
-            ) from error
+    from busi_monai.serving.server import bound_socket  # needs what comes with MONAI Label
+
+    bound_socket(host, port).close()
 
 
 def server_command(app: Path, studies: Path, *, host: str, port: int) -> list[str]:

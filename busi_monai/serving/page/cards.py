@@ -75,7 +75,8 @@ class ResultCard:
             self._place = place
             if not self._frame_asked:  # else the place is found when that one's turn comes
                 self._frame_asked = True
-                self._frame_asked = not await self._turns.run(self._show_frame)
+                if not await self._turns.run(self._show_frame):
+                    self._frame_asked = False
 
     async def _show_frame(self) -> None:
         self._frame_asked = False
