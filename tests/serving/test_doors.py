@@ -90,10 +90,11 @@ def test_rest(twenty: Path, expected: dict[str, Prediction], released: Predictor
 def test_what_the_page_lets_one_download(
     twenty: Path, expected: dict[str, Prediction], released: Predictor
 ) -> None:
+    service = PredictionService(released)
     for path in sorted(twenty.iterdir()):
         upload = Upload(path.stem, path.name, path.read_bytes())
         outcome = Outcome(path.stem, path.name, prediction=released.predict(path))
-        shown = ShownUpload.of(upload, [outcome], Limits(), CLASSES)
+        shown = ShownUpload.of(upload, [outcome], service)
         table = pd.read_csv(io.BytesIO(shown.csv()))
         probabilities = {name: float(table[f"p_{name}"][0]) for name in CLASSES}
         mask = np.asarray(Image.open(io.BytesIO(shown.frames[0].mask_png)))
