@@ -18,15 +18,25 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
+    JPEG2000,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
     RLELossless,
     generate_uid,
 )
 
 Random = np.random.Generator
+
+_CODED = (
+    JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1, JPEGLSLossless,
+    JPEG2000, JPEG2000Lossless,
+)  # fmt: skip
 
 NAMES = (
     "a.png", "../../../etc/passwd", "..\\..\\windows\\win.ini", "/etc/shadow", "nul", "CON.png",
@@ -261,6 +271,22 @@ def _odd_dicom(rng: Random) -> HostileRequest:
     )
 
 
+def _damaged_codestream(rng: Random) -> HostileRequest:
+    """A coded frame with a few wrong bytes, which make some decoders abort or never end."""
+    syntax = _CODED[int(rng.integers(len(_CODED)))]
+    stream = io.BytesIO()
+    picture = Image.fromarray(rng.integers(0, 256, (48, 48), dtype=np.uint8))
+    if syntax in {JPEG2000, JPEG2000Lossless}:
+        picture.save(stream, "JPEG2000", no_jp2=bool(rng.random() < 0.7))
+    else:
+        picture.save(stream, "JPEG", quality=int(rng.integers(30, 100)))
+    coded = bytearray(stream.getvalue())
+    for place in rng.integers(0, len(coded), int(rng.integers(1, 6))):
+        coded[place] = int(rng.integers(0, 256))
+    content = _dicom(rng, syntax, Rows=48, Columns=48, PixelData=encapsulate([bytes(coded)]))
+    return _sent(rng, f"damaged codestream of {syntax.name}", content)
+
+
 def _broken_form(rng: Random) -> HostileRequest:
     form = "multipart/form-data; boundary=b"
     file = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n'
@@ -292,5 +318,5 @@ def _several(rng: Random) -> HostileRequest:
 
 _KINDS: tuple[Callable[[Random], HostileRequest], ...] = (
     _truncated, _flipped, _noise, _bomb, _other_type, _odd_nifti, _odd_dicom, _broken_form,
-    _several, _flipped, _truncated, _odd_dicom,
+    _several, _flipped, _truncated, _damaged_codestream,
 )  # fmt: skip
