@@ -95,6 +95,13 @@ class PredictionService:
         Raises:
             ServiceError: 503 if its turn did not come in time.
         """
+
+        def work_and_forget() -> Result:
+            try:
+                return work()
+            finally:
+                self.decoding.forget()
+
         wanted = self.limits.concurrency if alone else 1
         taken = 0
         try:
@@ -103,7 +110,7 @@ class PredictionService:
                     for _ in range(wanted):
                         await self._free.acquire()
                         taken += 1
-            return await anyio.to_thread.run_sync(work, limiter=self._threads)
+            return await anyio.to_thread.run_sync(work_and_forget, limiter=self._threads)
         except TimeoutError:
             message = f"no prediction could be begun within {self.limits.seconds:g} s; try later"
             raise ServiceError(503, "busy", message, retry_after=5) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -65,19 +66,39 @@ def test_what_is_wrong_with_a_file_is_told_as_ever(pool):
         pool.read(PictureFile(Path("x.png")))
 
 
-@pytest.mark.parametrize(("misbehave", "signal"), [(crash, 6), (hang, 14)])
-def test_a_decoder_that_crashes_or_hangs_costs_its_own_answer(pool, png, caplog, misbehave, signal):
+@pytest.mark.parametrize(("misbehave", "number"), [(crash, 6), (hang, 14)])
+def test_a_decoder_that_crashes_or_hangs_costs_its_own_answer(pool, png, caplog, misbehave, number):
     began = time.monotonic()
     with pytest.raises(ImageReadError, match=r"x\.png: .* gave up, or took too long"):
         run(pool, misbehave, png)
     assert time.monotonic() - began < 20
-    assert f"ended with -{signal}" in caplog.text
+    assert f"ended with -{number}" in caplog.text
     assert pool.read(PictureFile(ImageBytes(png))).pixels.shape == (70, 110)
 
 
 def test_memory_is_limited(pool, png):
     with pytest.raises(ImageReadError, match=r"x\.png: cannot be read \(MemoryError\)"):
         run(pool, fill, png)
+
+
+def test_a_content_is_forgotten_and_can_come_again(pool, png):
+    picture = PictureFile(ImageBytes(png))
+    first = pool.read(picture)
+    pool.forget()
+    assert [process.held for process in pool._idle] == [b""]
+    assert np.array_equal(pool.read(picture).pixels, first.pixels)
+
+
+def test_a_process_that_was_ended_while_idle_is_replaced(pool, png):
+    picture = PictureFile(ImageBytes(png))
+    pool.start()
+    for beforehand in (pool.forget, lambda: None):
+        pool.read(picture)
+        (idle,) = pool._idle
+        os.kill(idle._process.pid, signal.SIGKILL)
+        idle._process.wait()
+        beforehand()
+    assert pool.read(picture).pixels.shape == (70, 110)
 
 
 def test_what_decoders_print_is_no_answer(pool, capfd):

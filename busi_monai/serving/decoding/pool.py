@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import subprocess
@@ -69,23 +70,46 @@ class DecodingPool:
             raise TypeError(f"expected ImageBytes, got {type(picture.source).__name__}")
         return self._run(read_picture, picture, picture.source)
 
-    def _run(self, function: Callable[[Any], Result], argument: Any, source: ImageBytes) -> Result:
+    def forget(self) -> None:
+        """Have no idle process hold a content any more."""
         with self._lock:
-            process = self._idle.pop() if self._idle else None
-        process = process or _Process()
+            holding = [process for process in self._idle if process.held]
+            self._idle[:] = [process for process in self._idle if not process.held]
+        for process in holding:
+            with contextlib.suppress(EOFError, OSError):  # it ended, and forgot by that
+                self._run_by(process, Task(bool, None, b"", self._seconds))
+
+    def _run(self, function: Callable[[Any], Result], argument: Any, source: ImageBytes) -> Result:
+        task = Task(function, argument, source.content, self._seconds)
         try:
-            answer = process.run(Task(function, argument, source.content, self._seconds))
-        except BaseException as error:
-            process.end()
-            if not isinstance(error, (EOFError, OSError)):
-                raise
-            logger.warning("a decoding process ended with %s", process.status)
+            answer = self._run_by(self._process(), task)
+        except (EOFError, OSError):
             reason = "its decoder gave up, or took too long; it is damaged or too large"
             raise ImageReadError(f"{source}: not readable: {reason}") from None
-        with self._lock:
-            self._idle.append(process)
         if isinstance(answer, ImageReadError):
             raise answer
+        return answer
+
+    def _process(self) -> _Process:
+        """Return an idle process, or a new one."""
+        with self._lock:
+            while self._idle:
+                process = self._idle.pop()
+                if process.is_running():
+                    return process
+                process.end()
+        return _Process()
+
+    def _run_by(self, process: _Process, task: Task) -> Any:
+        try:
+            answer = process.run(task)
+        except BaseException as error:
+            process.end()
+            if isinstance(error, (EOFError, OSError)):
+                logger.warning("a decoding process ended with %s", process.status)
+            raise
+        with self._lock:
+            self._idle.append(process)
         return answer
 
 
@@ -102,12 +126,16 @@ class _Process:
             env={**os.environ, **threads},
             start_new_session=True,  # Ctrl-C is for the service, which finishes what it is at
         )
-        self._held: bytes | None = None
+        self.held = b""
 
     @property
     def status(self) -> int | None:
         """How it ended: the negative number of a signal, or an exit code."""
         return self._process.returncode
+
+    def is_running(self) -> bool:
+        """Whether it waits for calls, unless something ended it."""
+        return self._process.poll() is None
 
     def run(self, task: Task) -> Any:
         """Return what came of a call.
@@ -119,9 +147,9 @@ class _Process:
         timer = threading.Timer(task.seconds + _SPARE_SECONDS, self._process.kill)
         timer.start()
         try:
-            with_content = self._held is not task.content
+            with_content = self.held is not task.content
             write_task(_open(self._process.stdin), task, with_content=with_content)
-            self._held = task.content
+            self.held = task.content
             return read_answer(_open(self._process.stdout))
         finally:
             timer.cancel()
