@@ -151,7 +151,12 @@ def _print_summary(summary: PredictSummary, *, quiet: bool) -> None:
     if len(summary.rows) > 20:
         output.print(f"… and {len(summary.rows) - 20} more in predictions.csv")
     classes = ", ".join(f"{name} {count}" for name, count in summary.classes.items())
-    output.print(f"{summary.predicted} predicted, {len(summary.failures)} failed; {classes}")
+    predicted = {row["image"] for row in summary.rows}
+    unwritten = sum(failure["file"] in predicted for failure in summary.failures)
+    failed = len(summary.failures) - unwritten
+    output.print(f"{summary.predicted} predicted, {failed} failed; {classes}")
+    if unwritten:
+        output.print(f"Predicted, but without the DICOM objects that were asked for: {unwritten}")
     for cine in summary.cines:
         rate = cine["frames_per_second"]
         told = "rate not stated" if rate is None else f"{rate:.3g} frames a second"

@@ -95,6 +95,17 @@ def test_success_prints_a_summary_and_exits_0(tiny_bundle, clean, tmp_path):
     assert "with space (1)" in result.stdout
 
 
+def test_a_picture_without_its_dicom_object_was_predicted_all_the_same(
+    tiny_bundle, clean, tmp_path
+):
+    pytest.importorskip("highdicom", reason="the extra 'dicom' is not installed")
+    words = [clean / "plain.png", tmp_path / "no.png", "--format", "dicom-seg"]
+    result = run(*words, "--out", tmp_path / "out", "--run", tiny_bundle, "--device", "cpu")
+    assert result.exit_code == 1
+    assert "1 predicted, 1 failed" in result.stdout
+    assert "without the DICOM objects that were asked for: 1" in result.stdout
+
+
 def test_json_is_all_that_stands_on_stdout(tiny_bundle, clean, tmp_path):
     result = run(
         clean / "plain.png", tmp_path / "no.png", "--out", tmp_path / "out",
