@@ -14,7 +14,15 @@ from typing import Any
 
 from busi_monai.errors import InputError
 
-__all__ = ["atomic_file", "complete_folder", "file_sha256", "read_json", "write_json", "write_text"]
+__all__ = [
+    "atomic_file",
+    "complete_folder",
+    "file_sha256",
+    "lie_within_each_other",
+    "read_json",
+    "write_json",
+    "write_text",
+]
 
 
 @contextlib.contextmanager
@@ -74,6 +82,12 @@ def file_sha256(path: str | Path) -> str:
     """Return the SHA-256 of a file's bytes as 64 hexadecimal digits."""
     with Path(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def lie_within_each_other(first: Path, second: Path) -> bool:
+    """Whether two folders are the same, or one lies within the other."""
+    first, second = first.resolve(), second.resolve()
+    return first == second or first in second.parents or second in first.parents
 
 
 @contextlib.contextmanager

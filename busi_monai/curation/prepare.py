@@ -20,7 +20,7 @@ from busi_monai.curation.splits import PARTS, connected_groups, find_leaks
 from busi_monai.curation.storage import MaskTreatment, PreparedStore, Stored
 from busi_monai.datasets import Listing, read_dataset
 from busi_monai.errors import InputError
-from busi_monai.files import complete_folder, file_sha256
+from busi_monai.files import complete_folder, file_sha256, lie_within_each_other
 from busi_monai.records import RunRecord
 
 __all__ = ["PrepareOptions", "PrepareSummary", "class_counts", "prepare_dataset"]
@@ -145,8 +145,7 @@ def prepare_dataset(
 
 def _check_apart(source: Path, out: Path) -> None:
     """Refuse an output folder that would swallow the originals or be read as one of them."""
-    original, target = source.resolve(), out.resolve()
-    if original == target or target in original.parents or original in target.parents:
+    if lie_within_each_other(source, out):
         raise InputError(
             f"--out {out} and the dataset {source} lie within each other; choose a folder outside "
             "the dataset, so that the originals stay untouched"

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from busi_monai.cases import CLASSES, Problem
+from busi_monai.datasets.folder import PROVENANCE_COLUMNS
 from busi_monai.datasets.label_files import LABEL_SUFFIXES, read_label_values
 from busi_monai.datasets.listing import (
     case_stem,
@@ -29,7 +30,7 @@ from busi_monai.datasets.listing import (
     visible_files,
 )
 from busi_monai.errors import ImageReadError, InputError
-from busi_monai.files import complete_folder, read_json, write_json
+from busi_monai.files import complete_folder, lie_within_each_other, read_json, write_json
 from busi_monai.images import read_picture, write_mask
 from busi_monai.records import RunRecord
 
@@ -346,8 +347,7 @@ def _utc(seconds: Any) -> str | None:
 
 
 def _check_apart(studies: Path, out: Path) -> None:
-    original, target = studies.resolve(), out.resolve()
-    if original == target or target in original.parents or original in target.parents:
+    if lie_within_each_other(studies, out):
         raise InputError(
             f"--out {out} and the studies {studies} lie within each other; choose a folder outside "
             "them, so that the server does not take the copies for pictures of its own"
@@ -357,7 +357,7 @@ def _check_apart(studies: Path, out: Path) -> None:
 def _write_table(path: Path, submitted: SubmittedLabels) -> None:
     with path.open("w", encoding="utf-8", newline="") as stream:
         table = csv.writer(stream, lineterminator="\n")
-        table.writerow(["image", "label", "annotator", "submitted", "model"])
+        table.writerow(["image", "label", *PROVENANCE_COLUMNS])
         for label in submitted.labels:
             weights = str(label.model.get("weights_sha256", ""))[:12]
             table.writerow(

@@ -142,7 +142,8 @@ class Predictor:
 
         Args:
             source: path of a picture, its content in memory, one picture of a file that holds
-                several, or its pixels (H, W) or (H, W, 3) as uint8 or floats in [0, 1].
+                several, a ``Picture`` that was read, or its pixels (H, W) or (H, W, 3) as uint8 or
+                floats in [0, 1].
 
         Raises:
             ImageReadError: if the picture cannot be read.

@@ -14,7 +14,7 @@ import anyio.to_thread
 import numpy as np
 
 from busi_monai.errors import ImageReadError
-from busi_monai.inference import Prediction, Predictor
+from busi_monai.inference import Predictor
 from busi_monai.inference.alternatives import at_operating_point
 from busi_monai.serving.answers import Outcome, Warned, warnings_of
 from busi_monai.serving.decoding import DecodingPool
@@ -95,13 +95,6 @@ class PredictionService:
         Raises:
             ServiceError: 503 if its turn did not come in time.
         """
-
-        def work_and_forget() -> Result:
-            try:
-                return work()
-            finally:
-                self.decoding.forget()
-
         wanted = self.limits.concurrency if alone else 1
         taken = 0
         try:
@@ -110,7 +103,7 @@ class PredictionService:
                     for _ in range(wanted):
                         await self._free.acquire()
                         taken += 1
-            return await anyio.to_thread.run_sync(work_and_forget, limiter=self._threads)
+            return await anyio.to_thread.run_sync(work, limiter=self._threads)
         except TimeoutError:
             message = f"no prediction could be begun within {self.limits.seconds:g} s; try later"
             raise ServiceError(503, "busy", message, retry_after=5) from None
@@ -154,7 +147,8 @@ class PredictionService:
                 continue
             try:
                 prediction = predictor.predict(self.decoding.read(picture))
-                self._keep(upload, id, picture.frame, prediction)
+                if self.keeper is not None:
+                    self.keeper.add(prediction, frame=picture.frame)
             except ImageReadError as error:
                 problem = Problem("unreadable", str(error), upload.name)
                 yield Outcome(id, upload.name, picture.frame, problem=problem)
@@ -169,10 +163,6 @@ class PredictionService:
     def _timed_out(self, upload: Upload, id: str, frame: int | None = None) -> Outcome:
         message = f"{upload.name}: not begun within {self.limits.seconds:g} s; send less"
         return Outcome(id, upload.name, frame, problem=Problem("timed_out", message, upload.name))
-
-    def _keep(self, upload: Upload, id: str, frame: int | None, prediction: Prediction) -> None:
-        if self.keeper is not None:
-            self.keeper.add(prediction, frame=frame)
 
 
 def _left_out(found: UploadedPictures) -> list[Warned]:

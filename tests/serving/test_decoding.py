@@ -38,7 +38,7 @@ def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[DecodingPool]:
 
 def run(pool: DecodingPool, function: Callable[[ImageBytes], object], content: bytes) -> object:
     source = ImageBytes(content, "x.png")
-    return pool._run(function, source, source)
+    return pool._run(function, source)
 
 
 def test_pictures_are_those_of_read_picture(pool, pixels, save_ultrasound, tmp_path):
@@ -81,23 +81,12 @@ def test_memory_is_limited(pool, png):
         run(pool, fill, png)
 
 
-def test_a_content_is_forgotten_and_can_come_again(pool, png):
-    picture = PictureFile(ImageBytes(png))
-    first = pool.read(picture)
-    pool.forget()
-    assert [process.held for process in pool._idle] == [b""]
-    assert np.array_equal(pool.read(picture).pixels, first.pixels)
-
-
 def test_a_process_that_was_ended_while_idle_is_replaced(pool, png):
     picture = PictureFile(ImageBytes(png))
     pool.start()
-    for beforehand in (pool.forget, lambda: None):
-        pool.read(picture)
-        (idle,) = pool._idle
-        os.kill(idle._process.pid, signal.SIGKILL)
-        idle._process.wait()
-        beforehand()
+    (idle,) = pool._idle
+    os.kill(idle._process.pid, signal.SIGKILL)
+    idle._process.wait()
     assert pool.read(picture).pixels.shape == (70, 110)
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import pickle
 import subprocess
 import sys
 import threading
 import weakref
 from collections.abc import Callable
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 from busi_monai.dicom_images import DicomHeader
 from busi_monai.errors import ImageReadError
 from busi_monai.image_files import ImageBytes
 from busi_monai.images import Picture, PictureFile, file_header, read_picture
-from busi_monai.serving.decoding.messages import Task, read_answer, write_task
 
 __all__ = ["DecodingPool"]
 
@@ -58,7 +58,7 @@ class DecodingPool:
         Raises:
             ImageReadError: as there, and if the file makes its decoder crash, or takes too long.
         """
-        return self._run(file_header, source, source)
+        return self._run(file_header, source)
 
     def read(self, picture: PictureFile) -> Picture:
         """Return ``read_picture`` of one picture of a content.
@@ -68,24 +68,21 @@ class DecodingPool:
         """
         if not isinstance(picture.source, ImageBytes):
             raise TypeError(f"expected ImageBytes, got {type(picture.source).__name__}")
-        return self._run(read_picture, picture, picture.source)
+        return self._run(read_picture, picture)
 
-    def forget(self) -> None:
-        """Have no idle process hold a content any more."""
-        with self._lock:
-            holding = [process for process in self._idle if process.held]
-            self._idle[:] = [process for process in self._idle if not process.held]
-        for process in holding:
-            with contextlib.suppress(EOFError, OSError):  # it ended, and forgot by that
-                self._run_by(process, Task(bool, None, b"", self._seconds))
-
-    def _run(self, function: Callable[[Any], Result], argument: Any, source: ImageBytes) -> Result:
-        task = Task(function, argument, source.content, self._seconds)
+    def _run(self, function: Callable[[Any], Result], argument: ImageBytes | PictureFile) -> Result:
+        process = self._process()
         try:
-            answer = self._run_by(self._process(), task)
-        except (EOFError, OSError):
+            answer = process.run(self._seconds, function, argument)
+        except BaseException as error:
+            process.end()
+            if not isinstance(error, (EOFError, OSError, pickle.UnpicklingError)):
+                raise
+            logger.warning("a decoding process ended with %s", process.status)
             reason = "its decoder gave up, or took too long; it is damaged or too large"
-            raise ImageReadError(f"{source}: not readable: {reason}") from None
+            raise ImageReadError(f"{argument}: not readable: {reason}") from None
+        with self._lock:
+            self._idle.append(process)
         if isinstance(answer, ImageReadError):
             raise answer
         return answer
@@ -95,26 +92,14 @@ class DecodingPool:
         with self._lock:
             while self._idle:
                 process = self._idle.pop()
-                if process.is_running():
+                if process.status is None:
                     return process
                 process.end()
         return _Process()
 
-    def _run_by(self, process: _Process, task: Task) -> Any:
-        try:
-            answer = process.run(task)
-        except BaseException as error:
-            process.end()
-            if isinstance(error, (EOFError, OSError)):
-                logger.warning("a decoding process ended with %s", process.status)
-            raise
-        with self._lock:
-            self._idle.append(process)
-        return answer
-
 
 class _Process:
-    """One decoding process, and the content that it holds."""
+    """One decoding process."""
 
     def __init__(self) -> None:
         threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -126,31 +111,28 @@ class _Process:
             env={**os.environ, **threads},
             start_new_session=True,  # Ctrl-C is for the service, which finishes what it is at
         )
-        self.held = b""
 
     @property
     def status(self) -> int | None:
-        """How it ended: the negative number of a signal, or an exit code."""
-        return self._process.returncode
+        """How it ended: the negative number of a signal, or an exit code; ``None`` if it runs."""
+        return self._process.poll()
 
-    def is_running(self) -> bool:
-        """Whether it waits for calls, unless something ended it."""
-        return self._process.poll() is None
-
-    def run(self, task: Task) -> Any:
+    def run(self, seconds: float, function: Callable[[Any], Any], argument: Any) -> Any:
         """Return what came of a call.
 
         Raises:
             EOFError: if the process ended, of itself or because it took too long.
             OSError: if it had ended before.
+            pickle.UnpicklingError: if it ended within its answer.
         """
-        timer = threading.Timer(task.seconds + _SPARE_SECONDS, self._process.kill)
+        calls, answers = self._process.stdin, self._process.stdout
+        assert calls is not None and answers is not None
+        timer = threading.Timer(seconds + _SPARE_SECONDS, self._process.kill)
         timer.start()
         try:
-            with_content = self.held is not task.content
-            write_task(_open(self._process.stdin), task, with_content=with_content)
-            self.held = task.content
-            return read_answer(_open(self._process.stdout))
+            pickle.dump((seconds, function, argument), calls, protocol=5)
+            calls.flush()
+            return pickle.load(answers)
         finally:
             timer.cancel()
 
@@ -158,18 +140,9 @@ class _Process:
         """End it at once."""
         self._process.kill()
         for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                try:
-                    stream.close()
-                except OSError:  # what was not sent yet cannot be
-                    continue
+            with contextlib.suppress(OSError):  # what was not sent yet cannot be
+                stream.close()  # type: ignore[union-attr]
         self._process.wait()
-
-
-def _open(stream: IO[bytes] | None) -> Any:
-    if stream is None:
-        raise RuntimeError("the process was started without pipes")
-    return stream
 
 
 def _end_all(processes: list[_Process]) -> None:

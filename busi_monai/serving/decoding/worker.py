@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from busi_monai.errors import ImageReadError
-from busi_monai.serving.decoding.messages import Task, read_task, write_answer
 
 __all__ = ["main"]
 
@@ -18,30 +19,29 @@ _MOST_MEMORY = 4 * 1024**3
 
 
 def main() -> None:
-    """Answer calls until no more come, or one takes too long, which ends the process."""
+    """Answer calls until no more come, or one takes too long, which ends the process.
+
+    A call is a pickled ``(seconds, function, argument)``, its answer a pickled value or error.
+    """
     answers, calls = _pipes()
     _limit_memory()
-    held = b""
-    while True:
-        try:
-            task = read_task(calls, held)
-        except EOFError:
-            return
-        held = task.content
-        _end_after(task.seconds)
-        answer = _answer(task)
-        _end_after(0)
-        write_answer(answers, answer)
+    with contextlib.suppress(EOFError):
+        while True:
+            pickle.dump(_answer(*pickle.load(calls)), answers, protocol=5)
+            answers.flush()
 
 
-def _answer(task: Task) -> Any:
+def _answer(seconds: float, function: Callable[[Any], Any], argument: Any) -> Any:
+    _end_after(seconds)
     try:
-        return task.function(task.argument)
+        return function(argument)
     except ImageReadError as error:
         return error
     except Exception as error:
         # a decoder's own words may hold values of the file
-        return ImageReadError(f"{task.argument}: cannot be read ({type(error).__name__})")
+        return ImageReadError(f"{argument}: cannot be read ({type(error).__name__})")
+    finally:
+        _end_after(0)
 
 
 def _pipes() -> tuple[BinaryIO, BinaryIO]:

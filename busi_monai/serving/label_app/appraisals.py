@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 
 from busi_monai.errors import BusiMonaiError, InputError
 from busi_monai.files import read_json, write_json
@@ -83,10 +84,9 @@ class Appraisals:
     def _appraise(self, path: Path) -> dict[str, Any]:
         modified = _modified(path)
         try:
-            predictor = self.model.predictor()
-            uncertainty = predictor.uncertainty(path)
-            prediction = predictor.predict(path)
-            described = describe(prediction, read_picture(path).pixels)
+            predictor, picture = self.model.predictor(), read_picture(path)
+            uncertainty = predictor.uncertainty(picture)
+            described = describe(predictor.predict(picture), picture.pixels)
         except BusiMonaiError as error:
             return {"error": str(error), "modified": modified}
         return {
@@ -142,8 +142,7 @@ def farthest_from(
     ids = list(candidates)
     points = np.array([candidates[id] for id in ids], dtype=float)
     if len(chosen):
-        others = np.array(chosen, dtype=float)
-        distances = np.linalg.norm(points[:, None] - others[None], axis=2).min(axis=1)
+        distances = cdist(points, np.array(chosen, dtype=float)).min(axis=1)
         index = int(distances.argmax())
     else:
         distances = np.linalg.norm(points - points.mean(axis=0), axis=1)
@@ -153,13 +152,11 @@ def farthest_from(
 
 def _coarse(values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """Return the (H, W) values averaged on the grid, as one row."""
-    rows = np.array_split(np.asarray(values, dtype=float), GRID, axis=0)
-    cells = [[_mean(cell) for cell in np.array_split(row, GRID, axis=1)] for row in rows]
-    return np.array(cells).ravel()
+    import torch
 
-
-def _mean(cell: NDArray[np.float64]) -> float:
-    return float(cell.mean()) if cell.size else 0.0  # of pictures smaller than the grid
+    pixels = torch.from_numpy(np.array(values, dtype=np.float64))
+    cells = torch.nn.functional.adaptive_avg_pool2d(pixels[None], GRID)
+    return np.asarray(cells.ravel())
 
 
 def _modified(path: Path) -> int:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from busi_monai.cases import CLASSES
 from busi_monai.errors import BusiMonaiError, ImageReadError
-from busi_monai.images import PictureFile, write_png
+from busi_monai.images import PictureFile, read_picture, write_png
 from busi_monai.inference.prediction import Prediction
 from busi_monai.inference.uncertainty import Uncertainty
 from busi_monai.serving.label_app.served import ServedModel
@@ -75,8 +75,9 @@ class ProposalTask(InferTask):
         try:
             with self._one_at_a_time:
                 predictor = self.model.predictor(name_to_device(device) if device else None)
-                prediction = predictor.predict(source)
-                uncertainty = predictor.uncertainty(source) if asked else None
+                picture = read_picture(source)
+                prediction = predictor.predict(picture)
+                uncertainty = predictor.uncertainty(picture) if asked else None
         except ImageReadError as error:
             raise HTTPException(400, str(error)) from error
         except BusiMonaiError as error:
