@@ -59,6 +59,16 @@ def source_commit() -> str | None:
     return found.stdout.strip()
 
 
+def _arithmetic() -> dict[str, Any]:
+    """Return what torch computes with on the CPU, if this process has imported it."""
+    if "torch" not in sys.modules:
+        return {}
+    from busi_monai.devices import cpu_instructions
+
+    threads = sys.modules["torch"].get_num_threads()
+    return {"instructions": cpu_instructions(), "threads": threads}
+
+
 @dataclass
 class RunRecord:
     """The record written as ``run.json`` beside every output.
@@ -96,6 +106,7 @@ class RunRecord:
                 "system": platform.system(),
                 "machine": platform.machine(),
                 "cpus": os.cpu_count(),
+                **_arithmetic(),
             },
             **self.details,
             "failures": self.failures,

@@ -17,6 +17,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from busi_monai.threads import prepare_threads
+
+prepare_threads()  # before torch is imported
+
 import torch
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigWorkflow

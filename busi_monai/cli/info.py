@@ -42,10 +42,11 @@ def describe_installation() -> dict[str, Any]:
     from busi_monai.cases import CLASSES
     from busi_monai.curation import PROTOCOLS
     from busi_monai.datasets import READERS
-    from busi_monai.devices import PRECISIONS, choose_device
+    from busi_monai.devices import PRECISIONS, choose_device, choose_precision, cpu_instructions
     from busi_monai.networks import ENCODERS, POOLINGS
     from busi_monai.records import installed_versions
     from busi_monai.shipped import shipped_bundles, shipped_configs
+    from busi_monai.threads import share_of_threads, usable_cores
     from busi_monai.training import LOSSES
 
     bundles = {
@@ -56,6 +57,7 @@ def describe_installation() -> dict[str, Any]:
         for name, path in shipped_bundles().items()
     }
     device = choose_device("auto")
+    precision = choose_precision("auto", device)
     return {
         "classes": list(CLASSES),
         "datasets": list(READERS),
@@ -67,6 +69,12 @@ def describe_installation() -> dict[str, Any]:
         "bundles": bundles,
         "configs": {name: str(path) for name, path in shipped_configs().items()},
         "device": {"name": device.name, "reason": device.reason},
+        "cpu": {
+            "instructions": cpu_instructions(),
+            "usable_cores": usable_cores(),
+            "threads": share_of_threads(),
+        },
+        "precision": {"name": precision.name, "reason": precision.reason},
         "versions": installed_versions(),
     }
 

@@ -7,6 +7,7 @@ import importlib
 import click
 
 from busi_monai.cli.console import reported_errors
+from busi_monai.threads import prepare_threads
 
 __all__ = ["main"]
 
@@ -53,6 +54,7 @@ class LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> object:
         """Run a command; an error of ours becomes a message and an exit code."""
+        prepare_threads()  # before the command imports torch
         with reported_errors():
             return super().invoke(ctx)
 

@@ -14,7 +14,9 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
+from busi_monai.devices import choose_precision
 from busi_monai.errors import BusiMonaiError, InputError
+from busi_monai.threads import share_of_threads
 
 __all__ = ["run_in_processes", "run_in_turn"]
 
@@ -62,9 +64,8 @@ def run_in_processes(
         InputError: as the first call that raised one.
         BusiMonaiError: if a call failed otherwise.
     """
-    import torch
-
-    threads = max(1, torch.get_num_threads() // jobs)
+    threads = share_of_threads(jobs)
+    choose_precision("auto", "cpu")  # if a measurement decides, it decides for all processes
     context = multiprocessing.get_context("spawn")
     waiting = list(arguments.items())
     running: dict[Any, tuple[str, Any, Any, float]] = {}

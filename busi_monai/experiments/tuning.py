@@ -6,12 +6,14 @@ import logging
 import multiprocessing
 from pathlib import Path
 
+from busi_monai.devices import choose_precision
 from busi_monai.errors import BusiMonaiError
 from busi_monai.experiments.tuning_outputs import write_overview, write_pictures, write_record
 from busi_monai.experiments.tuning_plan import TuningPlan
 from busi_monai.experiments.tuning_study import require_optuna
 from busi_monai.experiments.tuning_trials import work
 from busi_monai.records import RunRecord
+from busi_monai.threads import share_of_threads
 
 __all__ = ["TuningPlan", "tune"]
 
@@ -67,11 +69,10 @@ def tune(plan: TuningPlan, *, trials: int = 20, jobs: int = 1) -> Path:
 
 def _work_in_processes(plan: TuningPlan, total: int, jobs: int) -> str | None:
     """Run workers and return how one ended that did not end well."""
-    import torch
-
     spawn = multiprocessing.get_context("spawn")
     level = logging.getLogger("busi_monai.experiments").getEffectiveLevel()
-    threads = max(1, torch.get_num_threads() // jobs)
+    threads = share_of_threads(jobs)
+    choose_precision("auto", "cpu")  # if a measurement decides, it decides for all processes
     devices = _devices(str(plan.overrides.get("device_name", "auto")), jobs)
     workers = [
         spawn.Process(target=_worker, args=(plan, total, threads, device, level))

@@ -17,6 +17,7 @@ from busi_monai.dicom_images import DicomHeader
 from busi_monai.errors import ImageReadError
 from busi_monai.image_files import ImageBytes
 from busi_monai.images import Picture, PictureFile, file_header, read_picture
+from busi_monai.threads import SINGLE_THREAD
 
 __all__ = ["DecodingPool"]
 
@@ -102,13 +103,12 @@ class _Process:
     """One decoding process."""
 
     def __init__(self) -> None:
-        threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "busi_monai.serving.decoding.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, **threads},
+            env={**os.environ, **SINGLE_THREAD},
             start_new_session=True,  # Ctrl-C is for the service, which finishes what it is at
         )
 

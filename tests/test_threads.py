@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from busi_monai import threads
+from busi_monai.threads import limit_threads, prepare_threads, share_of_threads, usable_cores
+
+
+def test_no_more_cores_than_the_process_may_use() -> None:
+    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
+    code += "from busi_monai.threads import usable_cores; print(usable_cores())"
+    if hasattr(os, "sched_setaffinity"):
+        printed = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+        assert printed.stdout.strip() == b"1"
+    assert 1 <= usable_cores() <= (os.cpu_count() or 1)
+
+
+def test_waiting_threads_do_not_spin_and_take_the_usable_cores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(threads, "usable_cores", lambda: 6)
+    environ: dict[str, str] = {}
+    prepare_threads(environ)
+    assert environ["OMP_NUM_THREADS"] == "6"
+    assert (environ["OMP_WAIT_POLICY"], environ["GOMP_SPINCOUNT"]) == ("PASSIVE", "0")
+
+
+@pytest.mark.parametrize("name", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS"])
+def test_the_user_s_own_variables_stay(name: str) -> None:
+    environ = {name: "mine"}
+    prepare_threads(environ)
+    assert environ[name] == "mine"
+    if name != "OMP_NUM_THREADS":
+        assert {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & environ.keys() == {name}
+
+
+def test_every_command_prepares_its_threads_before_torch_is_imported() -> None:
+    code = (
+        "import atexit, os, sys; from busi_monai.cli.main import main; "
+        "atexit.register(lambda: print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)); "
+        "sys.argv = ['busi-monai', 'train', '--help']; main()"
+    )
+    environ = {name: value for name, value in os.environ.items() if "OMP" not in name}
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, env=environ)
+    assert done.stdout.splitlines()[-1] == "PASSIVE False"
+
+
+def test_jobs_divide_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    monkeypatch.setenv("OMP_NUM_THREADS", "8")
+    assert [share_of_threads(jobs) for jobs in (1, 3, 9)] == [8, 2, 1]
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(threads, "usable_cores", lambda: 4)  # of eight logical ones
+    assert share_of_threads(2) == 2
+
+
+def test_a_process_that_has_torch_is_held_to_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(threads, "usable_cores", lambda: 1)
+    try:
+        limit_threads()
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
