@@ -8,7 +8,6 @@ LABEL_BIN := $(LABEL_VENV)/bin
 LABEL_ONLY := app batch datastore infer scoring strategies train
 DEMO ?= demo
 DATA ?=
-export OMP_NUM_THREADS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help install label-env label-test demo test lint types floors unit doctest coverage realdata slow browser tutorials benchmark clean

@@ -4,7 +4,7 @@ Each row is a process of its own: fp32 and bf16, one thread and all, alone and b
 process, with waiting threads that spin (as libgomp has it) and that sleep (as this package sets
 it). Prints a Markdown table of milliseconds an image: medians, and the CPU's abilities above it.
 
-    python scripts/benchmark_arithmetic.py [--encoder resnet18] [--size 160] [--batch 16] [--quick]
+    python scripts/benchmark_arithmetic.py [--config cpu] [--quick]
 """
 
 from __future__ import annotations
@@ -14,10 +14,8 @@ import contextlib
 import itertools
 import json
 import os
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 
 from busi_monai.threads import WAITING, usable_cores
@@ -26,9 +24,7 @@ from busi_monai.threads import WAITING, usable_cores
 def main() -> None:
     """Run every row and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--encoder", default="resnet18")
-    parser.add_argument("--size", type=int, default=160, help="side of the input, pixels")
-    parser.add_argument("--batch", type=int, default=16, help="images of a training step")
+    parser.add_argument("--config", default="cpu", help="overlay that names network and sizes")
     parser.add_argument("--quick", action="store_true", help="all threads only")
     parser.add_argument("--row", choices=("fp32", "bf16"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -83,52 +79,13 @@ def busy_process() -> Iterator[None]:
 
 
 def measure(options: argparse.Namespace) -> tuple[float, float]:
-    """Time training steps, and predictions of one image with its mirror image."""
-    import torch
+    """Return milliseconds an image of a training step and of a prediction with mirror image."""
+    from network_steps import configured, make_steps, median_seconds
 
-    from busi_monai.networks import MultiTaskUNet
-    from busi_monai.training import MultiTaskLoss
-
-    decoder = {"upsample": "nearest", "convolutions": 1}  # as configs/cpu.yaml
-    network = MultiTaskUNet(options.encoder, decoder_options=decoder)
-    network = network.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(network.parameters())
-    loss = MultiTaskLoss()
-    images = torch.rand(options.batch, 1, options.size, options.size)
-    targets = {
-        "seg": (torch.rand_like(images) > 0.9).float(),
-        "cls": torch.arange(options.batch) % 3,
-    }
-    autocast = torch.autocast("cpu", torch.bfloat16, enabled=options.row == "bf16")
-
-    def step() -> None:
-        optimizer.zero_grad()
-        with autocast:
-            output = network(images)
-        loss({name: value.float() for name, value in output.items()}, targets).backward()
-        optimizer.step()
-
-    def predict() -> None:
-        with torch.inference_mode(), autocast:
-            network(images[:1])
-            network(images[:1].flip(-1))
-
-    step_seconds = median_seconds(step) / options.batch
-    network.eval()
-    return 1000 * step_seconds, 1000 * median_seconds(predict)
-
-
-def median_seconds(call: object, *, least: int = 5, seconds: float = 4.0) -> float:
-    """Return the median of at least some calls, after two that are not counted."""
-    found: list[float] = []
-    began = time.perf_counter()
-    while len(found) < least + 2 or time.perf_counter() - began < seconds:
-        started = time.perf_counter()
-        call()  # type: ignore[operator]
-        found.append(time.perf_counter() - started)
-        if len(found) >= 3 and time.perf_counter() - began > 60:
-            break
-    return statistics.median(found[2:])
+    config = configured(options.config)
+    step, predict = make_steps(config, options.row)
+    seconds = median_seconds(step, calls=3) / config["batch_size"]
+    return 1000 * seconds, 1000 * median_seconds(predict, seconds=4)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,18 @@ import sys
 import time
 from pathlib import Path
 
+from busi_monai.threads import prepare_threads
+
+prepare_threads()  # before torch is imported
+
 FIGURES = ("lesion_dice", "all_dice", "normal_clean_rate", "accuracy", "macro_f1", "auc_malignant")
 SHOWN_PER_FOLDER = 4
+PHANTOMS = 240
+TRAINED = 0.8
+"""Part of the images that is trained on."""
+WITH_VALIDATION = 1.1
+OTHER_SECONDS = 0.25
+"""What audit, preparation, evaluation and prediction take for an image."""
 
 
 def main() -> None:
@@ -29,9 +39,10 @@ def main() -> None:
     options = parser.parse_args()
     out: Path = options.out
     started = time.time()
+    print_estimate(options.config, options.data)
     data = options.data or out / "phantoms"
     if options.data is None:
-        run("phantom", data, "--cases", 240, "--seed", 0, "--defects", "--overwrite")
+        run("phantom", data, "--cases", PHANTOMS, "--seed", 0, "--defects", "--overwrite")
     run("audit", data, "--out", out / "audit", "--overwrite", tolerated=(0, 1))
     run("prepare", data, "--out", out / "prepared", "--overwrite", tolerated=(0, 1))
     run("verify", out / "prepared")
@@ -44,6 +55,30 @@ def main() -> None:
     print_tree(out)
     print_figures(out / "evaluation" / "metrics.json")
     print(f"\n{time.time() - started:.0f} s in all. For research use only; not a medical device.")
+
+
+def print_estimate(config_name: str, data: Path | None) -> None:
+    """Time a training step of this machine, and say how long the demonstration will take."""
+    from network_steps import configured, make_steps, median_seconds
+
+    from busi_monai.datasets import read_dataset
+    from busi_monai.devices import choose_device, choose_precision
+
+    device = choose_device()
+    if device.type != "cpu":
+        print(f"Training on {device.name}.")
+        return
+    config = configured(config_name)
+    precision = choose_precision(config["precision"], device)
+    step, _ = make_steps(config, precision.name)
+    seconds = median_seconds(step, calls=3)
+    images = PHANTOMS if data is None else len(read_dataset(data).cases)
+    steps = config["max_epochs"] * images * TRAINED / config["batch_size"]
+    minutes = (steps * seconds * WITH_VALIDATION + images * OTHER_SECONDS) / 60
+    print(
+        f"About {minutes:.1f} minutes: {steps:.0f} training steps of {seconds:.2f} s, measured now "
+        f"in {precision.name} ({precision.reason}), and all the rest."
+    )
 
 
 def run(*words: object, tolerated: tuple[int, ...] = (0,)) -> None:

@@ -25,13 +25,39 @@ def repository() -> Path:
     return REPOSITORY
 
 
+Once = Callable[[str, Callable[[Path], object]], Path]
+
+
 @pytest.fixture(scope="session")
-def phantom_busi(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """``once(name, make)`` has ``make(folder)`` called once a test run, by the first worker.
+
+    The folder's parent is there, for this name alone. What is made is not to be changed.
+    """
+    from filelock import FileLock
+
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        place = shared / name.replace(" ", "_")
+        place.mkdir(parents=True, exist_ok=True)
+        with FileLock(shared / f"{place.name}.lock"):
+            if not (place / ".made").exists():
+                make(place / name)
+                (place / ".made").touch()
+        return place / name
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def phantom_busi(once: Once) -> Path:
     """24 phantoms of 96×128 pixels in the BUSI layout, eight of each class."""
     from busi_monai.datasets import write_phantom_dataset
 
-    return write_phantom_dataset(
-        tmp_path_factory.mktemp("phantoms") / "busi", cases=24, seed=0, size=(96, 128)
+    return once(
+        "busi", lambda folder: write_phantom_dataset(folder, cases=24, seed=0, size=(96, 128))
     )
 
 
@@ -58,8 +84,12 @@ def reference() -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_bundle(once: Once) -> Path:
     """The shipped bundle with an untrained U-Net of two thousand weights for 32×48 pixels."""
+    return once("segmentation bundle ü", _make_tiny_bundle)
+
+
+def _make_tiny_bundle(bundle: Path) -> None:
     import shutil
 
     import torch
@@ -68,7 +98,6 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from busi_monai.operating import OperatingPoint
     from busi_monai.shipped import find_bundle
 
-    bundle = tmp_path_factory.mktemp("tiny") / "segmentation bundle ü"
     shutil.copytree(find_bundle(), bundle, ignore=shutil.ignore_patterns(*RELEASED))
     network = {
         "_target_": "busi_monai.networks.MultiTaskUNet",
@@ -92,7 +121,6 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         untrained = MultiTaskUNet("unet", encoder_options={"widths": [4, 8, 16]}, head_channels=[])
     (bundle / "models").mkdir(exist_ok=True)
     torch.save(untrained.state_dict(), bundle / "models" / "model.pt")
-    return bundle
 
 
 TINY = """
@@ -131,63 +159,63 @@ def tiny_stages_config(tiny_config: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def phantom_prepared(phantom_busi: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def phantom_prepared(phantom_busi: Path, once: Once) -> Path:
     """The phantoms prepared by the default protocol: about 18, 3 and 3 pictures."""
     from busi_monai.curation import prepare_dataset
 
-    out = tmp_path_factory.mktemp("prepared") / "phantoms"
-    prepare_dataset(phantom_busi, out)
-    return out
+    return once("phantoms", lambda folder: prepare_dataset(phantom_busi, folder))
 
 
 @pytest.fixture(scope="session")
-def folds(phantom_busi: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folds(phantom_busi: Path, once: Once) -> Path:
     """The phantoms prepared with three folds of eight pictures."""
     from busi_monai.curation import PrepareOptions, prepare_dataset
 
-    out = tmp_path_factory.mktemp("folds") / "prepared"
-    prepare_dataset(phantom_busi, out, PrepareOptions(folds=3))
-    return out
+    return once(
+        "folds", lambda folder: prepare_dataset(phantom_busi, folder, PrepareOptions(folds=3))
+    )
 
 
 @pytest.fixture(scope="session")
-def other_prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def other_prepared(once: Once) -> Path:
     """Twelve phantoms of another seed, none of them among the others, nine of them for training."""
     from busi_monai.curation import PrepareOptions, prepare_dataset
     from busi_monai.datasets import write_phantom_dataset
 
-    folder = tmp_path_factory.mktemp("others")
-    write_phantom_dataset(folder / "busi", cases=12, seed=7, size=(64, 80))
-    prepare_dataset(folder / "busi", folder / "others", PrepareOptions(ratios="70/15/15"))
-    return folder / "others"
+    def make(folder: Path) -> None:
+        write_phantom_dataset(folder.parent / "busi", cases=12, seed=7, size=(64, 80))
+        prepare_dataset(folder.parent / "busi", folder, PrepareOptions(ratios="70/15/15"))
+
+    return once("others", make)
 
 
 @pytest.fixture(scope="session")
-def tiny_run(
-    phantom_prepared: Path, tiny_config: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def tiny_run(phantom_prepared: Path, tiny_config: Path, once: Once) -> Path:
     """A run of two epochs on the prepared phantoms; not to be changed."""
     from busi_monai.training import train_bundle
 
-    out = tmp_path_factory.mktemp("runs") / "tiny run"
-    settings = {"device_name": "cpu"}
-    return train_bundle([phantom_prepared], out, configs=[tiny_config], overrides=settings)
+    def make(folder: Path) -> None:
+        settings = {"device_name": "cpu"}
+        train_bundle([phantom_prepared], folder, configs=[tiny_config], overrides=settings)
+
+    return once("tiny run", make)
 
 
 @pytest.fixture(scope="session")
-def two_stage_run(
-    phantom_prepared: Path, tiny_stages_config: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def two_stage_run(phantom_prepared: Path, tiny_stages_config: Path, once: Once) -> Path:
     """A run of both stages, two epochs each, on the prepared phantoms; not to be changed."""
     from busi_monai.training import train_bundle
 
-    return train_bundle(
-        [phantom_prepared],
-        tmp_path_factory.mktemp("runs") / "two stages",
-        bundle="breast_ultrasound_two_stage",
-        configs=[tiny_stages_config],
-        overrides={"device_name": "cpu"},
-    )
+    def make(folder: Path) -> None:
+        train_bundle(
+            [phantom_prepared],
+            folder,
+            bundle="breast_ultrasound_two_stage",
+            configs=[tiny_stages_config],
+            overrides={"device_name": "cpu"},
+        )
+
+    return once("two stages", make)
 
 
 @pytest.fixture

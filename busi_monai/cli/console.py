@@ -53,10 +53,9 @@ def research_log(*, quiet: bool = False) -> None:
         level=logging.WARNING if quiet else logging.INFO,
         format="%(asctime)s %(message)s",
         datefmt="%H:%M:%S",
-        stream=sys.stderr,
+        handlers=[handler := _AboveBars()],
         force=True,
     )
-    (handler,) = logging.getLogger().handlers
     handler.addFilter(_is_no_engine_error)
     # the engines' figures of every epoch: MONAI would print those of a new logger on stdout
     for name in ("train", "validate"):
@@ -68,6 +67,19 @@ def research_log(*, quiet: bool = False) -> None:
     # warns that overlays lie in another folder and that it leaves logging to us; it sets its level
     # when it is imported
     logging.getLogger("monai.bundle.workflows").disabled = True
+
+
+class _AboveBars(logging.Handler):
+    """Writes on stderr, above a progress bar and not into it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _write_above_bars(self.format(record))
+
+
+def _write_above_bars(text: str) -> None:
+    from tqdm import tqdm
+
+    tqdm.write(text, file=sys.stderr)
 
 
 def _is_no_engine_error(record: logging.LogRecord) -> bool:
@@ -98,11 +110,11 @@ def reported_errors() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        click.echo(f"Error: {error}", err=True)
+        _write_above_bars(f"Error: {error}")
         sys.exit(2)
     except (BusiMonaiError, OSError) as error:
-        click.echo(f"Error: {error}", err=True)
+        _write_above_bars(f"Error: {error}")
         sys.exit(1)
     except KeyboardInterrupt:
-        click.echo("Interrupted; finished outputs are intact.", err=True)
+        _write_above_bars("Interrupted; finished outputs are intact.")
         sys.exit(130)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping
-from typing import Any
 
-from ignite.engine import Engine
-from ignite.handlers import ProgressBar
+from ignite.engine import Engine, Events
+from tqdm import tqdm
 
 from busi_monai.training.scores import iteration_loss
 
@@ -16,16 +14,32 @@ __all__ = ["TerminalProgress"]
 
 
 class TerminalProgress:
-    """Handler that shows a progress bar for each epoch, where stderr is a terminal.
+    """Handler that shows one bar for the whole training, where stderr is a terminal.
 
-    Where the log is quiet (warnings only), the bar is not shown either.
+    It names the epoch, the running loss, and the time left if every epoch is trained; validations
+    count in. Where the log is quiet (warnings only), the bar is not shown either.
     """
 
     def attach(self, engine: Engine) -> None:
-        """Attach the bar, with the running loss beside it."""
+        """Show the bar from the training's start to its end."""
         if logging.getLogger().isEnabledFor(logging.INFO) and sys.stderr.isatty():
-            ProgressBar().attach(engine, output_transform=_running_loss)
+            engine.add_event_handler(Events.STARTED, self._start)
+            engine.add_event_handler(Events.ITERATION_COMPLETED, self._advance)
+            engine.add_event_handler(Events.COMPLETED, self._close)
 
+    def _start(self, engine: Engine) -> None:
+        state = engine.state
+        self._bar = tqdm(
+            total=state.max_epochs * state.epoch_length,
+            initial=state.iteration,  # of a training that is resumed
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left{postfix}",
+        )
 
-def _running_loss(output: Mapping[str, Any]) -> dict[str, float]:
-    return {"loss": iteration_loss(output)}
+    def _advance(self, engine: Engine) -> None:
+        state = engine.state
+        self._bar.set_description_str(f"epoch {state.epoch}/{state.max_epochs}", refresh=False)
+        self._bar.set_postfix({"loss": iteration_loss(state.output)}, refresh=False)
+        self._bar.update()
+
+    def _close(self, engine: Engine) -> None:
+        self._bar.close()

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import io
+import logging
+import sys
+
+import pytest
+import torch
+from ignite.engine import Engine
+
+from busi_monai.training import TerminalProgress
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stream", "level", "shown"),
+    [
+        (Terminal, logging.INFO, True),
+        (Terminal, logging.WARNING, False),
+        (io.StringIO, logging.INFO, False),
+    ],
+)
+def test_a_bar_for_the_whole_training_on_a_terminal_that_is_not_quiet(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    stream: type[io.StringIO],
+    level: int,
+    shown: bool,
+) -> None:
+    monkeypatch.setattr(sys, "stderr", stream())
+    caplog.set_level(level)
+    engine = Engine(lambda _engine, batch: {"loss": batch})
+    TerminalProgress().attach(engine)
+    engine.run(torch.tensor([0.5, 0.25]), max_epochs=3)
+    written = sys.stderr.getvalue()
+    if shown:
+        assert "epoch 3/3 100%" in written
+        assert "0:00 left, loss=0.25" in written.replace("00:00", "0:00")
+    else:
+        assert written == ""
