@@ -77,7 +77,8 @@ def load_encoder_weights(network: nn.Module, path: str | Path) -> dict[str, str]
         ... )
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     torch.save(colour.encoder.state_dict(), Path(folder) / "resnet18.pth")
-        ...     load_encoder_weights(grey, Path(folder) / "resnet18.pth")
+        ...     load_encoder_weights(grey, Path(folder) / "resnet18.pth")["name"]
+        'resnet18.pth'
         >>> picture = torch.rand(1, 1, 32, 32)
         >>> with torch.no_grad():
         ...     found = grey.encoder(picture)[-1]
