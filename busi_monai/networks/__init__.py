@@ -6,6 +6,7 @@ from busi_monai.networks.class_head import POOLINGS, ClassHead
 from busi_monai.networks.cost import network_cost
 from busi_monai.networks.decoder import Decoder, UNetDecoder
 from busi_monai.networks.dynunet import DynUNetEncoder
+from busi_monai.networks.efficientnet_lite import EfficientNetLiteEncoder
 from busi_monai.networks.encoders import ENCODERS, Encoder, build_encoder, register_encoder
 from busi_monai.networks.ensembles import EnsembleNetwork
 from busi_monai.networks.library_encoders import SmpEncoder, TimmEncoder
@@ -25,6 +26,7 @@ __all__ = [
     "ClassHead",
     "Decoder",
     "DynUNetEncoder",
+    "EfficientNetLiteEncoder",
     "Encoder",
     "EnsembleNetwork",
     "HeadOutput",

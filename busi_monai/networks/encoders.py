@@ -37,9 +37,11 @@ class Encoder(nn.Module):
         channels: channels of the feature maps, fine to coarse.
         strides: by how much each is smaller than the picture.
         published_as: whose files of pretrained weights fit, for messages.
+        imagenet_package: the package that installs its ImageNet weights; empty if there is none.
     """
 
     published_as = "the names that this encoder has in a run"
+    imagenet_package = ""
 
     def __init__(self, *, in_channels: int, channels: list[int], strides: list[int]) -> None:
         super().__init__()

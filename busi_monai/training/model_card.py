@@ -57,6 +57,7 @@ def training_sections(
     *,
     classes: Sequence[str] = CLASSES,
     segmentation: bool = True,
+    encoder_weights: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """Return a card's text by heading for a run that is about to be trained.
 
@@ -67,6 +68,8 @@ def training_sections(
         datalists: hashes of the datalists by kind, as from ``datalist_hashes``.
         classes: what ``class_label`` counts in; maybe more than the network tells apart.
         segmentation: whether the network has a mask head.
+        encoder_weights: where the encoder's pretrained weights came from, as from
+            ``load_encoder_weights``.
     """
     height, width = operating.image_size
     configuration = [
@@ -75,6 +78,7 @@ def training_sections(
         f"- Input: one channel, {height} × {width} px, {operating.aspect}, "
         f"{operating.normalisation}.",
         f"- Classes: {', '.join(operating.classes) or 'none'}.",
+        *_pretrained(encoder_weights),
         "- Everything else: `configs/train.yaml`; the course: `history.csv`, `run.json`.",
     ]
     does = ["outlines the lesion"] if segmentation else []
@@ -109,6 +113,13 @@ def ensemble_sections(members: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         "Performance": _PERFORMANCE,
         "Limitations": _LIMITATIONS,
     }
+
+
+def _pretrained(weights: Mapping[str, str] | None) -> list[str]:
+    if weights is None:
+        return []
+    name = " ".join(weights[key] for key in ("name", "version") if key in weights)
+    return [f"- The encoder started from pretrained weights: {name} (`{weights['sha256'][:12]}…`)."]
 
 
 def _data(

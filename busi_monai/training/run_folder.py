@@ -36,9 +36,11 @@ logger = logging.getLogger(__name__)
 
 RECORDED = (
     "command", "commit", "seed", "epochs", "max_epochs", "best", "seconds", "device", "precision",
-    "network", "datalist_sha256", "extra_datalist_sha256", "initial_run",
+    "network", "datalist_sha256", "extra_datalist_sha256", "initial_run", "encoder_weights",
 )  # fmt: skip
 COPIED = ("LICENSE", "docs", "configs/logging.conf", "configs/mlflow.yaml")
+ENCODER_WEIGHTS = "encoder_weights.json"
+"""File in a run whose encoder started from pretrained weights: where these came from."""
 
 
 class RunFolder:
@@ -82,6 +84,7 @@ class RunFolder:
         items: Sequence[Mapping[str, Any]] = (),
         *,
         initial: InitialRun | None = None,
+        encoder_weights: Mapping[str, str] | None = None,
         datalists: Mapping[str, list[str]] | None = None,
     ) -> None:
         """Write the run's configurations, before the first epoch: all of them or none.
@@ -93,6 +96,8 @@ class RunFolder:
                 which a later evaluation knows what the network has seen.
             initial: the run whose weights it starts from; the images that these were trained on
                 are kept as well.
+            encoder_weights: where the encoder's pretrained weights came from, as
+                ``load_encoder_weights`` returns it.
             datalists: hashes of the datalists, for ``run.json``.
 
         Raises:
@@ -125,7 +130,9 @@ class RunFolder:
                 "continue a run"
             )
         with complete_folder(self.path) as partial:
-            self._write_configs(partial, operating, items)
+            self._write_configs(partial, operating, items, encoder_weights)
+            if encoder_weights is not None:
+                write_json(partial / ENCODER_WEIGHTS, dict(encoder_weights))
             operating.save(partial / "operating.json")
             if initial is None:
                 write_training_images(partial, items)
@@ -135,7 +142,11 @@ class RunFolder:
                 write_training_images(partial, items, before=seen, complete=complete)
 
     def _write_configs(
-        self, folder: Path, operating: OperatingPoint, items: Sequence[Mapping[str, Any]]
+        self,
+        folder: Path,
+        operating: OperatingPoint,
+        items: Sequence[Mapping[str, Any]],
+        encoder_weights: Mapping[str, str] | None,
     ) -> None:
         configs = folder / "configs"
         training = {**workflow_config(), "resume": False}
@@ -163,6 +174,7 @@ class RunFolder:
                 self._datalists,
                 classes=training.get("classes") or CLASSES,
                 segmentation=segmentation,
+                encoder_weights=encoder_weights,
             )
             write_text(card, replaced_sections(card.read_text("utf-8"), own))
 
@@ -196,6 +208,8 @@ class RunFolder:
         initial = initial_run_record(self.path)
         if initial is not None:
             found["initial_run"] = initial
+        if (self.path / ENCODER_WEIGHTS).is_file():
+            found["encoder_weights"] = read_json(self.path / ENCODER_WEIGHTS)
         if evaluator is not None:
             found["best"] = _best(evaluator)
         session = {

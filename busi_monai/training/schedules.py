@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -23,23 +24,24 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
 }
 
 
-def _one_cycle(optimizer: Optimizer, steps: int, rate: float, **kwargs: Any) -> Any:
-    return lr_scheduler.OneCycleLR(optimizer, max_lr=rate, total_steps=steps, **kwargs)
+def _one_cycle(optimizer: Optimizer, steps: int, **kwargs: Any) -> Any:
+    rates = [group["lr"] for group in optimizer.param_groups]
+    return lr_scheduler.OneCycleLR(optimizer, max_lr=rates, total_steps=steps, **kwargs)
 
 
-def _cosine(optimizer: Optimizer, steps: int, rate: float, **kwargs: Any) -> Any:
+def _cosine(optimizer: Optimizer, steps: int, **kwargs: Any) -> Any:
     return lr_scheduler.CosineAnnealingLR(optimizer, **{"T_max": steps, **kwargs})
 
 
-def _poly(optimizer: Optimizer, steps: int, rate: float, **kwargs: Any) -> Any:
+def _poly(optimizer: Optimizer, steps: int, **kwargs: Any) -> Any:
     return lr_scheduler.PolynomialLR(optimizer, total_iters=steps, **{"power": 0.9, **kwargs})
 
 
-def _constant(optimizer: Optimizer, steps: int, rate: float, **kwargs: Any) -> Any:
+def _constant(optimizer: Optimizer, steps: int, **kwargs: Any) -> Any:
     return lr_scheduler.ConstantLR(optimizer, **{"factor": 1.0, **kwargs})
 
 
-def _plateau(optimizer: Optimizer, steps: int, rate: float, **kwargs: Any) -> Any:
+def _plateau(optimizer: Optimizer, steps: int, **kwargs: Any) -> Any:
     # a relative threshold would take a standing negative score for an improvement
     return lr_scheduler.ReduceLROnPlateau(
         optimizer, **{"mode": "max", "threshold_mode": "abs", **kwargs}
@@ -72,19 +74,41 @@ def make_optimizer(
             dimension) are not decayed.
         learning_rate: the peak or starting rate.
         weight_decay: for tensors of two or more dimensions.
-        options: further arguments of the optimiser (``momentum`` for ``sgd``).
+        options: further arguments of the optimiser (``momentum`` for ``sgd``), and
+            ``encoder_factor``: the encoder's rate is the others' times it, as for pretrained
+            weights that should change less than fresh ones.
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: for an unknown name, an ``encoder_factor`` that is not above 0, or one for a
+            network without an encoder.
     """
     if name not in OPTIMIZERS:
         raise ValueError(f"unknown optimizer {name!r}; expected one of {', '.join(OPTIMIZERS)}")
+    further = dict(options or {})
+    factor = float(further.pop("encoder_factor", 1.0))
+    if not 0 < factor < math.inf:
+        raise ValueError(f"encoder_factor must be a number above 0, got {factor}")
+    encoder: set[nn.Parameter] = set()
+    if factor != 1:
+        network = getattr(network, "module", network)
+        part = getattr(network, "encoder", None)
+        if not isinstance(part, nn.Module):
+            raise ValueError(f"encoder_factor: a {type(network).__name__} has no encoder")
+        encoder = set(part.parameters())
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": members, "lr": rate, "weight_decay": decay}
+        for inside, rate in ((False, learning_rate), (True, learning_rate * factor))
+        for matrices, decay in ((True, weight_decay), (False, 0.0))
+        if (
+            members := [
+                parameter
+                for parameter in parameters
+                if (parameter in encoder) is inside and (parameter.ndim > 1) is matrices
+            ]
+        )
     ]
-    return OPTIMIZERS[name](groups, lr=learning_rate, **(options or {}))
+    return OPTIMIZERS[name](groups, lr=learning_rate, **further)
 
 
 def make_schedule(
@@ -115,7 +139,7 @@ def make_schedule(
     if name not in SCHEDULES:
         raise ValueError(f"unknown lr_schedule {name!r}; expected one of {', '.join(SCHEDULES)}")
     steps = epochs * iterations if name in _PER_ITERATION else epochs
-    return SCHEDULES[name](optimizer, steps, optimizer.param_groups[0]["lr"], **(options or {}))
+    return SCHEDULES[name](optimizer, steps, **(options or {}))
 
 
 def schedule_handler(name: str, lr_scheduler: Any, evaluator: Engine) -> LrScheduleHandler:

@@ -86,6 +86,7 @@ def test_every_format_is_tested() -> None:
         pytest.param("resnet50", marks=pytest.mark.slow),
         pytest.param("efficientnet-b0", marks=pytest.mark.slow),
         pytest.param("efficientnet-b2", marks=pytest.mark.slow),
+        pytest.param("efficientnet-lite0", marks=pytest.mark.slow),
     ],
 )
 def test_onnx_of_other_encoders(encoder: str, tmp_path: Path) -> None:

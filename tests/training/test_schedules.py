@@ -111,6 +111,53 @@ def test_options_reach_the_optimizer() -> None:
     assert optimizer.defaults["momentum"] == 0.9
 
 
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_the_encoders_rate_is_its_share_of_the_others(name: str) -> None:
+    network = nn.ModuleDict({"encoder": nn.Conv2d(1, 2, 3), "head": nn.Linear(2, 2)})
+    optimizer = make_optimizer(
+        "sgd",
+        wrapped(network),
+        learning_rate=0.1,
+        weight_decay=0.5,
+        options={"encoder_factor": 0.25, "momentum": 0.9},
+    )
+    schedule = make_schedule(name, optimizer, epochs=4, iterations=5)
+    for _ in range(3):
+        optimizer.step()
+        schedule.step(*([0.5] if name == "plateau" else []))
+        rates = {
+            id(parameter): group["lr"]
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+        }
+        head = optimizer.param_groups[0]["lr"]
+        assert [rates[id(p)] for p in network["head"].parameters()] == [head, head]
+        shares = [rates[id(p)] / head for p in network["encoder"].parameters()]
+        assert shares == pytest.approx([0.25, 0.25])
+    decayed = [p for g in optimizer.param_groups if g["weight_decay"] for p in g["params"]]
+    assert {p.shape for p in decayed} == {network["encoder"].weight.shape, (2, 2)}
+
+
+def wrapped(network: nn.Module) -> nn.Module:
+    """As ``DistributedDataParallel`` has it."""
+    outer = nn.Module()
+    outer.module = network
+    return outer
+
+
+@pytest.mark.parametrize("factor", [0, -1, float("nan")])
+def test_an_encoder_factor_must_be_above_zero(factor: float) -> None:
+    with pytest.raises(ValueError, match="encoder_factor must be a number above 0"):
+        make_optimizer(
+            "sgd", nn.Linear(1, 1), learning_rate=0.1, options={"encoder_factor": factor}
+        )
+
+
+def test_an_encoder_factor_needs_an_encoder() -> None:
+    with pytest.raises(ValueError, match="encoder_factor: a Linear has no encoder"):
+        make_optimizer("sgd", nn.Linear(1, 1), learning_rate=0.1, options={"encoder_factor": 0.3})
+
+
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(ValueError, match="lion"):
         make_optimizer("lion", nn.Linear(1, 1), learning_rate=0.1)
