@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -34,16 +35,12 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(
-        prefix=".partial-", suffix="".join(path.suffixes), dir=path.parent
-    )
-    os.close(handle)
-    partial = Path(name)
+    partial = path.parent / f".partial-{secrets.token_urlsafe(6)}{''.join(path.suffixes)}"
+    partial.touch(exist_ok=False)  # with the usual permissions, unlike tempfile's
     try:
         yield partial
         with partial.open("rb") as written:
             os.fsync(written.fileno())
-        partial.chmod(0o666 & ~_umask())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -110,8 +107,8 @@ def complete_folder(out: str | Path, *, overwrite: bool = False) -> Iterator[Pat
             f"{out} exists and is not empty; choose another folder or pass --overwrite"
         )
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}-partial-", dir=out.parent))
-    partial.chmod(0o777 & ~_umask())
+    partial = out.parent / f".{out.name}-partial-{secrets.token_urlsafe(6)}"
+    partial.mkdir()
     try:
         yield partial
         _swap_folder(partial, out)
@@ -131,9 +128,3 @@ def _swap_folder(new: Path, out: Path) -> None:
         old.rename(out)
         raise
     shutil.rmtree(old.parent, ignore_errors=True)
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current

@@ -20,6 +20,8 @@ from busi_monai.threads import prepare_threads
 
 prepare_threads()  # before torch is imported
 
+from busi_monai.datasets import natural_key
+
 FIGURES = ("lesion_dice", "all_dice", "normal_clean_rate", "accuracy", "macro_f1", "auc_malignant")
 SHOWN_PER_FOLDER = 4
 PHANTOMS = 240
@@ -114,9 +116,9 @@ def test_pictures(prepared: Path, count: int) -> list[Path]:
 def print_tree(folder: Path) -> None:
     """Print the folder's tree, a few files of each folder."""
     print(f"\n{folder}/")
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(folder.rglob("*"), key=natural_key):
         parts = path.relative_to(folder).parts
-        siblings = sorted(path.parent.iterdir())
+        siblings = sorted(path.parent.iterdir(), key=natural_key)
         place = siblings.index(path)
         if len(parts) > 3 or (len(siblings) > 12 and place > SHOWN_PER_FOLDER):
             continue

@@ -64,6 +64,18 @@ def test_files_and_folders_get_the_usual_permissions(tmp_path: Path) -> None:
         assert modes[0] == modes[1]
 
 
+def test_the_umask_of_the_process_is_never_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other threads create files meanwhile."""
+    changes: list[int] = []
+    monkeypatch.setattr(os, "umask", lambda mask: changes.append(mask) or 0o022)
+    write_text(tmp_path / "a.txt", "x")
+    with complete_folder(tmp_path / "out"):
+        pass
+    assert changes == []
+
+
 def test_json_is_readable_and_refuses_nan(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     write_json(path, {"name": "größe", "list": [1, 2.5, None]})

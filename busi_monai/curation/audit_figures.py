@@ -17,13 +17,12 @@ from PIL import Image, ImageDraw
 from busi_monai.cases import CLASSES
 from busi_monai.curation.sample_tiles import (
     CAPTION,
-    CLASS_COLOURS,
-    INK,
     PAPER,
     Sample,
     caption_font,
     sample_tile,
 )
+from busi_monai.plots.palette import CLASS_COLOURS, INK
 
 __all__ = ["class_counts_figure", "contact_sheets", "lesion_pixels_figure", "sample_grid",
            "sizes_figure"]  # fmt: skip
@@ -31,7 +30,6 @@ __all__ = ["class_counts_figure", "contact_sheets", "lesion_pixels_figure", "sam
 _TILE_HEIGHT = 150
 _GAP = 6
 _SHEET = (1500, 1600)  # width and height
-_CONFLICT = (200, 30, 30)
 
 
 def class_counts_figure(counts: Mapping[str, int]) -> Figure:
@@ -147,7 +145,9 @@ def sample_grid(samples: Sequence[Sample], columns: int = 6) -> NDArray[np.uint8
 
 
 def contact_sheets(groups: Mapping[int, Sequence[Sample]]) -> Iterator[NDArray[np.uint8]]:
-    """Yield pages of near-duplicate groups, each (H, W, 3) uint8; conflicts of class in red.
+    """Yield pages of near-duplicate groups, each (H, W, 3) uint8.
+
+    Conflicts of class are headed in white on dark.
 
     Args:
         groups: the pictures of each group by its number, in the order in which they are shown.
@@ -176,6 +176,7 @@ def _group_rows(number: int, group: Sequence[Sample]) -> Iterator[Image.Image]:
     classes = list(dict.fromkeys(sample.class_name for sample in group))
     conflict = len(classes) > 1
     heading = f"group {number}: {' / '.join(classes)}" + (" (class conflict)" if conflict else "")
+    ink, paper = (PAPER, INK) if conflict else (INK, PAPER)
     rows: list[list[Image.Image]] = [[]]
     for tile in tiles:
         used = sum(t.width + _GAP for t in rows[-1])
@@ -186,8 +187,9 @@ def _group_rows(number: int, group: Sequence[Sample]) -> Iterator[Image.Image]:
         width = max(sum(t.width + _GAP for t in row), 10 * len(heading))
         strip = Image.new("RGB", (min(width, _SHEET[0]), CAPTION + row[0].height), PAPER)
         if index == 0:
-            colour = _CONFLICT if conflict else INK
-            ImageDraw.Draw(strip).text((0, 1), heading, colour, font=caption_font())
+            draw = ImageDraw.Draw(strip)
+            draw.rectangle((0, 0, caption_font().getlength(heading), CAPTION - 2), fill=paper)
+            draw.text((0, 1), heading, ink, font=caption_font())
         left = 0
         for tile in row:
             strip.paste(tile, (left, CAPTION))

@@ -6,6 +6,7 @@ import csv
 from collections.abc import Collection
 from pathlib import Path
 
+from busi_monai.datasets import natural_key
 from busi_monai.errors import InputError
 from busi_monai.images import IMAGE_SUFFIXES
 
@@ -35,7 +36,7 @@ def read_id_list(path: str | Path) -> list[str]:
     ids = [_without_suffix(name) for name in (_from_table(lines) or lines)]
     if not ids:
         raise InputError(f"{path} is empty; expected one image id per line, like: benign (20)")
-    twice = sorted({name for name in ids if ids.count(name) > 1})
+    twice = sorted({name for name in ids if ids.count(name) > 1}, key=natural_key)
     if twice:
         raise InputError(f"{path} lists {_some(twice)} more than once; remove the repetition")
     return ids

@@ -12,6 +12,7 @@ from PIL import Image
 
 from busi_monai.cases import CLASSES, Problem
 from busi_monai.curation.storage import IMAGES, LABELS
+from busi_monai.datasets import natural_key
 from busi_monai.errors import ImageReadError
 from busi_monai.files import file_sha256, read_json
 from busi_monai.images import pixel_sha256, read_picture
@@ -84,7 +85,7 @@ def stray_files(folder: Path, items: Sequence[Mapping[str, Any]]) -> list[Proble
         f"{part}/{path.name}"
         for part in (IMAGES, LABELS)
         if (folder / part).is_dir()
-        for path in sorted((folder / part).iterdir())
+        for path in sorted((folder / part).iterdir(), key=natural_key)
         if not path.name.startswith(".")
     ]
     message = "the datalist does not name it; remove it, or prepare the dataset again"

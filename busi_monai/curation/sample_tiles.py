@@ -12,12 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from busi_monai.cases import CLASSES
+from busi_monai.plots.palette import CLASS_COLOURS, INK, TRUE_OUTLINE
 
 __all__ = [
     "CAPTION",
-    "CLASS_COLOURS",
-    "INK",
     "PAPER",
     "Sample",
     "caption_font",
@@ -25,15 +23,10 @@ __all__ = [
     "sample_tile",
 ]
 
-CLASS_COLOURS = dict(zip(CLASSES, ("#0072B2", "#009E73", "#D55E00"), strict=True))
-"""Colour of each class in every figure: told apart with any colour vision (Okabe and Ito, 2008)."""
-
 CAPTION = 18
 """Height of a line of text, in pixels."""
 PAPER = (255, 255, 255)
-INK = (30, 30, 30)
 
-_OUTLINE = (255, 213, 0)
 _FRAME = 3
 
 
@@ -82,7 +75,7 @@ def outlined(sample: Sample, width: int, height: int) -> NDArray[np.uint8]:
         contours, _ = cv2.findContours(
             (mask >= 0.5).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE
         )
-        cv2.drawContours(colours, contours, -1, _OUTLINE, 1, cv2.LINE_AA)
+        cv2.drawContours(colours, contours, -1, TRUE_OUTLINE, 1, cv2.LINE_AA)
     return np.asarray(colours, dtype=np.uint8)
 
 

@@ -12,6 +12,7 @@ from busi_monai.curation.datalist import inspect_datalist
 from busi_monai.curation.near_duplicates import find_near_duplicates
 from busi_monai.curation.prepared_files import ImageReading
 from busi_monai.curation.verify import CERTAIN_CORRELATION, Progress, side_of
+from busi_monai.datasets import natural_key
 from busi_monai.errors import InputError
 
 __all__ = ["SharedPictures", "check_different", "find_shared_pictures"]
@@ -108,9 +109,11 @@ def check_different(folders: Sequence[str | Path]) -> None:
     if len(folders) < 2:
         raise InputError("expected two prepared datasets or more to compare")
     real = [Path(folder).resolve() for folder in folders]
-    repeated = sorted({str(path) for path in real if real.count(path) > 1})
+    repeated = sorted({path for path in real if real.count(path) > 1}, key=natural_key)
     if repeated:
-        raise InputError(f"{', '.join(repeated)} is given more than once; give each dataset once")
+        raise InputError(
+            f"{', '.join(map(str, repeated))} is given more than once; give each dataset once"
+        )
 
 
 def _folder(path: str | Path) -> Path:

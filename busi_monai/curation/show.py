@@ -20,8 +20,6 @@ from busi_monai.curation.audit_figures import (
 from busi_monai.curation.datalist import load_datalist, part_items
 from busi_monai.curation.sample_tiles import (
     CAPTION,
-    CLASS_COLOURS,
-    INK,
     PAPER,
     Sample,
     caption_font,
@@ -30,6 +28,7 @@ from busi_monai.curation.sample_tiles import (
 from busi_monai.errors import ImageReadError, InputError
 from busi_monai.files import atomic_file, complete_folder
 from busi_monai.images import read_mask, read_picture
+from busi_monai.plots.palette import CLASS_COLOURS, INK
 from busi_monai.records import RunRecord
 
 __all__ = ["SHEET_SUFFIXES", "choose_items", "draw_charts", "draw_sheet", "sample_pairs"]

@@ -62,7 +62,7 @@ def _read_class(root: Path, folder: Path, class_name: str, problems: list[Proble
         else:
             pictures.append(path)
     images = index_images(root, pictures, problems)
-    for folder_inside in sorted(path for path in folder.iterdir() if path.is_dir()):
+    for folder_inside in _folders_in(folder):
         for path in visible_files(folder_inside, recursive=True):
             message = f"in a folder inside {folder.name}; expected pictures directly in it"
             problems.append(problem(root, "stray_file", path, message))
@@ -80,12 +80,16 @@ def _report_strays(root: Path, problems: list[Problem]) -> None:
     for path in visible_files(root):
         message = f"outside the class folders {', '.join(CLASSES)}"
         problems.append(problem(root, "stray_file", path, message))
-    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+    for folder in _folders_in(root):
         if folder.name.lower() in CLASSES or folder.name.startswith("."):
             continue
         if any(visible_files(folder, recursive=True)):
             message = f"expected folders named {', '.join(CLASSES)}; its files were left out"
             problems.append(problem(root, "unknown_class", folder, message))
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    return sorted((path for path in folder.iterdir() if path.is_dir()), key=natural_key)
 
 
 def _with_unique_ids(root: Path, cases: list[Case], problems: list[Problem]) -> list[Case]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from busi_monai.cases import CLASSES, Case, Problem, class_index
 from busi_monai.errors import InputError
@@ -88,17 +88,25 @@ class Reader:
     read: Callable[[Path], Listing]
 
 
-def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
-    """Return a sort key under which numbers count as numbers.
+def natural_key(name: str | PurePath) -> tuple[tuple[str | int, ...], str]:
+    """Return the sort key of the natural order, in which all files and ids are listed.
+
+    Runs of the digits 0 to 9 compare as numbers, and come before any other character. Other
+    characters compare by their code points, without regard to case. Names that are alike so far
+    (``x01`` and ``x1``, ``A`` and ``a``) compare by the code points of the whole, so that different
+    names never tie, and the order is the same on every system.
+
+    Args:
+        name: of a file, or an id. A path compares as text, with forward slashes.
 
     Examples:
-        >>> sorted(["benign (10)", "benign (2)"], key=natural_key)
-        ['benign (2)', 'benign (10)']
+        >>> sorted(["b (10)", "B (3)", "b (2)", "b"], key=natural_key)
+        ['b', 'b (2)', 'B (3)', 'b (10)']
     """
+    text = name.as_posix() if isinstance(name, PurePath) else name
     # [0-9], not \d: int() refuses some of Unicode's digits, such as superscripts
-    parts = re.split(r"([0-9]+)", text)
-    numbered = tuple((0, int(p), "") if p.isascii() and p.isdigit() else (1, 0, p) for p in parts)
-    return (*numbered, (2, 0, text))
+    parts = re.split(r"([0-9]+)", text.casefold())
+    return tuple(int(part) if place % 2 else part for place, part in enumerate(parts)), text
 
 
 def in_case_order(cases: Iterable[Case]) -> list[Case]:
@@ -126,7 +134,7 @@ def visible_files(folder: Path, *, recursive: bool = False) -> Iterator[Path]:
     Left out are names with a leading dot, ``Thumbs.db``, ``desktop.ini`` and ``__MACOSX``.
     """
     found = folder.rglob("*") if recursive else folder.iterdir()
-    for path in sorted(found, key=lambda p: natural_key(p.relative_to(folder).as_posix())):
+    for path in sorted(found, key=natural_key):
         parts = path.relative_to(folder).parts
         if any(part.startswith(".") or part.lower() in _SYSTEM_FILES for part in parts):
             continue
@@ -138,7 +146,7 @@ def child_folder(root: Path, name: str) -> Path | None:
     """Return the subfolder of a name, whatever its letter case, or ``None``."""
     if not root.is_dir():
         return None
-    for path in sorted(root.iterdir()):
+    for path in sorted(root.iterdir(), key=natural_key):
         if path.name.lower() == name.lower() and path.is_dir():
             return path
     return None

@@ -9,7 +9,7 @@ from busi_monai.datasets.bus_bra import BUS_BRA
 from busi_monai.datasets.bus_uclm import BUS_UCLM
 from busi_monai.datasets.busi import BUSI
 from busi_monai.datasets.folder import FOLDER
-from busi_monai.datasets.listing import Listing, Reader
+from busi_monai.datasets.listing import Listing, Reader, natural_key
 from busi_monai.errors import InputError
 
 __all__ = ["READERS", "detect_layout", "read_dataset"]
@@ -59,16 +59,18 @@ def _locate(root: Path, layout: str) -> tuple[str, Path]:
         raise InputError(f"{root} does not exist; expected a dataset's folder")
     if not root.is_dir():
         raise InputError(f"{root} is a file; expected a dataset's folder")
-    children = sorted(path for path in root.iterdir() if path.is_dir())
-    if not any(root.iterdir()):
+    inside = sorted(root.iterdir(), key=natural_key)
+    if not inside:
         raise InputError(f"{root} is empty; expected a dataset's folder")
     for name in names:
         if READERS[name].matches(root):
             return name, root
     found = [
         (next(name for name in names if READERS[name].matches(child)), child)
-        for child in children
-        if not child.name.startswith(".") and any(READERS[name].matches(child) for name in names)
+        for child in inside
+        if child.is_dir()
+        and not child.name.startswith(".")
+        and any(READERS[name].matches(child) for name in names)
     ]
     if len(found) == 1:
         return found[0]
@@ -76,8 +78,8 @@ def _locate(root: Path, layout: str) -> tuple[str, Path]:
         folders = ", ".join(f"{path.name} ({name})" for name, path in found)
         raise InputError(f"{root} holds several datasets: {folders}; name one of them")
     wanted = "; ".join(f"{name}: {READERS[name].looks_like}" for name in names)
-    inside = ", ".join(sorted(path.name for path in root.iterdir())[:8])
-    raise InputError(f"{root} has no known layout. Looked for {wanted}. Found {inside}")
+    shown = ", ".join(path.name for path in inside[:8])
+    raise InputError(f"{root} has no known layout. Looked for {wanted}. Found {shown}")
 
 
 def _candidate_names(layout: str) -> tuple[str, ...]:

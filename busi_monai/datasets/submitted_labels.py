@@ -133,10 +133,11 @@ def read_submitted_labels(studies: str | Path, tag: str = "final") -> SubmittedL
     studies = Path(studies)
     folder = studies / "labels" / tag
     if not folder.is_dir():
-        found = sorted(path.name for path in (studies / "labels").glob("*") if path.is_dir())
+        folders = sorted((studies / "labels").glob("*"), key=natural_key)
+        tags = [path.name for path in folders if path.is_dir()]
         raise InputError(
             f"{studies} has no folder labels/{tag}; expected the studies folder of a MONAI Label "
-            f"server" + (f", whose tags are {', '.join(found)}" if found else "")
+            f"server" + (f", whose tags are {', '.join(tags)}" if tags else "")
         )
     problems: list[Problem] = []
     images = index_images(studies, visible_files(studies), [])
@@ -308,7 +309,7 @@ def _label_files(folder: Path) -> dict[str, list[Path]]:
             found.setdefault(_label_id(path), []).append(path)
     for paths in found.values():
         paths.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-    return dict(sorted(found.items()))
+    return {id: found[id] for id in sorted(found, key=natural_key)}
 
 
 def _label_id(path: Path) -> str:

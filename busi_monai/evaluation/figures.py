@@ -17,11 +17,9 @@ from busi_monai.cases import CLASSES, class_index
 from busi_monai.evaluation.tables import probability_matrix, usable_rows
 from busi_monai.files import atomic_file
 from busi_monai.metrics import reliability, roc_auc
+from busi_monai.plots.palette import CLASS_COLOURS
 
-__all__ = ["CLASS_COLOURS", "write_figures"]
-
-CLASS_COLOURS = {"normal": "#4c8c4a", "benign": "#3b6fb5", "malignant": "#c0392b"}
-"""Colour of each class in every figure."""
+__all__ = ["write_figures"]
 
 BINS = 10
 GRID_COLUMNS = 4

@@ -18,6 +18,7 @@ from busi_monai.experiments.comparison_tables import (
     differences_csv,
 )
 from busi_monai.files import complete_folder, write_json, write_text
+from busi_monai.plots.palette import INK, MUTED
 from busi_monai.records import RunRecord
 
 __all__ = ["draw_comparison", "write_comparison"]
@@ -86,7 +87,7 @@ def _panel(axes: Any, name: str, systems: list[dict[str, Any]], reference: str) 
             axes.text(0.01, row, "–", transform=axes.get_yaxis_transform(), va="center", fontsize=8)
             continue
         figure = system["figures"][name]
-        colour = "#c0392b" if system["name"] == reference else "#3b6fb5"
+        colour = INK if system["name"] == reference else MUTED
         if figure["low"] is not None:
             axes.plot([figure["low"], figure["high"]], [row, row], color=colour, linewidth=1.5)
         axes.plot([value], [row], marker="o", markersize=4, color=colour)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from busi_monai.datasets import natural_key
 from busi_monai.errors import InputError
 from busi_monai.evaluation import read_predictions, row_groups, table_classes, usable_rows
 from busi_monai.files import read_json
@@ -155,7 +156,7 @@ def read_system(name: str, path: str | Path) -> System:
         name=name,
         folder=folder,
         table=usable,
-        failed=tuple(sorted(set(table["id"]) - set(usable["id"]))),
+        failed=tuple(sorted(set(table["id"]) - set(usable["id"]), key=natural_key)),
         classes=table_classes(table),
         provenance=read_json(folder / "metrics.json"),
         training=training,
@@ -231,7 +232,7 @@ def _check_datalists(systems: Sequence[System]) -> None:
 def _lacking(systems: Sequence[System], lacking: Mapping[str, Sequence[str]]) -> str:
     told = []
     for system in systems:
-        ids = lacking[system.name]
+        ids = sorted(lacking[system.name], key=natural_key)
         if ids:
             failed = len(set(ids) & set(system.failed))
             more = f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""

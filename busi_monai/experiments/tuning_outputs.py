@@ -21,6 +21,7 @@ from busi_monai.configurations import read_configuration
 from busi_monai.experiments.plans import MACHINE_KEYS, section_of
 from busi_monai.experiments.tuning_study import STATES, TrialStudy, best_trial
 from busi_monai.files import atomic_file, read_json, write_text
+from busi_monai.plots.palette import FAINT, INK, MUTED
 from busi_monai.records import RunRecord, installed_versions
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ __all__ = ["TRIAL_COLUMNS", "importances", "write_overview", "write_pictures", "
 TRIAL_COLUMNS = ("trial", "state", "score", "best_epoch", "epochs", "seconds")
 """First columns of ``trials.csv``; then come the searched keys, ``reason`` and ``run``."""
 
-_COLOURS = {"complete": "#0072B2", "pruned": "#999999", "failed": "#D55E00"}
+_COLOURS = {"complete": MUTED, "pruned": FAINT, "failed": INK}
 
 RunOf = Callable[[int], Path]
 
@@ -180,7 +181,7 @@ def _history_figure(trials: list[FrozenTrial]) -> Figure:
     complete = [t for t in trials if t.state.name == "COMPLETE"]
     if complete:
         best = np.maximum.accumulate([t.value for t in complete])
-        left.step([t.number for t in complete], best, where="post", color="#333333", label="best")
+        left.step([t.number for t in complete], best, where="post", color=INK, label="best")
         left.legend(fontsize="small")
     left.set(title="Trials", xlabel="trial", ylabel="validation score")
     winner = max(complete, key=lambda t: (t.value, -t.number), default=None)
@@ -188,10 +189,10 @@ def _history_figure(trials: list[FrozenTrial]) -> Figure:
         course = sorted((e, v) for e, v in trial.intermediate_values.items() if math.isfinite(v))
         if course:
             first = trial == winner
-            colour = _COLOURS.get(STATES[trial.state.name], "#cccccc")
+            colour = _COLOURS.get(STATES[trial.state.name], FAINT)
             right.plot(
                 *zip(*course, strict=True),
-                color="#333333" if first else colour,
+                color=INK if first else colour,
                 alpha=1.0 if first else 0.45,
                 linewidth=2.0 if first else 1.0,
                 marker="." if len(course) == 1 else None,
@@ -207,7 +208,7 @@ def _importances_figure(found: Mapping[str, float]) -> Figure:
     figure = Figure(figsize=(7, 1.2 + 0.4 * len(found)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    bars = axes.barh(list(found)[::-1], list(found.values())[::-1], color="#0072B2")
+    bars = axes.barh(list(found)[::-1], list(found.values())[::-1], color=MUTED)
     axes.bar_label(bars, fmt="%.2f", padding=3)
     axes.set(title="Share of the scores' variation", xlim=(0, 1.1 * max(found.values())))
     axes.spines[["top", "right"]].set_visible(False)

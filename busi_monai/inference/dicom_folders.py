@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from busi_monai.datasets import natural_key
 from busi_monai.dicom_images import NOT_PICTURES, SUFFIXES, has_preamble, silent_pydicom
 
 __all__ = ["DICOMDIR", "dicom_files_below", "files_of_dicomdir", "is_bare_dicom", "why_no_picture"]
@@ -19,10 +20,10 @@ def is_bare_dicom(path: Path) -> bool:
 
 
 def dicom_files_below(folder: Path) -> list[Path]:
-    """Return the DICOM files in all subfolders, sorted; hidden ones left out."""
+    """Return the DICOM files in all subfolders, in natural order; hidden ones left out."""
     return [
         path
-        for path in sorted(folder.rglob("*"))
+        for path in sorted(folder.rglob("*"), key=natural_key)
         if not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and (path.suffix.lower() in SUFFIXES or is_bare_dicom(path))
         and path.is_file()

@@ -14,6 +14,7 @@ import torch
 from monai.bundle import ConfigItem
 
 from busi_monai.configurations import read_configuration, write_configuration
+from busi_monai.datasets import natural_key
 from busi_monai.errors import InputError
 from busi_monai.files import (
     atomic_file,
@@ -70,9 +71,9 @@ def write_ensemble(runs: Sequence[str | Path], out: str | Path, *, overwrite: bo
     folders = [find_bundle(run) for run in runs]
     if len(folders) < 2:
         raise InputError(f"an ensemble needs at least two runs, got {len(folders)}")
-    repeated = sorted({str(folder) for folder in folders if folders.count(folder) > 1})
+    repeated = sorted({folder for folder in folders if folders.count(folder) > 1}, key=natural_key)
     if repeated:
-        raise InputError(f"{', '.join(repeated)} stands in the ensemble more than once")
+        raise InputError(f"{', '.join(map(str, repeated))} stands in the ensemble more than once")
     points = [load_operating_point(folder / "operating.json") for folder in folders]
     operating = _common_operating_point(folders, points)
     networks = [_network_config(folder) for folder in folders]

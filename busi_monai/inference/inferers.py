@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -13,6 +15,34 @@ from busi_monai.networks import EnsembleNetwork
 from busi_monai.operating import OperatingPoint
 
 __all__ = ["FlipAveragingInferer", "PlainInferer", "prediction_inferer", "single_networks"]
+
+
+class _ExactKernels:
+    """Sets cuDNN's flags while any thread is within; they are the whole process's."""
+
+    def __init__(self) -> None:
+        self._changing = threading.Lock()
+        self._within = 0
+        self._flags = ExitStack()
+
+    def __enter__(self) -> None:
+        with self._changing:
+            if not self._within:
+                self._flags.enter_context(
+                    torch.backends.cudnn.flags(
+                        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+                    )
+                )
+            self._within += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._changing:
+            self._within -= 1
+            if not self._within:
+                self._flags.close()
+
+
+_exact_kernels = _ExactKernels()
 
 
 class PlainInferer(Inferer):
@@ -39,9 +69,7 @@ class PlainInferer(Inferer):
             args: passed on to the network.
             kwargs: passed on to the network.
         """
-        with torch.backends.cudnn.flags(
-            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-        ):
+        with _exact_kernels:
             return network(inputs, *args, **kwargs)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from busi_monai.datasets import natural_key
 from busi_monai.errors import ImageReadError, InputError
 from busi_monai.images import PictureFile, frames_of, is_image_file, read_picture
 from busi_monai.inference.dicom_folders import (
@@ -27,7 +28,6 @@ __all__ = [
     "find_pictures",
     "frame_id",
     "image_stem",
-    "natural_key",
     "picture_ids",
     "scan_pictures",
 ]
@@ -40,7 +40,8 @@ class FoundPictures:
     """The pictures that were meant, and what was not found.
 
     Attributes:
-        paths: pictures in the order of the inputs, each once, naturally sorted within a folder.
+        paths: pictures in the order of the inputs, each once, within a folder in natural order of
+            their stems, as cases are prepared.
         failures: (input, reason) for each input that gives no picture.
         skipped_masks: files left out of folders and patterns as they are masks of a picture there.
         skipped_objects: (file, what it is) for each DICOM file of a folder that is no picture, such
@@ -187,15 +188,6 @@ def image_stem(path: str | Path) -> str:
     return name if Path(name).suffix[1:].isdecimal() else Path(name).stem
 
 
-def natural_key(path: str | Path) -> list[tuple[int, int, str]]:
-    """Return a sort key that puts ``benign (2)`` before ``benign (10)``."""
-    return [
-        (0, int(part), "") if part.isdecimal() else (1, 0, part.casefold())
-        for part in re.split(r"(\d+)", str(path))
-        if part
-    ]
-
-
 def _add_folder(found: FoundPictures, folder: Path) -> None:
     pictures = _without_masks(found, [path for path in folder.iterdir() if _is_picture(path)])
     named, missing = files_of_dicomdir(folder)
@@ -248,7 +240,10 @@ def _without_other_objects(found: FoundPictures, paths: Iterable[Path]) -> list[
 
 
 def _without_masks(found: FoundPictures, paths: Iterable[Path]) -> list[Path]:
-    ordered = sorted(paths, key=natural_key)
+    # by stem, as the cases of a prepared dataset; by suffix where these are the same
+    ordered = sorted(
+        paths, key=lambda path: (natural_key(path.with_name(image_stem(path))), path.suffix)
+    )
     stems = {(path.parent, image_stem(path)) for path in ordered}
     kept = []
     for path in ordered:

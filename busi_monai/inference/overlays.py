@@ -9,13 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["PREDICTED_COLOUR", "TRUE_COLOUR", "draw_outlines", "draw_overlay"]
+from busi_monai.plots.palette import PREDICTED_OUTLINE, TRUE_OUTLINE
 
-PREDICTED_COLOUR = (255, 196, 0)
-"""RGB of predicted outlines, in overlays and figures."""
-
-TRUE_COLOUR = (0, 200, 255)
-"""RGB of true outlines; the two differ for the colour-blind as well."""
+__all__ = ["draw_outlines", "draw_overlay"]
 
 NOTICE = "research use only"
 
@@ -38,7 +34,7 @@ def draw_overlay(
         mask: (H, W) predicted mask, non-zero on the lesion.
         predicted_class: told in the caption.
         confidence: probability of that class, told in per cent.
-        true_mask: (H, W), drawn in ``TRUE_COLOUR`` below the predicted outline.
+        true_mask: (H, W), drawn in ``TRUE_OUTLINE`` below the predicted outline.
         true_class: told in the caption.
 
     Returns:
@@ -47,8 +43,8 @@ def draw_overlay(
     Raises:
         ValueError: if a mask's size is not the picture's.
     """
-    outlines = [(true_mask, TRUE_COLOUR)] if true_mask is not None else []
-    canvas = draw_outlines(pixels, [*outlines, (mask, PREDICTED_COLOUR)])
+    outlines = [(true_mask, TRUE_OUTLINE)] if true_mask is not None else []
+    canvas = draw_outlines(pixels, [*outlines, (mask, PREDICTED_OUTLINE)])
     words = [predicted_class or "lesion mask"]
     if confidence is not None:
         words.append(f"{100 * confidence:.0f} %")
@@ -93,9 +89,9 @@ def _caption(width: int, text: str, truth: str) -> NDArray[np.uint8]:
     """Return (h, width, 3) uint8: as many lines as the width needs, the notice last and small."""
     large = _font(max(11, min(36, width // 22)))
     small = _font(max(9, min(20, width // 34)))
-    lines = [(text, large, PREDICTED_COLOUR)]
+    lines = [(text, large, PREDICTED_OUTLINE)]
     if truth:
-        lines.append((truth, large, TRUE_COLOUR))
+        lines.append((truth, large, TRUE_OUTLINE))
     lines.append((NOTICE, small, (170, 170, 170)))
     heights = [round(font.size * 1.35) for _, font, _ in lines]
     image = Image.new("RGB", (width, sum(heights) + 4))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -52,9 +51,7 @@ def read_tensors(path: str | Path) -> object:
         WeightsError: if the file is damaged, or holds anything but tensors and plain containers.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path} is refused: it holds pickled objects or is no checkpoint, and loading it "

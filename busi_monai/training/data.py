@@ -121,8 +121,13 @@ def class_weights(items: Sequence[dict[str, Any]], n_classes: int) -> list[float
     ]
 
 
-def training_sampler(items: Sequence[dict[str, Any]], *, balance: str = "none") -> Sampler[int]:
-    """Return a sampler over one epoch of items, drawing from torch's global generator.
+def training_sampler(
+    items: Sequence[dict[str, Any]],
+    *,
+    balance: str = "none",
+    generator: torch.Generator | None = None,
+) -> Sampler[int]:
+    """Return a sampler over one epoch of items.
 
     Args:
         items: the training items, for their ``class_label``.
@@ -130,6 +135,7 @@ def training_sampler(items: Sequence[dict[str, Any]], *, balance: str = "none") 
             replacement, so that every class is seen equally often. ``augmentation``: every item
             once, and those of the rarer classes again, each time augmented anew, until all classes
             have as many as the commonest: a longer epoch, in which nothing is left out.
+        generator: to draw from; ``None`` is torch's global one, which ``EpochSeed`` seeds.
 
     Raises:
         InputError: for an unknown ``balance``, or for fewer than two items, which batch
@@ -141,18 +147,21 @@ def training_sampler(items: Sequence[dict[str, Any]], *, balance: str = "none") 
     if balance not in BALANCES:
         raise InputError(f"class_balance must be one of {', '.join(BALANCES)}, got {balance!r}")
     if balance == "none":
-        return RandomSampler(items)
+        return RandomSampler(items, generator=generator)
     if balance == "augmentation":
-        return _RepeatingSampler([item["class_label"] for item in items])
+        return _RepeatingSampler([item["class_label"] for item in items], generator)
     counts = Counter(item["class_label"] for item in items)
     weights = [1.0 / counts[item["class_label"]] for item in items]
-    return WeightedRandomSampler(torch.tensor(weights).double().tolist(), num_samples=len(items))
+    return WeightedRandomSampler(
+        torch.tensor(weights).double().tolist(), num_samples=len(items), generator=generator
+    )
 
 
 class _RepeatingSampler(Sampler[int]):
     """Every item once, and of the rarer classes as many more as the commonest has."""
 
-    def __init__(self, labels: Sequence[int]) -> None:
+    def __init__(self, labels: Sequence[int], generator: torch.Generator | None = None) -> None:
+        self._generator = generator
         self._members = [
             [index for index, label in enumerate(labels) if label == wanted]
             for wanted in sorted(set(labels))
@@ -163,9 +172,13 @@ class _RepeatingSampler(Sampler[int]):
         epoch: list[int] = []
         for members in self._members:
             whole, rest = divmod(self._each, len(members))
-            again = torch.randperm(len(members))[:rest].tolist()
+            again = self._order(len(members))[:rest]
             epoch += members * whole + [members[position] for position in again]
-        return iter([epoch[position] for position in torch.randperm(len(epoch)).tolist()])
+        return iter([epoch[position] for position in self._order(len(epoch))])
+
+    def _order(self, count: int) -> list[int]:
+        order: list[int] = torch.randperm(count, generator=self._generator).tolist()
+        return order
 
     def __len__(self) -> int:
         return self._each * len(self._members)

@@ -17,13 +17,14 @@ class ImageTriplets:
     Args:
         writer: a ``SummaryWriter``.
         count: how many images.
-        interval: epochs between two pictures.
+        interval: show every so many validations, the first of a session included.
     """
 
     def __init__(self, writer: Any, count: int = 4, interval: int = 5) -> None:
         self.writer = writer
         self.count = count
         self.interval = interval
+        self._validations = 0
         self._shown = 0
 
     def attach(self, engine: Engine) -> None:
@@ -32,11 +33,12 @@ class ImageTriplets:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def _start(self, engine: Engine) -> None:
+        self._validations += 1
         self._shown = 0
 
     def __call__(self, engine: Engine) -> None:
         """Add the pictures of a batch until enough are shown."""
-        if (engine.state.epoch - 1) % self.interval:
+        if (self._validations - 1) % self.interval:
             return
         for item, predicted in zip(engine.state.batch, engine.state.output, strict=True):
             if self._shown >= self.count or "seg" not in predicted or "label" not in item:

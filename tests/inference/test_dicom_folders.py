@@ -27,13 +27,13 @@ def test_files_without_suffix_and_named_by_uid(save_ultrasound: Save, tmp_path: 
 
 
 def test_a_tree_of_dicom_files(save_ultrasound: Save, tmp_path: Path) -> None:
-    for name in ("A/S1/IM1", "A/S1/IM2", "A/S2/IM1", ".hidden/IM1"):
+    for name in ("A/S1/IM10", "A/S1/IM2", "A/S2/IM1", ".hidden/IM1"):
         save_ultrasound(tmp_path / name, PIXELS)
 
     found = find_pictures([tmp_path])
 
     assert [path.relative_to(tmp_path).as_posix() for path in found.paths] == [
-        "A/S1/IM1", "A/S1/IM2", "A/S2/IM1",
+        "A/S1/IM2", "A/S1/IM10", "A/S2/IM1",
     ]  # fmt: skip
 
 

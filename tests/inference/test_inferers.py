@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+
 import torch
 from torch import nn
 
@@ -23,6 +26,31 @@ def test_a_mirrored_picture_gets_the_mirrored_mask_and_the_same_class():
     torch.testing.assert_close(mirrored["seg"].flip(-1), straight["seg"])
     torch.testing.assert_close(mirrored["cls"], straight["cls"])
     assert not torch.allclose(plain["seg"], straight["seg"])
+
+
+def test_predictions_beside_each_other_compute_in_full_precision() -> None:
+    """cuDNN's flags are the process's: a server's threads share them."""
+    first_inside, second_inside, first_left = Event(), Event(), Event()
+
+    def exact() -> bool:
+        return torch.backends.cudnn.deterministic and not torch.backends.cudnn.allow_tf32
+
+    def first(image: torch.Tensor) -> bool:
+        first_inside.set()
+        return second_inside.wait(10) and exact()
+
+    def second(image: torch.Tensor) -> bool:
+        second_inside.set()
+        return first_left.wait(10) and exact()
+
+    with ThreadPoolExecutor() as threads, torch.backends.cudnn.flags(allow_tf32=True):
+        one = threads.submit(PlainInferer(), torch.zeros(1), first)
+        assert first_inside.wait(10)
+        other = threads.submit(PlainInferer(), torch.zeros(1), second)
+        assert one.result()
+        first_left.set()
+        assert other.result()
+        assert not exact()
 
 
 def test_logits_are_averaged():

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from busi_monai.datasets import read_dataset
 from busi_monai.errors import ImageReadError, InputError
 from busi_monai.images import write_png
 from busi_monai.inference import find_pictures, picture_ids, scan_pictures
@@ -30,6 +31,14 @@ def test_folder_is_sorted_as_people_count_and_leaves_out_masks_with_their_pictur
     assert names(found.paths) == ["benign (2).png", "benign (10).png", "lonely_mask.png"]
     assert names(found.skipped_masks) == ["benign (2)_mask.png", "benign (2)_mask_1.png"]
     assert found.failures == []
+
+
+def test_a_folder_is_predicted_in_the_order_in_which_it_is_prepared(tmp_path):
+    ids = ("scan", "A2", "a10", "Scan (1)", "a3", "x01", "B", "x1", "x²", "b1", "scan1", "a-1")
+    make(tmp_path / "normal", *(f"{id}.png" for id in ids))
+    prepared = [case.id for case in read_dataset(tmp_path, "busi").cases]
+    assert sorted(prepared) == sorted(ids)
+    assert [path.stem for path in find_pictures([tmp_path / "normal"]).paths] == prepared
 
 
 def test_folder_is_not_entered_but_its_subfolders_are_hinted_at(tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from busi_monai.inference import draw_outlines, draw_overlay
-from busi_monai.inference.overlays import PREDICTED_COLOUR, TRUE_COLOUR
+from busi_monai.plots.palette import PREDICTED_OUTLINE, TRUE_OUTLINE
 
 
 def square(top: int, left: int) -> np.ndarray:
@@ -43,8 +43,8 @@ def test_truth_is_drawn_in_another_colour_and_makes_the_caption_longer():
         true_mask=square(40, 60),
         true_class="normal",
     )
-    assert PREDICTED_COLOUR in colours(alone[:80]) and TRUE_COLOUR not in colours(alone)
-    assert {PREDICTED_COLOUR, TRUE_COLOUR} <= colours(both[:80])
+    assert PREDICTED_OUTLINE in colours(alone[:80]) and TRUE_OUTLINE not in colours(alone)
+    assert {PREDICTED_OUTLINE, TRUE_OUTLINE} <= colours(both[:80])
     assert len(both) > len(alone)
 
 

@@ -44,3 +44,14 @@ def test_an_epoch_draws_the_same_wherever_training_started() -> None:
 
 def test_another_seed_draws_otherwise() -> None:
     assert draws(0)[1] != draws(1)[1]
+
+
+def test_a_kept_run_can_be_drawn_again() -> None:
+    trainer = Engine(lambda engine, batch: None)
+    EpochSeed(0).attach(trainer)
+    seeds: list[int] = []
+    trainer.add_event_handler(
+        Events.EPOCH_COMPLETED, lambda engine: seeds.append(torch.initial_seed())
+    )
+    trainer.run([0], max_epochs=3)
+    assert seeds == [3964924996, 3141116543, 2613022947]

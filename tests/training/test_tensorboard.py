@@ -20,7 +20,9 @@ def count_from(engine: Engine, epoch: int) -> None:
     engine.state.epoch = epoch
 
 
-def show(folder: Path, epochs: int, *, seg: bool = True, count: int = 3) -> EventAccumulator:
+def show(
+    folder: Path, epochs: int, *, seg: bool = True, count: int = 3, val_interval: int = 1
+) -> EventAccumulator:
     def step(engine: Engine, batch: int) -> list[dict]:
         item = {"image": torch.rand(1, 8, 6), "label": torch.ones(1, 8, 6)}
         engine.state.batch = [item, item]
@@ -29,7 +31,7 @@ def show(folder: Path, epochs: int, *, seg: bool = True, count: int = 3) -> Even
     with SummaryWriter(str(folder)) as writer:
         evaluator = Engine(step)
         ImageTriplets(writer, count=count, interval=2).attach(evaluator)
-        for epoch in range(1, epochs + 1):
+        for epoch in range(val_interval, epochs + 1, val_interval):
             # MONAI's evaluators carry the trainer's epoch
             with evaluator.add_event_handler(Events.STARTED, count_from, epoch - 1):
                 evaluator.run([0, 1], max_epochs=epoch)
@@ -42,6 +44,11 @@ def test_pictures_are_shown_side_by_side(tmp_path: Path) -> None:
     pictures = found.Images("validation/0")
     assert [picture.step for picture in pictures] == [1, 3]
     assert (pictures[0].height, pictures[0].width) == (8, 18)
+
+
+def test_validations_are_counted_whatever_epochs_lie_between_them(tmp_path: Path) -> None:
+    pictures = show(tmp_path, 6, val_interval=2).Images("validation/0")
+    assert [picture.step for picture in pictures] == [2, 6]
 
 
 def test_a_network_without_masks_shows_nothing(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 from monailabel.interfaces.tasks.batch_infer import BatchInferTask, run_infer_task
 
+from busi_monai.datasets import natural_key
+
 __all__ = ["FolderBatchTask"]
 
 logger = logging.getLogger(__name__)
@@ -24,7 +26,7 @@ class FolderBatchTask(BatchInferTask):
         self, request: dict[str, Any], datastore: Any, infer: Callable[..., Any]
     ) -> dict[str, Any]:
         """Save a label of the tag ``original`` for each picture and return what was said of it."""
-        images = sorted(self.get_images(request, datastore))
+        images = sorted(self.get_images(request, datastore), key=natural_key)
         images = images[: int(request.get("max_batch_size") or 0) or None]
         tag = str(request.get("label_tag") or "original")
         results: dict[str, Any] = {}

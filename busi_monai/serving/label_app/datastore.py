@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import HTTPException
 from monailabel.datastore.local import LocalDatastore
 
+from busi_monai.datasets import natural_key
 from busi_monai.datasets.label_files import LABEL_SUFFIXES
 from busi_monai.datasets.submitted_labels import submitted_class
 from busi_monai.errors import InputError
@@ -141,7 +142,8 @@ class KeepingDatastore(LocalDatastore):
         return path.stem, path.suffix
 
     def _list_files(self, path: str, patterns: Iterable[str]) -> dict[str, str]:
-        names = [each.name for each in sorted(Path(path).iterdir()) if each.is_file()]
+        files = sorted(Path(path).iterdir(), key=natural_key)
+        names = [each.name for each in files if each.is_file()]
         found = {
             name: name
             for name in names

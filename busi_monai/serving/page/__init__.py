@@ -13,6 +13,7 @@ from starlette.responses import PlainTextResponse
 from busi_monai.cases import CLASSES
 from busi_monai.datasets import draw_phantom
 from busi_monai.operating import MalignancyThreshold
+from busi_monai.plots.palette import ACCENT
 from busi_monai.serving.answers import Outcome, png_bytes
 from busi_monai.serving.limits import Limits
 from busi_monai.serving.problems import ServiceError
@@ -79,7 +80,7 @@ def add_page(api: FastAPI, service: PredictionService) -> None:
 
     # Quasar's bar while something is sent has no name for screen readers; the status says it
     nicegui_app.config.quasar_config["loadingBar"] = {"skipHijack": True}
-    nicegui_app.colors(primary="#1257a8")  # 7:1 on white; the dark one stands in the style
+    nicegui_app.colors(primary=ACCENT)  # the dark page's stands in the style
     ui.run_with(
         api,
         mount_path="/ui",

@@ -20,8 +20,8 @@ from busi_monai.inference import draw_overlay, prediction_columns
 from busi_monai.inference.cine import telling_rank
 from busi_monai.inference.dicom_seg import segmentation_object
 from busi_monai.inference.dicom_sources import ModelIdentity, source_reference, writing_objects
-from busi_monai.inference.overlays import PREDICTED_COLOUR
 from busi_monai.inference.writers import prediction_cells, prediction_row
+from busi_monai.plots.palette import PREDICTED_OUTLINE
 from busi_monai.serving.answers import Outcome, entry_of, png_bytes
 from busi_monai.serving.service import PredictionService
 from busi_monai.serving.uploads import Upload, pictures_of
@@ -67,7 +67,7 @@ class ShownFrame:
         outline = np.zeros((*mask.shape, 4), dtype=np.uint8)
         contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         thickness = max(1, round(min(mask.shape) / 250))
-        cv2.drawContours(outline, contours, -1, (*PREDICTED_COLOUR, 255), thickness)
+        cv2.drawContours(outline, contours, -1, (*PREDICTED_OUTLINE, 255), thickness)
         grey = np.round(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
         return png_bytes(grey), png_bytes(outline)
 
