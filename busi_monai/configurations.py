@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,11 @@ import yaml
 from busi_monai.errors import InputError
 from busi_monai.files import write_text
 
-__all__ = ["read_configuration", "write_configuration"]
+__all__ = ["differences", "read_configuration", "refuse_differences", "write_configuration"]
+
+SHOWN = 5
+LONGEST = 120
+"""Differences that a message names, and characters of a value in it."""
 
 
 def read_configuration(path: str | Path) -> dict[str, Any]:
@@ -44,3 +48,53 @@ def read_configuration(path: str | Path) -> dict[str, Any]:
 def write_configuration(path: str | Path, config: Mapping[str, Any]) -> None:
     """Write a configuration atomically, its keys in their order."""
     write_text(path, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=100))
+
+
+def differences(before: Any, now: Any, where: str = "") -> Iterator[str]:
+    """Yield a sentence for each value that differs between two configurations.
+
+    Examples:
+        >>> list(differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}}))
+        ['a#b was 1, now 3', 'c was 2, now left out']
+    """
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in dict.fromkeys([*before, *now]):
+            inner = f"{where}#{key}" if where else str(key)
+            if key not in now:
+                yield f"{inner} was {_shown(before[key])}, now left out"
+            elif key not in before:
+                yield f"{inner} was left out, now {_shown(now[key])}"
+            else:
+                yield from differences(before[key], now[key], inner)
+    elif before != now:
+        yield f"{where} was {_shown(before)}, now {_shown(now)}"
+
+
+def refuse_differences(folder: Path, before: Any, now: Any, remedy: str) -> None:
+    """Refuse to go on with another configuration than the one that a folder was started with.
+
+    Args:
+        folder: of the run or experiment, for the message.
+        before: what it was started with, as plain values.
+        now: what it is told now.
+        remedy: sentence that says what to do.
+
+    Raises:
+        InputError: if they differ; the message names the keys, with both values of each.
+
+    Examples:
+        >>> refuse_differences(Path("run"), {"seed": 0}, {"seed": 1}, "Begin a new run")
+        Traceback (most recent call last):
+        busi_monai.errors.InputError: run was started otherwise: seed was 0, now 1. Begin a new run
+    """
+    found = list(differences(before, now))
+    if found:
+        more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        raise InputError(
+            f"{folder} was started otherwise: {'; '.join(found[:SHOWN])}{more}. {remedy}"
+        )
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"

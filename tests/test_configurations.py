@@ -4,7 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from busi_monai.configurations import read_configuration, write_configuration
+from busi_monai.configurations import (
+    differences,
+    read_configuration,
+    refuse_differences,
+    write_configuration,
+)
 from busi_monai.errors import InputError
 
 
@@ -30,3 +35,19 @@ def test_a_missing_or_unreadable_one_is_named(tmp_path: Path) -> None:
         read_configuration(tmp_path / "none.yaml")
     with pytest.raises(InputError, match="cannot be read"):
         read_configuration(tmp_path)
+
+
+def test_differences_name_nested_keys() -> None:
+    before, now = {"a": {"b": [1, 2], "c": 3}}, {"a": {"b": [1], "c": 3, "d": None}}
+    told = ["a#b was [1, 2], now [1]", "a#d was left out, now None"]
+    assert list(differences(before, now)) == told
+
+
+def test_a_refusal_stays_short() -> None:
+    """Five differences are named, and of a whole section its beginning is shown."""
+    before = {name: ["text"] * 99 for name in "abcdefg"}
+    with pytest.raises(
+        InputError, match=r"e was \['text', .*…, now 1; and 2 more\. Stop"
+    ) as refused:
+        refuse_differences(Path("run"), before, dict.fromkeys(before, 1), "Stop")
+    assert len(str(refused.value)) < 1000 and "f was" not in str(refused.value)

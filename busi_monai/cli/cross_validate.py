@@ -11,6 +11,7 @@ from busi_monai.cli.console import RESEARCH_USE, leak_sentence, print_json, rese
 from busi_monai.cli.evaluate import print_figures, print_seen
 from busi_monai.cli.options import quiet_option, training_options, training_overrides
 from busi_monai.errors import InputError
+from busi_monai.shipped import DEFAULT_BUNDLE
 
 __all__ = ["command"]
 
@@ -46,7 +47,7 @@ def command(
     folds: str | None,
     jobs: int,
     configs: tuple[str, ...],
-    bundle: str,
+    bundle: str | None,
     resamples: int,
     overlays: bool,
     ensemble: bool,
@@ -66,7 +67,7 @@ def command(
         prepared,
         out,
         configs=configs,
-        bundle=bundle,
+        bundle=bundle or DEFAULT_BUNDLE,
         overrides=training_overrides(**training),
         folds=None if folds is None else _numbers(folds),
         jobs=jobs,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ __all__ = [
     "consistency_option",
     "device_option",
     "flip_option",
+    "given",
     "operating_point_option",
     "overwrite_option",
     "quiet_option",
@@ -76,7 +77,9 @@ _TRAINING: tuple[Decorator, ...] = (
         metavar="NAME_OR_FILE",
         help="Shipped overlay (smoke, cpu, gpu, …) or YAML file; several are laid on in turn.",
     ),
-    click.option("--bundle", default=DEFAULT_BUNDLE, show_default=True, help="Bundle to train."),
+    click.option(
+        "--bundle", help=f"Bundle to train; by default {DEFAULT_BUNDLE}, or what is resumed."
+    ),
     click.option(
         "--extra",
         multiple=True,
@@ -100,7 +103,9 @@ _TRAINING: tuple[Decorator, ...] = (
         metavar="KEY=VALUE",
         help="Any key of the configuration; nested keys as a#b. Values are YAML.",
     ),
-    device_option,
+    click.option(
+        "--device", help="auto, cpu, cuda or cuda:N; by default as the configuration says."
+    ),
 )
 
 
@@ -120,12 +125,13 @@ def training_overrides(
     patience: int | None,
     seed: int | None,
     settings: tuple[str, ...],
-    device: str,
+    device: str | None,
+    fold: int | None = None,
 ) -> dict[str, Any]:
-    """Return values by configuration key of what ``training_options`` took."""
+    """Return values by configuration key of what ``training_options`` took, and of ``--fold``."""
     from busi_monai.training import parse_overrides
 
-    return {
+    options = {
         "extra_dataset_dir": [str(folder.absolute()) for folder in extra] or None,
         "max_epochs": epochs,
         "batch_size": batch_size,
@@ -133,5 +139,11 @@ def training_overrides(
         "patience": patience,
         "seed": seed,
         "device_name": device,
-        **parse_overrides(settings),
+        "fold": fold,
     }
+    return {**given(options), **parse_overrides(settings)}
+
+
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that were given: ``None`` stands for one that was not."""
+    return {key: value for key, value in options.items() if value is not None}

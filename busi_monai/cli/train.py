@@ -28,8 +28,7 @@ def command(
     prepared: tuple[Path, ...],
     out: Path,
     configs: tuple[str, ...],
-    bundle: str,
-    fold: int | None,
+    bundle: str | None,
     resume: bool,
     tracking: str | None,
     as_json: bool,
@@ -49,7 +48,7 @@ def command(
         out,
         configs=configs,
         bundle=bundle,
-        overrides={"fold": fold, **training_overrides(**training)},
+        overrides=training_overrides(**training),
         resume=resume,
         tracking=tracking,
     )
@@ -71,7 +70,18 @@ def _course(record: dict[str, Any]) -> str:
     found = "no epoch was validated" if best is None else f"best epoch {best}"
     found += "" if score is None else f" with a validation score of {score:.3f}"
     length = "1 epoch" if record["epochs"] == 1 else f"{record['epochs']} epochs"
-    return (
-        f"{length} on {record['device']['name']} ({record['precision']['name']}) in "
-        f"{record['seconds']:.0f} s; {found}"
+    where = ", then ".join(_where(record))
+    return f"{length} on {where} in {record['seconds']:.0f} s; {found}"
+
+
+def _where(record: dict[str, Any]) -> list[str]:
+    """Return the devices and precisions that epochs were trained on and in, in turn."""
+    trained, done = [], 0
+    for session in record.get("sessions", []):
+        if session["epochs"] > done and "device" in session:  # not of an earlier version's run
+            trained.append(session)
+        done = session["epochs"]
+    told = (
+        f"{each['device']['name']} ({each['precision']['name']})" for each in (*trained, record)
     )
+    return list(dict.fromkeys(told))

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from busi_monai.cli.console import RESEARCH_USE, print_json, research_log
-from busi_monai.cli.options import device_option, quiet_option
+from busi_monai.cli.options import device_option, given, quiet_option
 from busi_monai.shipped import DEFAULT_BUNDLE
 
 __all__ = ["command"]
@@ -113,7 +113,7 @@ def command(
 
     research_log(quiet=True)
     logging.getLogger("busi_monai.experiments").setLevel(logging.WARNING if quiet else logging.INFO)
-    overrides = {
+    options = {
         "fold": fold,
         "max_epochs": epochs,
         "batch_size": batch_size,
@@ -121,7 +121,6 @@ def command(
         "patience": patience,
         "seed": seed,
         "device_name": device,
-        **parse_overrides(settings),
     }
     plan = TuningPlan(
         tuple(prepared),
@@ -129,7 +128,7 @@ def command(
         read_space(space),
         configs=configs,
         bundle=bundle,
-        overrides={key: value for key, value in overrides.items() if value is not None},
+        overrides={**given(options), **parse_overrides(settings)},
         seed=seed or 0,
         pruner=pruner,
         warmup=warmup,

@@ -66,7 +66,7 @@ def cross_validate(
             ``evaluation/``), ``predictions.csv``, ``metrics.json``, ``report.md``, ``run.json``.
         configs: names of shipped overlays, or YAML files.
         bundle: name of a shipped bundle, or folder of a bundle.
-        overrides: values by configuration key; ``None`` values are left out.
+        overrides: values by configuration key.
         folds: which to do; by default all. What is pooled are all folds that are finished.
         jobs: folds at once, each in a process of its own.
         resamples: bootstrap resamples of the groups.
@@ -86,7 +86,7 @@ def cross_validate(
             finished first.
     """
     out = Path(out).absolute()
-    values = {key: value for key, value in (overrides or {}).items() if value is not None}
+    values = dict(overrides or {})
     if jobs < 1:
         raise InputError(f"jobs must be at least 1, got {jobs}")
     if "fold" in values:

@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai.bundle import ConfigParser
-
-from busi_monai.configurations import read_configuration
+from busi_monai.configurations import read_configuration, refuse_differences
 from busi_monai.errors import InputError
 from busi_monai.files import read_json, write_json
 from busi_monai.shipped import find_bundle, find_config
 from busi_monai.training import STAGES
+from busi_monai.training.resuming import MACHINE_KEYS
 from busi_monai.training.stages import stage_layers
+from busi_monai.training.workflow import laid_configuration
 
 __all__ = [
-    "MACHINE_KEYS",
     "check_folder",
-    "differences",
     "effective_configuration",
     "keep_plan",
     "section_of",
     "training_settings",
 ]
-
-MACHINE_KEYS = (
-    "device_name", "num_workers", "cache_dir", "dataset_dir", "extra_dataset_dir", "output_dir",
-    "resume",
-)  # fmt: skip
-"""Configuration keys that may differ between the machines that go on with one experiment.
-
-Datasets may lie elsewhere on another machine: a plan holds the hashes of their datalists.
-"""
-
-SHOWN = 5
 
 
 def section_of(key: str) -> str:
@@ -59,7 +46,7 @@ def effective_configuration(
         InputError: if the bundle or an overlay is not there, or is no YAML mapping.
     """
     folder = find_bundle(bundle) / "configs"
-    values = {key.replace("::", "#"): v for key, v in overrides.items() if v is not None}
+    values = {key.replace("::", "#"): value for key, value in overrides.items()}
     overlays = [find_config(name) for name in configs]
     if not (folder / "train.yaml").is_file():
         return {
@@ -67,7 +54,7 @@ def effective_configuration(
             "overlays": [read_configuration(path) for path in overlays],
             "overrides": {key: v for key, v in values.items() if key not in MACHINE_KEYS},
         }
-    content = _laid(folder / "train.yaml", overlays, values)
+    content = laid_configuration(_layers(folder / "train.yaml", overlays, values))
     return {key: value for key, value in content.items() if key not in MACHINE_KEYS}
 
 
@@ -83,10 +70,10 @@ def training_settings(
             stage into another one.
     """
     folder = find_bundle(bundle) / "configs"
-    values = {key.replace("::", "#"): v for key, v in overrides.items() if v is not None}
+    values = {key.replace("::", "#"): value for key, value in overrides.items()}
     overlays = [find_config(name) for name in configs]
     if (folder / "train.yaml").is_file():
-        return [_laid(folder / "train.yaml", overlays, values)]
+        return [laid_configuration(_layers(folder / "train.yaml", overlays, values))]
     base = read_configuration(find_bundle() / "configs" / "train.yaml")
     told = stage_layers([read_configuration(path) for path in overlays], values)
     return [
@@ -100,14 +87,10 @@ def training_settings(
     ]
 
 
-def _laid(train: Path, overlays: Sequence[Path], values: Mapping[str, Any]) -> dict[str, Any]:
-    parser = ConfigParser({})
-    for layer in (*map(read_configuration, (train, *overlays)), values):
-        for key, value in layer.items():
-            if "#" not in key or key.rpartition("#")[0] in parser:  # else training refuses it
-                parser[key] = value
-    content: dict[str, Any] = parser.get()
-    return content
+def _layers(
+    train: Path, overlays: Sequence[Path], values: Mapping[str, Any]
+) -> list[Mapping[str, Any]]:
+    return [*map(read_configuration, (train, *overlays)), values]
 
 
 def keep_plan(path: Path, plan: Mapping[str, Any], *, begun: bool) -> None:
@@ -123,13 +106,8 @@ def keep_plan(path: Path, plan: Mapping[str, Any], *, begun: bool) -> None:
             message names what differs.
     """
     if path.is_file() and begun:
-        found = list(differences(read_json(path), plan))
-        if found:
-            more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-            raise InputError(
-                f"{path.parent} was started otherwise: {'; '.join(found[:SHOWN])}{more}. Go on "
-                "with the same settings and datasets, or choose another folder"
-            )
+        remedy = "Go on with the same settings and datasets, or choose another folder"
+        refuse_differences(path.parent, read_json(path), plan, remedy)
         return
     check_folder(path)
     write_json(path, plan)
@@ -146,23 +124,3 @@ def check_folder(path: Path) -> None:
         return
     if not folder.is_dir() or any(not found.name.startswith(".") for found in folder.iterdir()):
         raise InputError(f"{folder} is not empty and holds no {path.name}; choose another folder")
-
-
-def differences(before: Any, now: Any, where: str = "") -> Iterator[str]:
-    """Yield a sentence for each value that differs between two plans.
-
-    Examples:
-        >>> list(differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}}))
-        ['a#b was 1, now 3', 'c was 2, now left out']
-    """
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        for key in dict.fromkeys([*before, *now]):
-            inner = f"{where}#{key}" if where else str(key)
-            if key not in now:
-                yield f"{inner} was {before[key]!r}, now left out"
-            elif key not in before:
-                yield f"{inner} was left out, now {now[key]!r}"
-            else:
-                yield from differences(before[key], now[key], inner)
-    elif before != now:
-        yield f"{where} was {before!r}, now {now!r}"

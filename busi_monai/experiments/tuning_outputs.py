@@ -18,11 +18,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from busi_monai.configurations import read_configuration
-from busi_monai.experiments.plans import MACHINE_KEYS, section_of
+from busi_monai.experiments.plans import section_of
 from busi_monai.experiments.tuning_study import STATES, TrialStudy, best_trial
 from busi_monai.files import atomic_file, read_json, write_text
 from busi_monai.plots.palette import FAINT, INK, MUTED
 from busi_monai.records import RunRecord, installed_versions
+from busi_monai.training.resuming import MACHINE_KEYS
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

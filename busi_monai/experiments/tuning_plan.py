@@ -12,12 +12,13 @@ from busi_monai.configurations import read_configuration
 from busi_monai.curation import load_datalist, load_part
 from busi_monai.devices import choose_device
 from busi_monai.errors import InputError
-from busi_monai.experiments.plans import MACHINE_KEYS, section_of
+from busi_monai.experiments.plans import section_of
 from busi_monai.experiments.tuning_space import Space
 from busi_monai.experiments.tuning_study import PRUNERS, TrialStudy
 from busi_monai.files import read_json, write_json
 from busi_monai.shipped import DEFAULT_BUNDLE, find_bundle, find_config
 from busi_monai.training import check_keys, datalist_hashes
+from busi_monai.training.resuming import MACHINE_KEYS
 
 __all__ = ["KEEP", "PLAN_NAME", "TuningPlan"]
 

@@ -72,8 +72,8 @@ def _train(plan: TuningPlan, study: TrialStudy, claim: Claim, run: Path) -> None
         train_bundle(
             plan.prepared,
             run,
-            configs=plan.configs,
-            bundle=plan.bundle,
+            configs=() if resume else plan.configs,  # the plan holds them, the run has them
+            bundle=None if resume else plan.bundle,
             overrides={**plan.overrides, **claim.parameters},
             resume=resume,
             observe=observe,

@@ -21,6 +21,9 @@ __all__ = ["RunCheckpoint"]
 
 logger = logging.getLogger(__name__)
 
+_LENGTHS = ("total_steps", "total_iters", "T_max")
+"""Where the state of torch's schedules holds the length that they are laid out for."""
+
 
 class RunCheckpoint:
     """Handler that saves a run after every epoch and continues it after an interrupt.
@@ -43,7 +46,8 @@ class RunCheckpoint:
     Raises:
         WeightsError: (when the trainer starts) if ``last.pt`` is not of plain tensors, is damaged
             or belongs to another network or optimiser.
-        InputError: (when the trainer starts) if the training is now of another length.
+        InputError: (when the trainer starts) if its epochs have another number of iterations now,
+            or the schedule is laid out for another number of epochs.
         BusiMonaiError: (at the end of an epoch) if a file cannot be written; the one before it is
             untouched.
     """
@@ -130,6 +134,7 @@ class RunCheckpoint:
         state = _load_tensors(self.last)
         try:
             _check_length(engine, state["progress"], self.last)
+            _check_schedule(engine, state, self.parts["lr_scheduler"].state_dict(), self.last)
             for name, part in self.parts.items():
                 part.load_state_dict(state[name])
         except (KeyError, TypeError, RuntimeError) as error:
@@ -159,14 +164,25 @@ class RunCheckpoint:
 
 
 def _check_length(engine: Engine, progress: dict[str, Any], path: Path) -> None:
+    before, now = progress["epoch_length"], engine.state.epoch_length
+    if before != now:
+        raise InputError(
+            f"{path}: the run was started with {before} iterations an epoch, now there are {now}; "
+            "resume it with the same datasets and settings, or start a new run"
+        )
+
+
+def _check_schedule(
+    engine: Engine, state: dict[str, Any], schedule: dict[str, Any], path: Path
+) -> None:
     """Refuse to go on with a schedule of another length, which would end elsewhere."""
-    for name, text in (("max_epochs", "epochs"), ("epoch_length", "iterations an epoch")):
-        before, now = progress[name], getattr(engine.state, name)
-        if before != now:
-            raise InputError(
-                f"{path}: the run was started with {before} {text}, now there are {now}; resume "
-                "it with the same datasets and settings, or start a new run"
-            )
+    if any(state["lr_scheduler"].get(name) != schedule.get(name) for name in _LENGTHS):
+        before, now = state["progress"]["max_epochs"], engine.state.max_epochs
+        raise InputError(
+            f"{path}: the run was started with {before} epochs, now there are {now}, and its "
+            f"learning-rate schedule is laid out for {before}; resume it with these, or start a "
+            "new run"
+        )
 
 
 def _misfit(path: Path, error: Exception) -> WeightsError:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import time
 from pathlib import Path
-from typing import Any
 
 from ignite.engine import Engine, Events
 
-from busi_monai.files import atomic_file, read_json, write_text
+from busi_monai.files import atomic_file, write_text
 
-__all__ = ["HISTORY_COLUMNS", "History", "draw_history", "earlier_sessions"]
+__all__ = ["HISTORY_COLUMNS", "History", "draw_history"]
 
 HISTORY_COLUMNS = (
     "epoch",
@@ -75,28 +73,6 @@ class History:
         cells += [_cell(values.get(name)) for name in HISTORY_COLUMNS[1:]]
         self._rows = [*(self._rows or []), ",".join(cells)]
         write_text(self.path, "\n".join([",".join(HISTORY_COLUMNS), *self._rows]) + "\n")
-
-
-def earlier_sessions(run: str | Path) -> list[dict[str, Any]]:
-    """Return what a run's folder tells of the sessions that trained it, before it is resumed.
-
-    Returns:
-        The ``sessions`` of ``run.json``. Epochs beyond those, of a session that was killed before
-        it could write, make a last one of ``epochs`` and ``seconds`` with ``interrupted`` set.
-    """
-    run = Path(run)
-    record = read_json(run / "run.json") if (run / "run.json").is_file() else {}
-    sessions = list(record.get("sessions", []))
-    done = max((session["epochs"] for session in sessions), default=0)
-    if not (run / "history.csv").is_file():
-        return sessions
-    with (run / "history.csv").open(encoding="utf-8", newline="") as stream:
-        beyond = [row for row in csv.DictReader(stream) if int(row["epoch"]) > done]
-    if beyond:
-        seconds = round(sum(float(row["seconds"] or 0) for row in beyond), 3)
-        epochs = int(beyond[-1]["epoch"])
-        sessions.append({"interrupted": True, "epochs": epochs, "seconds": seconds})
-    return sessions
 
 
 def draw_history(history_csv: str | Path, picture: str | Path) -> None:

@@ -20,15 +20,22 @@ from busi_monai.files import complete_folder, file_sha256, read_json, write_json
 from busi_monai.networks import network_cost
 from busi_monai.operating import OperatingPoint
 from busi_monai.records import RunRecord
-from busi_monai.training.history import draw_history, earlier_sessions
+from busi_monai.training.history import draw_history
 from busi_monai.training.initial_run import (
     InitialRun,
     check_same_initial_run,
     initial_run_record,
 )
 from busi_monai.training.model_card import replaced_sections, training_sections
-from busi_monai.training.seen_images import own_training_images, write_training_images
-from busi_monai.training.workflow import resolved_section, unknown_keys, workflow_config
+from busi_monai.training.resuming import CHANGEABLE, refuse_other_settings
+from busi_monai.training.seen_images import check_same_images, write_training_images
+from busi_monai.training.sessions import Sessions
+from busi_monai.training.workflow import (
+    resolved_section,
+    running_workflow,
+    unknown_keys,
+    workflow_config,
+)
 
 __all__ = ["RunFolder", "copy_path", "run_metadata", "training_record"]
 
@@ -51,6 +58,10 @@ class RunFolder:
         bundle_root: the bundle that is trained; its inference and evaluation configurations are
             taken over with the run's network.
         resume: continue a run that is there. Otherwise a non-empty folder is refused.
+
+    Raises:
+        InputError: if the run that is continued was started with other settings than those of the
+            running configuration; see ``refuse_other_settings``.
     """
 
     def __init__(self, path: str | Path, bundle_root: str | Path, *, resume: bool = False) -> None:
@@ -58,9 +69,21 @@ class RunFolder:
         self.bundle_root = Path(bundle_root).absolute()
         self.resume = resume
         self.record = RunRecord()
-        self._sessions: list[dict[str, Any]] = []
+        self._sessions = Sessions(self.path)
+        self._before: dict[str, Any] = {}
         self._cost: dict[str, Any] = {}
         self._datalists: dict[str, list[str]] = {}
+        if self.continued and running_workflow() is not None:
+            self._check_settings()
+
+    @property
+    def continued(self) -> bool:
+        """Whether there is a run, and it is to be continued."""
+        return self.resume and self._training.is_file()
+
+    @property
+    def _training(self) -> Path:
+        return self.path / "configs" / "train.yaml"
 
     @property
     def models(self) -> Path:
@@ -86,8 +109,12 @@ class RunFolder:
         initial: InitialRun | None = None,
         encoder_weights: Mapping[str, str] | None = None,
         datalists: Mapping[str, list[str]] | None = None,
+        device: DeviceChoice | None = None,
+        precision: PrecisionChoice | None = None,
     ) -> None:
         """Write the run's configurations, before the first epoch: all of them or none.
+
+        A run that is continued keeps them, but for what may change (see ``CHANGEABLE``).
 
         Args:
             operating: how the trained network is to be used.
@@ -99,6 +126,8 @@ class RunFolder:
             encoder_weights: where the encoder's pretrained weights came from, as
                 ``load_encoder_weights`` returns it.
             datalists: hashes of the datalists, for ``run.json``.
+            device: what it is trained on, for the record of this session.
+            precision: what it is trained in, likewise.
 
         Raises:
             InputError: if the folder is not empty and the run is not to be resumed, if the network
@@ -117,10 +146,13 @@ class RunFolder:
                 "lesion_crop crops around a mask that is known, which would tell a mask head where "
                 "the lesion is; set seg_weight=0, or take the bundle breast_ultrasound_two_stage"
             )
-        if self.resume and (self.path / "configs" / "train.yaml").is_file():
-            _check_same_images(self.path, items)
+        if self.continued:
+            check_same_images(self.path, items)
             check_same_initial_run(self.path, initial)
-            self._sessions = earlier_sessions(self.path)
+            self._before = read_configuration(self._training)
+            training = {**workflow_config(), "resume": False}
+            self._begin_session(self.path, training, device, precision)
+            write_configuration(self._training, training)
             logger.info("continuing the run in %s", self.path)
             return
         if self.path.is_dir() and any(self.path.iterdir()):
@@ -129,10 +161,12 @@ class RunFolder:
                 f"{self.path} is {kind}; choose another folder, or pass --resume (resume=true) to "
                 "continue a run"
             )
+        training = {**workflow_config(), "resume": False}
         with complete_folder(self.path) as partial:
-            self._write_configs(partial, operating, items, encoder_weights)
+            self._write_configs(partial, training, operating, items, encoder_weights)
             if encoder_weights is not None:
                 write_json(partial / ENCODER_WEIGHTS, dict(encoder_weights))
+            self._begin_session(partial, training, device, precision)
             operating.save(partial / "operating.json")
             if initial is None:
                 write_training_images(partial, items)
@@ -141,15 +175,47 @@ class RunFolder:
                 seen, complete = initial.images, initial.images_complete
                 write_training_images(partial, items, before=seen, complete=complete)
 
+    def _check_settings(self) -> None:
+        hint = ""
+        if self.bundle_root != self.path:
+            hint = (
+                f"The settings are those of {self.bundle_root}, not the run's own: resume it "
+                f"without --bundle, or through MONAI with {self._training}. "
+            )
+        refuse_other_settings(
+            self.path,
+            read_configuration(self._training),
+            workflow_config(),
+            begun=self.resumable,
+            hint=hint,
+        )
+
+    def _begin_session(
+        self,
+        folder: Path,
+        training: Mapping[str, Any],
+        device: DeviceChoice | None,
+        precision: PrecisionChoice | None,
+    ) -> None:
+        present = self._told("command", "commit", "started")
+        present["settings"] = {key: training[key] for key in CHANGEABLE if key in training}
+        chosen = {"device": device, "precision": precision}
+        present |= {name: vars(choice) for name, choice in chosen.items() if choice is not None}
+        self._sessions.begin(folder, present, resumed=self.continued)
+
+    def _told(self, *names: str) -> dict[str, Any]:
+        record = self.record.as_dict()
+        return {name: record[name] for name in names}
+
     def _write_configs(
         self,
         folder: Path,
+        training: Mapping[str, Any],
         operating: OperatingPoint,
         items: Sequence[Mapping[str, Any]],
         encoder_weights: Mapping[str, str] | None,
     ) -> None:
         configs = folder / "configs"
-        training = {**workflow_config(), "resume": False}
         network = resolved_section(training, "network_def")
         segmentation = bool(network.get("segmentation", True))
         for name in COPIED:
@@ -190,17 +256,31 @@ class RunFolder:
     ) -> None:
         """Draw the training's course and write ``run.json``.
 
-        After a resume, ``seconds`` is that of all ``sessions``; the rest tells of the last one.
+        After a resume, ``seconds`` is that of all ``sessions``; the rest tells of the last one, or
+        device and precision of the last one that trained an epoch. A finished run that has no epoch
+        left to train stays as it was.
         """
+        idle = self._sessions.idle
+        if idle and self._is_recorded():
+            logger.info("no epoch was left to train: %s stays as it was", self.path)
+            write_configuration(self._training, self._before)
+            self._sessions.close()
+            return
         if self.history.is_file():
             draw_history(self.history, self.path / "history.png")
         model = self.models / "model.pt"
+        chosen = {"device": vars(device), "precision": vars(precision)}
+        sessions = self._sessions.all(
+            **chosen,
+            **self._told("command", "commit", "started", "seconds"),
+            epochs=trainer.state.epoch,
+        )
+        trained = sessions[-2] if idle else sessions[-1]
         found: dict[str, Any] = {
             "epochs": trainer.state.epoch,
             "max_epochs": trainer.state.max_epochs,
             "seed": seed,
-            "device": {"name": device.name, "reason": device.reason},
-            "precision": {"name": precision.name, "reason": precision.reason},
+            **{name: trained.get(name, choice) for name, choice in chosen.items()},
             "network": self._cost,
             "weights_sha256": file_sha256(model) if model.is_file() else None,
             **self._datalists,
@@ -212,14 +292,14 @@ class RunFolder:
             found["encoder_weights"] = read_json(self.path / ENCODER_WEIGHTS)
         if evaluator is not None:
             found["best"] = _best(evaluator)
-        session = {
-            name: self.record.as_dict()[name]
-            for name in ("command", "commit", "started", "seconds")
-        }
-        sessions = [*self._sessions, {**session, "epochs": trainer.state.epoch}]
         found["seconds"] = round(sum(session["seconds"] for session in sessions), 3)
         found["sessions"] = sessions
         self.record.write(self.path, {**found, **(details or {})})
+        self._sessions.close()
+
+    def _is_recorded(self) -> bool:
+        record = self.path / "run.json"
+        return record.is_file() and read_json(record).get("sessions") == self._sessions.earlier
 
 
 def training_record(bundle: str | Path) -> dict[str, Any] | None:
@@ -252,18 +332,6 @@ def _check_keys(bundle_root: Path) -> None:
             f"unknown configuration {'key' if len(unknown) == 1 else 'keys'} "
             f"{', '.join(map(repr, unknown))}, to which nothing refers; the tunables are the "
             f"top-level keys of {configs[0]}"
-        )
-
-
-def _check_same_images(run: Path, items: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse other images than those a run was started with: reported ones may be among them."""
-    known = own_training_images(run)
-    found = {item["sha256"] for item in items if item.get("sha256")}
-    if known is not None and known != found:
-        raise InputError(
-            f"{run} was started with other training images ({len(found - known)} are new, "
-            f"{len(known - found)} are gone): resume it with the same datasets, fold and classes, "
-            "or begin a new run"
         )
 
 

@@ -85,7 +85,7 @@ def train_bundle(
     out: str | Path,
     *,
     configs: Sequence[str | Path] = (),
-    bundle: str | Path = DEFAULT_BUNDLE,
+    bundle: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     resume: bool = False,
     tracking: str | None = None,
@@ -99,34 +99,33 @@ def train_bundle(
         configs: names of shipped overlays or YAML files, laid over the bundle's ``train.yaml`` in
             turn.
         bundle: name of a shipped bundle, or folder of a bundle; one that is trained in stages goes
-            through ``busi_monai.training.train_stages``.
-        overrides: values by configuration key (``{"max_epochs": 5, "train#trainer#amp": True}``);
-            ``None`` values are left out.
-        resume: continue the run in ``out`` with the configuration it was started with.
+            through ``busi_monai.training.train_stages``. By default ``DEFAULT_BUNDLE``, or the
+            configuration of the run that is resumed.
+        overrides: values by configuration key (``{"max_epochs": 5, "train#trainer#amp": True}``).
+        resume: continue the run in ``out``, if there is one, with its own configuration. What is
+            given beside it must be equal to that, but for ``CHANGEABLE`` settings: these are taken
+            over.
         tracking: ``mlflow``, or a file of tracking settings.
         observe: called after every validation with the epoch and its figures (``val_score``,
             ``val_lesion_dice``, …); what it returns as true ends the training after that epoch.
 
     Raises:
-        InputError: if a dataset, bundle, configuration, key or device is not there, or ``out`` is
-            not empty.
+        InputError: if a dataset, bundle, configuration, key or device is not there, ``out`` is not
+            empty, or the run to resume was started with other settings.
         WeightsError: if the checkpoint to resume from does not fit.
     """
     from busi_monai.training.stages import is_staged, train_stages  # which call this for each stage
 
-    overrides = {key: _absolute(key, value) for key, value in (overrides or {}).items()}
+    values = {key: _absolute(key, value) for key, value in (overrides or {}).items()}
     if is_staged(bundle, out if resume else None):
         return train_stages(
-            prepared, out, bundle=bundle, configs=configs, overrides=overrides, resume=resume,
+            prepared, out, bundle=bundle, configs=configs, overrides=values, resume=resume,
             tracking=tracking, observe=observe,
         )  # fmt: skip
-    own = Path(out).absolute() / "configs" / "train.yaml"
-    if resume and own.is_file():
-        files = [own]
-    else:
-        root = find_bundle(bundle)
-        files = [root / "configs" / "train.yaml", *(find_config(name) for name in configs)]
-    values = {key: value for key, value in overrides.items() if value is not None}
+    base = Path(out).absolute() / "configs" / "train.yaml"
+    if bundle is not None or not (resume and base.is_file()):
+        base = find_bundle(bundle or DEFAULT_BUNDLE) / "configs" / "train.yaml"
+    files = [base, *(find_config(name) for name in configs)]
     check_keys(files, values)
     choose_device(str(values.get("device_name", "auto")))
     values = _with_own(
@@ -168,7 +167,7 @@ def run_evaluation(
     values = {key: value for key, value in (overrides or {}).items() if value is not None}
     if fold is not None:
         values["fold"] = fold
-    elif not any(load_datalist(folder).folds for folder in prepared):
+    elif "fold" not in values and not any(load_datalist(folder).folds for folder in prepared):
         values["fold"] = None  # other datasets than the run's, which has a fold of its own
     check_keys([config], values)
     choose_device(str(values.get("device_name", "auto")))

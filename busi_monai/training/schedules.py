@@ -15,7 +15,14 @@ from torch.optim import Optimizer, lr_scheduler
 
 from busi_monai.training.scores import selection_score
 
-__all__ = ["OPTIMIZERS", "SCHEDULES", "make_optimizer", "make_schedule", "schedule_handler"]
+__all__ = [
+    "ANY_LENGTH",
+    "OPTIMIZERS",
+    "SCHEDULES",
+    "make_optimizer",
+    "make_schedule",
+    "schedule_handler",
+]
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "adam": torch.optim.Adam,
@@ -56,6 +63,8 @@ SCHEDULES: dict[str, Callable[..., Any]] = {
     "plateau": _plateau,
 }
 _PER_ITERATION = ("one_cycle", "poly")
+ANY_LENGTH = ("constant", "plateau")
+"""Schedules that are the same whatever the length of the training."""
 
 
 def make_optimizer(

@@ -13,6 +13,7 @@ from busi_monai.files import read_json, write_json
 
 __all__ = [
     "TRAINING_IMAGES",
+    "check_same_images",
     "knows_training_images",
     "own_training_images",
     "read_training_images",
@@ -105,6 +106,25 @@ def seen_in_training(folder: str | Path, items: Iterable[Mapping[str, Any]]) -> 
     if known is None or not knows_training_images(folder):
         return None
     return sum(item.get("sha256") in known for item in items)
+
+
+def check_same_images(run: str | Path, items: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse other images than those a run was started with: reported ones may be among them.
+
+    Args:
+        run: the run that is resumed; one that does not tell its images passes.
+        items: what it would be trained on now, with ``sha256`` as in a datalist.
+
+    Raises:
+        InputError: if they differ; the message counts the images.
+    """
+    known, found = own_training_images(run), _hashes(items)
+    if known is not None and known != found:
+        raise InputError(
+            f"{run} was started with other training images ({len(found - known)} are new, "
+            f"{len(known - found)} are gone): resume it with the same datasets, fold and classes, "
+            "or begin a new run"
+        )
 
 
 def refuse_held_out_images(

@@ -14,12 +14,25 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from busi_monai.configurations import read_configuration, write_configuration
+from busi_monai.configurations import (
+    read_configuration,
+    refuse_differences,
+    write_configuration,
+)
 from busi_monai.errors import InputError
 from busi_monai.files import read_json, write_json
-from busi_monai.shipped import find_bundle, find_config
-from busi_monai.training.assembly import assemble_stages, pipeline_operating
+from busi_monai.shipped import DEFAULT_BUNDLE, find_bundle, find_config
+from busi_monai.training.assembly import (
+    TWO_STAGE_BUNDLE,
+    assemble_stages,
+    pipeline_operating,
+)
+from busi_monai.training.data import training_items
+from busi_monai.training.initial_run import check_same_initial_run, find_initial_run
+from busi_monai.training.resuming import CHANGEABLE, refuse_other_settings
 from busi_monai.training.runs import check_keys, train_bundle
+from busi_monai.training.seen_images import check_same_images
+from busi_monai.training.workflow import laid_configuration
 
 __all__ = ["STAGES", "is_staged", "stage_layers", "train_stages"]
 
@@ -34,7 +47,7 @@ Layers = list[dict[str, Any]]
 Observer = Callable[[int, dict[str, float]], bool | None]
 
 
-def is_staged(bundle: str | Path, out: str | Path | None = None) -> bool:
+def is_staged(bundle: str | Path | None, out: str | Path | None = None) -> bool:
     """Return whether a bundle, or the run in ``out`` that is to be resumed, is trained in stages.
 
     Examples:
@@ -43,7 +56,7 @@ def is_staged(bundle: str | Path, out: str | Path | None = None) -> bool:
     """
     if out is not None and _settings_file(Path(out)).is_file():
         return True
-    configs = find_bundle(bundle) / "configs"
+    configs = find_bundle(bundle or DEFAULT_BUNDLE) / "configs"
     return all((configs / f"train_{stage}.yaml").is_file() for stage in STAGES)
 
 
@@ -51,7 +64,7 @@ def train_stages(
     prepared: Sequence[str | Path],
     out: str | Path,
     *,
-    bundle: str | Path,
+    bundle: str | Path | None = None,
     configs: Sequence[str | Path] = (),
     overrides: Mapping[str, Any] | None = None,
     resume: bool = False,
@@ -63,7 +76,8 @@ def train_stages(
     Args:
         prepared: one or several prepared datasets.
         out: the run's folder, with the runs of the stages in ``stages/``.
-        bundle: name of a shipped staged bundle, or its folder; also a run of one.
+        bundle: name of a shipped staged bundle, or its folder; also a run of one. By default the
+            shipped one, or that of the run that is resumed.
         configs: overlays for both stages; what stands under ``segmentation:``,
             ``classification:`` or ``pipeline:`` in them is for that one. The weights of the two
             losses are the stages' own.
@@ -71,7 +85,9 @@ def train_stages(
             ``segmentation#`` or ``classification#`` for one of them; ``pipeline#…`` sets a field
             of the assembled bundle's ``operating.json``, such as ``pipeline#image_size``.
         resume: continue the run in ``out`` with the settings it was started with: a stage that is
-            complete is not repeated, one that was interrupted goes on.
+            complete is not repeated, one that was interrupted goes on. What is given beside it must
+            be equal to these, but for ``CHANGEABLE`` settings: stages that are not complete take
+            them over.
         tracking: as for ``train_bundle``, of both stages.
         observe: as for ``train_bundle``, over both stages; the epochs of the second count on from
             the length of the first. After it has once returned true, the next stage ends after its
@@ -79,22 +95,26 @@ def train_stages(
 
     Raises:
         InputError: if a dataset, bundle, configuration, key or device is not there, ``out`` is not
-            empty, or the stages do not fit together.
+            empty, the run to resume was started with other settings, or the stages do not fit
+            together.
         WeightsError: if the checkpoint to resume from does not fit.
     """
     out = Path(out).absolute()
-    given = {key: value for key, value in (overrides or {}).items() if value is not None}
-    here = {key: given.pop(key) for key in ("device_name",) if key in given}
-    more = stage_layers([], given)
+    given = overrides or {}
     if resume and _settings_file(out).is_file():
-        settings = _kept_settings(out, more)
+        settings = _resumed_settings(prepared, out, bundle, configs, given)
     else:
         if out.is_dir() and any(out.iterdir()):
+            if resume and (out / "configs" / "train.yaml").is_file():
+                raise InputError(
+                    f"{out} was trained in one go, not in the two stages of {bundle}: leave "
+                    "--bundle out to resume it, or begin a new run"
+                )
             kind = "no run to resume" if resume else "not empty"
             raise InputError(
                 f"{out} is {kind}; choose another folder, or pass --resume to continue a run"
             )
-        settings = _settings(bundle, configs, given)
+        settings = _settings(bundle or TWO_STAGE_BUNDLE, configs, given)
     root = find_bundle(settings["bundle"])
     pipeline_operating(root, settings[PIPELINE])  # what is wrong shows before hours of training
     if _merged(settings["classification"]).get("pooling") == "mask":
@@ -111,10 +131,12 @@ def train_stages(
         observer = _Observer(observe)
         try:
             for stage in STAGES:
-                _train_stage(
-                    prepared, out, stage, files[stage], {**_merged(more[stage]), **here},
-                    tracking=tracking, observe=observer,
-                )  # fmt: skip
+                run = stage_run(out, stage)
+                if (run / "configs" / "train.yaml").is_file():
+                    told = {"overrides": _free(settings[stage]), "resume": True}
+                else:
+                    told = {"configs": files[stage]}
+                _train_stage(prepared, run, observer, tracking=tracking, **told)
         except BaseException:
             _forget_if_nothing_was_trained(out)
             raise
@@ -197,8 +219,59 @@ def _settings(
     return {"bundle": name, **found, PIPELINE: _merged(layers[PIPELINE])}
 
 
-def _kept_settings(out: Path, more: Mapping[str, Layers]) -> dict[str, Any]:
-    """Return what a run was started with, and what is told it anew."""
+def _resumed_settings(
+    prepared: Sequence[str | Path],
+    out: Path,
+    bundle: str | Path | None,
+    configs: Sequence[str | Path],
+    overrides: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return what a run was started with, and of what is given now what may change."""
+    kept = _kept_settings(out)
+    now: dict[str, Any] = dict(kept)
+    if bundle is None:
+        more = stage_layers([read_configuration(find_config(name)) for name in configs], overrides)
+        now |= {stage: [*kept[stage], *more[stage]] for stage in STAGES}
+        now[PIPELINE] = {**kept[PIPELINE], **_merged(more[PIPELINE])}
+    else:
+        named = {"bundle": Path(kept["bundle"]).name}, {"bundle": find_bundle(bundle).name}
+        refuse_differences(out, *named, "Leave --bundle out to resume it, or begin a new run")
+        now = _settings(bundle, configs, overrides)
+    pipelines = {PIPELINE: kept[PIPELINE]}, {PIPELINE: now[PIPELINE]}
+    remedy = "Leave such settings out to resume it with its own, or begin a new run"
+    refuse_differences(out, *pipelines, remedy)
+    base = read_configuration(find_bundle() / "configs" / "train.yaml")
+    for stage in STAGES:
+        run = stage_run(out, stage)
+        before, after = (laid_configuration([base, *each[stage]]) for each in (kept, now))
+        begun = (run / "models" / "last.pt").is_file()
+        refuse_other_settings(run, before, after, begun=begun)
+        changed = {key: value for key, value in after.items() if before.get(key) != value}
+        if not (run / "run.json").is_file():
+            kept[stage] += [changed] if changed else []
+            continue
+        _check_same_start(run, prepared, after)
+        if late := [key for key in changed if key in CHANGEABLE]:
+            logger.warning("%s is complete: %s has no effect on it", run, ", ".join(late))
+    return {**kept, "bundle": now["bundle"]}
+
+
+def _check_same_start(run: Path, prepared: Sequence[str | Path], config: Mapping[str, Any]) -> None:
+    """Refuse other images or initial weights than a complete stage was trained with."""
+    extra, fold, classes = (config[key] for key in ("extra_dataset_dir", "fold", "classes"))
+    check_same_images(run, training_items(prepared, extra=extra, fold=fold, classes=classes))
+    weights = config["encoder_weights"]
+    initial = find_initial_run(config["initial_run"], encoder_weights=weights, resumed=run)
+    check_same_initial_run(run, initial)
+
+
+def _free(layers: Layers) -> dict[str, Any]:
+    """Return of a stage's settings those that it may be told anew when it is resumed."""
+    free = (*CHANGEABLE, "extra_dataset_dir", "initial_run")
+    return {key: value for key, value in _merged(layers).items() if key in free}
+
+
+def _kept_settings(out: Path) -> dict[str, Any]:
     path = _settings_file(out)
     kept = read_json(path)
     if not isinstance(kept, dict) or not {"bundle", PIPELINE, *STAGES} <= set(kept):
@@ -206,34 +279,15 @@ def _kept_settings(out: Path, more: Mapping[str, Layers]) -> dict[str, Any]:
             f"{path}: expected the settings bundle, {', '.join(STAGES)} and {PIPELINE}; the run "
             "cannot be continued: start a new one"
         )
-    for stage in STAGES:  # said again, they need not be kept again
-        kept[stage] += [layer for layer in more[stage] if layer != kept[stage][-1]]
-    kept[PIPELINE] |= _merged(more[PIPELINE])
     return kept
 
 
 def _train_stage(
-    prepared: Sequence[str | Path],
-    out: Path,
-    stage: str,
-    files: Sequence[Path],
-    overrides: Mapping[str, Any],
-    *,
-    tracking: str | None,
-    observe: _Observer,
+    prepared: Sequence[str | Path], run: Path, observe: _Observer, **told: Any
 ) -> None:
-    run = stage_run(out, stage)
     if not (run / "run.json").is_file():
-        logger.info("training the stage %s in %s", stage, run)
-        train_bundle(
-            prepared,
-            run,
-            configs=files,
-            overrides=overrides,
-            resume=run.is_dir(),
-            tracking=tracking,
-            observe=observe if observe.asked else None,
-        )
+        logger.info("training the stage %s in %s", run.name, run)
+        train_bundle(prepared, run, observe=observe if observe.asked else None, **told)
     observe.next_stage(read_json(run / "run.json")["max_epochs"])
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle.utils import merge_kv
 
 from busi_monai.configurations import read_configuration
 
@@ -18,6 +19,7 @@ _TRACKING = ("tracking_uri", "experiment_name", "run_name", "is_not_rank0")
 
 __all__ = [
     "bundle_root_of_config",
+    "laid_configuration",
     "resolved_section",
     "running_workflow",
     "unknown_keys",
@@ -108,3 +110,27 @@ def resolved_section(config: Mapping[str, Any], name: str) -> Any:
     """
     parser = ConfigParser(deepcopy(dict(config)))
     return parser.get_parsed_content(name, instantiate=False).get_config()
+
+
+def laid_configuration(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return configurations laid over each other as MONAI lays files, references unresolved.
+
+    A key ``a#b`` whose section ``a`` is not there stays as it is: training refuses it.
+
+    Args:
+        layers: a bundle's configuration first, then overlays and overrides.
+
+    Examples:
+        >>> laid_configuration([{"a": {"b": 1}, "c": [1]}, {"a#b": 2, "+c": [3], "d#e": 4}])
+        {'a': {'b': 2}, 'c': [1, 3], 'd#e': 4}
+    """
+    parser = ConfigParser({})
+    unknown: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            section = key.replace("::", "#").rpartition("#")[0].lstrip("+")
+            if not section or section in parser:
+                merge_kv(parser, key, deepcopy(value))
+            else:
+                unknown[key] = value
+    return {**parser.get(), **unknown}

@@ -24,7 +24,6 @@ from busi_monai.errors import InputError
 from busi_monai.experiments.cross_validation import finished_folds
 from busi_monai.experiments.fold_processes import run_in_turn
 from busi_monai.experiments.plans import (
-    differences,
     effective_configuration,
     training_settings,
 )
@@ -142,6 +141,21 @@ def test_finished_folds_are_never_repeated(finished: Path, cross_validate: Cross
     assert result.exit_code == 0, result.output
     assert "lesion_dice" in result.output and "Pooled over the folds 0, 1, 2." in result.output
     assert state(finished / "folds") == before
+
+
+def test_an_interrupted_fold_goes_on_with_the_same_settings(
+    finished: Path, cross_validate: CrossValidate, tmp_path: Path
+) -> None:
+    """Here its record alone is missing, so that nothing is left to train."""
+    out = shutil.copytree(finished, tmp_path / "copy")
+    run = out / "folds" / "fold_1"
+    shutil.rmtree(run / "evaluation")
+    (run / "run.json").unlink()
+    result = cross_validate("-q", "--set", "num_workers=1", out=out)
+    assert result.exit_code == 0, result.output
+    first, second = read_json(run / "run.json")["sessions"]
+    assert first["interrupted"] and second["settings"]["num_workers"] == 1
+    assert (run / "evaluation" / "metrics.json").is_file()
 
 
 def test_images_seen_in_training_are_told(
@@ -360,12 +374,6 @@ def test_a_copy_beside_the_folds_is_not_one_of_them(tmp_path: Path) -> None:
     assert list(finished_folds(tmp_path).items()) == expected
 
 
-def test_differences_name_nested_keys() -> None:
-    before, now = {"a": {"b": [1, 2], "c": 3}}, {"a": {"b": [1], "c": 3, "d": None}}
-    told = ["a#b was [1, 2], now [1]", "a#d was left out, now None"]
-    assert list(differences(before, now)) == told
-
-
 def test_the_plan_of_a_staged_bundle_holds_what_was_given(tmp_path: Path) -> None:
     bundle = tmp_path / "staged"
     (bundle / "configs").mkdir(parents=True)
@@ -373,11 +381,11 @@ def test_the_plan_of_a_staged_bundle_holds_what_was_given(tmp_path: Path) -> Non
     (bundle / "configs" / "train_first.yaml").write_text("max_epochs: 3\n", "utf-8")
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text("first: {seed: 1}\n", "utf-8")
-    given = {"first#learning_rate": 0.1, "device_name": "cpu", "seed": None}
+    given = {"first#learning_rate": 0.1, "device_name": "cpu", "fold": None}
     assert effective_configuration(bundle, [overlay], given) == {
         "train_first": {"max_epochs": 3},
         "overlays": [{"first": {"seed": 1}}],
-        "overrides": {"first#learning_rate": 0.1},
+        "overrides": {"first#learning_rate": 0.1, "fold": None},
     }
 
 

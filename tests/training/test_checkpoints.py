@@ -31,12 +31,18 @@ class Training:
         patience: int = 9,
         scores: list[float] | None = None,
         interval: int = 1,
+        cosine: bool = False,
     ) -> None:
         torch.manual_seed(0)
         self.network = nn.Linear(width, 1)
         self.average = WeightAverage(self.network, decay=0.5, every=1)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=0.1)
-        self.schedule = torch.optim.lr_scheduler.ExponentialLR(self.optimizer, 0.9)
+        schedules = torch.optim.lr_scheduler
+        self.schedule = (
+            schedules.CosineAnnealingLR(self.optimizer, T_max=epochs)
+            if cosine
+            else schedules.ExponentialLR(self.optimizer, 0.9)
+        )
         batches = [{"image": torch.randn(4, width), "label": torch.ones(4, 1)} for _ in range(3)]
         self.evaluator = SupervisedEvaluator(
             device=torch.device("cpu"),
@@ -168,10 +174,14 @@ def test_another_architecture_is_refused(tmp_path: Path) -> None:
         Training(tmp_path, epochs=1, width=3, resume=True).run()
 
 
-def test_another_length_is_refused(tmp_path: Path) -> None:
-    Training(tmp_path, epochs=1).run()
-    with pytest.raises(InputError, match="1 epochs, now there are 3"):
-        Training(tmp_path, epochs=3, resume=True).run()
+def test_another_length_is_refused_where_the_schedule_depends_on_it(tmp_path: Path) -> None:
+    Training(tmp_path / "cosine", epochs=1, cosine=True).run()
+    with pytest.raises(InputError, match="1 epochs, now there are 3, and its learning-rate"):
+        Training(tmp_path / "cosine", epochs=3, cosine=True, resume=True).run()
+    Training(tmp_path / "exponential", epochs=1).run()
+    rest = Training(tmp_path / "exponential", epochs=3, resume=True).run()
+    whole = Training(tmp_path / "whole", epochs=3).run()
+    assert rest.epochs_run == [2, 3] and torch.equal(rest.network.weight, whole.network.weight)
 
 
 class Evil:

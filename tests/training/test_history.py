@@ -7,10 +7,8 @@ import pandas as pd
 import pytest
 from ignite.engine import Engine, Events
 
-from busi_monai.files import write_json
 from busi_monai.images import read_picture
 from busi_monai.training import HISTORY_COLUMNS, History, draw_history
-from busi_monai.training.history import earlier_sessions
 
 
 def train(path: Path, epochs: int, *, resume: bool = False, start: int = 0, every: int = 1) -> None:
@@ -80,15 +78,6 @@ def test_the_picture_can_be_opened(tmp_path: Path, every: int) -> None:
     pixels = read_picture(tmp_path / "history.png").pixels
     assert min(pixels.shape[:2]) > 300
     assert pixels.std() > 0.05
-
-
-def test_sessions_are_those_recorded_and_what_was_killed(tmp_path: Path) -> None:
-    assert earlier_sessions(tmp_path) == []
-    finished = {"command": ["train"], "seconds": 7.5, "epochs": 1}
-    write_json(tmp_path / "run.json", {"seconds": 7.5, "sessions": [finished]})
-    (tmp_path / "history.csv").write_text("epoch,seconds\n1,7\n2,3\n3,4\n", encoding="utf-8")
-    killed = {"interrupted": True, "epochs": 3, "seconds": 7.0}
-    assert earlier_sessions(tmp_path) == [finished, killed]
 
 
 def test_what_the_network_has_no_head_for_gets_no_panel(tmp_path: Path) -> None:

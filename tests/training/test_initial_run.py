@@ -172,11 +172,11 @@ def test_other_initial_weights_are_refused_on_resuming(
 
 
 def test_a_run_from_scratch_is_not_given_initial_weights_on_resuming(
-    train: Train, first: Path, second: Path, phantom_prepared: Path, tmp_path: Path
+    first: Path, second: Path, phantom_prepared: Path, tmp_path: Path
 ) -> None:
     run = shutil.copytree(first, tmp_path / "run")
     with pytest.raises(InputError, match=rf"was started from no other run, now from {second}"):
-        train(phantom_prepared, run, resume=True, max_epochs=2, initial_run=str(second))
+        train_bundle([phantom_prepared], run, resume=True, overrides={"initial_run": str(second)})
 
 
 @pytest.mark.parametrize("part", ["validation", "test"])

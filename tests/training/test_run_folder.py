@@ -133,25 +133,6 @@ def test_a_run_that_was_never_validated_has_no_best_epoch(tmp_path: Path) -> Non
     assert read_json(tmp_path / "run.json")["best"] == {"epoch": None, "val_score": None}
 
 
-def test_a_resumed_run_keeps_its_sessions(tmp_path: Path) -> None:
-    trainer = SimpleNamespace(state=SimpleNamespace(epoch=1, max_epochs=1))
-    choices = {
-        "device": DeviceChoice("cpu", "asked for"),
-        "precision": PrecisionChoice("fp32", "asked for"),
-    }
-    first = RunFolder(tmp_path, tmp_path)
-    first.record.started -= 100
-    first.finish(trainer, seed=0, **choices)
-    (tmp_path / "configs").mkdir()
-    (tmp_path / "configs" / "train.yaml").write_text("{}", encoding="utf-8")
-    second = RunFolder(tmp_path, tmp_path, resume=True)
-    second.start(OperatingPoint(), small_network(1))
-    second.finish(trainer, seed=0, **choices)
-    record = read_json(tmp_path / "run.json")
-    assert len(record["sessions"]) == 2 and record["seconds"] >= 100
-    assert record["sessions"][0]["seconds"] >= 100 > record["sessions"][1]["seconds"]
-
-
 def test_a_misspelt_override_through_monai_is_refused(
     phantom_prepared: Path, tiny_config: Path, tmp_path: Path
 ) -> None:

@@ -129,25 +129,12 @@ def test_an_evaluation_keeps_how_its_network_was_trained_and_what_it_had_seen(
 
 
 def test_a_run_goes_on_with_the_images_that_it_was_started_with(
-    phantom_busi: Path, tiny_config: Path, tmp_path: Path
+    tiny_run: Path, other_prepared: Path
 ) -> None:
-    prepare_dataset(phantom_busi, tmp_path / "folds", PrepareOptions(folds=3))
-
-    def train(fold: int, epochs: int, *, resume: bool) -> None:
-        overrides = {"device_name": "cpu", "fold": fold, "max_epochs": epochs}
-        train_bundle(
-            [tmp_path / "folds"],
-            tmp_path / "run",
-            configs=[tiny_config],
-            overrides=overrides,
-            resume=resume,
-        )
-
-    train(0, 1, resume=False)
-    before = (tmp_path / "run" / "models" / "last.pt").read_bytes()
+    before = (tiny_run / "models" / "last.pt").read_bytes()
     with pytest.raises(InputError, match="other training images"):
-        train(1, 2, resume=True)
-    assert (tmp_path / "run" / "models" / "last.pt").read_bytes() == before
+        train_bundle([other_prepared], tiny_run, resume=True)
+    assert (tiny_run / "models" / "last.pt").read_bytes() == before
 
 
 def test_a_mask_head_is_not_told_where_the_lesion_is(
@@ -254,6 +241,13 @@ def test_the_measured_part_cannot_be_set(
         run_evaluation(
             tiny_run, [phantom_prepared], tmp_path / "out", overrides={"part": "validation"}
         )
+
+
+def test_a_fold_that_is_set_is_not_dropped_where_there_are_none(
+    tiny_run: Path, phantom_prepared: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="has no folds"):
+        run_evaluation(tiny_run, [phantom_prepared], tmp_path / "out", overrides={"fold": 1})
 
 
 def test_a_run_of_one_fold_can_be_measured_on_a_dataset_without_folds(

@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 import yaml
 
+from busi_monai.configurations import read_configuration
 from busi_monai.errors import InputError
 from busi_monai.files import read_json, write_json
+from busi_monai.shipped import DEFAULT_BUNDLE
 from busi_monai.training import is_staged, train_bundle
 from busi_monai.training.stages import STAGES, _Observer, stage_layers
 
@@ -84,31 +86,92 @@ def train(prepared: Path, out: Path, config: Path, **more: object) -> Path:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_finished_stage_is_not_repeated(
-    stage: str, two_stage_run: Path, phantom_prepared: Path, tmp_path: Path
+    stage: str,
+    two_stage_run: Path,
+    phantom_prepared: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Interrupt after the first stage, or within it, and go on without the overlay."""
+    """Interrupt after the first stage, or within it, and go on without the overlay.
+
+    What may change then is for the other stage, and kept with that one alone.
+    """
     run = tmp_path / "run"
     shutil.copytree(two_stage_run / "stages", run / "stages")
     other = next(name for name in STAGES if name != stage)
     shutil.rmtree(run / "stages" / stage)
     before = snapshot(run / "stages" / other)
-    again = train_bundle([phantom_prepared], run, resume=True, overrides={"device_name": "cpu"})
+    again = train_bundle([phantom_prepared], run, resume=True, overrides={"patience": 7})
     assert again == run and snapshot(run / "stages" / other) == before
     whole, resumed = (read_json(folder / "run.json") for folder in (two_stage_run, run))
     assert resumed["weights_sha256"] == whole["weights_sha256"]
+    assert f"{run / 'stages' / other} is complete: patience has no effect on it" in caplog.text
+    for name in STAGES:
+        kept = read_configuration(run / "configs" / f"train_{name}.yaml")
+        assert kept.get("patience") == (7 if name == stage else None)
+        trained = read_configuration(run / "stages" / name / "configs" / "train.yaml")
+        assert trained["patience"] == (7 if name == stage else 40)
+        assert trained["device_name"] == "cpu"
+
+
+def test_an_interrupted_stage_goes_on_with_what_may_change(
+    two_stage_run: Path, phantom_prepared: Path, tmp_path: Path
+) -> None:
+    """Here its record alone is missing, so that nothing is left to train."""
+    run = shutil.copytree(two_stage_run, tmp_path / "run")
+    stage = run / "stages" / "classification"
+    for folder in (run, stage):
+        (folder / "run.json").unlink()
+    train_bundle([phantom_prepared], run, resume=True, overrides={"patience": 7})
+    assert read_json(run / "stages" / "settings.json")["classification"][-1] == {"patience": 7}
+    assert read_json(stage / "run.json")["sessions"][0]["interrupted"]
+    assert (run / "run.json").is_file()
 
 
 def test_a_complete_run_stays_as_it_is(
-    two_stage_run: Path, phantom_prepared: Path, tmp_path: Path
+    two_stage_run: Path, phantom_prepared: Path, tiny_stages_config: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(two_stage_run, run)
     settings = run / "stages" / "settings.json"
     before = snapshot(run)
-    train_bundle([phantom_prepared], run, resume=True, overrides={"device_name": "cpu"})
+    train(phantom_prepared, run, tiny_stages_config, resume=True)
+    train_bundle([phantom_prepared], run, resume=True, overrides={"patience": 7})
     after = snapshot(run)
     assert after.pop("stages/settings.json")[0] == before.pop("stages/settings.json")[0]
     assert settings.is_file() and after == before
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"overrides": {"median_filter": 3}}, "segmentation was .*: median_filter was 0, now 3"),
+        (
+            {"overrides": {"classification::lesion_crop#margin": 0.3}},
+            "classification was .*: lesion_crop#margin was 0.4, now 0.3",
+        ),
+        ({"overrides": {"train#trainr#amp": True}}, "train#trainr#amp was left out, now True"),
+        ({"overrides": {"pipeline#clahe": True}}, "pipeline#clahe was left out, now True"),
+        ({"overrides": {"max_epochs": 3}}, "max_epochs was 2, now 3"),
+        ({"configs": ["smoke"]}, r"image_size was \[32, 32\], now \[64, 64\]"),
+        ({"bundle": DEFAULT_BUNDLE}, f"bundle was '{BUNDLE}', now '{DEFAULT_BUNDLE}'"),
+        ({"bundle": BUNDLE}, r"image_size was \[32, 32\], now \[256, 256\]|pipeline"),
+    ],
+)
+def test_other_settings_are_refused_on_resuming(
+    more: dict, told: str, two_stage_run: Path, phantom_prepared: Path
+) -> None:
+    before = snapshot(two_stage_run)
+    with pytest.raises(InputError, match=told):
+        train_bundle([phantom_prepared], two_stage_run, resume=True, **more)
+    assert snapshot(two_stage_run) == before
+
+
+def test_other_images_are_refused_though_a_stage_is_complete(
+    two_stage_run: Path, other_prepared: Path
+) -> None:
+    with pytest.raises(InputError, match="segmentation was started with other training images"):
+        train_bundle([other_prepared], two_stage_run, resume=True)
 
 
 def test_a_folder_in_use_is_refused(phantom_prepared: Path, tiny_stages_config, tmp_path) -> None:
