@@ -222,6 +222,7 @@ def _candidates(
             sha256=one.sha256,
             duplicates=alike[name],
             group=group[name],
+            patient=one.case.group,
         )
         for name, one in stored.items()
     ]

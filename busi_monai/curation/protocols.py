@@ -10,7 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from busi_monai.curation.id_lists import check_known, read_id_list
-from busi_monai.curation.splits import PARTS, Ratios, group_folds, split_groups, split_images
+from busi_monai.curation.splits import (
+    PARTS,
+    Ratios,
+    group_folds,
+    is_class_conflict,
+    split_groups,
+    split_images,
+)
 from busi_monai.errors import InputError
 
 __all__ = ["DEDUP", "PROTOCOLS", "Assignment", "Candidate", "Protocol", "SplitOptions"]
@@ -29,6 +36,7 @@ class Candidate:
         sha256: hash of its grey pixels.
         duplicates: name of its near-duplicate group.
         group: near-duplicates and patients joined, in chains.
+        patient: its patient, ``None`` where the dataset tells none.
     """
 
     id: str
@@ -36,6 +44,7 @@ class Candidate:
     sha256: str
     duplicates: str
     group: str
+    patient: str | None = None
 
 
 @dataclass(frozen=True)
@@ -124,7 +133,7 @@ def _leakfree(
         alike.setdefault(case.duplicates, []).append(case)
     excluded: dict[str, str] = {}
     for members in alike.values():
-        if len({case.class_label for case in members}) > 1:
+        if is_class_conflict([m.class_label for m in members], [m.patient for m in members]):
             listed = ", ".join(case.id for case in members)
             excluded.update(
                 {case.id: f"class conflict among near-duplicates: {listed}" for case in members}
@@ -231,7 +240,8 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol(
             "leakfree",
             "Near-duplicates and patients stay together; near-duplicates of different classes are "
-            "left out and listed; stratified by class.",
+            "left out and listed, but for frames of one patient with and without the lesion; "
+            "stratified by class.",
             _leakfree,
             True,
             ("ratios", "folds"),

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from busi_monai.cases import CLASSES
 from busi_monai.errors import InputError
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "connected_groups",
     "find_leaks",
     "group_folds",
+    "is_class_conflict",
     "split_groups",
     "split_images",
     "validation_share",
@@ -101,6 +103,28 @@ def connected_groups(ids: Sequence[str], links: Iterable[Collection[str]]) -> di
     return {name: names.setdefault(root(name), name) for name in ids}
 
 
+def is_class_conflict(labels: Iterable[int], patients: Iterable[str | None]) -> bool:
+    """Return whether near-duplicates carry classes of which one must be wrong.
+
+    Neighbouring frames of one patient may show the lesion or not: there, a normal beside lesions of
+    one class is no conflict.
+
+    Args:
+        labels: ``class_label`` of each member of a near-duplicate group.
+        patients: the patient of each, ``None`` where the dataset tells none.
+
+    Examples:
+        >>> is_class_conflict([0, 1], [None, None]), is_class_conflict([0, 1], ["a", "b"])
+        (True, True)
+        >>> is_class_conflict([0, 1], ["a", "a"]), is_class_conflict([1, 2], ["a", "a"])
+        (False, True)
+    """
+    found, known = set(labels), set(patients)
+    if len(known) == 1 and None not in known:
+        found.discard(CLASSES.index("normal"))
+    return len(found) > 1
+
+
 def group_folds(
     labels: Sequence[int], groups: Sequence[str], folds: int, seed: int
 ) -> NDArray[np.intp]:
@@ -124,8 +148,6 @@ def group_folds(
         raise InputError(f"{folds} folds: expected at least 2")
     rarest, available = _rarest_class(labels, groups)
     if available < folds:
-        from busi_monai.cases import CLASSES
-
         raise InputError(
             f"{folds} folds: the class {CLASSES[rarest]} has only {_groups(available)} of images "
             f"that can be told apart; choose at most {available} folds"
@@ -324,8 +346,6 @@ def _rarest_class(labels: Sequence[int], groups: Sequence[str]) -> tuple[int, in
 
 
 def _check_enough_groups(labels: Sequence[int], groups: Sequence[str], parts: int) -> None:
-    from busi_monai.cases import CLASSES
-
     rarest, available = _rarest_class(labels, groups)
     if available < parts:
         raise InputError(

@@ -73,7 +73,7 @@ def test_group_wider_than_a_page_is_broken_into_rows():
 
 def test_conflict_of_class_is_red():
     (calm,) = contact_sheets({1: [sample(), sample()]})
-    (conflict,) = contact_sheets({1: [sample(), sample(class_name="malignant")]})
+    (conflict,) = contact_sheets({1: [sample(), sample(class_name="malignant")]}, {1})
 
     def red(page):
         heading = page[:24].astype(int)
