@@ -37,6 +37,7 @@ class Candidate:
         duplicates: name of its near-duplicate group.
         group: near-duplicates and patients joined, in chains.
         patient: its patient, ``None`` where the dataset tells none.
+        official_fold: its fold in the dataset's own division, from 1, ``None`` where it has none.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Candidate:
     duplicates: str
     group: str
     patient: str | None = None
+    official_fold: int | None = None
 
 
 @dataclass(frozen=True)
@@ -206,6 +208,16 @@ def _external(
     return Assignment({case.id: "test" for case in candidates})
 
 
+def _official(
+    candidates: Sequence[Candidate], known: Sequence[str], options: SplitOptions
+) -> Assignment:
+    folds = {
+        case.id: case.official_fold - 1 for case in candidates if case.official_fold is not None
+    }
+    excluded = {case.id: "in no official fold" for case in candidates if case.id not in folds}
+    return Assignment(dict.fromkeys(folds, "training"), folds, excluded)
+
+
 def _draw(
     kept: Sequence[Candidate], options: SplitOptions, excluded: Mapping[str, str]
 ) -> Assignment:
@@ -268,6 +280,13 @@ PROTOCOLS: dict[str, Protocol] = {
             ("lists",),
         ),
         Protocol("external", "Everything in test: a set to evaluate on only.", _external, True, ()),
+        Protocol(
+            "official",
+            "The folds that the dataset ships, as published: official fold 1 is fold 0.",
+            _official,
+            False,
+            (),
+        ),
     )
 }
 """Protocols by name, the default first."""

@@ -23,6 +23,7 @@ __all__ = [
     "Ratios",
     "connected_groups",
     "find_leaks",
+    "find_torn",
     "group_folds",
     "is_class_conflict",
     "split_groups",
@@ -297,6 +298,25 @@ def find_leaks(
         found[part] = [name for name in members if alike[name] in seen]
         images[part] = len(members)
     return Leaks(images, found)
+
+
+def find_torn(patients: Mapping[str, str | None], folds: Mapping[str, int]) -> list[str]:
+    """Return the patients whose images stand in several folds, sorted.
+
+    Args:
+        patients: ``{id: patient}``, ``None`` where the dataset tells none.
+        folds: ``{id: fold}``.
+
+    Examples:
+        >>> find_torn({"a": "p", "b": "p", "c": None, "d": None}, {"a": 0, "b": 1, "c": 0, "d": 1})
+        ['p']
+    """
+    found: dict[str, set[int]] = {}
+    for name, fold in folds.items():
+        patient = patients[name]
+        if patient is not None:
+            found.setdefault(patient, set()).add(fold)
+    return sorted(patient for patient, numbers in found.items() if len(numbers) > 1)
 
 
 def _fold_order(name: str) -> int:
