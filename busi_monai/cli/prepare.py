@@ -120,4 +120,9 @@ def _print_summary(summary: PrepareSummary) -> None:
         f"[{style}]{leak_sentence(leaks['count'], leaks['evaluation_images'])}[/{style}] "
         f"({groups} near-duplicate {'group' if groups == 1 else 'groups'} in the dataset)"
     )
+    if "patients" in leaks:
+        torn = len(leaks["patients"])
+        style = "red" if torn else "green"
+        verb = "patient has" if torn == 1 else "patients have"
+        out.print(f"[{style}]{torn} {verb} images in several folds[/{style}]")
     out.print(escape(f"datalist {datalist.sha256[:12]}, {summary.seconds:.1f} s"))

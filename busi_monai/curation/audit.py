@@ -20,6 +20,7 @@ from busi_monai.curation.audit_outputs import write_audit
 from busi_monai.curation.examination import Examination, examine_case
 from busi_monai.curation.mask_agreement import aligned_mask_iou
 from busi_monai.curation.near_duplicates import NearDuplicates, Pair, group_fingerprints
+from busi_monai.curation.splits import is_class_conflict
 from busi_monai.datasets.listing import Listing
 
 __all__ = ["DISAGREEING_IOU", "FAILURES", "Audit", "audit_dataset", "write_audit"]
@@ -67,9 +68,14 @@ class Audit:
 
     @property
     def class_conflicts(self) -> list[list[str]]:
-        """Near-duplicate groups whose members carry different classes."""
-        classes = {case.id: case.class_name for case in self.listing.cases}
-        return [g for g in self.duplicates.groups if len({classes[i] for i in g}) > 1]
+        """Near-duplicate groups whose members carry classes of which one must be wrong."""
+        labels = {case.id: case.class_label for case in self.listing.cases}
+        patients = {case.id: case.group for case in self.listing.cases}
+        return [
+            group
+            for group in self.duplicates.groups
+            if is_class_conflict([labels[i] for i in group], [patients[i] for i in group])
+        ]
 
     @property
     def patient_conflicts(self) -> list[list[str]]:

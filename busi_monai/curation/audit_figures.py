@@ -6,7 +6,7 @@ shown or written here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -144,19 +144,22 @@ def sample_grid(samples: Sequence[Sample], columns: int = 6) -> NDArray[np.uint8
     return np.asarray(sheet)
 
 
-def contact_sheets(groups: Mapping[int, Sequence[Sample]]) -> Iterator[NDArray[np.uint8]]:
+def contact_sheets(
+    groups: Mapping[int, Sequence[Sample]], conflicts: Collection[int] = ()
+) -> Iterator[NDArray[np.uint8]]:
     """Yield pages of near-duplicate groups, each (H, W, 3) uint8.
 
     Conflicts of class are headed in white on dark.
 
     Args:
         groups: the pictures of each group by its number, in the order in which they are shown.
+        conflicts: numbers of the groups whose classes contradict each other.
     """
     page = Image.new("RGB", _SHEET, PAPER)
     left = top = _GAP
     height = 0
     for number, group in groups.items():
-        for row in _group_rows(number, group):
+        for row in _group_rows(number, group, conflict=number in conflicts):
             if left > _GAP and left + row.width > _SHEET[0]:
                 left, top, height = _GAP, top + height + 2 * _GAP, 0
             if top > _GAP and top + row.height > _SHEET[1]:
@@ -170,11 +173,10 @@ def contact_sheets(groups: Mapping[int, Sequence[Sample]]) -> Iterator[NDArray[n
         yield np.asarray(page.crop((0, 0, _SHEET[0], min(_SHEET[1], top + height + _GAP))))
 
 
-def _group_rows(number: int, group: Sequence[Sample]) -> Iterator[Image.Image]:
+def _group_rows(number: int, group: Sequence[Sample], *, conflict: bool) -> Iterator[Image.Image]:
     """Yield a group as rows that fit a page, under one heading."""
     tiles = [sample_tile(sample, 2 * _TILE_HEIGHT, _TILE_HEIGHT) for sample in group]
     classes = list(dict.fromkeys(sample.class_name for sample in group))
-    conflict = len(classes) > 1
     heading = f"group {number}: {' / '.join(classes)}" + (" (class conflict)" if conflict else "")
     ink, paper = (PAPER, INK) if conflict else (INK, PAPER)
     rows: list[list[Image.Image]] = [[]]

@@ -100,20 +100,26 @@ def _write_figures(audit: Audit, folder: Path) -> Iterator[Path]:
         yield _save(figure, folder / f"{name}.png")
     write_png(folder / "samples.png", draw.sample_grid(list(_samples(audit))))
     yield folder / "samples.png"
-    for number, page in enumerate(draw.contact_sheets(_shown_groups(audit)), start=1):
+    groups, conflicts = _shown_groups(audit)
+    for number, page in enumerate(draw.contact_sheets(groups, conflicts), start=1):
         write_png(folder / f"duplicates_{number:02d}.png", page)
         yield folder / f"duplicates_{number:02d}.png"
 
 
-def _shown_groups(audit: Audit) -> dict[int, list[Sample]]:
-    """Return the pictures of each group by its number in ``cases.csv``, class conflicts first."""
+def _shown_groups(audit: Audit) -> tuple[dict[int, list[Sample]], set[int]]:
+    """Return the images of each group by its number in ``cases.csv``, and the class conflicts.
+
+    Conflicts come first.
+    """
     thumbnails = {e.case.id: s for e in audit.examinations if (s := _thumbnail(e)) is not None}
     groups = {
         number: [thumbnails[case_id] for case_id in group]
         for number, group in enumerate(audit.duplicates.groups, start=1)
     }
-    calm = {n: len({sample.class_name for sample in group}) == 1 for n, group in groups.items()}
-    return {number: groups[number] for number in sorted(groups, key=lambda n: (calm[n], n))}
+    among = audit.class_conflicts
+    conflicts = {n for n, group in enumerate(audit.duplicates.groups, start=1) if group in among}
+    order = sorted(groups, key=lambda n: (n not in conflicts, n))
+    return {number: groups[number] for number in order}, conflicts
 
 
 def _save(figure: Figure, path: Path) -> Path:

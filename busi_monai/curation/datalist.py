@@ -51,7 +51,8 @@ class Datalist:
         validation: the same.
         test: the same.
         excluded: ``{"id", "reason"}`` of the images that are in no part.
-        leaks: how many evaluation images have a near-duplicate in training, and which.
+        leaks: how many evaluation images have a near-duplicate in training, and which; for the
+            protocol ``official`` also the ``patients`` with images in several folds.
         options: what else decided the content: ratios, folds, how masks were treated.
         classes: the names that ``class_label`` counts in.
     """
@@ -169,13 +170,14 @@ def load_part(
 
     Without folds in the datalist, ``reported`` is ``test``. With folds, ``reported`` is fold
     ``fold``, ``validation`` a stratified tenth of the other folds with groups kept whole (the same
-    every time), and ``train`` what remains.
+    every time), and ``train`` what remains. Of several datasets, one whose folds are fewer reports
+    nothing of a fold that it does not have: all of it is for ``validation`` and ``train``.
 
     Args:
         dataset_dir: a prepared folder or several, whose items are concatenated. Of several, ids
             and groups that would collide get the folder's name in front.
         part: one of ``PART_NAMES``.
-        fold: the reported fold, where the datalist has folds.
+        fold: the reported fold, where the datalists have folds.
 
     Returns:
         Items ``{"id", "image", "label", "class_label", "group", "dataset", "sha256", "birads"}``
@@ -183,8 +185,8 @@ def load_part(
         counts in ``CLASSES``, ``birads`` is the category as a string, ``None`` where there is none.
 
     Raises:
-        InputError: if a datalist is missing, a part is empty, a file is gone, or the fold does not
-            exist.
+        InputError: if a datalist is missing, a part is empty, a file is gone, or no datalist has
+            the fold.
     """
     folders = [dataset_dir] if isinstance(dataset_dir, (str, Path)) else list(dataset_dir)
     if not folders:
@@ -195,16 +197,25 @@ def load_part(
             f"fold {fold}: {_names(folders)} has no folds; leave the fold out, or prepare with "
             "--folds K"
         )
+    most = max(datalist.folds for _, datalist in datalists)
+    if len(datalists) > 1 and fold is not None and not 0 <= fold < most:
+        raise InputError(f"fold {fold}: {_names(folders)} have the folds 0 to {most - 1}")
     loaded = []
     for folder, datalist in datalists:
-        chosen = part_items(datalist, part, fold=fold if datalist.folds else None, where=folder)
+        own = fold if datalist.folds else None
+        chosen = part_items(datalist, part, fold=own, where=folder, alone=len(datalists) == 1)
         base = folder if folder.is_dir() else folder.parent
         loaded.append((folder, [_absolute(item, base.absolute()) for item in chosen]))
     return _concatenate(loaded)
 
 
 def part_items(
-    datalist: Datalist, part: str, *, fold: int | None = None, where: str | Path = "the datalist"
+    datalist: Datalist,
+    part: str,
+    *,
+    fold: int | None = None,
+    where: str | Path = "the datalist",
+    alone: bool = True,
 ) -> list[Mapping[str, Any]]:
     """Return the items of one part as they stand in the datalist.
 
@@ -213,6 +224,8 @@ def part_items(
         part: one of ``PART_NAMES``.
         fold: the reported fold, needed where there are folds.
         where: how errors call the datalist.
+        alone: whether the fold must exist. Beside other datasets, one that it does not have leaves
+            all for validation and training, and nothing to report.
 
     Raises:
         InputError: if the part is empty, or the fold is missing or does not exist.
@@ -220,7 +233,9 @@ def part_items(
     if part not in PART_NAMES:
         raise InputError(f"part {part!r}: expected one of {', '.join(PART_NAMES)}")
     if datalist.folds:
-        items = _fold_part(datalist, part, fold, where)
+        if part == "reported" and not alone and fold is not None and fold >= datalist.folds:
+            return []
+        items = _fold_part(datalist, part, fold, where, alone=alone)
     else:
         name = {"train": "training", "reported": "test"}.get(part, part)
         items = list(getattr(datalist, name))
@@ -236,7 +251,7 @@ def part_items(
 
 
 def _fold_part(
-    datalist: Datalist, part: str, fold: int | None, where: str | Path
+    datalist: Datalist, part: str, fold: int | None, where: str | Path, *, alone: bool
 ) -> list[Mapping[str, Any]]:
     if part == "test":
         return list(datalist.test)
@@ -245,7 +260,7 @@ def _fold_part(
         raise InputError(
             f"{where} has {datalist.folds} folds; say which to report: {numbers}, as in --fold 0"
         )
-    if not 0 <= fold < datalist.folds:
+    if fold < 0 or (alone and fold >= datalist.folds):
         raise InputError(f"fold {fold}: {where} has the folds {numbers}")
     whole = [item for item in datalist.training if "part_of" not in item["meta"]]
     if part == "reported":

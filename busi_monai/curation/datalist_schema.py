@@ -65,6 +65,7 @@ DATALIST_SCHEMA: dict[str, Any] = {
             "type": "object",
             "required": ["count", "evaluation_images", "ids", "parts"],
             "properties": {
+                "patients": {"type": "array", "items": _TEXT},
                 "count": {"type": "integer", "minimum": 0},
                 "evaluation_images": {"type": "integer", "minimum": 0},
                 "ids": {"type": "array", "items": _TEXT},

@@ -16,9 +16,9 @@ from busi_monai.curation.datalist import DATALIST_NAME, Datalist, load_datalist
 from busi_monai.curation.id_lists import check_known, read_id_list
 from busi_monai.curation.options import PrepareOptions
 from busi_monai.curation.protocols import PROTOCOLS, Candidate, SplitOptions
-from busi_monai.curation.splits import PARTS, connected_groups, find_leaks
+from busi_monai.curation.splits import PARTS, connected_groups, find_leaks, find_torn
 from busi_monai.curation.storage import MaskTreatment, PreparedStore, Stored
-from busi_monai.datasets import Listing, read_dataset
+from busi_monai.datasets import READERS, Listing, read_dataset
 from busi_monai.errors import InputError
 from busi_monai.files import complete_folder, file_sha256, lie_within_each_other
 from busi_monai.records import RunRecord
@@ -110,8 +110,9 @@ def prepare_dataset(
         progress: wraps the cases that are gone through, to show a bar.
 
     Raises:
-        InputError: if an option, an id list or the published datalist does not fit the dataset, or
-            ``out`` exists and may not be replaced. Nothing is left behind then.
+        InputError: if an option, an id list or the published datalist does not fit the dataset, it
+            ships no folds for ``official``, or ``out`` exists and may not be replaced. Nothing is
+            left behind then.
     """
     started = time.monotonic()
     record = RunRecord()
@@ -121,6 +122,8 @@ def prepare_dataset(
     _check_apart(Path(source), Path(out))
     listing = read_dataset(source, options.layout)
     _check_lists(split, listing)
+    if options.protocol == "official":
+        _check_ships_folds(listing)
     with complete_folder(out, overwrite=options.overwrite) as folder:
         audit = audit_dataset(listing, progress=progress)
         duplicates = audit.as_dict()["duplicate_groups"]
@@ -159,6 +162,16 @@ def _check_lists(split: SplitOptions, listing: Listing) -> None:
         check_known(read_id_list(path), known, path)
 
 
+def _check_ships_folds(listing: Listing) -> None:
+    if not any("official_fold" in case.meta for case in listing.cases):
+        ship = [f"{r.name} ({r.folds_table})" for r in READERS.values() if r.folds_table]
+        raise InputError(
+            f"{listing.root} ({listing.dataset}) has no folds of its authors, which the protocol "
+            f"official takes; these datasets ship some: {', '.join(ship)}. Draw folds with "
+            "--protocol leakfree --folds 5"
+        )
+
+
 def _mask_treatment(options: PrepareOptions, published: Datalist | None) -> MaskTreatment:
     if published is None:
         return MaskTreatment(options.multi_mask, options.missing_mask, options.mask_cleanup)
@@ -192,12 +205,15 @@ def _divide(
         parts[part].append(item)
         if part == PARTS[0]:
             parts[part].extend(_single_mask_items(item, store))
-    leaks = find_leaks(assignment.parts, assignment.folds, duplicates)
+    leaks = find_leaks(assignment.parts, assignment.folds, duplicates).as_dict()
+    if options.protocol == "official":
+        patients = {candidate.id: candidate.patient for candidate in candidates}
+        leaks["patients"] = find_torn(patients, assignment.folds)
     return Datalist(
         protocol=options.protocol,
         seed=options.seed,
         excluded=[{"id": name, "reason": reasons[name]} for name in known if name in reasons],
-        leaks=leaks.as_dict(),
+        leaks=leaks,
         options=_recorded_options(options, store.treatment),
         training=parts["training"],
         validation=parts["validation"],
@@ -222,6 +238,8 @@ def _candidates(
             sha256=one.sha256,
             duplicates=alike[name],
             group=group[name],
+            patient=one.case.group,
+            official_fold=one.case.meta.get("official_fold"),
         )
         for name, one in stored.items()
     ]

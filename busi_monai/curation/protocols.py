@@ -10,7 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from busi_monai.curation.id_lists import check_known, read_id_list
-from busi_monai.curation.splits import PARTS, Ratios, group_folds, split_groups, split_images
+from busi_monai.curation.splits import (
+    PARTS,
+    Ratios,
+    group_folds,
+    is_class_conflict,
+    split_groups,
+    split_images,
+)
 from busi_monai.errors import InputError
 
 __all__ = ["DEDUP", "PROTOCOLS", "Assignment", "Candidate", "Protocol", "SplitOptions"]
@@ -29,6 +36,8 @@ class Candidate:
         sha256: hash of its grey pixels.
         duplicates: name of its near-duplicate group.
         group: near-duplicates and patients joined, in chains.
+        patient: its patient, ``None`` where the dataset tells none.
+        official_fold: its fold in the dataset's own division, from 1, ``None`` where it has none.
     """
 
     id: str
@@ -36,6 +45,8 @@ class Candidate:
     sha256: str
     duplicates: str
     group: str
+    patient: str | None = None
+    official_fold: int | None = None
 
 
 @dataclass(frozen=True)
@@ -124,7 +135,7 @@ def _leakfree(
         alike.setdefault(case.duplicates, []).append(case)
     excluded: dict[str, str] = {}
     for members in alike.values():
-        if len({case.class_label for case in members}) > 1:
+        if is_class_conflict([m.class_label for m in members], [m.patient for m in members]):
             listed = ", ".join(case.id for case in members)
             excluded.update(
                 {case.id: f"class conflict among near-duplicates: {listed}" for case in members}
@@ -197,6 +208,16 @@ def _external(
     return Assignment({case.id: "test" for case in candidates})
 
 
+def _official(
+    candidates: Sequence[Candidate], known: Sequence[str], options: SplitOptions
+) -> Assignment:
+    folds = {
+        case.id: case.official_fold - 1 for case in candidates if case.official_fold is not None
+    }
+    excluded = {case.id: "in no official fold" for case in candidates if case.id not in folds}
+    return Assignment(dict.fromkeys(folds, "training"), folds, excluded)
+
+
 def _draw(
     kept: Sequence[Candidate], options: SplitOptions, excluded: Mapping[str, str]
 ) -> Assignment:
@@ -231,7 +252,8 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol(
             "leakfree",
             "Near-duplicates and patients stay together; near-duplicates of different classes are "
-            "left out and listed; stratified by class.",
+            "left out and listed, but for frames of one patient with and without the lesion; "
+            "stratified by class.",
             _leakfree,
             True,
             ("ratios", "folds"),
@@ -258,6 +280,13 @@ PROTOCOLS: dict[str, Protocol] = {
             ("lists",),
         ),
         Protocol("external", "Everything in test: a set to evaluate on only.", _external, True, ()),
+        Protocol(
+            "official",
+            "The folds that the dataset ships, as published: official fold 1 is fold 0.",
+            _official,
+            False,
+            (),
+        ),
     )
 }
 """Protocols by name, the default first."""

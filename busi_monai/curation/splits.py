@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from busi_monai.cases import CLASSES
 from busi_monai.errors import InputError
 
 __all__ = [
@@ -22,7 +23,9 @@ __all__ = [
     "Ratios",
     "connected_groups",
     "find_leaks",
+    "find_torn",
     "group_folds",
+    "is_class_conflict",
     "split_groups",
     "split_images",
     "validation_share",
@@ -101,6 +104,28 @@ def connected_groups(ids: Sequence[str], links: Iterable[Collection[str]]) -> di
     return {name: names.setdefault(root(name), name) for name in ids}
 
 
+def is_class_conflict(labels: Iterable[int], patients: Iterable[str | None]) -> bool:
+    """Return whether near-duplicates carry classes of which one must be wrong.
+
+    Neighbouring frames of one patient may show the lesion or not: there, a normal beside lesions of
+    one class is no conflict.
+
+    Args:
+        labels: ``class_label`` of each member of a near-duplicate group.
+        patients: the patient of each, ``None`` where the dataset tells none.
+
+    Examples:
+        >>> is_class_conflict([0, 1], [None, None]), is_class_conflict([0, 1], ["a", "b"])
+        (True, True)
+        >>> is_class_conflict([0, 1], ["a", "a"]), is_class_conflict([1, 2], ["a", "a"])
+        (False, True)
+    """
+    found, known = set(labels), set(patients)
+    if len(known) == 1 and None not in known:
+        found.discard(CLASSES.index("normal"))
+    return len(found) > 1
+
+
 def group_folds(
     labels: Sequence[int], groups: Sequence[str], folds: int, seed: int
 ) -> NDArray[np.intp]:
@@ -124,8 +149,6 @@ def group_folds(
         raise InputError(f"{folds} folds: expected at least 2")
     rarest, available = _rarest_class(labels, groups)
     if available < folds:
-        from busi_monai.cases import CLASSES
-
         raise InputError(
             f"{folds} folds: the class {CLASSES[rarest]} has only {_groups(available)} of images "
             f"that can be told apart; choose at most {available} folds"
@@ -277,6 +300,25 @@ def find_leaks(
     return Leaks(images, found)
 
 
+def find_torn(patients: Mapping[str, str | None], folds: Mapping[str, int]) -> list[str]:
+    """Return the patients whose images stand in several folds, sorted.
+
+    Args:
+        patients: ``{id: patient}``, ``None`` where the dataset tells none.
+        folds: ``{id: fold}``.
+
+    Examples:
+        >>> find_torn({"a": "p", "b": "p", "c": None, "d": None}, {"a": 0, "b": 1, "c": 0, "d": 1})
+        ['p']
+    """
+    found: dict[str, set[int]] = {}
+    for name, fold in folds.items():
+        patient = patients[name]
+        if patient is not None:
+            found.setdefault(patient, set()).add(fold)
+    return sorted(patient for patient, numbers in found.items() if len(numbers) > 1)
+
+
 def _fold_order(name: str) -> int:
     return int(name.removeprefix("fold "))
 
@@ -324,8 +366,6 @@ def _rarest_class(labels: Sequence[int], groups: Sequence[str]) -> tuple[int, in
 
 
 def _check_enough_groups(labels: Sequence[int], groups: Sequence[str], parts: int) -> None:
-    from busi_monai.cases import CLASSES
-
     rarest, available = _rarest_class(labels, groups)
     if available < parts:
         raise InputError(

@@ -1,5 +1,7 @@
 """The layout of BUS-BRA: ``Images/bus_0001-l.png``, ``Masks/mask_0001-l.png``, ``bus_data.csv``.
 
+``5-fold-cv.csv`` has the authors' five folds.
+
 Gómez-Flores W. et al., "BUS-BRA: a breast ultrasound dataset for assessing computer-aided
 diagnosis systems", Medical Physics 51 (2024) 3110.
 """
@@ -21,9 +23,10 @@ from busi_monai.datasets.listing import (
     problem,
 )
 
-__all__ = ["BUS_BRA", "TABLE", "read_bus_bra"]
+__all__ = ["BUS_BRA", "FOLDS_TABLE", "TABLE", "read_bus_bra"]
 
 TABLE = "bus_data.csv"
+FOLDS_TABLE = "5-fold-cv.csv"
 _META = {
     "Case": "patient",
     "Histology": "histology",
@@ -39,12 +42,14 @@ def read_bus_bra(root: Path) -> Listing:
     The table's ``Width`` and ``Height`` are not used: a few rows are off.
 
     Raises:
-        InputError: if the table lacks ``ID``, ``Case`` or ``Pathology``.
+        InputError: if the table lacks ``ID``, ``Case`` or ``Pathology``, or that of the folds
+            ``ID`` or ``kFold``.
     """
     problems: list[Problem] = []
     images, masks = pair_masks(root, problems, prefixes=("bus_", "mask_"))
     table = root / TABLE
     rows = {case_stem(row["ID"]): row for row in read_table(table, ("ID", "Case", "Pathology"))}
+    folds = _folds(root / FOLDS_TABLE)
     cases = []
     for case_id, path in images.items():
         row = rows.get(case_id)
@@ -56,7 +61,8 @@ def read_bus_bra(root: Path) -> Listing:
             continue
         mask = (masks[case_id],) if case_id in masks else ()
         group = f"bus_bra:{row['Case']}" if row["Case"] else None
-        case = Case(case_id, path, mask, class_name, "bus_bra", group, meta=_meta(row))
+        meta = _meta(row) | folds.get(case_id, {})
+        case = Case(case_id, path, mask, class_name, "bus_bra", group, meta=meta)
         cases.append(case)
         if case.lacks_mask:
             message = f"no mask mask_{case_id.removeprefix('bus_')}.png in Masks"
@@ -72,6 +78,16 @@ def _meta(row: dict[str, str]) -> dict[str, Any]:
     return meta
 
 
+def _folds(table: Path) -> dict[str, dict[str, int]]:
+    """Return ``official_fold`` by id."""
+    rows = read_table(table, ("ID", "kFold")) if table.is_file() else []
+    return {
+        case_stem(row["ID"]): {"official_fold": int(row["kFold"])}
+        for row in rows
+        if row["kFold"].isdecimal()
+    }
+
+
 def _matches(root: Path) -> bool:
     return (root / TABLE).is_file() and child_folder(root, "images") is not None
 
@@ -83,4 +99,5 @@ BUS_BRA = Reader(
     classes=("benign", "malignant"),
     matches=_matches,
     read=read_bus_bra,
+    folds_table=FOLDS_TABLE,
 )

@@ -78,6 +78,8 @@ class Reader:
         classes: the classes that the dataset holds.
         matches: whether a folder holds this layout, judged by names alone.
         read: list a folder that ``matches``.
+        folds_table: file of the folds that the dataset ships, where it does; a case tells its own
+            as ``official_fold`` in ``meta``, counted from 1 as the authors do.
     """
 
     name: str
@@ -86,6 +88,7 @@ class Reader:
     classes: tuple[str, ...]
     matches: Callable[[Path], bool]
     read: Callable[[Path], Listing]
+    folds_table: str = ""
 
 
 def natural_key(name: str | PurePath) -> tuple[tuple[str | int, ...], str]:

@@ -139,6 +139,10 @@ class BusBraWriter(LayoutWriter):
 
     def _write_table(self) -> None:
         write_text(self.folder / bus_bra.TABLE, _table([self._columns, *self.rows]))
+        folds = [(row[0], row[3], (int(str(row[1])) - 1) % 5 + 1) for row in self.rows]
+        write_text(
+            self.folder / bus_bra.FOLDS_TABLE, _table([("ID", "Pathology", "kFold"), *folds])
+        )
 
 
 class BusUclmWriter(LayoutWriter):

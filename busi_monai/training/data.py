@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch.utils.data import RandomSampler, Sampler, WeightedRandomSampler
 
 from busi_monai.cases import CLASSES, ordered_subset
 from busi_monai.curation import Datalist, load_datalist, load_part
+from busi_monai.curation.datalist import part_items
 from busi_monai.errors import InputError
 from busi_monai.training.seen_images import refuse_held_out_images
 from busi_monai.transforms import CropToLesiond, RandomCropToLesiond
@@ -57,15 +58,7 @@ def load_items(
         InputError: if nothing is left.
     """
     items = load_part([str(folder) for folder in _folders(dataset_dir)], part, fold=fold)
-    kept = ordered_subset(classes) if classes else CLASSES
-    chosen = []
-    for item in items:
-        name = CLASSES[item["class_label"]]
-        if name in kept:
-            chosen.append({**item, "class_label": kept.index(name)})
-    if not chosen:
-        raise InputError(f"the {part} part of {dataset_dir} has no case of {', '.join(kept)}")
-    return chosen
+    return _of_classes(items, classes, f"the {part} part of {dataset_dir}")
 
 
 def training_items(
@@ -80,7 +73,8 @@ def training_items(
     Args:
         dataset_dir: one or several prepared folders, which validation and figures come from.
         extra: further ones. Of each its own part ``train`` is taken: with folds, what the same
-            ``fold`` leaves for training; without, its training list.
+            ``fold`` leaves for training, also where it has no such fold; without, its training
+            list.
         fold: the reported fold, where the datalists have folds.
         classes: the system's classes, as for ``load_items``.
 
@@ -90,13 +84,15 @@ def training_items(
     """
     folders, added = _folders(dataset_dir), _folders(extra)
     for folder in added:
-        folds = load_datalist(folder).folds
-        if folds and fold is None:
+        datalist = load_datalist(folder)
+        if datalist.folds and fold is None:
             raise InputError(
-                f"the extra dataset {folder} has {folds} folds, and no fold is reported here: "
-                "prepare it without folds, or train on a dataset with folds"
+                f"the extra dataset {folder} has {datalist.folds} folds, and no fold is reported "
+                "here: prepare it without folds, or train on a dataset with folds"
             )
-        own = load_items(folder, "train", fold=fold if folds else None, classes=classes)
+        left = fold if datalist.folds else None
+        items = part_items(datalist, "train", fold=left, where=folder, alone=False)
+        own = _of_classes(items, classes, f"the train part of {folder}")
         refuse_held_out_images(
             {item["sha256"] for item in own},
             folders,
@@ -257,6 +253,21 @@ def datalist_provenance(
         "fold": fold,
         "leaks": _part_leaks(datalists, part, fold),
     }
+
+
+def _of_classes(
+    items: Sequence[Mapping[str, Any]], classes: Sequence[str], what: str
+) -> list[dict[str, Any]]:
+    """Return the items of a system's classes, ``class_label`` counted in these."""
+    kept = ordered_subset(classes) if classes else CLASSES
+    chosen = []
+    for item in items:
+        name = CLASSES[item["class_label"]]
+        if name in kept:
+            chosen.append({**item, "class_label": kept.index(name)})
+    if not chosen:
+        raise InputError(f"{what} has no case of {', '.join(kept)}")
+    return chosen
 
 
 def _folders(given: str | Path | Sequence[str | Path] | None) -> list[str | Path]:

@@ -167,7 +167,7 @@ def _held_out_parts(
     if not datalist.folds:
         return {"validation": datalist.validation, "test": datalist.test}
     chosen = {
-        name: part_items(datalist, name, fold=fold, where=folder)
+        name: part_items(datalist, name, fold=fold, where=folder, alone=False)
         for name in ("validation", "reported")
     }
     return {**chosen, "test": datalist.test}

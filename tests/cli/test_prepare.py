@@ -11,6 +11,7 @@ from PIL import Image
 from busi_monai.cli.main import main
 from busi_monai.curation import load_datalist
 from busi_monai.curation.protocols import PROTOCOLS
+from busi_monai.datasets import write_phantom_dataset
 
 
 def prepare(*words: object) -> Result:
@@ -35,6 +36,15 @@ def test_the_summary_shows_parts_and_leaks(phantom_busi, tmp_path):
     assert "training" in result.stdout
     assert "0 of 12 evaluation images have a near-duplicate in training" in result.stdout
     assert load_datalist(tmp_path / "out").sha256[:12] in result.stdout
+
+
+def test_official_folds_tell_how_many_patients_they_tear_apart(tmp_path):
+    source = tmp_path / "bus_bra"
+    write_phantom_dataset(source, cases=10, seed=0, size=(64, 80), layout="bus_bra")
+    result = prepare(source, "--out", tmp_path / "out", "--protocol", "official")
+    assert result.exit_code == 0, result.output
+    assert "0 patients have images in several folds" in result.stdout
+    assert "fold 4" in result.stdout
 
 
 def test_json_is_the_only_thing_on_stdout(phantom_busi, tmp_path):

@@ -187,6 +187,23 @@ def test_one_picture_under_two_patients_is_told(tmp_path):
     assert audit_dataset(listing).patient_conflicts == [sorted([first.id, second.id])]
 
 
+def test_a_frame_beside_the_lesion_is_no_conflict_within_a_patient(tmp_path):
+    root = write_phantom_dataset(
+        tmp_path / "bus", cases=6, seed=2, size=(96, 128), layout="bus_uclm"
+    )
+    listing = read_dataset(root)
+    normal, other, lesion, *_ = listing.cases  # two normals, two benign ones, …
+    assert normal.group == lesion.group != other.group
+    frame = np.asarray(Image.open(lesion.image))
+    Image.fromarray(np.roll(frame, 5, axis=1)).save(normal.image)
+    audit = audit_dataset(listing)
+    assert audit.duplicates.groups == [sorted([normal.id, lesion.id])]
+    assert audit.class_conflicts == []
+    shutil.copy(lesion.image, other.image)
+    (conflict,) = audit_dataset(listing).class_conflicts
+    assert {normal.id, other.id, lesion.id} == {*conflict}
+
+
 @pytest.mark.realdata
 def test_real_bus_bra(real_bus_bra):
     found = audit_dataset(read_dataset(real_bus_bra)).as_dict()

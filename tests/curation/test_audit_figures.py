@@ -73,7 +73,7 @@ def test_group_wider_than_a_page_is_broken_into_rows():
 
 def test_the_heading_of_a_class_conflict_stands_out():
     (calm,) = contact_sheets({1: [sample(), sample()]})
-    (conflict,) = contact_sheets({1: [sample(), sample(class_name="malignant")]})
+    (conflict,) = contact_sheets({1: [sample(), sample(class_name="malignant")]}, {1})
 
     def dark(page):
         return (page[6:22, 6:120] < 100).mean()

@@ -181,6 +181,24 @@ def test_a_fold_is_for_the_folders_that_have_folds(tmp_path):
     assert len(load_part([with_folds, without], "reported", fold=0)) == 61
 
 
+def test_a_dataset_of_fewer_folds_trains_and_validates_for_those_that_it_lacks(tmp_path):
+    more = write(tmp_path / "more", training=folded(folds=3))
+    fewer = write(tmp_path / "fewer", training=folded(folds=2))
+    of = {
+        part: Counter(Path(e["image"]).parts[-3] for e in load_part([more, fewer], part, fold=2))
+        for part in ("reported", "validation", "train")
+    }
+    assert of == {
+        "reported": {"more": 60},
+        "validation": {"more": 12, "fewer": 18},
+        "train": {"more": 108, "fewer": 162},
+    }
+    with pytest.raises(InputError, match=r"fold 3: .*more, .*fewer have the folds 0 to 2"):
+        load_part([more, fewer], "train", fold=3)
+    with pytest.raises(InputError, match=r"fold 2: .*fewer has the folds 0 to 1"):
+        load_part(fewer, "train", fold=2)
+
+
 @pytest.mark.parametrize(
     ("part", "fold", "message"),
     [

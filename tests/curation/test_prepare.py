@@ -208,6 +208,36 @@ def test_patients_stay_together(tmp_path, prepare):
     assert summary.counts["fold 0"]["normal"] == 0
 
 
+def test_official_folds_are_taken_as_they_are_and_their_leaks_are_stated(tmp_path, prepare):
+    source = write_phantom_dataset(
+        tmp_path / "bus_bra", cases=20, seed=0, size=(96, 128), layout="bus_bra"
+    )
+    table = source / "5-fold-cv.csv"
+    head, first, second, third, *rows = table.read_text("utf-8").splitlines()
+    assert (first, second) == ("bus_0001-l,benign,1", "bus_0001-r,malignant,1")
+    table.write_text("\n".join([head, first, "bus_0001-r,malignant,3", *rows]), "utf-8")
+    without = third.split(",")[0]
+    shutil.copy(source / "Images/bus_0003-l.png", source / "Images/bus_0005-l.png")
+    datalist = prepare(source, tmp_path / "out", protocol="official").datalist
+    folds = {item["id"]: item["fold"] for item in datalist.training}
+    listed = {row.split(",")[0]: int(row.split(",")[2]) - 1 for row in [first, *rows]}
+    assert folds == {**listed, "bus_0001-r": 2}
+    assert datalist.excluded == [{"id": without, "reason": "in no official fold"}]
+    assert {item["meta"]["official_fold"] - item["fold"] for item in datalist.training} == {1}
+    assert datalist.leaks["ids"] == ["bus_0003-l", "bus_0005-l"]
+    assert datalist.leaks["evaluation_images"] == 19
+    assert datalist.leaks["patients"] == ["bus_bra:1"]
+    assert load_datalist(tmp_path / "out") == datalist
+
+
+def test_a_dataset_without_folds_of_its_own_names_those_that_have_some(
+    phantom_busi, tmp_path, prepare
+):
+    with pytest.raises(InputError, match=r"\(busi\) has no folds .*bus_bra \(5-fold-cv.csv\)"):
+        prepare(phantom_busi, tmp_path / "out", protocol="official")
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_existing_folder_is_kept_unless_told_otherwise(phantom_busi, tmp_path, prepare):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine.txt").write_text("mine")

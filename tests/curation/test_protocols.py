@@ -44,6 +44,23 @@ def test_leakfree_is_the_default_and_leaves_conflicts_out():
     assert set(assignment.parts) == set(KNOWN) - {"x0", "x1", "conflict"}
 
 
+@pytest.mark.parametrize(
+    ("other", "patient", "kept"),
+    [(0, "p", True), (0, "q", False), (0, None, False), (2, "p", False)],
+    ids=["no lesion in sight", "of another patient", "of nobody", "another lesion class"],
+)
+def test_frames_of_one_patient_with_and_without_the_lesion_are_kept(other, patient, kept):
+    sweep = [
+        Candidate("lesion", 1, "lesion", "sweep", "sweep", patient and "p"),
+        Candidate("next", other, "next", "sweep", "sweep", patient),
+    ]
+    assignment = PROTOCOLS["leakfree"].assign([*CASES, *sweep], KNOWN, SplitOptions(folds=5))
+    assert ({"lesion", "next"} <= set(assignment.parts)) is kept
+    assert {"lesion", "next"}.isdisjoint(assignment.excluded) is kept
+    if kept:
+        assert assignment.folds["lesion"] == assignment.folds["next"]
+
+
 def test_leakfree_folds_keep_groups_whole():
     assignment = assign("leakfree", SplitOptions(folds=5))
     assert set(assignment.parts.values()) == {"training"}

@@ -67,6 +67,21 @@ def test_table_and_files_that_disagree(tmp_path: Path) -> None:
     }
 
 
+def test_the_authors_folds_are_told(tmp_path: Path) -> None:
+    ids = ("bus_1-l", "bus_2-l", "bus_3-l")
+    make(
+        tmp_path,
+        [(name, number, "benign") for number, name in enumerate(ids)],
+        tuple(f"Images/{name}.png" for name in ids),
+    )
+    table = "ID,Pathology,kFold,valid_1\nbus_1-l,benign,4,1\nbus_2-l,benign,,NaN\n"
+    (tmp_path / "5-fold-cv.csv").write_text(table, encoding="utf-8")
+
+    folds = [case.meta.get("official_fold") for case in read_dataset(tmp_path).cases]
+
+    assert folds == [4, None, None]
+
+
 def test_a_table_without_pathology_is_refused(tmp_path: Path) -> None:
     make(tmp_path, [], ("Images/bus_1-l.png",))
     (tmp_path / "bus_data.csv").write_text("ID,Case\nbus_1-l,1\n", encoding="utf-8")

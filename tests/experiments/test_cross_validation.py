@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -317,6 +318,20 @@ def test_a_dataset_without_folds_and_a_strange_folder_are_refused(
     (tmp_path / "mine" / "thesis.txt").write_text("years of work", encoding="utf-8")
     assert_refused(cross_validate(out=tmp_path / "mine"), "is not empty")
     assert (tmp_path / "mine" / "thesis.txt").read_text("utf-8") == "years of work"
+
+
+def test_a_fold_reports_on_the_datasets_that_have_it(
+    cross_validate: CrossValidate, folds: Path, tmp_path: Path
+) -> None:
+    fewer = shutil.copytree(folds, tmp_path / "fewer")
+    datalist = load_datalist(folds)
+    kept = [item for item in datalist.training if item["fold"] < 2]
+    replace(datalist, training=kept).save(fewer / "datalist.json")
+    result = cross_validate(fewer, "--folds", "2", out=tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    table = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    reported = [item["id"] for item in datalist.training if item["fold"] == 2]
+    assert sorted(table["id"]) == sorted(reported)
 
 
 def test_some_folds_now_and_the_rest_later(

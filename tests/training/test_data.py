@@ -257,8 +257,9 @@ def test_an_extra_dataset_with_folds_gives_what_the_same_fold_leaves(
     assert sorted(item["sha256"] for item in items) == sorted(
         item["sha256"] for part in expected for item in part
     )
-    with pytest.raises(InputError, match=r"fold 2: .*extra has the folds 0 to 1"):
-        training_items(own, extra=extra, fold=2)
+    for_fold_2 = {item["sha256"] for item in training_items(own, extra=extra, fold=2)}
+    everything = {item["sha256"] for item in load_datalist(extra).training}
+    assert 0 < len(everything - for_fold_2) <= 3  # its validation tenth
     with pytest.raises(InputError, match="extra has 2 folds, and no fold is reported here"):
         training_items(other_prepared, extra=extra)
 
