@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# two workers of one thread each; fixtures that train are shared by both
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 LABEL_VENV ?= .venv-label
 LABEL_BIN := $(LABEL_VENV)/bin
 # modules that only .venv-label can import; label-test runs their examples
@@ -10,7 +12,7 @@ DEMO ?= demo
 DATA ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install label-env label-test demo test lint types floors unit doctest coverage realdata slow browser tutorials benchmark clean
+.PHONY: help install label-env label-test demo test lint types floors unit realdata slow long browser tutorials benchmark clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk 'BEGIN {FS = ":.*## "} {printf "  %-12s %s\n", $$1, $$2}'
@@ -38,7 +40,7 @@ label-env: $(LABEL_VENV)/.installed  ## Set up .venv-label with MONAI Label
 demo: install  ## Run the main job on phantoms, or on DATA=/path/to/Dataset_BUSI_with_GT
 	$(BIN)/python scripts/demo.py --out $(DEMO) $(if $(DATA),--data "$(DATA)")
 
-test: lint types floors unit doctest  ## Lint, types, floors, tests, doctests
+test: lint types floors unit  ## Lint, types, floors, tests with their coverage, docstrings' examples
 
 lint: install  ## Check style and format
 	$(BIN)/ruff check .
@@ -50,23 +52,23 @@ types: install  ## Check types
 floors: install  ## Check that each floor imports only from floors below it
 	$(BIN)/lint-imports
 
-unit: install  ## Run the fast tests with coverage
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup --cov --cov-report=term:skip-covered --cov-fail-under=90
+unit: install  ## Run the fast tests with coverage, and the examples in the docstrings
+	$(PYTEST) --cov --cov-report=term:skip-covered --cov-fail-under=90 --doctest-modules $(patsubst %,--ignore=busi_monai/serving/label_app/%.py,$(LABEL_ONLY)) tests busi_monai
 
-doctest: install  ## Run the examples in the docstrings
-	OMP_NUM_THREADS=1 $(BIN)/pytest --doctest-modules $(patsubst %,--ignore=busi_monai/serving/label_app/%.py,$(LABEL_ONLY)) busi_monai
-
-realdata: install  ## Run the tests on the real BUSI and BUS-BRA beside the checkout
-	$(BIN)/pytest -m realdata
+realdata: install  ## Run the tests on the real datasets beside the checkout
+	$(PYTEST) -m realdata
 
 slow: install  ## Run the long tests
-	$(BIN)/pytest -m slow
+	$(PYTEST) -m slow
+
+long: install  ## Run the long tests, and those on the real datasets, side by side
+	$(PYTEST) -m "slow or realdata"
 
 label-test:  ## Run the tests of the MONAI Label app, a real server included, in .venv-label
 	$(PYTHON) scripts/label_tests.py --venv $(LABEL_VENV)
 
 browser: install  ## Run the tests of the page in Chromium
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n0 -m browser
+	$(PYTEST) -n0 -m browser
 
 tutorials: install  ## Run the notebooks and keep their outputs in them
 	$(BIN)/python scripts/run_tutorials.py

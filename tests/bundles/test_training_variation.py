@@ -19,7 +19,6 @@ from busi_monai.shipped import find_bundle
 from busi_monai.training import MixedBatches, prepare_batch, train_bundle
 from busi_monai.transforms import training_augmentation
 
-pytestmark = pytest.mark.xdist_group("tiny_run")
 
 TRAIN = find_bundle() / "configs" / "train.yaml"
 MIXED = {"mixing_options": {"mixup": 0.4, "cutmix": 1.0, "probability": 0.8}}

@@ -23,7 +23,6 @@ from busi_monai.networks import TwoStageNetwork
 from busi_monai.networks.two_stage import NO_LESION_NORMAL
 from busi_monai.shipped import find_bundle
 
-pytestmark = pytest.mark.xdist_group("tiny_run")
 
 BUNDLE = "breast_ultrasound_two_stage"
 CONFIGS = (

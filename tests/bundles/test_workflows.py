@@ -18,7 +18,6 @@ from monai.bundle import ConfigParser, create_workflow
 from busi_monai.shipped import find_bundle, find_config
 from busi_monai.training import train_bundle
 
-pytestmark = pytest.mark.xdist_group("tiny_run")
 
 KINDS = {"train": "train", "evaluate": "infer", "inference": "infer"}
 CONFIGS = find_bundle() / "configs"
@@ -213,7 +212,7 @@ def test_mlflow_tracks_offline(phantom_prepared: Path, tiny_config: Path, tmp_pa
 def test_a_killed_run_continues_as_if_never_stopped(
     phantom_prepared: Path, tiny_config: Path, tmp_path: Path
 ) -> None:
-    epochs = 60
+    epochs = 25
 
     def command(out: str, *more: str) -> list[str]:
         code = "from busi_monai.cli.main import main; main(prog_name='busi-monai')"

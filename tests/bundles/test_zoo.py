@@ -15,7 +15,6 @@ from packaging.requirements import Requirement
 from busi_monai.networks.weights import read_weights
 from busi_monai.shipped import DEFAULT_BUNDLE, find_bundle
 
-pytestmark = pytest.mark.xdist_group("tiny_run")
 
 CONFIGS = ("train.yaml", "evaluate.yaml", "inference.yaml", "metadata.json", "logging.conf")
 SECTIONS = (

@@ -13,8 +13,6 @@ from click.testing import CliRunner, Result
 from busi_monai import Predictor
 from busi_monai.cli.main import main
 
-pytestmark = pytest.mark.xdist_group("tiny_run")
-
 
 @pytest.fixture
 def run(tiny_run: Path, tmp_path: Path) -> Path:

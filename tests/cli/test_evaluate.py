@@ -15,8 +15,6 @@ from busi_monai.cli.main import main
 from busi_monai.curation import PrepareOptions, prepare_dataset
 from busi_monai.datasets import write_phantom_dataset
 
-pytestmark = pytest.mark.xdist_group("tiny_run")
-
 Evaluate = Callable[..., Result]
 
 

@@ -19,8 +19,6 @@ from busi_monai.cli.main import main
 from busi_monai.curation import prepare_dataset
 from busi_monai.curation.options import PrepareOptions
 
-pytestmark = pytest.mark.xdist_group("tiny_run")
-
 Train = Callable[..., Result]
 
 
@@ -278,6 +276,7 @@ def test_a_file_that_the_system_refuses_is_named(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals and limits of POSIX")
+@pytest.mark.slow
 def test_ctrl_c_can_be_resumed(
     train: Train, phantom_prepared: Path, tiny_config: Path, tmp_path: Path
 ) -> None:

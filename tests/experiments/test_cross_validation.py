@@ -33,8 +33,6 @@ from busi_monai.metrics import fit_temperature, rescale_probabilities
 from busi_monai.shipped import DEFAULT_BUNDLE, find_bundle
 from busi_monai.training import read_training_images, train_bundle
 
-pytestmark = pytest.mark.xdist_group("cross_validation")
-
 CrossValidate = Callable[..., Result]
 
 
@@ -443,8 +441,8 @@ def test_killed_in_the_second_fold_it_goes_on_there(
 ) -> None:
     out = tmp_path / "out"
     words = ["cross-validate", folds, "--out", out, "--config", tiny_config, "--device", "cpu"]
-    words += ["--epochs", "60", "--resamples", "20", "-q", "--set", "lr_schedule=constant"]
-    words += ["--patience", "60"]
+    words += ["--epochs", "20", "--resamples", "20", "-q", "--set", "lr_schedule=constant"]
+    words += ["--patience", "20"]
     killed = in_a_process(words)
     wait_for((out / "folds/fold_1/models/last.pt").is_file, killed)
     killed.send_signal(signal.SIGKILL)

@@ -20,7 +20,6 @@ from click.testing import CliRunner, Result
 from busi_monai.cli.main import main
 
 pytest.importorskip("optuna", reason="the extra tune is not installed")
-pytestmark = pytest.mark.xdist_group("tiny_run")
 
 SPACE = """
 learning_rate: {low: 1e-3, high: 0.1, log: true}

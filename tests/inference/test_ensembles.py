@@ -29,8 +29,6 @@ from busi_monai.training import (
     seen_in_training,
 )
 
-pytestmark = pytest.mark.xdist_group("tiny_run")
-
 MakeMember = Callable[..., Path]
 
 

@@ -75,18 +75,19 @@ def test_every_format_is_tested() -> None:
     assert set(EXPORT_FORMATS) == {"onnx", "torchscript", "pt2"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "encoder",
     [
-        pytest.param("monai_unet", marks=pytest.mark.slow),
-        pytest.param("basicunet", marks=pytest.mark.slow),
-        pytest.param("basicunetplusplus", marks=pytest.mark.slow),
-        pytest.param("segresnet", marks=pytest.mark.slow),
-        pytest.param("dynunet", marks=pytest.mark.slow),
-        pytest.param("resnet50", marks=pytest.mark.slow),
-        pytest.param("efficientnet-b0", marks=pytest.mark.slow),
-        pytest.param("efficientnet-b2", marks=pytest.mark.slow),
-        pytest.param("efficientnet-lite0", marks=pytest.mark.slow),
+        "monai_unet",
+        "basicunet",
+        "basicunetplusplus",
+        "segresnet",
+        "dynunet",
+        "resnet50",
+        "efficientnet-b0",
+        "efficientnet-b2",
+        "efficientnet-lite0",
     ],
 )
 def test_onnx_of_other_encoders(encoder: str, tmp_path: Path) -> None:
@@ -96,6 +97,7 @@ def test_onnx_of_other_encoders(encoder: str, tmp_path: Path) -> None:
     assert report.max_abs_difference < 1e-3
 
 
+@pytest.mark.slow
 def test_onnx_names_and_batch(tmp_path: Path) -> None:
     needs("onnx")
     import onnxruntime
@@ -122,14 +124,8 @@ def test_every_pooling_of_the_class_head(pooling: str, format: str, tmp_path: Pa
     check(export_bundle_network(network, out, format, operating=OPERATING), network)
 
 
-@pytest.mark.parametrize(
-    "pooling",
-    [
-        "mask",
-        pytest.param("attention", marks=pytest.mark.slow),
-        pytest.param("average_max", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("pooling", [name for name in POOLINGS if name != "average"])
 def test_onnx_of_every_pooling_takes_any_number_of_pictures(pooling: str, tmp_path: Path) -> None:
     needs("onnx")
     network = small_network("unet", pooling=pooling)

@@ -72,6 +72,7 @@ def test_an_entry_is_made_without_starting_anything(tmp_path):
     assert result.stdout.splitlines()[-1].startswith("alice:scrypt$")
 
 
+@pytest.mark.slow
 def test_running_requests_are_finished_after_sigterm(tiny_bundle, large):
     with running_server(tiny_bundle) as server, ThreadPoolExecutor(3) as pool:
         running = [pool.submit(server.post, *[large] * 8) for _ in range(3)]
@@ -88,6 +89,7 @@ def test_running_requests_are_finished_after_sigterm(tiny_bundle, large):
             server.post(large)
 
 
+@pytest.mark.slow
 def test_a_full_queue_answers_503_with_a_time(tiny_bundle, large):
     with (
         running_server(tiny_bundle, "--queue", 2, "--per-minute", 0) as server,

@@ -15,8 +15,6 @@ from busi_monai.files import read_json, write_json
 from busi_monai.networks.weights import read_weights
 from busi_monai.training import assemble_stages
 
-pytestmark = pytest.mark.xdist_group("tiny_run")
-
 
 @pytest.fixture
 def stages(two_stage_run: Path, tmp_path: Path) -> Callable[..., tuple[Path, Path]]:

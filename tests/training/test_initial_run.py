@@ -27,8 +27,6 @@ from busi_monai.training import (
 )
 from busi_monai.training.seen_images import knows_training_images, own_training_images
 
-pytestmark = pytest.mark.xdist_group("tiny_run")
-
 HARDLY = {"device_name": "cpu", "max_epochs": 1, "learning_rate": 1e-12, "weight_decay": 0.0}
 """One epoch that moves no weight by more than rounding."""
 

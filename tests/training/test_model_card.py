@@ -2,8 +2,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from busi_monai.files import read_json
 from busi_monai.operating import OperatingPoint
 from busi_monai.shipped import find_bundle
@@ -64,7 +62,6 @@ def test_an_ensemble_names_its_members() -> None:
     assert "2 networks" in text and "- b, weights `bbbbbbbbbbbb…`" in text
 
 
-@pytest.mark.xdist_group("tiny_run")
 def test_a_run_does_not_state_the_figures_of_the_bundles_weights(tiny_run: Path) -> None:
     card = (tiny_run / "docs" / "README.md").read_text("utf-8")
     assert "Trained on" in card.split("# Training configuration")[0]

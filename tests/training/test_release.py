@@ -15,8 +15,6 @@ from busi_monai.operating import load_operating_point
 from busi_monai.training import read_training_images, release
 from busi_monai.training.release import halved, release_weights
 
-pytestmark = pytest.mark.xdist_group("tiny_run")
-
 
 @pytest.fixture
 def run(tiny_run: Path, tmp_path: Path) -> Path:

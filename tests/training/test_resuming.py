@@ -18,8 +18,6 @@ from busi_monai.shipped import DEFAULT_BUNDLE, find_bundle
 from busi_monai.training import train_bundle
 from busi_monai.training.resuming import refuse_other_settings
 
-pytestmark = pytest.mark.xdist_group("tiny_run")
-
 SETTINGS = {"device_name": "cpu", "max_epochs": 3, "lr_schedule": "constant", "fold": 0}
 
 

@@ -24,8 +24,6 @@ from busi_monai.training import (
     train_bundle,
 )
 
-pytestmark = pytest.mark.xdist_group("tiny_run")
-
 
 def config(run: Path, name: str) -> dict:
     return yaml.safe_load((run / "configs" / name).read_text(encoding="utf-8"))

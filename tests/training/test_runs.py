@@ -21,8 +21,6 @@ from busi_monai.shipped import find_bundle, shipped_configs
 from busi_monai.training import parse_overrides, run_evaluation, train_bundle, training_record
 from busi_monai.training.runs import _cause, check_keys
 
-pytestmark = pytest.mark.xdist_group("tiny_run")
-
 
 def test_values_are_read_as_yaml() -> None:
     overrides = parse_overrides(["a=1", "b=1e-3", "c=[1, 2]", "d=true", "e=resnet34", "f=null"])

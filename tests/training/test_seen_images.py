@@ -19,8 +19,6 @@ from busi_monai.training.seen_images import (
     write_training_images,
 )
 
-pytestmark = pytest.mark.xdist_group("tiny_run")
-
 ITEMS = [{"sha256": "a"}, {"sha256": "b"}, {"id": "without"}]
 
 

@@ -16,8 +16,6 @@ from busi_monai.shipped import DEFAULT_BUNDLE
 from busi_monai.training import is_staged, train_bundle
 from busi_monai.training.stages import STAGES, _Observer, stage_layers
 
-pytestmark = pytest.mark.xdist_group("tiny_run")
-
 BUNDLE = "breast_ultrasound_two_stage"
 
 

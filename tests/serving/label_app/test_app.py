@@ -23,8 +23,6 @@ from monailabel.interfaces.utils.app import app_instance, clear_cache
 from busi_monai.inference import Predictor
 from busi_monai.serving.label_app.app_folder import write_app_folder
 
-pytestmark = pytest.mark.xdist_group("tiny_bundle")
-
 MODEL = "/infer/breast_ultrasound"
 Put = Callable[..., Any]
 

@@ -21,8 +21,6 @@ from busi_monai.serving.label_app.served import ServedModel
 from busi_monai.shipped import find_bundle
 from busi_monai.training import read_training_images
 
-pytestmark = pytest.mark.xdist_group("tiny_run")
-
 IDS = [f"{name} ({n})" for name in ("normal", "benign", "malignant") for n in range(1, 5)]
 
 

@@ -11,8 +11,6 @@ from busi_monai.files import file_sha256
 from busi_monai.serving.label_app.appraisals import Appraisals, describe, farthest_from
 from busi_monai.serving.label_app.served import ServedModel
 
-pytestmark = pytest.mark.xdist_group("tiny_run")
-
 
 @pytest.fixture
 def model(tiny_bundle: Path, tmp_path: Path) -> ServedModel:

@@ -27,7 +27,7 @@ from busi_monai.images import read_mask
 from busi_monai.inference import Predictor
 from tests.serving.label_app.server import PATIENCE, Server, free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("tiny_run")]
+pytestmark = pytest.mark.slow
 
 MODEL = "breast_ultrasound"
 CLASSES = ("normal", "benign", "malignant")

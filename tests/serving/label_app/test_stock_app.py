@@ -24,7 +24,7 @@ from busi_monai.shipped import find_bundle
 from tests.serving.label_app.server import Server, free_port
 from tests.serving.pictures import assert_same
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("tiny_run")]
+pytestmark = pytest.mark.slow
 
 RUN = "tiny_segmentation"  # the stock app guesses the task from the folder's name
 RELEASED = "breast_ultrasound_segmentation_classification"
