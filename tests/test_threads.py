@@ -8,7 +8,13 @@ import pytest
 import torch
 
 from busi_monai import threads
-from busi_monai.threads import limit_threads, prepare_threads, share_of_threads, usable_cores
+from busi_monai.threads import (
+    WAITING,
+    limit_threads,
+    prepare_threads,
+    share_of_threads,
+    usable_cores,
+)
 
 
 def test_no_more_cores_than_the_process_may_use() -> None:
@@ -45,7 +51,7 @@ def test_every_command_prepares_its_threads_before_torch_is_imported() -> None:
         "atexit.register(lambda: print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)); "
         "sys.argv = ['busi-monai', 'train', '--help']; main()"
     )
-    environ = {name: value for name, value in os.environ.items() if "OMP" not in name}
+    environ = {name: value for name, value in os.environ.items() if name not in WAITING}
     words = [sys.executable, "-c", code]
     done = subprocess.run(words, capture_output=True, text=True, check=True, env=environ)
     assert done.stdout.splitlines()[-1] == "PASSIVE False"
