@@ -57,8 +57,8 @@ unit: install  ## Run the fast tests with coverage
 doctest: install  ## Run the examples in the docstrings
 	OMP_NUM_THREADS=1 $(BIN)/pytest --doctest-modules $(patsubst %,--ignore=busi_monai/serving/label_app/%.py,$(LABEL_ONLY)) busi_monai
 
-realdata: install  ## Run the tests on the real BUSI and BUS-BRA beside the checkout
-	$(BIN)/pytest -m realdata
+realdata: install  ## Run the tests on the real datasets beside the checkout
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m realdata
 
 slow: install  ## Run the long tests
 	$(BIN)/pytest -m slow

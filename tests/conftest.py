@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+
+if TYPE_CHECKING:
+    from busi_monai.curation import Audit
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -48,7 +53,70 @@ def real_busi() -> Path:
 
 @pytest.fixture(scope="session")
 def real_bus_bra() -> Path:
+    """BUS-BRA's official folds 1 to 4."""
     return _real(SHARED / "data" / "BUS-BRA")
+
+
+@pytest.fixture(scope="session")
+def real_bus_uclm() -> Path:
+    return _real(SHARED / "data" / "BUS-UCLM")
+
+
+@pytest.fixture(scope="session")
+def real_breast() -> Path:
+    return _real(SHARED / "data" / "BrEaST-Lesions-USG")
+
+
+@pytest.fixture(scope="session")
+def bus_bra_folds_1_and_2(real_bus_bra: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The 761 images of BUS-BRA that the released weights rest on, as links, with their rows."""
+    with (real_bus_bra / "5-fold-cv.csv").open(encoding="utf-8", newline="") as stream:
+        ids = {row["ID"] for row in csv.DictReader(stream) if row["kFold"] in {"1", "2"}}
+    folder = tmp_path_factory.mktemp("folds 1 and 2") / "BUS-BRA"
+    for part, prefix in (("Images", "bus_"), ("Masks", "mask_")):
+        (folder / part).mkdir(parents=True)
+        for name in (f"{prefix}{case_id.removeprefix('bus_')}.png" for case_id in ids):
+            (folder / part / name).symlink_to(real_bus_bra / part / name)
+    for name in ("bus_data.csv", "5-fold-cv.csv"):
+        head, *rows = (real_bus_bra / name).read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = (row for row in rows if row.split(",")[0] in ids)
+        (folder / name).write_text("".join([head, *kept]), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def audit_of() -> Callable[[Path], Audit]:
+    """Audits a real dataset, each once.
+
+    Tests that share a dataset belong to one ``xdist_group``, so that one process audits it:
+    ``released_data`` for BUSI and folds 1 and 2 of BUS-BRA, ``more_data`` for all others.
+    """
+    from busi_monai.curation import audit_dataset
+    from busi_monai.datasets import read_dataset
+
+    return cache(lambda folder: audit_dataset(read_dataset(folder)))
+
+
+@pytest.fixture(scope="session")
+def busi_prepared(
+    real_busi: Path, audit_of: Callable[[Path], Audit], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """BUSI by the default protocol, as for the released weights; not to be changed."""
+    from busi_monai.curation import prepare_dataset
+
+    out = tmp_path_factory.mktemp("real") / "busi"
+    return prepare_dataset(real_busi, out, audit=audit_of(real_busi)).out
+
+
+@pytest.fixture(scope="session")
+def busi_folds(
+    real_busi: Path, audit_of: Callable[[Path], Audit], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """BUSI in five folds; not to be changed."""
+    from busi_monai.curation import PrepareOptions, prepare_dataset
+
+    out = tmp_path_factory.mktemp("real folds") / "busi"
+    return prepare_dataset(real_busi, out, PrepareOptions(folds=5), audit=audit_of(real_busi)).out
 
 
 @pytest.fixture(scope="session")

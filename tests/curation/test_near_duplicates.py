@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -8,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from busi_monai.curation import Audit
 from busi_monai.curation.near_duplicates import NearDuplicates, find_near_duplicates
 from busi_monai.datasets.listing import natural_key
 from busi_monai.errors import InputError
-from busi_monai.images import read_picture
 
 
 def scan(seed: int, size: tuple[int, int] = (360, 480)) -> NDArray[np.float32]:
@@ -104,13 +105,12 @@ def test_repeated_id_is_refused():
 
 
 @pytest.fixture(scope="module")
-def found_in_busi(real_busi: Path) -> NearDuplicates:
-    files = [p for p in real_busi.rglob("*.png") if "_mask" not in p.name]
-    assert len(files) == 780
-    return find_near_duplicates((p.stem, read_picture(p).pixels) for p in files)
+def found_in_busi(real_busi: Path, audit_of: Callable[[Path], Audit]) -> NearDuplicates:
+    return audit_of(real_busi).duplicates
 
 
 @pytest.mark.realdata
+@pytest.mark.xdist_group("released_data")
 def test_published_duplicates_of_busi_are_found(found_in_busi, reference):
     known = json.loads((reference / "busi_known_defects.json").read_text())
     hashed = {case_id for group in known["phash_le4_groups"] for case_id in group}
@@ -123,6 +123,7 @@ def test_published_duplicates_of_busi_are_found(found_in_busi, reference):
 
 
 @pytest.mark.realdata
+@pytest.mark.xdist_group("released_data")
 def test_groups_of_busi_stay_small_and_sorted(found_in_busi):
     groups = found_in_busi.groups
     assert max(map(len, groups)) <= 8
