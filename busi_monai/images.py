@@ -253,7 +253,21 @@ def _to_grey(values: NDArray[np.float32], path: Path | str) -> NDArray[np.float3
         if np.array_equal(values[..., 1], first) and np.array_equal(values[..., 2], first):
             values = first
         else:
-            values = values[..., :3] @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+            values = _luminance(values)
     if min(values.shape) < 2:
         raise ImageReadError(f"{path}: {values.shape[1]}×{values.shape[0]} pixels is no picture")
     return np.ascontiguousarray(np.clip(values, 0, 1), dtype=np.float32)
+
+
+def _luminance(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return (H, W) grey values of (H, W, 3 or 4) colours, the same bits on every processor.
+
+    A matrix product would leave the order and the rounding of the sum to the processor, and with
+    them ``pixel_sha256`` and each datalist that holds it. Here every channel is added by one fused
+    step: product and sum in float64, rounded once.
+    """
+    red, green, blue = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+    grey: NDArray[np.float32] = values[..., 0] * red
+    for channel, weight in ((1, green), (2, blue)):
+        grey = (values[..., channel].astype(np.float64) * weight + grey).astype(np.float32)
+    return grey

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import csv
+import hashlib
 import os
+import pickle
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+
+if TYPE_CHECKING:
+    from busi_monai.curation import Audit
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -74,7 +81,71 @@ def real_busi() -> Path:
 
 @pytest.fixture(scope="session")
 def real_bus_bra() -> Path:
+    """BUS-BRA's official folds 1 to 4."""
     return _real(SHARED / "data" / "BUS-BRA")
+
+
+@pytest.fixture(scope="session")
+def real_bus_uclm() -> Path:
+    return _real(SHARED / "data" / "BUS-UCLM")
+
+
+@pytest.fixture(scope="session")
+def real_breast() -> Path:
+    return _real(SHARED / "data" / "BrEaST-Lesions-USG")
+
+
+@pytest.fixture(scope="session")
+def bus_bra_folds_1_and_2(real_bus_bra: Path, once: Once) -> Path:
+    """The 761 images of BUS-BRA that the released weights rest on, as links, with their rows."""
+
+    def make(folder: Path) -> None:
+        with (real_bus_bra / "5-fold-cv.csv").open(encoding="utf-8", newline="") as stream:
+            ids = {row["ID"] for row in csv.DictReader(stream) if row["kFold"] in {"1", "2"}}
+        for part, prefix in (("Images", "bus_"), ("Masks", "mask_")):
+            (folder / part).mkdir(parents=True)
+            for name in (f"{prefix}{case_id.removeprefix('bus_')}.png" for case_id in ids):
+                (folder / part / name).symlink_to(real_bus_bra / part / name)
+        for name in ("bus_data.csv", "5-fold-cv.csv"):
+            head, *rows = (real_bus_bra / name).read_text("utf-8").splitlines(keepends=True)
+            kept = (row for row in rows if row.split(",")[0] in ids)
+            (folder / name).write_text("".join([head, *kept]), encoding="utf-8")
+
+    return once("BUS-BRA", make)
+
+
+@pytest.fixture(scope="session")
+def audit_of(once: Once) -> Callable[[Path], Audit]:
+    """Audits a real dataset, each once a test run."""
+    from busi_monai.curation import audit_dataset
+    from busi_monai.datasets import read_dataset
+
+    def found(dataset: Path) -> Audit:
+        def make(path: Path) -> None:
+            path.write_bytes(pickle.dumps(audit_dataset(read_dataset(dataset))))
+
+        name = hashlib.sha256(os.fsencode(dataset)).hexdigest()
+        return pickle.loads(once(f"audit {name}", make).read_bytes())
+
+    return cache(found)
+
+
+@pytest.fixture(scope="session")
+def busi_prepared(real_busi: Path, audit_of: Callable[[Path], Audit], once: Once) -> Path:
+    """BUSI by the default protocol, as for the released weights; not to be changed."""
+    from busi_monai.curation import prepare_dataset
+
+    audit = audit_of(real_busi)
+    return once("real busi", lambda out: prepare_dataset(real_busi, out, audit=audit))
+
+
+@pytest.fixture(scope="session")
+def busi_folds(real_busi: Path, audit_of: Callable[[Path], Audit], once: Once) -> Path:
+    """BUSI in five folds; not to be changed."""
+    from busi_monai.curation import PrepareOptions, prepare_dataset
+
+    audit, options = audit_of(real_busi), PrepareOptions(folds=5)
+    return once("busi folds", lambda out: prepare_dataset(real_busi, out, options, audit=audit))
 
 
 @pytest.fixture(scope="session")

@@ -88,6 +88,16 @@ def test_grey_in_any_mode_is_the_same_picture(
     assert picture.spacing_mm is None
 
 
+def test_colours_have_the_same_grey_on_every_processor() -> None:
+    rows, columns = np.mgrid[:256, :256]
+    colours = np.stack([rows, columns, (3 * rows + 7 * columns) % 256], axis=2).astype(np.uint8)
+    pixels = picture_from_array(colours).pixels
+    assert np.allclose(pixels, colours @ [0.299, 0.587, 0.114] / 255, atol=1e-6)
+    assert pixel_sha256(pixels) == (
+        "8be46d0105cd5c8099f8817f96969c0d1440a5e2dff6068a96c9bb059212e517"
+    )
+
+
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
 def test_jpeg_is_nearly_the_same_picture(tmp_path: Path, grey: np.ndarray, mode: str) -> None:
     path = save(in_mode(grey, mode), tmp_path / "x.jpeg", quality=98)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from busi_monai.cases import CLASSES, Case, Problem
-from busi_monai.curation.audit import audit_dataset, write_audit
+from busi_monai.curation.audit import Audit, audit_dataset, write_audit
 from busi_monai.curation.datalist import DATALIST_NAME, Datalist, load_datalist
 from busi_monai.curation.id_lists import check_known, read_id_list
 from busi_monai.curation.options import PrepareOptions
@@ -94,6 +94,7 @@ def prepare_dataset(
     out: str | Path,
     options: PrepareOptions | None = None,
     *,
+    audit: Audit | None = None,
     progress: Progress | None = None,
 ) -> PrepareSummary:
     """Audit a dataset, divide it by a protocol and write it as a prepared folder.
@@ -107,12 +108,13 @@ def prepare_dataset(
         source: the dataset's folder.
         out: the folder to make.
         options: see ``PrepareOptions``.
+        audit: of ``source``, from ``audit_dataset``, to prepare it several times and audit it once.
         progress: wraps the cases that are gone through, to show a bar.
 
     Raises:
-        InputError: if an option, an id list or the published datalist does not fit the dataset, it
-            ships no folds for ``official``, or ``out`` exists and may not be replaced. Nothing is
-            left behind then.
+        InputError: if an option, an id list, the published datalist or the audit does not fit the
+            dataset, it ships no folds for ``official``, or ``out`` exists and may not be replaced.
+            Nothing is left behind then.
     """
     started = time.monotonic()
     record = RunRecord()
@@ -124,12 +126,19 @@ def prepare_dataset(
     _check_lists(split, listing)
     if options.protocol == "official":
         _check_ships_folds(listing)
+    if audit is not None and audit.listing != listing:
+        raise InputError(
+            f"the audit of {audit.listing.root} lists other cases than {listing.root} holds now; "
+            "audit the dataset again"
+        )
     with complete_folder(out, overwrite=options.overwrite) as folder:
-        audit = audit_dataset(listing, progress=progress)
+        if audit is None:
+            audit = audit_dataset(listing, progress=progress)
         duplicates = audit.as_dict()["duplicate_groups"]
         store = PreparedStore(folder, listing.root, _mask_treatment(options, published))
         for case in progress(listing.cases) if progress else listing.cases:
             store.add(case)
+        _check_unchanged(audit, store.stored)
         if published is None:
             datalist = _divide(store, listing, duplicates, options, split)
         else:
@@ -169,6 +178,17 @@ def _check_ships_folds(listing: Listing) -> None:
             f"{listing.root} ({listing.dataset}) has no folds of its authors, which the protocol "
             f"official takes; these datasets ship some: {', '.join(ship)}. Draw folds with "
             "--protocol leakfree --folds 5"
+        )
+
+
+def _check_unchanged(audit: Audit, stored: Mapping[str, Stored]) -> None:
+    """Refuse images of other pixels than the audit saw."""
+    seen = {e.case.id: e.fingerprint.sha256 for e in audit.examinations if e.fingerprint}
+    changed = [name for name, one in stored.items() if seen.get(name) != one.sha256]
+    if changed:
+        raise InputError(
+            f"{audit.listing.root}: {len(changed)} images have changed since they were audited: "
+            f"{', '.join(changed)}; audit the dataset again"
         )
 
 

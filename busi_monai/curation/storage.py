@@ -142,7 +142,8 @@ def store_case(case: Case, folder: Path, *, mask_cleanup: bool = False) -> Store
         ImageReadError: if a file cannot be read or a mask has another size; nothing is written.
     """
     picture = read_picture(case.image)
-    lesion = lesion_mask(case, cleanup=mask_cleanup)
+    height, width = picture.pixels.shape
+    lesion = lesion_mask(case, cleanup=mask_cleanup, size=(height, width))
     sha256 = pixel_sha256(picture.pixels)
     image, label = f"{IMAGES}/{case.id}.png", f"{LABELS}/{case.id}.png"
     _store_picture(case.image, folder / image, picture.pixels, sha256)

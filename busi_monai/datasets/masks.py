@@ -22,7 +22,9 @@ logger = logging.getLogger(__name__)
 _EXIF_ORIENTATION = 0x0112
 
 
-def lesion_mask(case: Case, *, cleanup: bool = False) -> NDArray[np.bool_]:
+def lesion_mask(
+    case: Case, *, cleanup: bool = False, size: tuple[int, int] | None = None
+) -> NDArray[np.bool_]:
     """Return the union of a case's masks, (H, W) bool at the image's native size.
 
     A case without mask files gives an all-``False`` mask of the image's size.
@@ -30,23 +32,29 @@ def lesion_mask(case: Case, *, cleanup: bool = False) -> NDArray[np.bool_]:
     Args:
         case: one image with none to several mask files.
         cleanup: whether each mask passes through ``clean_mask`` before the union.
+        size: (H, W) of the image where that is known; otherwise the image is opened for it.
 
     Raises:
         ImageReadError: if a file cannot be read, or a mask's size differs from the image's.
     """
-    union = np.zeros(_picture_size(case.image), dtype=bool)
-    for mask in individual_masks(case):
+    size = size or _picture_size(case.image)
+    union = np.zeros(size, dtype=bool)
+    for mask in individual_masks(case, size=size):
         union |= clean_mask(mask) if cleanup else mask
     return union
 
 
-def individual_masks(case: Case) -> list[NDArray[np.bool_]]:
+def individual_masks(case: Case, *, size: tuple[int, int] | None = None) -> list[NDArray[np.bool_]]:
     """Return each mask of a case as (H, W) bool, in the order of ``case.masks``.
+
+    Args:
+        case: one image with none to several mask files.
+        size: (H, W) of the image where that is known; otherwise the image is opened for it.
 
     Raises:
         ImageReadError: if a file cannot be read, or a mask's size differs from the image's.
     """
-    size = _picture_size(case.image)
+    size = size or _picture_size(case.image)
     masks = []
     for path in case.masks:
         mask = read_mask(path)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
 from busi_monai import Predictor
-from busi_monai.curation import PrepareOptions, load_datalist, prepare_dataset
+from busi_monai.curation import Audit, load_datalist, prepare_dataset
 from busi_monai.evaluation import read_predictions
 from busi_monai.files import file_sha256, read_json
 from busi_monai.operating import SENSITIVITIES
@@ -78,13 +79,15 @@ def test_a_phantom_lesion_is_found_without_naming_a_bundle(phantom_prepared: Pat
 
 @pytest.fixture(scope="module")
 def datasets(
-    real_busi: Path, real_bus_bra: Path, tmp_path_factory: pytest.TempPathFactory
+    busi_prepared: Path,
+    bus_bra_folds_1_and_2: Path,
+    audit_of: Callable[[Path], Audit],
+    once: Callable[..., Path],
 ) -> dict[str, Path]:
     """Both datasets, prepared as for the released weights."""
-    folder = tmp_path_factory.mktemp("released")
-    for name, source in (("busi", real_busi), ("bus_bra", real_bus_bra)):
-        prepare_dataset(source, folder / name, PrepareOptions())
-    return {name: folder / name for name in ("busi", "bus_bra")}
+    source, audit = bus_bra_folds_1_and_2, audit_of(bus_bra_folds_1_and_2)
+    out = once("bus_bra", lambda out: prepare_dataset(source, out, audit=audit))
+    return {"busi": busi_prepared, "bus_bra": out}
 
 
 @pytest.mark.realdata

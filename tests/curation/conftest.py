@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from busi_monai.curation import PrepareOptions, PrepareSummary, prepare_dataset
+from busi_monai.curation import Audit, PrepareOptions, PrepareSummary, prepare_dataset
 from busi_monai.datasets import write_phantom_dataset
 
 
@@ -30,3 +30,27 @@ def without_figures() -> Iterator[None]:
 def prepare(without_figures: None) -> Callable[..., PrepareSummary]:
     """Prepare with options given as keywords."""
     return lambda source, out, **options: prepare_dataset(source, out, PrepareOptions(**options))
+
+
+@pytest.fixture(scope="session")
+def busi_published_split(
+    real_busi: Path,
+    reference: Path,
+    audit_of: Callable[[Path], Audit],
+    once: Callable[..., Path],
+) -> Callable[[int], Path]:
+    """Prepares BUSI by one of three published splits, each once; not to be changed."""
+
+    def prepared(number: int) -> Path:
+        lists = reference / "published_splits"
+        options = PrepareOptions(
+            protocol="file",
+            train_list=lists / f"split{number}_train.txt",
+            val_list=lists / f"split{number}_val.txt",
+        )
+        return once(
+            f"split {number}",
+            lambda out: prepare_dataset(real_busi, out, options, audit=audit_of(real_busi)),
+        )
+
+    return prepared

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -8,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from busi_monai.curation import Audit
 from busi_monai.curation.near_duplicates import NearDuplicates, find_near_duplicates
 from busi_monai.datasets.listing import natural_key
 from busi_monai.errors import InputError
-from busi_monai.images import read_picture
 
 
 def scan(seed: int, size: tuple[int, int] = (360, 480)) -> NDArray[np.float32]:
@@ -104,10 +105,8 @@ def test_repeated_id_is_refused():
 
 
 @pytest.fixture(scope="module")
-def found_in_busi(real_busi: Path) -> NearDuplicates:
-    files = [p for p in real_busi.rglob("*.png") if "_mask" not in p.name]
-    assert len(files) == 780
-    return find_near_duplicates((p.stem, read_picture(p).pixels) for p in files)
+def found_in_busi(real_busi: Path, audit_of: Callable[[Path], Audit]) -> NearDuplicates:
+    return audit_of(real_busi).duplicates
 
 
 @pytest.mark.realdata

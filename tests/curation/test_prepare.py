@@ -9,7 +9,14 @@ import pytest
 from PIL import Image
 
 from busi_monai.cases import CLASSES
-from busi_monai.curation import PrepareOptions, load_datalist, load_part, prepare_dataset
+from busi_monai.curation import (
+    PrepareOptions,
+    audit_dataset,
+    load_datalist,
+    load_part,
+    prepare_dataset,
+)
+from busi_monai.curation.prepare import class_counts
 from busi_monai.datasets import planted_defects, read_dataset, write_phantom_dataset
 from busi_monai.errors import InputError
 from busi_monai.images import pixel_sha256, read_mask, read_picture
@@ -56,6 +63,37 @@ def test_same_input_and_seed_give_the_same_bytes(phantom_busi, tmp_path, prepare
     )
     assert one == two != three
     assert str(tmp_path).encode() not in one
+
+
+def test_one_audit_serves_several_protocols(defective, without_figures, tmp_path):
+    audit = audit_dataset(read_dataset(defective))
+    for protocol in ("leakfree", "random"):
+        options = PrepareOptions(protocol=protocol, folds=3)
+        fresh = prepare_dataset(defective, tmp_path / protocol, options)
+        passes: list[int] = []
+
+        def counted(cases, passes=passes):
+            passes.append(len(cases))
+            return cases
+
+        out = tmp_path / f"{protocol} again"
+        again = prepare_dataset(defective, out, options, audit=audit, progress=counted)
+        assert again.datalist == fresh.datalist
+        assert again.duplicate_groups == fresh.duplicate_groups > 0
+        assert passes == [len(audit.examinations)]
+
+
+def test_an_audit_of_something_else_is_refused(phantom_busi, tmp_path):
+    copy = shutil.copytree(phantom_busi, tmp_path / "copy")
+    with pytest.raises(InputError, match=r"audit of .* lists other cases than .*copy holds now"):
+        prepare_dataset(copy, tmp_path / "out", audit=audit_dataset(read_dataset(phantom_busi)))
+    audit = audit_dataset(read_dataset(copy))
+    pixels = np.array(Image.open(copy / "benign" / "benign (1).png"))
+    pixels[5, 5] ^= 1
+    Image.fromarray(pixels).save(copy / "benign" / "benign (1).png")
+    with pytest.raises(InputError, match=r"1 images have changed .* audited: benign \(1\); audit"):
+        prepare_dataset(copy, tmp_path / "out", audit=audit)
+    assert not (tmp_path / "out").exists()
 
 
 def test_leakfree_keeps_planted_twins_together_and_lists_conflicts(defective, tmp_path, prepare):
@@ -321,30 +359,27 @@ def leaks_by_published_groups(reference: Path, number: int) -> set[str]:
 
 
 @pytest.mark.realdata
-def test_real_busi_folds_are_even_and_published_splits_leak(
-    real_busi, reference, tmp_path, prepare
-):
-    summary = prepare(real_busi, tmp_path / "folds", folds=5)
-    assert summary.datalist.leaks["count"] == 0
-    for counts in summary.counts.values():
+def test_real_busi_folds_are_even(busi_folds):
+    datalist = load_datalist(busi_folds)
+    assert datalist.leaks["count"] == 0
+    for counts in class_counts(datalist).values():
         assert 25 <= counts["normal"] <= 28
         assert 83 <= counts["benign"] <= 88
         assert 38 <= counts["malignant"] <= 43
-    curated = prepare(
-        real_busi, tmp_path / "curated", protocol="curated", ids=reference / "curated_busi_v1.csv"
-    )
+
+
+@pytest.mark.realdata
+def test_curated_busi_has_450_images(real_busi, reference, audit_of, tmp_path):
+    options = PrepareOptions(protocol="curated", ids=reference / "curated_busi_v1.csv")
+    curated = prepare_dataset(real_busi, tmp_path / "out", options, audit=audit_of(real_busi))
     assert len(curated.datalist.records()) == 450
-    for number, stated in ((1, 35), (2, 43), (3, 44)):
-        lists = reference / "published_splits"
-        published = prepare(
-            real_busi,
-            tmp_path / f"split{number}",
-            protocol="file",
-            train_list=lists / f"split{number}_train.txt",
-            val_list=lists / f"split{number}_val.txt",
-        )
-        leaks = published.datalist.leaks
-        assert leaks["evaluation_images"] == 195
-        by_hash = leaks_by_published_groups(reference, number)
-        assert len(by_hash) == stated
-        assert by_hash <= set(leaks["ids"])
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(("number", "stated"), [(1, 35), (2, 43), (3, 44)])
+def test_published_splits_of_busi_leak(number, stated, busi_published_split, reference):
+    leaks = load_datalist(busi_published_split(number)).leaks
+    assert leaks["evaluation_images"] == 195
+    by_hash = leaks_by_published_groups(reference, number)
+    assert len(by_hash) == stated
+    assert by_hash <= set(leaks["ids"])

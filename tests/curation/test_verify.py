@@ -182,19 +182,8 @@ def test_what_is_no_prepared_folder_is_refused(tmp_path, prepared):
 
 
 @pytest.mark.realdata
-def test_real_busi_is_green_and_its_published_split_is_stated(
-    real_busi, reference, tmp_path, prepare
-):
-    prepare(real_busi, tmp_path / "leakfree")
-    assert verify_prepared(tmp_path / "leakfree").ok
-    lists = reference / "published_splits"
-    prepare(
-        real_busi,
-        tmp_path / "split1",
-        protocol="file",
-        train_list=lists / "split1_train.txt",
-        val_list=lists / "split1_val.txt",
-    )
-    report = verify_prepared(tmp_path / "split1")
+def test_real_busi_is_green_and_its_published_split_is_stated(busi_prepared, busi_published_split):
+    assert verify_prepared(busi_prepared).ok
+    report = verify_prepared(busi_published_split(1))
     assert report.ok
     assert report.leaks.count >= 35

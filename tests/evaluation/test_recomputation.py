@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from busi_monai.cases import CLASSES
-from busi_monai.curation import PrepareOptions, load_datalist, prepare_dataset
+from busi_monai.curation import load_datalist
 from busi_monai.errors import InputError
 from busi_monai.evaluation import TITLES, evaluate_table, read_predictions
 from busi_monai.images import read_mask, write_mask
@@ -184,13 +184,6 @@ def test_a_mask_of_another_size_is_refused(
     write_mask(folder / "masks" / f"{name}.png", np.ones((10, 10)))
     with pytest.raises(InputError, match=r"has \(10, 10\) pixels"):
         evaluate_table(folder, tmp_path / "out", dataset=folds)
-
-
-@pytest.fixture(scope="module")
-def busi_folds(real_busi: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    prepared = tmp_path_factory.mktemp("out of fold") / "busi"
-    prepare_dataset(real_busi, prepared, PrepareOptions(folds=5))
-    return prepared
 
 
 @pytest.mark.realdata

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,13 @@ import pytest
 import torch
 
 from busi_monai.cases import CLASSES
-from busi_monai.curation import Datalist, PrepareOptions, load_datalist, prepare_dataset
+from busi_monai.curation import (
+    Audit,
+    Datalist,
+    PrepareOptions,
+    load_datalist,
+    prepare_dataset,
+)
 from busi_monai.errors import InputError
 from busi_monai.operating import OperatingPoint
 from busi_monai.training import (
@@ -309,10 +316,15 @@ def test_datalists_are_recorded_by_their_hashes(
 
 @pytest.mark.realdata
 def test_bus_bra_beside_busi_trains_on_no_image_that_is_scored(
-    real_busi: Path, real_bus_bra: Path, tmp_path: Path
+    busi_folds: Path,
+    bus_bra_folds_1_and_2: Path,
+    audit_of: Callable[[Path], Audit],
+    tmp_path: Path,
 ) -> None:
-    busi = prepare_dataset(real_busi, tmp_path / "busi", PrepareOptions(folds=5)).out
-    bus_bra = prepare_dataset(real_bus_bra, tmp_path / "bus_bra", PrepareOptions(folds=5)).out
+    source, busi = bus_bra_folds_1_and_2, busi_folds
+    bus_bra = prepare_dataset(
+        source, tmp_path / "bus_bra", PrepareOptions(folds=5), audit=audit_of(source)
+    ).out
     scored: set[str] = set()
     for fold in range(5):
         trained = hashes(training_items(busi, extra=bus_bra, fold=fold))

@@ -17,7 +17,8 @@ from typing import Any
 
 from busi_monai.cases import Problem
 from busi_monai.configurations import read_configuration, write_configuration
-from busi_monai.curation import Datalist, PrepareOptions, prepare_dataset
+from busi_monai.curation import Datalist, PrepareOptions, audit_dataset, prepare_dataset
+from busi_monai.datasets import read_dataset
 from busi_monai.datasets.submitted_labels import import_submitted_labels
 from busi_monai.errors import InputError
 from busi_monai.files import read_json, write_json, write_text
@@ -254,7 +255,10 @@ def _prepare(folder: Path, served: Path, ledger: Path, options: RoundOptions) ->
     from busi_monai.training import read_training_images
 
     together = PrepareOptions(layout="folder", ratios="100/0/0", seed=options.seed)
-    grouped = prepare_dataset(folder / "submitted", folder / "grouped", together).datalist
+    audit = audit_dataset(read_dataset(folder / "submitted", "folder"))
+    grouped = prepare_dataset(
+        folder / "submitted", folder / "grouped", together, audit=audit
+    ).datalist
     validated = frozenset(read_json(ledger)) if ledger.is_file() else frozenset()
     parts = divide(
         grouped.records(),
@@ -279,6 +283,7 @@ def _prepare(folder: Path, served: Path, ledger: Path, options: RoundOptions) ->
             train_list=folder / "training.txt",
             val_list=folder / "validation.txt",
         ),
+        audit=audit,
     ).datalist
     now = {item["sha256"] for item in prepared.validation}
     write_json(ledger, sorted(validated | now))
