@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
-from collections.abc import MutableMapping
+import sys
+from collections.abc import Iterator, MutableMapping
+from pathlib import Path
 
 __all__ = [
     "SINGLE_THREAD",
@@ -21,25 +25,71 @@ SINGLE_THREAD = dict.fromkeys(
 WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
 """What keeps waiting threads of GNU's, LLVM's and Intel's OpenMP from spinning.
 
-Two spinning threads beside another busy process are up to twenty times slower than one.
+Two spinning threads beside another busy process can be several times slower than one.
 """
 
 
 def usable_cores() -> int:
-    """Return the number of physical cores that this process may use, at least 1.
+    """Return the number of cores that this process may use, at least 1.
 
-    The affinity of the process and the CPU quota of its control group limit it.
+    On Linux these are the physical cores of the process's affinity, as many as the CPU quota of its
+    control groups leaves; elsewhere all logical CPUs.
     """
-    from joblib import cpu_count
+    try:
+        allowed = os.sched_getaffinity(0)
+    except AttributeError:  # not on Linux
+        return os.cpu_count() or 1
+    cores = {_hardware_threads(cpu) for cpu in allowed}
+    return max(1, min([len(cores), *map(math.ceil, _quotas())]))
 
-    return int(cpu_count(only_physical_cores=True))
+
+def _hardware_threads(cpu: int, system: Path = Path("/sys/devices/system/cpu")) -> str:
+    """Return the list of a core's hardware threads, by the number of one of them."""
+    try:
+        return (system / f"cpu{cpu}/topology/thread_siblings_list").read_text(encoding="ascii")
+    except OSError:
+        return str(cpu)
+
+
+def _quotas(
+    membership: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
+) -> Iterator[float]:
+    """Yield the CPU quotas, in cores, of the process's control groups and those above them."""
+    try:
+        lines = membership.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        base = root / controllers if controllers else root  # version 1, or 2
+        group = base / path.lstrip("/")
+        for folder in (group, *group.parents):
+            yield from _quota(folder)
+            if folder == base:
+                break
+
+
+def _quota(folder: Path) -> Iterator[float]:
+    with contextlib.suppress(OSError, ValueError):  # no file, or no limit: "max"
+        quota, period = map(int, (folder / "cpu.max").read_text(encoding="ascii").split())
+        yield quota / period
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = (
+            int((folder / f"cpu.cfs_{name}_us").read_text(encoding="ascii"))
+            for name in ("quota", "period")
+        )
+        if quota > 0:
+            yield quota / period
 
 
 def prepare_threads(environ: MutableMapping[str, str] = os.environ) -> None:
     """Set the number and the waiting of threads, for libraries that are imported afterwards.
 
-    OpenMP, which torch computes with, gets ``usable_cores()``. OpenCV and OpenBLAS get one thread:
-    they only have single images and small matrices here. Variables that the user has set stay.
+    OpenMP, which torch computes with, gets ``usable_cores()`` on Linux; elsewhere torch finds them
+    better. OpenCV and OpenBLAS get one thread: they only have single images and small matrices
+    here. Variables that the user has set stay.
 
     Args:
         environ: the variables to add to. Once torch is imported, these reach its subprocesses only.
@@ -54,7 +104,7 @@ def prepare_threads(environ: MutableMapping[str, str] = os.environ) -> None:
         environ.update(WAITING)
     for name in ("OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
         environ.setdefault(name, "1")
-    if "OMP_NUM_THREADS" not in environ:
+    if "OMP_NUM_THREADS" not in environ and sys.platform == "linux":
         environ["OMP_NUM_THREADS"] = str(usable_cores())
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shlex
 import shutil
 import subprocess
@@ -25,11 +26,8 @@ from busi_monai.datasets import natural_key
 FIGURES = ("lesion_dice", "all_dice", "normal_clean_rate", "accuracy", "macro_f1", "auc_malignant")
 SHOWN_PER_FOLDER = 4
 PHANTOMS = 240
-TRAINED = 0.8
-"""Part of the images that is trained on."""
-WITH_VALIDATION = 1.1
-OTHER_SECONDS = 0.25
-"""What audit, preparation, evaluation and prediction take for an image."""
+ALLOWANCE = 1.3
+"""Time of a whole training by that of its steps: augmentation, validation, start."""
 
 
 def main() -> None:
@@ -41,13 +39,16 @@ def main() -> None:
     options = parser.parse_args()
     out: Path = options.out
     started = time.time()
-    print_estimate(options.config, options.data)
     data = options.data or out / "phantoms"
     if options.data is None:
+        print_estimate(PHANTOMS * 4 // 5, options.config)
         run("phantom", data, "--cases", PHANTOMS, "--seed", 0, "--defects", "--overwrite")
     run("audit", data, "--out", out / "audit", "--overwrite", tolerated=(0, 1))
     run("prepare", data, "--out", out / "prepared", "--overwrite", tolerated=(0, 1))
     run("verify", out / "prepared")
+    if options.data is not None:
+        datalist = json.loads((out / "prepared" / "datalist.json").read_text(encoding="utf-8"))
+        print_estimate(len(datalist["training"]), options.config)
     remove_run(out / "run")
     run("train", out / "prepared", "--out", out / "run", "--config", options.config)
     run("evaluate", out / "run", out / "prepared", "--out", out / "evaluation", "--overwrite")
@@ -59,27 +60,23 @@ def main() -> None:
     print(f"\n{time.time() - started:.0f} s in all. For research use only; not a medical device.")
 
 
-def print_estimate(config_name: str, data: Path | None) -> None:
-    """Time a training step of this machine, and say how long the demonstration will take."""
+def print_estimate(images: int, config_name: str) -> None:
+    """Time a training step on this machine, and say how long training on the images will take."""
     from network_steps import configured, make_steps, median_seconds
 
-    from busi_monai.datasets import read_dataset
     from busi_monai.devices import choose_device, choose_precision
 
     device = choose_device()
     if device.type != "cpu":
-        print(f"Training on {device.name}.")
         return
     config = configured(config_name)
     precision = choose_precision(config["precision"], device)
-    step, _ = make_steps(config, precision.name)
-    seconds = median_seconds(step, calls=3)
-    images = PHANTOMS if data is None else len(read_dataset(data).cases)
-    steps = config["max_epochs"] * images * TRAINED / config["batch_size"]
-    minutes = (steps * seconds * WITH_VALIDATION + images * OTHER_SECONDS) / 60
+    seconds = median_seconds(make_steps(config, precision.name)[0], calls=3)
+    steps = config["max_epochs"] * math.ceil(images / config["batch_size"])
     print(
-        f"About {minutes:.1f} minutes: {steps:.0f} training steps of {seconds:.2f} s, measured now "
-        f"in {precision.name} ({precision.reason}), and all the rest."
+        f"Training will take about {ALLOWANCE * steps * seconds / 60:.1f} minutes: {steps} steps of "
+        f"{seconds:.2f} s, measured now ({precision.name}, {precision.reason}), and validations. The "
+        "rest takes a minute or two."
     )
 
 

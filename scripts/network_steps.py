@@ -11,19 +11,20 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from monai.bundle import ConfigParser
 
 from busi_monai.configurations import read_configuration
-from busi_monai.networks import MultiTaskUNet
 from busi_monai.shipped import find_bundle, find_config
 from busi_monai.training import MultiTaskLoss
+from busi_monai.training.workflow import laid_configuration, resolved_section
 
 __all__ = ["configured", "make_steps", "median_seconds"]
 
 
 def configured(overlay: str) -> dict[str, Any]:
     """Return the shipped training configuration with an overlay laid on."""
-    train = find_bundle() / "configs" / "train.yaml"
-    return {**read_configuration(train), **read_configuration(find_config(overlay))}
+    files = (find_bundle() / "configs" / "train.yaml", find_config(overlay))
+    return laid_configuration(map(read_configuration, files))
 
 
 def make_steps(
@@ -35,11 +36,9 @@ def make_steps(
         config: a training configuration.
         precision: ``fp32`` or ``bf16``.
     """
-    network = MultiTaskUNet(
-        config["encoder"],
-        encoder_options=config["encoder_options"],
-        decoder_options=config["decoder_options"],
-    ).to(memory_format=torch.channels_last)
+    section = resolved_section(config, "network_def")
+    network = ConfigParser({"network_def": section}).get_parsed_content("network_def")
+    network = network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters())
     loss = MultiTaskLoss()
     images = torch.rand(config["batch_size"], 1, *config["image_size"])

@@ -75,7 +75,8 @@ def cpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16, raising=False)
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
 
-    monkeypatch.delenv("BUSI_MONAI_STEP_TIMES", raising=False)
+    monkeypatch.setenv("BUSI_MONAI_STEP_TIMES", "")  # so that it is as before in the end
+    monkeypatch.delenv("BUSI_MONAI_STEP_TIMES")
     return tell
 
 

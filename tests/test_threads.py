@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ import torch
 from busi_monai import threads
 from busi_monai.threads import (
     WAITING,
+    _hardware_threads,
+    _quotas,
     limit_threads,
     prepare_threads,
     share_of_threads,
@@ -26,10 +29,56 @@ def test_no_more_cores_than_the_process_may_use() -> None:
     assert 1 <= usable_cores() <= (os.cpu_count() or 1)
 
 
+@pytest.mark.parametrize(
+    ("membership", "files", "cores"),
+    [
+        ("0::/", {"cpu.max": "150000 100000"}, [1.5]),
+        ("0::/", {"cpu.max": "max 100000"}, []),
+        (
+            "0::/outer/inner",
+            {"outer/cpu.max": "400000 100000", "outer/inner/cpu.max": "max 100000"},
+            [4.0],
+        ),
+        (
+            "3:memory:/m\n2:cpu,cpuacct:/docker",
+            {
+                "cpu,cpuacct/docker/cpu.cfs_quota_us": "200000",
+                "cpu,cpuacct/docker/cpu.cfs_period_us": "100000",
+            },
+            [2.0],
+        ),
+        (
+            "2:cpu:/",
+            {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"},
+            [],
+        ),
+    ],
+)
+def test_the_quota_of_a_container_counts(
+    membership: str, files: dict[str, str], cores: list[float], tmp_path: Path
+) -> None:
+    (tmp_path / "membership").write_text(membership)
+    for name, content in files.items():
+        path = tmp_path / "groups" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content + "\n")
+    assert list(_quotas(tmp_path / "membership", tmp_path / "groups")) == cores
+
+
+def test_hardware_threads_of_one_core_count_once(tmp_path: Path) -> None:
+    for cpu, siblings in enumerate(["0,2", "1,3", "0,2", "1,3"]):
+        path = tmp_path / f"cpu{cpu}/topology/thread_siblings_list"
+        path.parent.mkdir(parents=True)
+        path.write_text(siblings)
+    assert len({_hardware_threads(cpu, tmp_path) for cpu in range(4)}) == 2
+    assert len({_hardware_threads(cpu, tmp_path / "none") for cpu in range(4)}) == 4
+
+
 def test_waiting_threads_do_not_spin_and_take_the_usable_cores(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(threads, "usable_cores", lambda: 6)
+    monkeypatch.setattr(sys, "platform", "linux")
     environ: dict[str, str] = {}
     prepare_threads(environ)
     assert environ["OMP_NUM_THREADS"] == "6"

@@ -73,7 +73,10 @@ class _AboveBars(logging.Handler):
     """Writes on stderr, above a progress bar and not into it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        _write_above_bars(self.format(record))
+        try:
+            _write_above_bars(self.format(record))
+        except Exception:
+            self.handleError(record)  # a closed pipe ends no training
 
 
 def _write_above_bars(text: str) -> None:

@@ -20,6 +20,7 @@ __all__ = [
     "operating_point_option",
     "overwrite_option",
     "quiet_option",
+    "training_device_option",
     "training_options",
     "training_overrides",
 ]
@@ -43,6 +44,9 @@ class LayoutChoice(click.Choice[str]):
 
 device_option: Decorator = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
+)
+training_device_option: Decorator = click.option(
+    "--device", help="auto, cpu, cuda or cuda:N; by default as the configuration says."
 )
 flip_option: Decorator = click.option(
     "--flip-averaging/--no-flip-averaging",
@@ -103,9 +107,7 @@ _TRAINING: tuple[Decorator, ...] = (
         metavar="KEY=VALUE",
         help="Any key of the configuration; nested keys as a#b. Values are YAML.",
     ),
-    click.option(
-        "--device", help="auto, cpu, cuda or cuda:N; by default as the configuration says."
-    ),
+    training_device_option,
 )
 
 

@@ -121,8 +121,8 @@ def _print_summary(summary: PrepareSummary) -> None:
         f"({groups} near-duplicate {'group' if groups == 1 else 'groups'} in the dataset)"
     )
     if "patients" in leaks:
-        torn = len(leaks["patients"])
-        style = "red" if torn else "green"
-        verb = "patient has" if torn == 1 else "patients have"
-        out.print(f"[{style}]{torn} {verb} images in several folds[/{style}]")
+        count = len(leaks["patients"])
+        style = "red" if count else "green"
+        verb = "patient has" if count == 1 else "patients have"
+        out.print(f"[{style}]{count} {verb} images in several folds[/{style}]")
     out.print(escape(f"datalist {datalist.sha256[:12]}, {summary.seconds:.1f} s"))

@@ -81,7 +81,7 @@ def _where(record: dict[str, Any]) -> list[str]:
         if session["epochs"] > done and "device" in session:  # not of an earlier version's run
             trained.append(session)
         done = session["epochs"]
-    told = (
+    places = (
         f"{each['device']['name']} ({each['precision']['name']})" for each in (*trained, record)
     )
-    return list(dict.fromkeys(told))
+    return list(dict.fromkeys(places))

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from busi_monai.cli.console import RESEARCH_USE, print_json, research_log
-from busi_monai.cli.options import device_option, given, quiet_option
+from busi_monai.cli.options import given, quiet_option, training_device_option
 from busi_monai.shipped import DEFAULT_BUNDLE
 
 __all__ = ["command"]
@@ -73,7 +73,7 @@ __all__ = ["command"]
     show_default=True,
     help="Whose weights are kept.",
 )
-@device_option
+@training_device_option
 @click.option("--json", "as_json", is_flag=True, help="Print run.json at the end.")
 @quiet_option("No line for each trial.")
 def command(
@@ -94,7 +94,7 @@ def command(
     pruner: str,
     warmup: int,
     keep: str,
-    device: str,
+    device: str | None,
     as_json: bool,
     quiet: bool,
 ) -> None:

@@ -16,7 +16,7 @@ from busi_monai.curation.datalist import DATALIST_NAME, Datalist, load_datalist
 from busi_monai.curation.id_lists import check_known, read_id_list
 from busi_monai.curation.options import PrepareOptions
 from busi_monai.curation.protocols import PROTOCOLS, Candidate, SplitOptions
-from busi_monai.curation.splits import PARTS, connected_groups, find_leaks, find_torn
+from busi_monai.curation.splits import PARTS, connected_groups, find_leaks, split_patients
 from busi_monai.curation.storage import MaskTreatment, PreparedStore, Stored
 from busi_monai.datasets import READERS, Listing, read_dataset
 from busi_monai.errors import InputError
@@ -128,8 +128,8 @@ def prepare_dataset(
         _check_ships_folds(listing)
     if audit is not None and audit.listing != listing:
         raise InputError(
-            f"the audit of {audit.listing.root} lists other cases than {listing.root} holds now; "
-            "audit the dataset again"
+            f"the audit of {audit.listing.root} is not one of what {listing.root} holds now; audit "
+            "this folder again, under this path"
         )
     with complete_folder(out, overwrite=options.overwrite) as folder:
         if audit is None:
@@ -187,8 +187,8 @@ def _check_unchanged(audit: Audit, stored: Mapping[str, Stored]) -> None:
     changed = [name for name, one in stored.items() if seen.get(name) != one.sha256]
     if changed:
         raise InputError(
-            f"{audit.listing.root}: {len(changed)} images have changed since they were audited: "
-            f"{', '.join(changed)}; audit the dataset again"
+            f"{audit.listing.root}: pixels have changed since the audit, of {len(changed)} in all: "
+            f"{', '.join(changed[:5])}{', …' if len(changed) > 5 else ''}; audit the dataset again"
         )
 
 
@@ -228,7 +228,7 @@ def _divide(
     leaks = find_leaks(assignment.parts, assignment.folds, duplicates).as_dict()
     if options.protocol == "official":
         patients = {candidate.id: candidate.patient for candidate in candidates}
-        leaks["patients"] = find_torn(patients, assignment.folds)
+        leaks["patients"] = split_patients(patients, assignment.folds)
     return Datalist(
         protocol=options.protocol,
         seed=options.seed,
@@ -277,7 +277,11 @@ def _item(stored: Stored, group: str, fold: int | None) -> dict[str, Any]:
         "dataset": case.dataset,
         "sha256": stored.sha256,
         "spacing_mm": list(case.spacing_mm) if case.spacing_mm else None,
-        "meta": {key: value for key, value in sorted(case.meta.items()) if _is_stated(value)},
+        "meta": {
+            key: value
+            for key, value in sorted(case.meta.items())
+            if key != "official_fold" and _is_stated(value)  # which the item's fold says
+        },
     }
 
 

@@ -23,11 +23,11 @@ __all__ = [
     "Ratios",
     "connected_groups",
     "find_leaks",
-    "find_torn",
     "group_folds",
     "is_class_conflict",
     "split_groups",
     "split_images",
+    "split_patients",
     "validation_share",
 ]
 
@@ -300,7 +300,7 @@ def find_leaks(
     return Leaks(images, found)
 
 
-def find_torn(patients: Mapping[str, str | None], folds: Mapping[str, int]) -> list[str]:
+def split_patients(patients: Mapping[str, str | None], folds: Mapping[str, int]) -> list[str]:
     """Return the patients whose images stand in several folds, sorted.
 
     Args:
@@ -308,7 +308,7 @@ def find_torn(patients: Mapping[str, str | None], folds: Mapping[str, int]) -> l
         folds: ``{id: fold}``.
 
     Examples:
-        >>> find_torn({"a": "p", "b": "p", "c": None, "d": None}, {"a": 0, "b": 1, "c": 0, "d": 1})
+        >>> split_patients({"a": "p", "b": "p", "c": None}, {"a": 0, "b": 1, "c": 0})
         ['p']
     """
     found: dict[str, set[int]] = {}

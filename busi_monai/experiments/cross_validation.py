@@ -114,7 +114,7 @@ def cross_validate(
     settings = {"configs": [str(name) for name in configs], "bundle": str(bundle)}
     folders = [str(Path(folder).absolute()) for folder in prepared]
     evaluation = {"resamples": resamples, "overlays": overlays}
-    evaluation["device_name"] = values.get("device_name", "auto")
+    evaluation["device_name"] = trainings[-1].get("device_name", "auto")
     tasks = {
         f"fold_{fold}": (folders, str(out), fold, plan, settings, values, evaluation)
         for fold in wanted

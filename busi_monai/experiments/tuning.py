@@ -73,7 +73,7 @@ def _work_in_processes(plan: TuningPlan, total: int, jobs: int) -> str | None:
     level = logging.getLogger("busi_monai.experiments").getEffectiveLevel()
     threads = share_of_threads(jobs)
     choose_precision("auto", "cpu")  # if a measurement decides, it decides for all processes
-    devices = _devices(str(plan.overrides.get("device_name", "auto")), jobs)
+    devices = _devices(plan.device, jobs)
     workers = [
         spawn.Process(target=_worker, args=(plan, total, threads, device, level))
         for device in devices

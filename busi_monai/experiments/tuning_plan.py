@@ -12,7 +12,7 @@ from busi_monai.configurations import read_configuration
 from busi_monai.curation import load_datalist, load_part
 from busi_monai.devices import choose_device
 from busi_monai.errors import InputError
-from busi_monai.experiments.plans import section_of
+from busi_monai.experiments.plans import section_of, training_settings
 from busi_monai.experiments.tuning_space import Space
 from busi_monai.experiments.tuning_study import PRUNERS, TrialStudy
 from busi_monai.files import read_json, write_json
@@ -66,6 +66,12 @@ class TuningPlan:
         """Return the folder of a trial's run."""
         return self.out / "trials" / f"{number:04d}"
 
+    @property
+    def device(self) -> str:
+        """The device that overrides, overlays or the bundle name."""
+        (settings,) = training_settings(self.bundle, self.configs, self.overrides)
+        return str(settings.get("device_name", "auto"))
+
     def identity(self) -> dict[str, Any]:
         """Return what must be the same when the search is continued, as plain JSON values."""
         laid: dict[str, Any] = {}
@@ -102,7 +108,7 @@ class TuningPlan:
             raise InputError(f"{train} is missing: a bundle of several trainings can't be searched")
         files = [train, *(find_config(name) for name in self.configs)]
         check_keys(files, {**self.overrides, **dict.fromkeys(self.space.parameters)})
-        choose_device(str(self.overrides.get("device_name", "auto")))
+        choose_device(self.device)
         fold = self.identity()["configuration"].get("fold")
         for part in ("train", "validation"):
             load_part(self.prepared, part, fold=fold)

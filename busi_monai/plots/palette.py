@@ -1,8 +1,8 @@
 """The colours of everything that is drawn, each with one meaning.
 
-Classes and systems are told apart with any colour vision and in grey print, and stand out from
-white paper by 3:1 at least (WCAG 2.2, 1.4.11); ``tests/plots/test_palette.py`` measures it. What is
-no class never has a class's colour.
+Classes are told apart with usual, red-blind, green-blind and blue-blind vision and in grey print,
+and stand out from white paper by 3:1 at least (WCAG 2.2, 1.4.11); ``tests/plots/test_palette.py``
+measures it. What is no class never has a class's colour.
 """
 
 from __future__ import annotations

@@ -146,6 +146,12 @@ class RunFolder:
                 "lesion_crop crops around a mask that is known, which would tell a mask head where "
                 "the lesion is; set seg_weight=0, or take the bundle breast_ultrasound_two_stage"
             )
+        expected = getattr(getattr(network, "encoder", None), "expected_mean", None)
+        if encoder_weights and expected is not None and operating.normalisation != "unit":
+            raise InputError(
+                f"encoder_weights: {encoder_weights['name']} expects images in [0, 1], which the "
+                f"encoder normalises itself; set normalisation=unit, not {operating.normalisation}"
+            )
         if self.continued:
             check_same_images(self.path, items)
             check_same_initial_run(self.path, initial)

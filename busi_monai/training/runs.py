@@ -1,4 +1,4 @@
-"""Train a bundle and run its evaluation from Python: what the commands are thin doors to."""
+"""Train a bundle and run its evaluation from Python: what the commands call."""
 
 from __future__ import annotations
 

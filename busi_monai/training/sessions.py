@@ -26,7 +26,7 @@ class Sessions:
         self.earlier: list[dict[str, Any]] = []
         self._run = run
         self._present: dict[str, Any] = {}
-        self._course: bytes | None = None
+        self._history: bytes | None = None
 
     def begin(self, folder: Path, present: Mapping[str, Any], *, resumed: bool) -> None:
         """Write ``sessions.json``, so that a killed session is known as well.
@@ -38,14 +38,14 @@ class Sessions:
         """
         if resumed:
             self.earlier = earlier_sessions(self._run)
-            self._course = self._read_course()
+            self._history = self._read_history()
         self._present = dict(present)
         write_json(folder / SESSIONS, {"sessions": [*self.earlier, self._present]})
 
     @property
     def idle(self) -> bool:
         """Whether the run was resumed, and no epoch was left to train."""
-        return bool(self.earlier) and self._course == self._read_course()
+        return bool(self.earlier) and self._history == self._read_history()
 
     def all(self, **present: Any) -> list[dict[str, Any]]:
         """Return all sessions.
@@ -59,9 +59,9 @@ class Sessions:
         """Remove ``sessions.json``, once ``run.json`` holds the sessions."""
         (self._run / SESSIONS).unlink(missing_ok=True)
 
-    def _read_course(self) -> bytes | None:
-        course = self._run / "history.csv"
-        return course.read_bytes() if course.is_file() else None
+    def _read_history(self) -> bytes | None:
+        history = self._run / "history.csv"
+        return history.read_bytes() if history.is_file() else None
 
 
 def earlier_sessions(run: str | Path) -> list[dict[str, Any]]:

@@ -133,10 +133,10 @@ def train_stages(
             for stage in STAGES:
                 run = stage_run(out, stage)
                 if (run / "configs" / "train.yaml").is_file():
-                    told = {"overrides": _free(settings[stage]), "resume": True}
+                    arguments = {"overrides": _free(settings[stage]), "resume": True}
                 else:
-                    told = {"configs": files[stage]}
-                _train_stage(prepared, run, observer, tracking=tracking, **told)
+                    arguments = {"configs": files[stage]}
+                _train_stage(prepared, run, observer, tracking=tracking, **arguments)
         except BaseException:
             _forget_if_nothing_was_trained(out)
             raise
@@ -283,11 +283,11 @@ def _kept_settings(out: Path) -> dict[str, Any]:
 
 
 def _train_stage(
-    prepared: Sequence[str | Path], run: Path, observe: _Observer, **told: Any
+    prepared: Sequence[str | Path], run: Path, observe: _Observer, **arguments: Any
 ) -> None:
     if not (run / "run.json").is_file():
         logger.info("training the stage %s in %s", run.name, run)
-        train_bundle(prepared, run, observe=observe if observe.asked else None, **told)
+        train_bundle(prepared, run, observe=observe if observe.asked else None, **arguments)
     observe.next_stage(read_json(run / "run.json")["max_epochs"])
 
 

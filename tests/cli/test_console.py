@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import io
 import logging
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -33,6 +35,17 @@ def test_engines_figures_go_to_stderr_and_their_errors_nowhere(capsys: pytest.Ca
     assert shown.out == ""
     assert shown.err.count("Epoch[1]") == 1 and "ours" in shown.err
     assert "half.png" not in shown.err
+
+
+def test_a_closed_pipe_ends_no_training(monkeypatch: pytest.MonkeyPatch):
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    research_log()
+    monkeypatch.setattr(sys, "stderr", Closed())
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    logging.getLogger("busi_monai").info("an epoch")
 
 
 def test_one_image_has_and_several_have():
