@@ -73,11 +73,9 @@ def print_estimate(images: int, config_name: str) -> None:
     precision = choose_precision(config["precision"], device)
     seconds = median_seconds(make_steps(config, precision.name)[0], calls=3)
     steps = config["max_epochs"] * math.ceil(images / config["batch_size"])
-    print(
-        f"Training will take about {ALLOWANCE * steps * seconds / 60:.1f} minutes: {steps} steps of "
-        f"{seconds:.2f} s, measured now ({precision.name}, {precision.reason}), and validations. The "
-        "rest takes a minute or two."
-    )
+    minutes = ALLOWANCE * steps * seconds / 60
+    print(f"Training will take about {minutes:.1f} minutes, and the rest one or two:")
+    print(f"{steps} steps of {seconds:.2f} s, measured now, {precision.name} ({precision.reason}).")
 
 
 def run(*words: object, tolerated: tuple[int, ...] = (0,)) -> None:
