@@ -1,8 +1,8 @@
 """Seconds of a training step and of a prediction by precision, threads and company.
 
-Each row is a process of its own: fp32 and bf16, one thread and all, alone and beside a busy
-process, with waiting threads that spin (as libgomp has it) and that sleep (as this package sets
-it). Prints a Markdown table of milliseconds an image: medians, and the CPU's abilities above it.
+Each row is a process of its own: fp32, and bf16 where it is native, one thread and all, alone and
+beside a busy process, with waiting threads that spin (as libgomp has it) and that sleep (as this
+package sets it). Prints a Markdown table of milliseconds an image: medians, and the CPU's abilities above it.
 
     python scripts/benchmark_arithmetic.py [--config cpu] [--quick]
 """
@@ -31,13 +31,13 @@ def main() -> None:
     if options.row:
         print(json.dumps(measure(options)))
         return
-    print_abilities()
+    precisions = print_abilities()
     cores = usable_cores()
     threads = [cores] if options.quick else sorted({1, cores})
     print("\n| threads | beside | precision | waiting threads | step, ms/image | predict, ms |")
     print("|---|---|---|---|---:|---:|")
     for number, busy in itertools.product(threads, (False, True)):
-        for precision, spin in itertools.product(("fp32", "bf16"), (True, False)):
+        for precision, spin in itertools.product(precisions, (True, False)):
             if number == 1 and spin:  # a single thread never waits
                 continue
             with busy_process() if busy else contextlib.nullcontext():
@@ -48,13 +48,14 @@ def main() -> None:
             print(f"| {row} |", flush=True)
 
 
-def print_abilities() -> None:
-    """Print what decides about the figures."""
+def print_abilities() -> tuple[str, ...]:
+    """Print what decides about the figures, and return the precisions that are worth a row."""
     from busi_monai.devices import choose_precision, cpu_instructions
 
     choice = choose_precision("auto", "cpu")
     print(f"CPU: {', '.join(cpu_instructions())}; {usable_cores()} cores")
     print(f"precision auto: {choice.name} ({choice.reason})")
+    return ("fp32", "bf16") if choice.name == "bf16" else ("fp32",)
 
 
 def run_row(threads: int, precision: str, spin: bool) -> tuple[float, float]:
