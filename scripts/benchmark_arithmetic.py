@@ -2,7 +2,7 @@
 
 Each row is a process of its own: fp32, and bf16 where it is native, one thread and all, alone and
 beside a busy process, with waiting threads that spin (as libgomp has it) and that sleep (as this
-package sets it). Prints the CPU's abilities and a Markdown table of milliseconds an image (medians).
+package sets it). Prints the abilities of the CPU and a Markdown table of median milliseconds.
 
     python scripts/benchmark_arithmetic.py [--config cpu] [--quick]
 """
