@@ -1,7 +1,7 @@
 """Seconds of a training step and of a prediction by precision, threads and company.
 
 Each row is a process of its own: fp32, and bf16 where it is native, one thread and all, alone and
-beside a busy process, with waiting threads that spin (as libgomp has it) and that sleep (as this
+beside a busy process, with waiting threads that spin (as libgomp has it) and that soon sleep (as this
 package sets it). Prints the abilities of the CPU and a Markdown table of median milliseconds.
 
     python scripts/benchmark_arithmetic.py [--config cpu] [--quick]
@@ -18,7 +18,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-from busi_monai.threads import WAITING, usable_cores
+from busi_monai.threads import WAIT_POLICY, WAITING, usable_cores
 
 
 def main() -> None:
@@ -43,7 +43,7 @@ def main() -> None:
             with busy_process() if busy else contextlib.nullcontext():
                 step, predict = run_row(number, precision, spin)
             beside = "a busy process" if busy else "nothing"
-            waiting = "spin" if spin else "sleep"
+            waiting = "spin" if spin else "soon sleep"
             row = f"{number} | {beside} | {precision} | {waiting} | {step:.1f} | {predict:.1f}"
             print(f"| {row} |", flush=True)
 
@@ -60,7 +60,9 @@ def print_abilities() -> tuple[str, ...]:
 
 def run_row(threads: int, precision: str, spin: bool) -> tuple[float, float]:
     """Return milliseconds an image of a step and of a prediction, from a process of its own."""
-    environ = {name: value for name, value in os.environ.items() if name not in WAITING}
+    environ = {
+        name: value for name, value in os.environ.items() if name not in {WAIT_POLICY, *WAITING}
+    }
     environ |= {"OMP_NUM_THREADS": str(threads), **({} if spin else WAITING)}
     words = [sys.executable, *sys.argv, "--row", precision]
     done = subprocess.run(words, env=environ, capture_output=True, text=True, check=True)
