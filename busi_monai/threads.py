@@ -23,14 +23,15 @@ SINGLE_THREAD = dict.fromkeys(
 """Environment of a process that others work beside, such as one that decodes images."""
 
 WAITING = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
-"""How long waiting threads spin before they sleep: rounds in GNU's OpenMP, ms in LLVM's and Intel's.
+"""How long waiting threads spin before they sleep: rounds in GNU's OpenMP, ms in other ones.
 
-Threads that spin on lose their core's time to whatever else runs: beside a training on both cores, a
+Threads that spin on take their core from whatever else runs: beside a training on both cores, a
 prediction took 1,584 ms instead of 57. Threads that sleep at once wake too late for the next layer:
 alone, 34 ms instead of 26.
 """
 
-WAIT_POLICY = "OMP_WAIT_POLICY"
+WAIT_VARIABLES = ("OMP_WAIT_POLICY", *WAITING)
+"""By these a user says how threads wait."""
 
 
 def usable_cores() -> int:
@@ -104,7 +105,7 @@ def prepare_threads(environ: MutableMapping[str, str] = os.environ) -> None:
         >>> variables["OMP_NUM_THREADS"], variables["GOMP_SPINCOUNT"]
         ('3', '1000')
     """
-    if not {WAIT_POLICY, *WAITING} & environ.keys():
+    if not environ.keys() & set(WAIT_VARIABLES):
         environ.update(WAITING)
     for name in ("OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
         environ.setdefault(name, "1")
