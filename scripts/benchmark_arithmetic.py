@@ -1,8 +1,8 @@
 """Seconds of a training step and of a prediction by precision, threads and company.
 
 Each row is a process of its own: fp32, and bf16 where it is native, one thread and all, alone and
-beside a busy process, with waiting threads that spin (as libgomp has it) and that soon sleep (as this
-package sets it). Prints the abilities of the CPU and a Markdown table of median milliseconds.
+beside a busy process, with waiting threads that spin on (as libgomp has it) and that soon sleep (as
+this package sets it). Prints the abilities of the CPU and a table of median milliseconds.
 
     python scripts/benchmark_arithmetic.py [--config cpu] [--quick]
 """
@@ -18,7 +18,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-from busi_monai.threads import WAIT_POLICY, WAITING, usable_cores
+from busi_monai.threads import WAIT_VARIABLES, WAITING, usable_cores
 
 
 def main() -> None:
@@ -60,9 +60,7 @@ def print_abilities() -> tuple[str, ...]:
 
 def run_row(threads: int, precision: str, spin: bool) -> tuple[float, float]:
     """Return milliseconds an image of a step and of a prediction, from a process of its own."""
-    environ = {
-        name: value for name, value in os.environ.items() if name not in {WAIT_POLICY, *WAITING}
-    }
+    environ = {name: value for name, value in os.environ.items() if name not in WAIT_VARIABLES}
     environ |= {"OMP_NUM_THREADS": str(threads), **({} if spin else WAITING)}
     words = [sys.executable, *sys.argv, "--row", precision]
     done = subprocess.run(words, env=environ, capture_output=True, text=True, check=True)
