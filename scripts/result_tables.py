@@ -2,7 +2,7 @@
 
     python scripts/result_tables.py                    # rewrites the tables
     python scripts/result_tables.py --check            # exits with 1 if a page is not up to date
-    python scripts/result_tables.py --keep-variant NAME EVALUATION...  # of validation parts
+    python scripts/result_tables.py --keep-variant ablations/NAME EVALUATION...  # of validation
     python scripts/result_tables.py --keep-evaluation PLACE EVALUATION # such as released/busi
 
 A page holds ``<!-- table: NAME -->`` … ``<!-- end -->``; a table whose results are not there yet
@@ -65,6 +65,18 @@ VARIANTS = {
 }
 """Variants of the recipe in the order of the table; … changes `extra`."""
 
+PRETRAINED_VARIANTS = {
+    "base": "EfficientNet-Lite0 with ImageNet weights, BUSI, BUS-BRA and BUS-UCLM, 12 epochs",
+    "sampling": "classes drawn equally often",
+    "strong": "crop, shadow, depth gain, blur, wider rotation and scale",
+    "mask_pooling": "the class head pools by the predicted mask",
+    "slow_encoder": "the encoder learns at 0.3 of the others' rate",
+}
+"""Single changes of the recipe that starts from ImageNet weights; the first line is unchanged."""
+
+SETS = {"": "BUSI", ".bus_bra": "BUS-BRA", ".bus_uclm": "BUS-UCLM"}
+"""Datasets of a variant's tables, by what their files' names have behind the variant's."""
+
 KEPT = [
     "id", "group", "true_class", "predicted_class", *(f"p_{name}" for name in CLASSES),
     "dice", "iou", "lesion_pixels", "true_lesion_pixels", "error",
@@ -105,7 +117,7 @@ def keep_variant(name: str, evaluations: Sequence[Path]) -> Path:
     """Keep the tables of a variant's evaluations as one, an image once for each network.
 
     Args:
-        name: of the variant.
+        name: of the folder and the variant, such as ``ablations/base``.
         evaluations: each in the folder of the run that it measured, whose fold the ids begin with.
     """
     tables = []
@@ -114,7 +126,7 @@ def keep_variant(name: str, evaluations: Sequence[Path]) -> Path:
         table = usable_rows(read_predictions(folder))
         table = table.assign(group=row_groups(table), id=f"{fold}/" + table["id"].astype(str))
         tables.append(table[[column for column in KEPT if column in table]])
-    path = RESULTS / "ablations" / f"{name}.csv"
+    path = RESULTS / f"{name}.csv"
     text = pd.concat(tables).to_csv(index=False, lineterminator="\n", float_format="%.6g")
     write_text(path, text)
     return path
@@ -131,20 +143,39 @@ def ablations() -> str:
             continue
         table, other = _read(path), path.with_name(f"{name}.bus_bra.csv")
         cells = [f"`{name}`: {meaning}", str(len(table))]
-        cells += _against_reference(table, f"{REFERENCE}.csv", tuple(ABLATION_FIGURES))
+        reference = path.with_name(f"{REFERENCE}.csv")
+        cells += _against_reference(table, reference, tuple(ABLATION_FIGURES))
         if other.is_file():
-            cells += _against_reference(_read(other), f"{REFERENCE}.bus_bra.csv", OTHER_FIGURES)
+            reference = path.with_name(f"{REFERENCE}.bus_bra.csv")
+            cells += _against_reference(_read(other), reference, OTHER_FIGURES)
         rows.append(cells)
     return markdown(header, rows) if rows else NOT_YET
 
 
-def _against_reference(table: pd.DataFrame, reference: str, names: Sequence[str]) -> list[str]:
+def pretraining() -> str:
+    """Return the single changes of the recipe with ImageNet weights, on each set's validation."""
+    header = ["change", "set", "images", *ABLATION_FIGURES.values()]
+    rows = []
+    for name, meaning in PRETRAINED_VARIANTS.items():
+        for ending, dataset in SETS.items():
+            path = RESULTS / "pretraining" / f"{name}{ending}.csv"
+            if path.is_file():
+                table = _read(path)
+                reference = path.with_name(f"{REFERENCE}{ending}.csv")
+                figures = _against_reference(table, reference, tuple(ABLATION_FIGURES))
+                rows.append([f"`{name}`: {meaning}", dataset, str(len(table)), *figures])
+    return markdown(header, rows) if rows else NOT_YET
+
+
+def _against_reference(table: pd.DataFrame, reference: Path, names: Sequence[str]) -> list[str]:
     """Return each figure with its paired difference to the reference's, on common images."""
-    other = _read(RESULTS / "ablations" / reference)
+    other = _read(reference)
     ids = sorted(table["id"])
     missing = set(ids) - set(other["id"])
     if missing:
-        raise ValueError(f"{reference} lacks {sorted(missing)[:5]}: evaluate it on the same folds")
+        raise ValueError(
+            f"{reference.name} lacks {sorted(missing)[:5]}: evaluate it on the same folds"
+        )
     pair = [
         one.set_index("id", drop=False).loc[ids].reset_index(drop=True) for one in (table, other)
     ]
@@ -152,6 +183,9 @@ def _against_reference(table: pd.DataFrame, reference: str, names: Sequence[str]
     ours, theirs = (resampled_figures(one, weights, CLASSES) for one in pair)
     cells = []
     for name in names:
+        if name not in ours or not np.isfinite(ours[name].value):
+            cells.append("–")
+            continue
         text = f"{ours[name].value:.3f}"
         if not pair[0].equals(pair[1]):
             low, high = percentile_interval(ours[name].samples - theirs[name].samples, CONFIDENCE)
@@ -280,6 +314,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "seeds": lambda: seeds(RESULTS, MAIN),
     "out_of_fold_birads": lambda: beside_birads(RESULTS),
     "ablations": ablations,
+    "pretraining": pretraining,
     "released": released,
     "released_main": released_main,
     "released_validation": released_validation,

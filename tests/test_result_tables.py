@@ -70,7 +70,7 @@ def test_the_pages_are_up_to_date(
 def test_a_variant_is_held_against_the_reference(script: ModuleType, tmp_path: Path) -> None:
     for seed, name in enumerate(("base", "extra")):
         parts = [evaluation(tmp_path / name / f"{k}", 10 * seed + k, k) for k in range(2)]
-        script.keep_variant(name, parts)
+        script.keep_variant(f"ablations/{name}", parts)
     header, _, base, extra = cells(script.ablations())
     place = header.index("lesion Dice")
     frames = [pd.concat([table(10 * seed + k) for k in range(2)]) for seed in range(2)]
@@ -80,16 +80,28 @@ def test_a_variant_is_held_against_the_reference(script: ModuleType, tmp_path: P
     assert extra[place].startswith(f"{means[1]:.3f} ({means[1] - means[0]:+.3f}, ")
 
 
+def test_changes_are_held_against_the_recipe_on_each_set(
+    script: ModuleType, tmp_path: Path
+) -> None:
+    for seed, name in enumerate(("base", "strong", "base.bus_bra", "strong.bus_bra")):
+        script.keep_variant(f"pretraining/{name}", [evaluation(tmp_path / name, seed, 0)])
+    header, _, *rows = cells(script.pretraining())
+    assert [row[1] for row in rows] == ["BUSI", "BUS-BRA"] * 2
+    place = header.index("lesion Dice")
+    means = [table(k).loc[table(k)["true_lesion_pixels"] > 0, "dice"].mean() for k in (2, 3)]
+    assert rows[3][place].startswith(f"{means[1]:.3f} ({means[1] - means[0]:+.3f}, ")
+
+
 def test_another_fold_than_the_references_is_refused(script: ModuleType, tmp_path: Path) -> None:
-    script.keep_variant("base", [evaluation(tmp_path / "base", 0, 0)])
-    script.keep_variant("extra", [evaluation(tmp_path / "extra", 1, 1)])
+    script.keep_variant("ablations/base", [evaluation(tmp_path / "base", 0, 0)])
+    script.keep_variant("ablations/extra", [evaluation(tmp_path / "extra", 1, 1)])
     with pytest.raises(ValueError, match=r"base\.csv lacks .*1/image 0.* on the same folds"):
         script.ablations()
 
 
 def test_an_image_of_two_validation_parts_counts_twice(script: ModuleType, tmp_path: Path) -> None:
     parts = [evaluation(tmp_path / f"fold_{k}", 0, k) for k in range(2)]
-    kept = pd.read_csv(script.keep_variant("base", parts))
+    kept = pd.read_csv(script.keep_variant("ablations/base", parts))
     assert len(kept) == 60 and kept["id"].is_unique
     assert kept["group"].nunique() == 15
 
