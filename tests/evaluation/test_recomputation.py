@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -130,12 +132,17 @@ def test_ids_probabilities_and_masks_of_another_program_are_enough(
     likeliest = table[[f"p_{name}" for name in CLASSES]].to_numpy().argmax(axis=1)
     kept = ["id", *(f"p_{name}" for name in CLASSES)]
     table[kept].to_csv(given / "other.csv", index=False)
-    out = evaluate_table(given / "other.csv", tmp_path / "out", dataset=folds, resamples=5)
+    named = shutil.copytree(folds, tmp_path / "named")
+    replace(load_datalist(folds), name="phantoms-v1").save(named / "datalist.json")
+    out = evaluate_table(given / "other.csv", tmp_path / "out", dataset=named, resamples=5)
+    assert "- Datalist: phantoms-v1\n" in (out / "report.md").read_text(encoding="utf-8")
     measured = read_predictions(out)
     assert list(measured["predicted_class"]) == [CLASSES[index] for index in likeliest]
     whole = evaluate_table(given, tmp_path / "whole", dataset=folds, resamples=5)
     for name in ("lesion_dice", "all_dice", "hd95_px", "auc_macro", "ece", "leaks"):
-        found, expected = (json.loads((f / "metrics.json").read_text()) for f in (out, whole))
+        found, expected = (
+            json.loads((f / "metrics.json").read_text("utf-8")) for f in (out, whole)
+        )
         assert found[name] == expected[name], name
 
 
