@@ -1,4 +1,4 @@
-"""Where the shipped bundles and configuration overlays lie, in a checkout and in a wheel."""
+"""Where shipped bundles, configuration overlays and splits lie, in a checkout and in a wheel."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ from pathlib import Path
 
 from busi_monai.errors import InputError
 
-__all__ = ["DEFAULT_BUNDLE", "find_bundle", "find_config", "shipped_bundles", "shipped_configs"]
+__all__ = [
+    "DEFAULT_BUNDLE",
+    "find_bundle",
+    "find_config",
+    "find_split",
+    "shipped_bundles",
+    "shipped_configs",
+    "shipped_splits",
+]
 
 DEFAULT_BUNDLE = "breast_ultrasound_segmentation_classification"
 
@@ -31,6 +39,11 @@ def shipped_configs() -> dict[str, Path]:
     return {path.stem: path for path in sorted(_folder("configs").glob("*.yaml"))}
 
 
+def shipped_splits() -> dict[str, Path]:
+    """Return the datalists of the shipped splits by name."""
+    return dict(sorted((path.stem, path) for path in _folder("splits").glob("*.json")))
+
+
 def find_config(name_or_file: str | Path) -> Path:
     """Return the path of a shipped overlay by name, or of a file.
 
@@ -45,6 +58,24 @@ def find_config(name_or_file: str | Path) -> Path:
         return path.absolute()
     raise InputError(
         f"no configuration {str(name_or_file)!r}; expected a YAML file or one of "
+        f"{', '.join(shipped)}"
+    )
+
+
+def find_split(name_or_path: str | Path) -> Path:
+    """Return the path of a shipped split's datalist by name, or of another datalist.
+
+    Raises:
+        InputError: if it is neither; the message lists the names.
+    """
+    shipped = shipped_splits()
+    if str(name_or_path) in shipped:
+        return shipped[str(name_or_path)]
+    path = Path(name_or_path)
+    if path.exists():
+        return path.absolute()
+    raise InputError(
+        f"no datalist {str(name_or_path)!r}; expected a datalist.json or one of "
         f"{', '.join(shipped)}"
     )
 

@@ -21,6 +21,7 @@ from busi_monai.evaluation import (
 )
 from busi_monai.files import read_json
 from busi_monai.operating import Consistency
+from busi_monai.shipped import find_split
 
 __all__ = [
     "beside_birads",
@@ -29,6 +30,7 @@ __all__ = [
     "protocol_provenance",
     "protocol_targets",
     "seeds",
+    "split_rows",
 ]
 
 RESAMPLES = 1000
@@ -88,6 +90,20 @@ OUT_OF_FOLD = {
     "BUS-BRA, without": "out_of_fold_bus_bra",
 }
 """Place by title. Without: as predicted; with: measured anew with the consistency rule."""
+SPLIT_ROWS = {
+    "busi-leakfree-v1": {
+        "busi_monai 0.1.0, from scratch on BUSI and BUS-BRA": "out_of_fold",
+        "the same, with the consistency rule": "out_of_fold_with_rule/busi",
+    },
+    "busi-leakfree-v1-holdout": {
+        "busi_monai 0.1.0, released weights": "released/busi",
+    },
+}
+"""Place of each row's evaluation by its title, for each shipped split."""
+SPLIT_FIGURES = (
+    "lesion_dice", "all_dice", "accuracy", "macro_f1", "auc_malignant", "auc_benign_malignant",
+    "ece",
+)  # fmt: skip
 BIRADS_FIGURES = {
     "auc": "BI-RADS: AUC for malignancy",
     "sensitivity": "BI-RADS 4 and 5: sensitivity",
@@ -185,6 +201,29 @@ def out_of_fold(results: Path, names: Sequence[str] = tuple(FIGURES)) -> str:
     shown = list(dict.fromkeys(name for rows in columns.values() for name in rows))
     rows = [[name, *(found.get(name, "–") for found in columns.values())] for name in shown]
     return markdown(["figure", *columns], rows)
+
+
+def split_rows(results: Path, split: str) -> str:
+    """Return the figures of every system that was measured on a shipped split, one a row.
+
+    Raises:
+        ValueError: if an evaluation rests on another datalist, or lacks images.
+    """
+    wanted = read_json(find_split(split))["sha256"]
+    rows = []
+    for title, place in SPLIT_ROWS[split].items():
+        path = results / place / "metrics.json"
+        if not path.is_file():
+            continue
+        metrics = read_json(path)
+        if wanted not in metrics["datalist_sha256"]:
+            raise ValueError(f"{path} was not measured on {split}, whose datalist is {wanted}")
+        if metrics.get("missing_images"):
+            raise ValueError(f"{path} lacks {metrics['missing_images']} images of {split}")
+        cells = [figure_cell(metrics[name]) for name in SPLIT_FIGURES]
+        rows.append([title, str(metrics["images"]), *cells])
+    header = ["system", "images", *(TITLES[name] for name in SPLIT_FIGURES)]
+    return markdown(header, rows) if rows else NOT_YET
 
 
 def seeds(results: Path, names: Sequence[str]) -> str:

@@ -27,6 +27,7 @@ from protocol_tables import (
     protocol_provenance,
     protocol_targets,
     seeds,
+    split_rows,
 )
 from table_cells import NOT_YET, figure_cell, figure_rows, is_known, markdown, number_of
 
@@ -50,9 +51,10 @@ RESULTS = REPOSITORY / "docs" / "results"
 PAGES = (
     REPOSITORY / "README.md",
     RESULTS / "accuracy.md",
+    RESULTS / "busi-leakfree-v1.md",
     REPOSITORY / "bundles" / DEFAULT_BUNDLE / "docs" / "README.md",
 )
-TABLE = re.compile(r"(<!-- table: (?P<name>[a-z_]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+TABLE = re.compile(r"(<!-- table: (?P<name>[a-z0-9_]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 RESAMPLES, CONFIDENCE = 1000, 0.95
 REFERENCE = "base"
@@ -312,6 +314,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "out_of_fold_by_size": lambda: _of_folds(_size_rows),
     "out_of_fold_operating_points": lambda: _of_folds(_threshold_rows),
     "seeds": lambda: seeds(RESULTS, MAIN),
+    "busi_leakfree_v1": lambda: split_rows(RESULTS, "busi-leakfree-v1"),
+    "busi_leakfree_v1_holdout": lambda: split_rows(RESULTS, "busi-leakfree-v1-holdout"),
     "out_of_fold_birads": lambda: beside_birads(RESULTS),
     "ablations": ablations,
     "pretraining": pretraining,

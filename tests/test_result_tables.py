@@ -13,6 +13,7 @@ from busi_monai.cases import CLASSES
 from busi_monai.configurations import write_configuration
 from busi_monai.evaluation import evaluate_predictions, read_predictions
 from busi_monai.files import file_sha256, read_json, write_json
+from busi_monai.shipped import find_split
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "result_tables.py"
 
@@ -138,6 +139,23 @@ def test_released_figures_stand_in_one_column_a_dataset(script: ModuleType) -> N
     assert any(row[0] == "high, sensitivity" for row in cells(script.released_operating_points()))
     assert any(row[0] == "benign, recall" for row in cells(script.released_by_class()))
     assert any(row[0] == "small, found at all" for row in cells(script.released_by_size()))
+
+
+def test_only_what_was_measured_on_a_shipped_split_gets_a_row(script: ModuleType) -> None:
+    folder = script.RESULTS / "out_of_fold"
+    metrics = evaluate_predictions(table(0), resamples=5)
+    sha256 = read_json(find_split("busi-leakfree-v1"))["sha256"]
+    write_json(folder / "metrics.json", {**metrics, "datalist_sha256": [sha256]})
+    _, _, row = cells(script.TABLES["busi_leakfree_v1"]())
+    assert row[:2] == ["busi_monai 0.1.0, from scratch on BUSI and BUS-BRA", "30"]
+    assert row[2].startswith(f"{metrics['lesion_dice']['value']:.3f} (")
+    write_json(folder / "metrics.json", {**metrics, "datalist_sha256": ["0" * 64]})
+    with pytest.raises(ValueError, match="was not measured on busi-leakfree-v1"):
+        script.TABLES["busi_leakfree_v1"]()
+    lacking = {"datalist_sha256": [sha256], "missing_images": 3}
+    write_json(folder / "metrics.json", {**metrics, **lacking})
+    with pytest.raises(ValueError, match="lacks 3 images of busi-leakfree-v1"):
+        script.TABLES["busi_leakfree_v1"]()
 
 
 def test_what_is_not_measured_says_so(script: ModuleType) -> None:

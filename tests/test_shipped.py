@@ -26,18 +26,22 @@ def _ship(place: Path, name: str) -> None:
     (configs / "inference.yaml").write_text("")
     (place / "configs").mkdir()
     (place / "configs" / f"{name}.yaml").write_text("")
+    (place / "splits").mkdir()
+    (place / "splits" / f"{name}.json").write_text("")
 
 
 def test_a_checkout_ships_what_lies_beside_the_package(package: Path) -> None:
     root = package.parent
     assert shipped.shipped_bundles() == {"net": root / "bundles" / "net"}
     assert shipped.shipped_configs() == {"net": root / "configs" / "net.yaml"}
+    assert shipped.shipped_splits() == {"net": root / "splits" / "net.json"}
 
 
 def test_a_wheel_ships_what_lies_within_the_package(package: Path) -> None:
     _ship(package / "_shipped", "wheel")
     assert shipped.shipped_bundles() == {"wheel": package / "_shipped" / "bundles" / "wheel"}
     assert set(shipped.shipped_configs()) == {"wheel"}
+    assert set(shipped.shipped_splits()) == {"wheel"}
 
 
 def test_a_folder_without_metadata_is_no_bundle(package: Path) -> None:
@@ -55,6 +59,15 @@ def test_configs_are_found_by_name_and_by_path(package: Path, tmp_path: Path) ->
 def test_an_unknown_config_is_refused_with_the_known_ones(package: Path) -> None:
     with pytest.raises(InputError, match=r"no configuration 'gpu9'; expected a YAML file.*net"):
         shipped.find_config("gpu9")
+
+
+def test_splits_are_found_by_name_and_by_path(package: Path, tmp_path: Path) -> None:
+    own = tmp_path / "datalist.json"
+    own.write_text("")
+    assert shipped.find_split("net") == package.parent / "splits" / "net.json"
+    assert shipped.find_split(own) == own
+    with pytest.raises(InputError, match=r"no datalist 'v9'; expected a datalist\.json or .*net"):
+        shipped.find_split("v9")
 
 
 def test_bundles_are_found_by_name_and_by_path(package: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ WITHOUT_WEIGHTS = (
 @click.command("info")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def command(as_json: bool) -> None:
-    """List datasets, protocols, networks, losses, bundles and versions."""
+    """List datasets, protocols, splits, networks, losses, bundles and versions."""
     content = describe_installation()
     if as_json:
         print_json(content)
@@ -45,7 +45,7 @@ def describe_installation() -> dict[str, Any]:
     from busi_monai.devices import PRECISIONS, choose_device, choose_precision, cpu_instructions
     from busi_monai.networks import ENCODERS, POOLINGS
     from busi_monai.records import installed_versions
-    from busi_monai.shipped import shipped_bundles, shipped_configs
+    from busi_monai.shipped import shipped_bundles, shipped_configs, shipped_splits
     from busi_monai.threads import share_of_threads, usable_cores
     from busi_monai.training import LOSSES
 
@@ -62,6 +62,7 @@ def describe_installation() -> dict[str, Any]:
         "classes": list(CLASSES),
         "datasets": list(READERS),
         "protocols": list(PROTOCOLS),
+        "splits": {name: str(path) for name, path in shipped_splits().items()},
         "encoders": sorted(ENCODERS),
         "poolings": list(POOLINGS),
         "losses": {head: list(names) for head, names in LOSSES.items()},

@@ -49,7 +49,11 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--train-list", type=_FILE, help="For file: ids of the training images.")
 @click.option("--val-list", type=_FILE, help="For file: ids of the validation images.")
 @click.option("--test-list", type=_FILE, help="For file: ids of the test images.")
-@click.option("--from-datalist", type=_FILE, help="Repeat a published datalist.json.")
+@click.option(
+    "--from-datalist",
+    metavar="NAME_OR_FILE",
+    help="Repeat a shipped split (see busi-monai info), or a datalist.json.",
+)
 @click.option(
     "--ratios", default="80/10/10", show_default=True, help="Training/validation/test in per cent."
 )
@@ -92,6 +96,9 @@ def command(dataset: Path, out: Path, quiet: bool, as_json: bool, **options: Any
         print_json(summary.as_dict())
     elif not quiet:
         _print_summary(summary)
+    if summary.unlisted:
+        names = ", ".join(summary.unlisted)
+        click.echo(f"Left out, not in the datalist, {len(summary.unlisted)}: {names}", err=True)
     for failure in summary.failures:
         click.echo(f"Failed: {failure.file}: {failure.message}", err=True)
     if summary.failures:
@@ -104,7 +111,9 @@ def _print_summary(summary: PrepareSummary) -> None:
 
     out = console()
     datalist = summary.datalist
-    table = Table(title=escape(f"{summary.out} ({datalist.protocol}, seed {datalist.seed})"))
+    name = f"{datalist.name}: " if datalist.name else ""
+    title = f"{summary.out} ({name}{datalist.protocol}, seed {datalist.seed})"
+    table = Table(title=escape(title))
     table.add_column("part")
     for name in (*datalist.classes, "images"):
         table.add_column(name, justify="right")

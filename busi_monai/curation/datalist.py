@@ -20,6 +20,7 @@ from busi_monai.curation.datalist_schema import DATALIST_SCHEMA, SCHEMA_VERSION
 from busi_monai.curation.splits import PARTS, validation_share
 from busi_monai.errors import InputError
 from busi_monai.files import read_json, write_text
+from busi_monai.shipped import shipped_splits
 
 __all__ = [
     "DATALIST_NAME",
@@ -55,6 +56,8 @@ class Datalist:
             protocol ``official`` also the ``patients`` with images in several folds.
         options: what else decided the content: ratios, folds, how masks were treated.
         classes: the names that ``class_label`` counts in.
+        name: what a shipped split is called. The hash leaves it out: what is in which part is the
+            same, however it is called.
     """
 
     protocol: str
@@ -66,6 +69,7 @@ class Datalist:
     leaks: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     classes: Sequence[str] = CLASSES
+    name: str | None = None
 
     @property
     def folds(self) -> int:
@@ -75,7 +79,7 @@ class Datalist:
 
     @property
     def sha256(self) -> str:
-        """Hash of the content, apart from this hash itself."""
+        """Hash of the content, apart from the name and this hash itself."""
         canonical = json.dumps(
             self._content(), sort_keys=True, ensure_ascii=False, separators=(",", ":")
         )
@@ -85,9 +89,15 @@ class Datalist:
         """Return the items of all parts, each with its ``part`` added."""
         return [{**item, "part": part} for part in PARTS for item in getattr(self, part)]
 
+    def files(self) -> list[str]:
+        """Return the images and labels that the items name, each once, sorted."""
+        named = {path for item in self.records() for path in (item["image"], item["label"])}
+        return sorted(path for path in named if path is not None)
+
     def as_dict(self) -> dict[str, Any]:
-        """Return the content as plain JSON values, with its hash."""
-        return {**self._content(), "sha256": self.sha256}
+        """Return the content as plain JSON values, with its name, if any, and its hash."""
+        name = {} if self.name is None else {"name": self.name}
+        return {**name, **self._content(), "sha256": self.sha256}
 
     def save(self, path: str | Path) -> Path:
         """Write the file atomically, one item a line so that differences can be read.
@@ -136,8 +146,8 @@ def inspect_datalist(path: str | Path) -> tuple[Datalist, list[str]]:
     """Read a ``datalist.json`` and say what is wrong with its content.
 
     Returns:
-        The datalist, and a sentence for every id that stands in it twice and for a hash that does
-        not fit.
+        The datalist, and a sentence for every id that stands in it twice, for a hash that does not
+        fit, and for the name of a shipped split of other content.
 
     Raises:
         InputError: if it is missing or is of another form or version.
@@ -153,13 +163,16 @@ def inspect_datalist(path: str | Path) -> tuple[Datalist, list[str]]:
     content = read_json(path)
     _check_form(content, path)
     names = ("protocol", "seed", "excluded", "leaks", "options", *PARTS)
-    datalist = Datalist(**{name: content[name] for name in names})
+    datalist = Datalist(**{name: content[name] for name in names}, name=content.get("name"))
     faults = [f"{name} stands in the datalist more than once" for name in _repeated(content)]
     if datalist.sha256 != content["sha256"]:
         faults.append(
             f"the datalist was changed after it was written: its content hashes to "
             f"{datalist.sha256}, but it states {content['sha256']}"
         )
+    shipped = shipped_splits().get(datalist.name or "")
+    if shipped is not None and read_json(shipped)["sha256"] != datalist.sha256:
+        faults.append(f"the datalist is called {datalist.name}, but is not that split")
     return datalist, faults
 
 

@@ -57,6 +57,7 @@ DATALIST_SCHEMA: dict[str, Any] = {
     ],
     "properties": {
         "schema_version": {"const": SCHEMA_VERSION},
+        "name": _TEXT,
         "protocol": _TEXT,
         "seed": {"type": "integer", "minimum": 0},
         "classes": {"const": list(CLASSES)},

@@ -47,7 +47,8 @@ other. Unrelated pictures start to come in numbers at 12; known copies end at 6.
 CONFIRMING_CORRELATION = 0.40
 """From this aligned correlation on, two pictures are near-duplicates. In the 1.4 million pairs
 within BUSI and within BUS-BRA (its folds 1 to 4), unrelated pictures end at 0.38 and known copies
-begin at 0.52; what lies between are frames of one lesion from one scan."""
+begin at 0.52; what lies between are frames of one lesion from one scan. docs/audit.md names the
+pairs of BUSI that lie nearest on both sides."""
 
 # spectra of a block: 64 × 64 × 49 × 8 bytes = 1.6 MB, which stays in the processor's cache
 _BLOCK = 64

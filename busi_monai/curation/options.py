@@ -26,8 +26,8 @@ class PrepareOptions:
             (``phash``), the first of each is kept.
         ids: file of the ids to keep, for ``curated``.
         train_list: file of ids, for ``file``; so are ``val_list`` and ``test_list``.
-        from_datalist: a published ``datalist.json`` to repeat on this copy of the dataset. It
-            brings its own protocol, seed and treatment of masks.
+        from_datalist: name of a shipped split, or a ``datalist.json``, to repeat on this copy of
+            the dataset. It brings its own protocol, seed and treatment of masks.
         ratios: per cent of training/validation/test.
         folds: number of cross-validation folds, 0 for none.
         seed: of every random draw.
@@ -44,7 +44,7 @@ class PrepareOptions:
     train_list: Path | None = None
     val_list: Path | None = None
     test_list: Path | None = None
-    from_datalist: Path | None = None
+    from_datalist: str | Path | None = None
     ratios: str = "80/10/10"
     folds: int = 0
     seed: int = 0

@@ -16,12 +16,14 @@ from busi_monai.curation.datalist import DATALIST_NAME, Datalist, load_datalist
 from busi_monai.curation.id_lists import check_known, read_id_list
 from busi_monai.curation.options import PrepareOptions
 from busi_monai.curation.protocols import PROTOCOLS, Candidate, SplitOptions
+from busi_monai.curation.replay import check_same_dataset, unlisted
 from busi_monai.curation.splits import PARTS, connected_groups, find_leaks, split_patients
 from busi_monai.curation.storage import MaskTreatment, PreparedStore, Stored
 from busi_monai.datasets import READERS, Listing, read_dataset
 from busi_monai.errors import InputError
 from busi_monai.files import complete_folder, file_sha256, lie_within_each_other
 from busi_monai.records import RunRecord
+from busi_monai.shipped import find_split
 
 __all__ = ["PrepareOptions", "PrepareSummary", "class_counts", "prepare_dataset"]
 
@@ -41,6 +43,7 @@ class PrepareSummary:
         failures: problems that cost images: the command exits with 1 if there are any.
         duplicate_groups: number of near-duplicate groups that the audit found.
         seconds: how long it took.
+        unlisted: ids in the dataset that the replayed datalist does not name: left out.
     """
 
     out: Path
@@ -48,6 +51,7 @@ class PrepareSummary:
     failures: Sequence[Problem]
     duplicate_groups: int
     seconds: float
+    unlisted: Sequence[str] = ()
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:
@@ -65,10 +69,12 @@ class PrepareSummary:
         """Return plain JSON values."""
         return {
             "out": str(self.out),
+            "name": self.datalist.name,
             "protocol": self.datalist.protocol,
             "seed": self.datalist.seed,
             "counts": self.counts,
             "excluded": [dict(entry) for entry in self.datalist.excluded],
+            "unlisted": list(self.unlisted),
             "leaks": dict(self.datalist.leaks),
             "duplicate_groups": self.duplicate_groups,
             "failures": [problem.as_dict() for problem in self.failures],
@@ -120,7 +126,7 @@ def prepare_dataset(
     record = RunRecord()
     options = options or PrepareOptions()
     split = options.split_options()
-    published = load_datalist(options.from_datalist) if options.from_datalist else None
+    published = load_datalist(find_split(options.from_datalist)) if options.from_datalist else None
     _check_apart(Path(source), Path(out))
     listing = read_dataset(source, options.layout)
     _check_lists(split, listing)
@@ -142,17 +148,19 @@ def prepare_dataset(
         if published is None:
             datalist = _divide(store, listing, duplicates, options, split)
         else:
-            datalist = _replay(published, store, listing)
-        store.keep_only(_files_of(datalist))
+            check_same_dataset(published, store, listing)
+            datalist = published
+        store.keep_only(datalist.files())
         datalist.save(folder / DATALIST_NAME)
         write_audit(audit, folder)
         lost = [problem for problem in listing.problems if problem.kind in _COST_IMAGES]
         failures = [*store.failures, *lost]
         for failure in failures:
             record.fail(failure.file, failure.message)
-        record.write(folder, _run_details(datalist, listing, folder))
+        extra = unlisted(datalist, listing)
+        record.write(folder, {**_run_details(datalist, listing, folder), "unlisted": extra})
     seconds = time.monotonic() - started
-    return PrepareSummary(Path(out), datalist, failures, len(duplicates), seconds)
+    return PrepareSummary(Path(out), datalist, failures, len(duplicates), seconds, extra)
 
 
 def _check_apart(source: Path, out: Path) -> None:
@@ -312,47 +320,16 @@ def _recorded_options(options: PrepareOptions, treatment: MaskTreatment) -> dict
     return {**chosen, **asdict(treatment)}
 
 
-def _replay(published: Datalist, store: PreparedStore, listing: Listing) -> Datalist:
-    """Repeat a published datalist if every picture of it is here, pixel for pixel."""
-    missing, different = [], []
-    for item in published.records():
-        name = item["meta"].get("part_of", item["id"])
-        stored = store.stored.get(name)
-        if stored is None:
-            missing.append(name)
-        elif stored.sha256 != item["sha256"]:
-            different.append(name)
-        elif "part_of" in item["meta"]:
-            store.add_single_masks(name)
-    lost = [path for path in _files_of(published) if not (store.folder / path).is_file()]
-    for names, what in (
-        (missing, "images that are missing or unusable here"),
-        (different, "images with other pixels"),
-        (lost, "files that could not be made, such as the label of an empty mask"),
-    ):
-        if names:
-            raise InputError(
-                f"{listing.root} is not the dataset of the published datalist, which has "
-                f"{len(names)} {what}: {', '.join(names)}; get the original files"
-            )
-    return published
-
-
-def _files_of(datalist: Datalist) -> list[str]:
-    """Return the pictures and labels that a datalist names, each once, sorted."""
-    named = {path for item in datalist.records() for path in (item["image"], item["label"])}
-    return sorted(path for path in named if path is not None)
-
-
 def _run_details(datalist: Datalist, listing: Listing, folder: Path) -> dict[str, Any]:
     return {
         "dataset": listing.dataset,
         "root": str(listing.root),
+        "name": datalist.name,
         "protocol": datalist.protocol,
         "seed": datalist.seed,
         "datalist_sha256": datalist.sha256,
         "counts": class_counts(datalist),
         "excluded": len(datalist.excluded),
         "leaks": datalist.leaks["count"],
-        "files": {name: file_sha256(folder / name) for name in _files_of(datalist)},
+        "files": {name: file_sha256(folder / name) for name in datalist.files()},
     }

@@ -15,7 +15,12 @@ from busi_monai.curation import Datalist, load_datalist
 from busi_monai.errors import InputError
 from busi_monai.evaluation.consistency import consistent_table
 from busi_monai.evaluation.report import write_evaluation
-from busi_monai.evaluation.tables import read_predictions, table_classes
+from busi_monai.evaluation.tables import (
+    probability_matrix,
+    read_predictions,
+    table_classes,
+    usable_rows,
+)
 from busi_monai.files import complete_folder, file_sha256, read_json, write_text
 from busi_monai.images import read_mask
 from busi_monai.metrics import segmentation_scores
@@ -44,7 +49,8 @@ def evaluate_table(
     Args:
         predictions: a ``predictions.csv``, or a folder with one. Where the folder holds ``masks/``
             and a dataset is given, the masks are measured anew; otherwise the table's own ``dice``,
-            ``iou``, … are taken.
+            ``iou``, … are taken. With a dataset and masks, ``id`` and the classes' probabilities
+            (``p_normal``, …) are enough; the class is then the likeliest.
         out: the folder to make: the table as measured, ``metrics.json``, ``report.md``,
             ``figures/``, ``run.json``.
         dataset: a prepared dataset whose classes, groups and folds replace those of the table, so
@@ -60,9 +66,9 @@ def evaluate_table(
         The folder.
 
     Raises:
-        InputError: if the table is missing or cannot be measured, names images that the dataset
-            does not have, or has them in other folds; if the consistency rule is asked for and was
-            on already, or cannot be applied.
+        InputError: if the table is missing or cannot be measured, names an image twice, images that
+            the dataset does not have, or has in other folds; if some of its masks are missing; if
+            the consistency rule is asked for and was on already, or cannot be applied.
     """
     record = RunRecord()
     source = Path(predictions)
@@ -73,7 +79,7 @@ def evaluate_table(
         base = Path(dataset) if Path(dataset).is_dir() else Path(dataset).parent
         datalist = load_datalist(dataset)
         items = {str(item["id"]): item for item in datalist.records()}
-        table = _with_truth(table, items, path)
+        table = _with_predicted_class(_with_truth(table, items, path))
         if (path.parent / "masks").is_dir():
             table = _with_measured_masks(table, items, base, path.parent / "masks")
         provenance |= _provenance(table, items, datalist)
@@ -118,6 +124,12 @@ def _with_truth(
             f"{path}: {len(unknown)} of {len(table)} images are not in the dataset: "
             f"{', '.join(unknown[:5])}; give the dataset that was predicted"
         )
+    twice = table["id"][table["id"].duplicated()].unique()
+    if len(twice):
+        raise InputError(
+            f"{path}: {len(twice)} images have several rows: {', '.join(twice[:5])}; give one row "
+            "for each"
+        )
     chosen = [items[name] for name in table["id"]]
     if "fold" in table.columns:
         other = [
@@ -138,13 +150,30 @@ def _with_truth(
     )
 
 
+def _with_predicted_class(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of another program with the likeliest class, if it names none."""
+    classes = table_classes(table)
+    if not classes or "predicted_class" in table.columns:
+        return table
+    likeliest = probability_matrix(table, classes).argmax(axis=1)
+    return table.assign(predicted_class=[classes[index] for index in likeliest])
+
+
 def _with_measured_masks(
     table: pd.DataFrame, items: Mapping[str, Mapping[str, Any]], base: Path, masks: Path
 ) -> pd.DataFrame:
-    rows = []
-    for name in table["id"]:
-        label, mask = items[name]["label"], masks / f"{name}.png"
-        rows.append(_measured(mask, base / label) if label is not None and mask.is_file() else {})
+    labels = {name: items[name]["label"] for name in usable_rows(table)["id"]}
+    known = {name: base / label for name, label in labels.items() if label is not None}
+    missing = [name for name in known if not (masks / f"{name}.png").is_file()]
+    if missing:
+        raise InputError(
+            f"{masks} lacks the masks of {len(missing)} images: {', '.join(missing[:5])}; expected "
+            "<id>.png for each row, all black where nothing was found"
+        )
+    rows = [
+        _measured(masks / f"{name}.png", known[name]) if name in known else {}
+        for name in table["id"]
+    ]
     measured = pd.DataFrame(rows, index=table.index)
     return table.assign(**{name: measured[name] for name in measured.columns})
 
@@ -172,6 +201,7 @@ def _provenance(
     }
     reported = [item["id"] for item in chosen if _reported_part(item) is not None]
     return {
+        **({"datalist": [datalist.name]} if datalist.name else {}),
         "protocol": [datalist.protocol],
         "datalist_sha256": [datalist.sha256],
         "leaks": {

@@ -44,6 +44,7 @@ TITLES = {
     "brier": "Brier score",
 }
 PROVENANCE = {
+    "datalist": "Datalist",
     "protocol": "Protocol",
     "part": "Part",
     "fold": "Fold",

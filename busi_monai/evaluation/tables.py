@@ -95,7 +95,8 @@ def check_predictions(table: pd.DataFrame, classes: Sequence[str]) -> None:
         raise InputError(
             f"the table of predictions lacks the columns {', '.join(missing)}; found "
             f"{', '.join(table.columns)}. Evaluation needs predictions made with known truth, as "
-            "by busi-monai evaluate"
+            "by busi-monai evaluate; or, with --dataset, those of another program with its masks "
+            "as masks/<id>.png beside the table"
         )
     unknown = sorted(set(table["true_class"]) - {*CLASSES, ""})
     if unknown:

@@ -8,7 +8,7 @@ from busi_monai.cli.main import main
 from busi_monai.curation import PROTOCOLS
 from busi_monai.datasets import READERS
 from busi_monai.networks import ENCODERS, POOLINGS
-from busi_monai.shipped import shipped_bundles, shipped_configs
+from busi_monai.shipped import shipped_bundles, shipped_configs, shipped_splits
 
 
 def test_json_is_made_from_the_registries():
@@ -21,6 +21,7 @@ def test_json_is_made_from_the_registries():
     assert content["poolings"] == list(POOLINGS)
     assert set(content["bundles"]) == set(shipped_bundles())
     assert set(content["configs"]) == set(shipped_configs())
+    assert set(content["splits"]) == set(shipped_splits())
     assert content["losses"]["classification"]
     assert content["versions"]["python"]
 
@@ -29,5 +30,5 @@ def test_text_names_everything_and_the_limits():
     result = CliRunner().invoke(main, ["info"])
     assert result.exit_code == 0, result.output
     assert "train PREPARED --out RUN" in result.stdout
-    for name in [*READERS, *PROTOCOLS, *ENCODERS, "research use only"]:
+    for name in [*READERS, *PROTOCOLS, *shipped_splits(), *ENCODERS, "research use only"]:
         assert name in result.stdout

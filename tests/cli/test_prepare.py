@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,24 @@ def test_bad_files_are_listed_and_the_code_is_1(phantom_busi, tmp_path):
     assert result.stderr.count("benign (1).png") == 1
     assert result.stdout == ""
     assert len(load_datalist(tmp_path / "out").test) == 23
+
+
+def test_a_repeated_datalist_tells_its_name_and_what_it_does_not_know(folds, tmp_path):
+    published = replace(load_datalist(folds), name="phantoms-v1").save(tmp_path / "datalist.json")
+    copy = write_phantom_dataset(tmp_path / "copy", cases=24, seed=0, size=(96, 128))
+    Image.linear_gradient("L").save(copy / "normal/normal (99).png")
+    result = prepare(copy, "--out", tmp_path / "out", "--from-datalist", published)
+    assert result.exit_code == 0, result.output
+    assert "phantoms-v1: leakfree, seed 0" in " ".join(result.stdout.split())
+    assert result.stderr == "Left out, not in the datalist, 1: normal (99)\n"
+
+
+def test_an_unknown_split_is_refused_with_the_shipped_ones(phantom_busi, tmp_path):
+    result = prepare(phantom_busi, "--out", tmp_path / "out", "--from-datalist", "busi-v9")
+    assert result.exit_code == 2
+    assert "no datalist 'busi-v9'; expected a datalist.json or one of busi-leakfree-v1, " in (
+        result.stderr
+    )
 
 
 def test_a_mask_of_another_size_is_named(phantom_busi, tmp_path):

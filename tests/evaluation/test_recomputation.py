@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +122,50 @@ def test_masks_that_were_kept_are_measured_anew(
         expected = segmentation_scores(np.roll(true, 4, axis=1), true)
         assert row["dice"] == pytest.approx(expected["dice"], abs=1e-6)
         assert row["lesion_pixels"] == true.sum()
+
+
+def test_ids_probabilities_and_masks_of_another_program_are_enough(
+    make_predictions: Make, folds: Path, tmp_path: Path
+) -> None:
+    given = make_predictions(masks=True)
+    table = pd.read_csv(given / "predictions.csv")
+    likeliest = table[[f"p_{name}" for name in CLASSES]].to_numpy().argmax(axis=1)
+    kept = ["id", *(f"p_{name}" for name in CLASSES)]
+    table[kept].to_csv(given / "other.csv", index=False)
+    named = shutil.copytree(folds, tmp_path / "named")
+    replace(load_datalist(folds), name="phantoms-v1").save(named / "datalist.json")
+    out = evaluate_table(given / "other.csv", tmp_path / "out", dataset=named, resamples=5)
+    assert "- Datalist: phantoms-v1\n" in (out / "report.md").read_text(encoding="utf-8")
+    measured = read_predictions(out)
+    assert list(measured["predicted_class"]) == [CLASSES[index] for index in likeliest]
+    whole = evaluate_table(given, tmp_path / "whole", dataset=folds, resamples=5)
+    for name in ("lesion_dice", "all_dice", "hd95_px", "auc_macro", "ece", "leaks"):
+        found, expected = (
+            json.loads((f / "metrics.json").read_text("utf-8")) for f in (out, whole)
+        )
+        assert found[name] == expected[name], name
+
+
+def test_a_row_without_its_mask_is_refused(
+    make_predictions: Make, folds: Path, tmp_path: Path
+) -> None:
+    given = make_predictions(masks=True)
+    name = pd.read_csv(given / "predictions.csv")["id"][3]
+    (given / "masks" / f"{name}.png").unlink()
+    with pytest.raises(InputError, match=rf"lacks the masks of 1 images: {re.escape(name)}; "):
+        evaluate_table(given, tmp_path / "out", dataset=folds)
+
+
+def test_an_image_with_two_rows_is_refused(
+    make_predictions: Make, folds: Path, tmp_path: Path
+) -> None:
+    given = make_predictions()
+    table = pd.read_csv(given / "predictions.csv")
+    pd.concat([table, table[:1]]).to_csv(given / "predictions.csv", index=False)
+    with pytest.raises(
+        InputError, match=rf"1 images have several rows: {re.escape(table['id'][0])}"
+    ):
+        evaluate_table(given, tmp_path / "out", dataset=folds)
 
 
 def test_the_figures_of_an_evaluation_come_out_again(
