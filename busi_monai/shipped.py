@@ -41,7 +41,9 @@ def shipped_configs() -> dict[str, Path]:
 
 def shipped_splits() -> dict[str, Path]:
     """Return the datalists of the shipped splits by name."""
-    return dict(sorted((path.stem, path) for path in _folder("splits").glob("*.json")))
+    return dict(
+        sorted((path.stem, path) for path in (_PACKAGE / "published_splits").glob("*.json"))
+    )
 
 
 def find_config(name_or_file: str | Path) -> Path:

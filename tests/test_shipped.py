@@ -15,6 +15,8 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "busi_monai"
     folder.mkdir()
     _ship(tmp_path, "net")
+    (folder / "published_splits").mkdir()
+    (folder / "published_splits" / "net.json").write_text("")
     monkeypatch.setattr(shipped, "_PACKAGE", folder)
     return folder
 
@@ -26,22 +28,19 @@ def _ship(place: Path, name: str) -> None:
     (configs / "inference.yaml").write_text("")
     (place / "configs").mkdir()
     (place / "configs" / f"{name}.yaml").write_text("")
-    (place / "splits").mkdir()
-    (place / "splits" / f"{name}.json").write_text("")
 
 
 def test_a_checkout_ships_what_lies_beside_the_package(package: Path) -> None:
     root = package.parent
     assert shipped.shipped_bundles() == {"net": root / "bundles" / "net"}
     assert shipped.shipped_configs() == {"net": root / "configs" / "net.yaml"}
-    assert shipped.shipped_splits() == {"net": root / "splits" / "net.json"}
+    assert shipped.shipped_splits() == {"net": package / "published_splits" / "net.json"}
 
 
 def test_a_wheel_ships_what_lies_within_the_package(package: Path) -> None:
     _ship(package / "_shipped", "wheel")
     assert shipped.shipped_bundles() == {"wheel": package / "_shipped" / "bundles" / "wheel"}
     assert set(shipped.shipped_configs()) == {"wheel"}
-    assert set(shipped.shipped_splits()) == {"wheel"}
 
 
 def test_a_folder_without_metadata_is_no_bundle(package: Path) -> None:
@@ -64,7 +63,7 @@ def test_an_unknown_config_is_refused_with_the_known_ones(package: Path) -> None
 def test_splits_are_found_by_name_and_by_path(package: Path, tmp_path: Path) -> None:
     own = tmp_path / "datalist.json"
     own.write_text("")
-    assert shipped.find_split("net") == package.parent / "splits" / "net.json"
+    assert shipped.find_split("net") == package / "published_splits" / "net.json"
     assert shipped.find_split(own) == own
     with pytest.raises(InputError, match=r"no datalist 'v9'; expected a datalist\.json or .*net"):
         shipped.find_split("v9")
