@@ -87,9 +87,9 @@ def cross_validate(
         BusiMonaiError: if a fold failed in its process. Whatever fails, the other folds are
             finished first.
     """
+    check_place(out, reads=prepared)
     out = Path(out).absolute()
     values = dict(overrides or {})
-    check_place(out, reads=prepared)
     if jobs < 1:
         raise InputError(f"jobs must be at least 1, got {jobs}")
     if "fold" in values:
