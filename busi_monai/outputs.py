@@ -27,6 +27,7 @@ __all__ = [
     "check_place",
     "holds_nothing",
     "is_complete",
+    "made_by",
     "output_folder",
 ]
 
@@ -72,7 +73,7 @@ def output_folder(
             be overwritten; is being made by another process; or cannot be written to.
     """
     with _claimed(out, command, reads, overwrite, record) as old:
-        place = Path(out).resolve()
+        place = _real(out)
         files = place / STAGE / "files"
         files.mkdir()
         yield files
@@ -99,14 +100,15 @@ def check_place(out: str | Path, reads: Iterable[str | Path] = ()) -> None:
             lies within the ``images``, ``labels``, ``masks``, ``configs`` or ``models`` of a
             dataset, run or bundle.
     """
-    place = Path(out).resolve()
+    place = _real(out)
     if place.exists() and not place.is_dir():
         raise InputError(f"{out} is a file; expected a folder to make; choose another name")
-    read = [Path(path).resolve() for path in reads]
+    read = [_real(path) for path in reads]
     with contextlib.suppress(FileNotFoundError):  # a working folder that was removed
-        _refuse_around(out, place, Path.cwd().resolve(), "the working folder")
+        _refuse_around(out, place, _real(Path.cwd()), "the working folder")
     for path in read:
-        _refuse_around(out, place, path, f"{path}, which this command reads")
+        read_there = "what this command reads" if place == path else f"{path}, which it reads"
+        _refuse_around(out, place, path, read_there)
     _refuse_within(out, place, read)
 
 
@@ -122,7 +124,7 @@ def check_file(path: str | Path, mark: str, *, overwrite: bool = False) -> None:
         InputError: if there is a file that may not or cannot be replaced, or ``path`` lies within
             a part of a dataset or a bundle, as for ``check_place``.
     """
-    place = Path(path).resolve()
+    place = _real(path)
     _refuse_within(path, place.parent, ())
     if not place.exists():
         return
@@ -156,6 +158,17 @@ def is_complete(folder: str | Path) -> bool:
     return _content(Path(folder) / RECORD).get("state") != "incomplete"
 
 
+def made_by(folder: str | Path) -> str | None:
+    """Return which command made an output folder, ``None`` where its ``run.json`` does not say."""
+    made = _content(Path(folder) / RECORD).get("made")
+    return str(made.get("by")) if isinstance(made, dict) else None
+
+
+def _real(path: str | Path) -> Path:
+    """Return a path with all links followed; unlike ``resolve``, a circle of links is no error."""
+    return Path(os.path.realpath(path))
+
+
 def _refuse_around(out: str | Path, place: Path, kept: Path, name: str) -> None:
     if place == kept or place in kept.parents:
         verb = "is" if place == kept else "holds"
@@ -172,7 +185,7 @@ def _claimed(
 ) -> Iterator[list[str]]:
     """Hold the claim of a folder, and yield the files in it that are to be replaced."""
     check_place(out, reads)
-    place = Path(out).resolve()
+    place = _real(out)
     stage = place / STAGE
     _old_files(out, command, overwrite, record)  # refused before anything is written
     new = not place.exists()
@@ -249,7 +262,7 @@ def _old_files(out: str | Path, command: str, overwrite: bool, record: str | Non
     Raises:
         InputError: if there is anything in ``out`` and it may not or cannot be overwritten.
     """
-    place = Path(out).resolve()
+    place = _real(out)
     if holds_nothing(place):
         return []
     content = _content(place / record) if record is not None else {}
@@ -261,13 +274,11 @@ def _old_files(out: str | Path, command: str, overwrite: bool, record: str | Non
         advice = "it holds a result of this command; choose another folder or pass --overwrite"
     elif isinstance(made, dict):
         advice = f"it was made by busi-monai {made.get('by')}; choose another folder"
-    elif content:
-        advice = (
-            "its run.json does not list which files were made, as in earlier releases; look what "
-            "is in it and remove it by hand, or choose another folder"
-        )
     else:
-        advice = f"busi-monai {command} did not make it; choose another folder"
+        advice = (
+            f"no record in it lists what busi-monai {command} made; choose another folder, or, "
+            "if an earlier release made it, remove it by hand"
+        )
     raise InputError(f"{out} is not empty: {advice}")
 
 
@@ -283,7 +294,7 @@ def _is_own(place: Path, name: object) -> bool:
     if not isinstance(name, str) or PurePosixPath(name).is_absolute() or ".." in name.split("/"):
         return False
     parent = (place / name).parent
-    return parent.resolve() == parent
+    return _real(parent) == parent
 
 
 def _complete(place: Path, command: str, record: str | None, old: Sequence[str]) -> None:

@@ -113,8 +113,8 @@ def test_a_file_of_another_origin_in_the_way_stays(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "advice"),
     [
-        (None, "did not make it"),
-        ({"command": ["busi-monai"]}, "earlier releases.*remove it by hand"),
+        (None, "no record.*busi-monai audit made.*earlier release.*remove it by hand"),
+        ({"command": ["busi-monai"]}, "no record.*earlier release.*remove it by hand"),
         ({"made": {"by": "predict", "files": []}}, "made by busi-monai predict"),
         ({"made": {"by": "audit"}}, "made by"),
     ],
@@ -158,7 +158,7 @@ def test_what_is_read_and_the_working_folder_are_refused(
     (tmp_path / "link").symlink_to(data)
     for out in (data, tmp_path, tmp_path / "link", data / "work" / ".."):
         for read in (data, data / "a.png", tmp_path / "link" / "a.png"):
-            with pytest.raises(InputError, match=r"(is|holds) .*which this command reads; choose"):
+            with pytest.raises(InputError, match=r"(is|holds) .*reads; choose another"):
                 check_place(out, [read])
     check_place(data / "new", [data])
     monkeypatch.chdir(data / "work")

@@ -85,13 +85,15 @@ def test_one_audit_serves_several_protocols(defective, without_figures, tmp_path
 
 def test_an_audit_of_something_else_is_refused(phantom_busi, tmp_path):
     copy = shutil.copytree(phantom_busi, tmp_path / "copy")
-    with pytest.raises(InputError, match=r"audit of .* lists other cases than .*copy holds now"):
+    with pytest.raises(InputError, match=r"audit of .* is not one of what .*copy holds now"):
         prepare_dataset(copy, tmp_path / "out", audit=audit_dataset(read_dataset(phantom_busi)))
     audit = audit_dataset(read_dataset(copy))
     pixels = np.array(Image.open(copy / "benign" / "benign (1).png"))
     pixels[5, 5] ^= 1
     Image.fromarray(pixels).save(copy / "benign" / "benign (1).png")
-    with pytest.raises(InputError, match=r"1 images have changed .* audited: benign \(1\); audit"):
+    with pytest.raises(
+        InputError, match=r"changed since the audit, of 1 in all: benign \(1\); audit"
+    ):
         prepare_dataset(copy, tmp_path / "out", audit=audit)
     assert not (tmp_path / "out").exists()
 
