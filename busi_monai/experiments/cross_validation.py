@@ -87,7 +87,8 @@ def cross_validate(
         BusiMonaiError: if a fold failed in its process. Whatever fails, the other folds are
             finished first.
     """
-    check_place(out, reads=prepared)
+    if not (Path(out) / PLAN).is_file():
+        check_place(out, reads=prepared)
     out = Path(out).absolute()
     values = dict(overrides or {})
     if jobs < 1:

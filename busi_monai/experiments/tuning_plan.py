@@ -118,7 +118,8 @@ class TuningPlan:
         """Write down what the search is, or refuse if the folder holds another."""
         from filelock import FileLock
 
-        check_place(self.out, reads=self.prepared)
+        if not (self.out / PLAN_NAME).is_file():
+            check_place(self.out, reads=self.prepared)
         identity = self.identity()
         self.out.mkdir(parents=True, exist_ok=True)
         names = {path.name for path in self.out.iterdir() if not path.name.startswith(".")}

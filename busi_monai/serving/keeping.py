@@ -41,7 +41,6 @@ class Keeper:
         self._columns = prediction_columns(self.classes)
         self._adding = threading.Lock()
         self._table = self.folder / PREDICTIONS_CSV
-        check_place(self.folder)
         maker = made_by(self.folder)
         if maker is not None:
             raise InputError(
@@ -51,6 +50,7 @@ class Keeper:
         if self._table.is_file():
             self._check_columns()
             return
+        check_place(self.folder)
         if not holds_nothing(self.folder):
             raise InputError(
                 f"{self.folder} is not empty and holds no {PREDICTIONS_CSV}; choose another folder"

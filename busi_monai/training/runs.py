@@ -119,7 +119,8 @@ def train_bundle(
     from busi_monai.training.stages import is_staged, train_stages  # which call this for each stage
 
     values = {key: _absolute(key, value) for key, value in (overrides or {}).items()}
-    check_place(out, reads=[*prepared, *ensure_tuple(values.get("extra_dataset_dir") or ())])
+    if not resume:
+        check_place(out, reads=[*prepared, *ensure_tuple(values.get("extra_dataset_dir") or ())])
     if is_staged(bundle, out if resume else None):
         return train_stages(
             prepared, out, bundle=bundle, configs=configs, overrides=values, resume=resume,

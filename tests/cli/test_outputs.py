@@ -103,8 +103,8 @@ def world(made_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return folder
 
 
-def run(words: tuple[str, ...], out: object, *more: str) -> Result:
-    return CliRunner().invoke(main, [str(out) if word == OUT else word for word in words] + [*more])
+def run(words: tuple[object, ...], out: object, *more: str) -> Result:
+    return CliRunner().invoke(main, [str(out if word == OUT else word) for word in (*words, *more)])
 
 
 def hashes(folder: Path) -> dict[Path, str]:
@@ -174,6 +174,18 @@ def test_an_evaluation_lies_in_its_run(world: World) -> None:
     kept = {path for path in before if "evaluation" not in path.parts}
     after = hashes(world / "run")
     assert before.keys() == after.keys() and all(before[path] == after[path] for path in kept)
+
+
+def test_a_folder_that_grows_is_gone_on_with_from_within(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = ("label-app", "--studies", world / "studies", "--bundle", world / "run", "--no-start")
+    assert run((*app, "--out", OUT), "app").exit_code == 0
+    train = ("train", world / "prepared", "--resume")
+    for words, place in ((app, "app"), (train, "run")):
+        monkeypatch.chdir(world / place)
+        result = run((*words, "--out", OUT), ".")
+        assert result.exit_code == 0, result.output
 
 
 def test_a_report_is_written_over_no_file_of_another_origin(world: World) -> None:

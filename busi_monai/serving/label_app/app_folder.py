@@ -46,17 +46,18 @@ def write_app_folder(out: str | Path, bundle: str | Path, *, device: str = "auto
             no app.
     """
     found = find_bundle(bundle)
-    check_place(out, [found])
-    out = Path(out).absolute()
     weights = found / "models" / "model.pt"
     if not weights.is_file():
         raise InputError(f"{weights} does not exist: a bundle without weights cannot be served")
-    main = out / "main.py"
+    main = Path(out) / "main.py"
     own = main.is_file() and "BreastUltrasoundApp" in main.read_text("utf-8", errors="replace")
-    if not holds_nothing(out) and not (own and (out / SETTINGS_NAME).is_file()):
-        raise InputError(
-            f"{out} is not empty, and no app made by this command; choose another folder"
-        )
+    if not (own and (Path(out) / SETTINGS_NAME).is_file()):
+        check_place(out, [found])
+        if not holds_nothing(out):
+            raise InputError(
+                f"{out} is not empty, and no app made by this command; choose another folder"
+            )
+    out = Path(out).absolute()
     out.mkdir(parents=True, exist_ok=True)
     shipped = found if str(bundle) != found.name else found.name
     write_text(main, MAIN)
