@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: atomic writes, folders renamed when complete, hashes."""
+"""Files that are either whole or absent: atomic writes, JSON, hashes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import hashlib
 import json
 import os
 import secrets
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,6 @@ from busi_monai.errors import InputError
 
 __all__ = [
     "atomic_file",
-    "complete_folder",
     "file_sha256",
     "lie_within_each_other",
     "read_json",
@@ -85,46 +82,3 @@ def lie_within_each_other(first: Path, second: Path) -> bool:
     """Whether two folders are the same, or one lies within the other."""
     first, second = first.resolve(), second.resolve()
     return first == second or first in second.parents or second in first.parents
-
-
-@contextlib.contextmanager
-def complete_folder(out: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Yield a temporary folder beside ``out`` that is renamed to ``out`` when the block ends well.
-
-    Args:
-        out: the folder to make; its parents are made too.
-        overwrite: replace an existing non-empty folder, which otherwise is refused. The old one is
-            there in full until the new one is complete.
-
-    Raises:
-        InputError: if ``out`` is a file, or a non-empty folder without ``overwrite``.
-    """
-    out = Path(out).absolute()
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; expected a folder that does not exist yet")
-    if out.is_dir() and any(out.iterdir()) and not overwrite:
-        raise InputError(
-            f"{out} exists and is not empty; choose another folder or pass --overwrite"
-        )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.parent / f".{out.name}-partial-{secrets.token_urlsafe(6)}"
-    partial.mkdir()
-    try:
-        yield partial
-        _swap_folder(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _swap_folder(new: Path, out: Path) -> None:
-    if not out.exists():
-        new.rename(out)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{out.name}-old-", dir=out.parent)) / out.name
-    out.rename(old)
-    try:
-        new.rename(out)
-    except OSError:
-        old.rename(out)
-        raise
-    shutil.rmtree(old.parent, ignore_errors=True)

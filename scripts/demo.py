@@ -11,7 +11,6 @@ import argparse
 import json
 import math
 import shlex
-import shutil
 import subprocess
 import sys
 import time
@@ -49,7 +48,7 @@ def main() -> None:
     if options.data is not None:
         datalist = json.loads((out / "prepared" / "datalist.json").read_text(encoding="utf-8"))
         print_estimate(len(datalist["training"]), options.config)
-    remove_run(out / "run")
+    keep_run(out / "run")
     run("train", out / "prepared", "--out", out / "run", "--config", options.config)
     run("evaluate", out / "run", out / "prepared", "--out", out / "evaluation", "--overwrite")
     pictures = test_pictures(out / "prepared", 6)
@@ -92,10 +91,15 @@ def run(*words: object, tolerated: tuple[int, ...] = (0,)) -> None:
         sys.exit(done.returncode)
 
 
-def remove_run(folder: Path) -> None:
-    """Remove the run of an earlier demonstration, which training would refuse to overwrite."""
-    if (folder / "configs" / "train.yaml").is_file():
-        shutil.rmtree(folder)
+def keep_run(folder: Path) -> None:
+    """Rename the run of an earlier demonstration, which training would refuse to overwrite."""
+    if not (folder / "configs" / "train.yaml").is_file():
+        return
+    number = 1
+    while (kept := folder.with_name(f"{folder.name}_{number}")).exists():
+        number += 1
+    folder.rename(kept)
+    print(f"\nThe earlier run is kept as {kept}")
 
 
 def test_pictures(prepared: Path, count: int) -> list[Path]:

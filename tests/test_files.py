@@ -10,7 +10,6 @@ import pytest
 from busi_monai.errors import InputError
 from busi_monai.files import (
     atomic_file,
-    complete_folder,
     file_sha256,
     read_json,
     write_json,
@@ -53,15 +52,11 @@ def test_unusual_names_can_be_written(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
-def test_files_and_folders_get_the_usual_permissions(tmp_path: Path) -> None:
+def test_files_get_the_usual_permissions(tmp_path: Path) -> None:
     write_text(tmp_path / "a.txt", "x")
-    with complete_folder(tmp_path / "out"):
-        pass
     (tmp_path / "plain.txt").write_text("x")
-    (tmp_path / "plain").mkdir()
-    for ours, plain in (("a.txt", "plain.txt"), ("out", "plain")):
-        modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in (ours, plain)]
-        assert modes[0] == modes[1]
+    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("a.txt", "plain.txt")]
+    assert modes[0] == modes[1]
 
 
 def test_the_umask_of_the_process_is_never_changed(
@@ -71,8 +66,6 @@ def test_the_umask_of_the_process_is_never_changed(
     changes: list[int] = []
     monkeypatch.setattr(os, "umask", lambda mask: changes.append(mask) or 0o022)
     write_text(tmp_path / "a.txt", "x")
-    with complete_folder(tmp_path / "out"):
-        pass
     assert changes == []
 
 
@@ -105,66 +98,3 @@ def test_the_hash_is_that_of_the_bytes(tmp_path: Path) -> None:
     (tmp_path / "a.bin").write_bytes(b"abc" * 100_000)
     expected = hashlib.sha256(b"abc" * 100_000).hexdigest()
     assert file_sha256(tmp_path / "a.bin") == expected
-
-
-def test_a_folder_appears_when_it_is_complete(tmp_path: Path) -> None:
-    out = tmp_path / "deep" / "out"
-    with complete_folder(out) as partial:
-        (partial / "a.txt").write_text("x")
-        assert not out.exists()
-        assert partial.parent == out.parent
-    assert _names(out) == ["a.txt"]
-    assert _names(out.parent) == ["out"]
-
-
-def test_a_failed_folder_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), complete_folder(tmp_path / "out") as partial:
-        (partial / "a.txt").write_text("x")
-        raise KeyboardInterrupt
-    assert _names(tmp_path) == []
-
-
-def test_an_existing_folder_is_refused_without_overwrite(tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "old.txt").write_text("x")
-    with (
-        pytest.raises(InputError, match=r"not empty.*--overwrite"),
-        complete_folder(tmp_path / "out"),
-    ):
-        pass
-    assert _names(tmp_path) == ["out"]
-
-
-def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    with complete_folder(tmp_path / "out") as partial:
-        (partial / "a.txt").write_text("x")
-    assert _names(tmp_path / "out") == ["a.txt"]
-    assert _names(tmp_path) == ["out"]
-
-
-def test_overwriting_replaces_the_old_folder_as_a_whole(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / "old.txt").write_text("x")
-    with complete_folder(out, overwrite=True) as partial:
-        assert _names(out) == ["old.txt"]
-        (partial / "new.txt").write_text("x")
-    assert _names(out) == ["new.txt"]
-    assert _names(tmp_path) == ["out"]
-
-
-def test_a_failed_overwrite_leaves_the_old_folder(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / "old.txt").write_text("x")
-    with pytest.raises(RuntimeError), complete_folder(out, overwrite=True):
-        raise RuntimeError("stop")
-    assert _names(out) == ["old.txt"]
-    assert _names(tmp_path) == ["out"]
-
-
-def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "out").write_text("x")
-    with pytest.raises(InputError, match="is a file"), complete_folder(tmp_path / "out"):
-        pass

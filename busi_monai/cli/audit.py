@@ -65,11 +65,11 @@ def command(
 
 def _audit_into(out: Path, listing: Any, bar: Any, *, overwrite: bool) -> Audit:
     from busi_monai.curation.audit import audit_dataset, write_audit
-    from busi_monai.files import complete_folder
+    from busi_monai.outputs import output_folder
     from busi_monai.records import RunRecord
 
     record = RunRecord()
-    with complete_folder(out, overwrite=overwrite) as folder:
+    with output_folder(out, "audit", reads=[listing.root], overwrite=overwrite) as folder:
         audit = audit_dataset(listing, progress=bar)
         write_audit(audit, folder)
         for problem in audit.failures:

@@ -45,7 +45,7 @@ SHOWN = ("lesion_dice", "all_dice", "accuracy", "macro_f1", "auc_malignant")
 @click.option(
     "--markdown",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write the report into this file too, replacing it.",
+    help="Write the report into this file too; an earlier report is replaced.",
 )
 @overwrite_option
 @click.option("--json", "as_json", is_flag=True, help="Print comparison.json on stdout.")
@@ -69,9 +69,12 @@ def command(
     from busi_monai.experiments.comparison_report import write_comparison
     from busi_monai.experiments.comparison_tables import header_lines
     from busi_monai.experiments.systems import named_notes, named_path, read_system
+    from busi_monai.outputs import check_output
 
     research_log(quiet=True)
-    read = [read_system(*named_path(text)) for text in systems]
+    named = [named_path(text) for text in systems]
+    check_output(out, "compare", reads=[path for _, path in named], overwrite=overwrite)
+    read = [read_system(*each) for each in named]
     comparison = compare_systems(
         read,
         reference=reference,
@@ -83,7 +86,12 @@ def command(
     )
     folders = {system.name: str(system.folder) for system in read}
     folder = write_comparison(
-        comparison, out, overwrite=overwrite, markdown=markdown, details={"systems": folders}
+        comparison,
+        out,
+        overwrite=overwrite,
+        markdown=markdown,
+        details={"systems": folders},
+        reads=[*folders.values(), *(path for _, path in named)],
     )
     if as_json:
         print_json(comparison.as_dict())

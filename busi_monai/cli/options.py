@@ -64,7 +64,9 @@ operating_point_option: Decorator = click.option(
     help="Decide malignancy at a threshold of operating.json, such as sensitivity_95.",
 )
 overwrite_option: Decorator = click.option(
-    "--overwrite", is_flag=True, help="Replace an existing non-empty folder when complete."
+    "--overwrite",
+    is_flag=True,
+    help="Replace what this command made there before, and nothing else.",
 )
 
 

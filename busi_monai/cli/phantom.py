@@ -57,7 +57,7 @@ class ImageSize(click.ParamType):
 @click.option(
     "--defects",
     is_flag=True,
-    help="Add near-duplicates, a class conflict, text, broken files; see OUT.defects.json.",
+    help="Add near-duplicates, a class conflict, text, broken files; see OUT/.defects.json.",
 )
 @overwrite_option
 @quiet_option("Print nothing.")
@@ -89,4 +89,4 @@ def command(
     counts = ", ".join(f"{count} {name}" for name, count in listing.class_counts.items() if count)
     console().print(f"{folder}: {len(listing.cases)} phantoms ({counts})", markup=False)
     if defects:
-        console().print(f"Planted defects: {folder}.defects.json", markup=False)
+        console().print(f"Planted defects: {folder}/.defects.json", markup=False)

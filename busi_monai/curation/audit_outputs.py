@@ -37,7 +37,7 @@ _SAMPLES_PER_CLASS = 6
 def write_audit(audit: Audit, out: str | Path) -> list[Path]:
     """Write ``audit.json``, ``cases.csv`` and ``figures/`` into a folder.
 
-    Each file is written whole or not at all; give the partial folder of ``complete_folder`` to
+    Each file is written whole or not at all; give the folder of ``output_folder`` to
     have all or none of them.
 
     Returns:

@@ -34,7 +34,7 @@ class PrepareOptions:
         multi_mask: ``split`` adds a training case for each mask of an image with several.
         missing_mask: whether a lesion without mask is left out or kept for its class alone.
         mask_cleanup: whether masks are smoothed, filled and freed of specks.
-        overwrite: whether a non-empty output folder is replaced.
+        overwrite: whether a folder that was prepared before is replaced.
     """
 
     layout: str = "auto"
@@ -52,6 +52,11 @@ class PrepareOptions:
     missing_mask: str = "exclude"
     mask_cleanup: bool = False
     overwrite: bool = False
+
+    def files(self) -> list[Path]:
+        """Return the files that the options name, all of which are read."""
+        named = (self.ids, self.train_list, self.val_list, self.test_list, self.from_datalist)
+        return [Path(path) for path in named if path is not None]
 
     def split_options(self) -> SplitOptions:
         """Return what the protocols need, checked.

@@ -21,7 +21,8 @@ from busi_monai.curation.splits import PARTS, connected_groups, find_leaks, spli
 from busi_monai.curation.storage import MaskTreatment, PreparedStore, Stored
 from busi_monai.datasets import READERS, Listing, read_dataset
 from busi_monai.errors import InputError
-from busi_monai.files import complete_folder, file_sha256, lie_within_each_other
+from busi_monai.files import file_sha256, lie_within_each_other
+from busi_monai.outputs import output_folder
 from busi_monai.records import RunRecord
 from busi_monai.shipped import find_split
 
@@ -106,8 +107,8 @@ def prepare_dataset(
     """Audit a dataset, divide it by a protocol and write it as a prepared folder.
 
     The folder holds ``images/<id>.png`` (as found, native size), ``labels/<id>.png`` (union mask,
-    0 and 255), ``datalist.json``, the audit with its figures, and ``run.json``. It is renamed to
-    ``out`` when complete; ``source`` is never written to. An image that cannot be used is left out
+    0 and 255), ``datalist.json``, the audit with its figures, and ``run.json``. It is
+    complete or absent; ``source`` is never written to. An image that cannot be used is left out
     with its reason, and listed in the summary's ``failures``.
 
     Args:
@@ -137,7 +138,8 @@ def prepare_dataset(
             f"the audit of {audit.listing.root} is not one of what {listing.root} holds now; audit "
             "this folder again, under this path"
         )
-    with complete_folder(out, overwrite=options.overwrite) as folder:
+    reads = [source, *options.files()]
+    with output_folder(out, "prepare", reads=reads, overwrite=options.overwrite) as folder:
         if audit is None:
             audit = audit_dataset(listing, progress=progress)
         duplicates = audit.as_dict()["duplicate_groups"]

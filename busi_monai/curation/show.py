@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 
 from busi_monai.cases import CLASSES, class_index
 from busi_monai.curation.audit_figures import (
@@ -26,8 +27,9 @@ from busi_monai.curation.sample_tiles import (
     outlined,
 )
 from busi_monai.errors import ImageReadError, InputError
-from busi_monai.files import atomic_file, complete_folder
+from busi_monai.files import atomic_file
 from busi_monai.images import read_mask, read_picture
+from busi_monai.outputs import check_file, output_folder
 from busi_monai.plots.palette import CLASS_COLOURS, INK
 from busi_monai.records import RunRecord
 
@@ -44,6 +46,8 @@ _GAP = 8
 _COLUMNS = 3
 _ROWS_OF_A_PAGE = 4
 _DPI = 150
+_MARK = "busi-monai show"
+"""Stands in every file that is drawn, by which it may be replaced."""
 
 
 def choose_items(
@@ -136,7 +140,7 @@ def draw_sheet(
     Args:
         items: as from ``choose_items``.
         out: the file; its suffix says which.
-        overwrite: replace a file that is there.
+        overwrite: replace an earlier file of this function.
         progress: wraps the items while they are read.
 
     Returns:
@@ -149,8 +153,7 @@ def draw_sheet(
     out = Path(out)
     if out.suffix.lower() not in SHEET_SUFFIXES:
         raise InputError(f"{out}: expected a name that ends in {' or '.join(SHEET_SUFFIXES)}")
-    if out.is_dir() or (out.exists() and not overwrite):
-        raise InputError(f"{out} exists; choose another name or pass --overwrite")
+    check_file(out, _MARK, overwrite=overwrite)
     samples, failures = [], []
     for item in progress(items):
         try:
@@ -168,10 +171,17 @@ def draw_sheet(
     with atomic_file(out) as partial:
         if paged:
             pages[0].save(
-                partial, format="PDF", save_all=True, append_images=pages[1:], resolution=_DPI
+                partial,
+                format="PDF",
+                save_all=True,
+                append_images=pages[1:],
+                resolution=_DPI,
+                creator=_MARK,
             )
         else:
-            pages[0].save(partial, format="PNG", compress_level=3, dpi=(_DPI, _DPI))
+            mark = PngInfo()
+            mark.add_text("Software", _MARK)
+            pages[0].save(partial, format="PNG", compress_level=3, dpi=(_DPI, _DPI), pnginfo=mark)
     return failures
 
 
@@ -217,7 +227,7 @@ def draw_charts(
         prepared: the prepared dataset, for the record.
         items: what is counted, as from ``choose_items``.
         out: the folder to make, of PNG files and a ``run.json``.
-        overwrite: replace a folder that is not empty.
+        overwrite: replace earlier charts.
         progress: wraps the items while they are read.
 
     Returns:
@@ -231,7 +241,7 @@ def draw_charts(
     fractions: dict[str, list[float]] = {name: [] for name in CLASSES[1:]}
     sizes: dict[str, list[tuple[int, int]]] = {name: [] for name in CLASSES}
     pixels = {"lesion": 0, "background": 0}
-    with complete_folder(out, overwrite=overwrite) as folder:
+    with output_folder(out, "show", reads=[prepared], overwrite=overwrite) as folder:
         for item in progress(items):
             try:
                 sample = _read(item)

@@ -12,9 +12,13 @@ from busi_monai.datasets.phantom import Phantom, draw_phantom
 from busi_monai.datasets.phantom_defects import plant_defects
 from busi_monai.datasets.phantom_layouts import LAYOUT_WRITERS, LayoutWriter
 from busi_monai.errors import InputError
-from busi_monai.files import complete_folder, read_json, write_json
+from busi_monai.files import read_json, write_json
+from busi_monai.outputs import HIDDEN_RECORD, output_folder
 
 __all__ = ["planted_defects", "write_phantom_dataset"]
+
+DEFECTS = ".defects.json"
+"""Record of planted defects, which readers skip as every hidden file."""
 
 
 def write_phantom_dataset(
@@ -39,9 +43,9 @@ def write_phantom_dataset(
         seed: non-negative.
         size: (H, W) of every picture in px; by default they vary as in BUSI.
         layout: a name in ``READERS`` (dashes pass for underscores).
-        defects: add cases and files with defects, and record them in ``<out>.defects.json``, which
+        defects: add cases and files with defects, and record them in ``.defects.json``, which
             ``planted_defects`` reads.
-        overwrite: replace an existing folder.
+        overwrite: replace a phantom dataset that was written before.
 
     Raises:
         InputError: for an unknown layout, no cases, a negative seed, a size that is too small, or
@@ -61,19 +65,13 @@ def write_phantom_dataset(
         raise InputError(f"expected at least one case, got {cases}")
     if seed < 0:
         raise InputError(f"expected a seed of 0 or more, got {seed}")
-    record = _record_path(out)
-    planted: dict[str, Any] = {}
-    with complete_folder(out, overwrite=overwrite) as folder:
+    with output_folder(out, "phantom", overwrite=overwrite, record=HIDDEN_RECORD) as folder:
         writer = writer_class(folder)
         for phantom in _phantoms(writer, cases, seed, size):
             writer.add(phantom.class_name, phantom.pixels, [phantom.lesion])
         if defects:
-            planted = plant_defects(writer, cases, _case_rng(seed, 1, 0), size)
+            write_json(folder / DEFECTS, plant_defects(writer, cases, _case_rng(seed, 1, 0), size))
         writer.finish()
-    if defects:
-        write_json(record, planted)
-    elif overwrite:
-        record.unlink(missing_ok=True)
     return out
 
 
@@ -87,13 +85,8 @@ def planted_defects(dataset: str | Path) -> dict[str, Any]:
     Raises:
         InputError: if no defects were planted.
     """
-    record: dict[str, Any] = read_json(_record_path(Path(dataset)))
+    record: dict[str, Any] = read_json(Path(dataset) / DEFECTS)
     return record
-
-
-def _record_path(out: Path) -> Path:
-    out = out.absolute()
-    return out.with_name(f"{out.name}.defects.json")
 
 
 def _writer_class(layout: str) -> type[LayoutWriter]:

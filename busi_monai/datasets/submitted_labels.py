@@ -30,8 +30,9 @@ from busi_monai.datasets.listing import (
     visible_files,
 )
 from busi_monai.errors import ImageReadError, InputError
-from busi_monai.files import complete_folder, lie_within_each_other, read_json, write_json
+from busi_monai.files import lie_within_each_other, read_json, write_json
 from busi_monai.images import read_picture, write_mask
+from busi_monai.outputs import output_folder
 from busi_monai.records import RunRecord
 
 __all__ = [
@@ -175,7 +176,7 @@ def import_submitted_labels(
         studies: the server's folder; not written to.
         out: the folder to make; not made if no label can be used.
         tag: ``final`` is what annotators submit.
-        overwrite: whether an existing non-empty folder is replaced.
+        overwrite: replace an earlier import.
 
     Raises:
         InputError: as ``read_submitted_labels``, or if ``out`` is refused.
@@ -188,7 +189,7 @@ def import_submitted_labels(
     if not submitted.labels:
         return LabelImport(None, tag, counts, submitted.problems)
     _check_apart(submitted.studies, Path(out))
-    with complete_folder(out, overwrite=overwrite) as folder:
+    with output_folder(out, "label-import", reads=[studies], overwrite=overwrite) as folder:
         (folder / "images").mkdir()
         (folder / "masks").mkdir()
         for label in submitted.labels:

@@ -21,10 +21,11 @@ from busi_monai.evaluation.tables import (
     table_classes,
     usable_rows,
 )
-from busi_monai.files import complete_folder, file_sha256, read_json, write_text
+from busi_monai.files import file_sha256, read_json, write_text
 from busi_monai.images import read_mask
 from busi_monai.metrics import segmentation_scores
 from busi_monai.operating import PREVALENCE, Consistency
+from busi_monai.outputs import output_folder
 from busi_monai.records import RunRecord
 from busi_monai.transforms.postprocessing import DEFAULT_MALIGNANT_THRESHOLD
 
@@ -60,7 +61,7 @@ def evaluate_table(
         prevalence: part of malignant images that predictive values are told for, in (0, 1).
         seed: of the bootstrap.
         resamples: number of resamples.
-        overwrite: replace a folder that is not empty.
+        overwrite: replace an earlier evaluation.
 
     Returns:
         The folder.
@@ -88,7 +89,8 @@ def evaluate_table(
         table = consistent_table(table, table_classes(table), consistency, threshold)
         rule = asdict(replace(consistency, enabled=True))
         provenance["consistency"] = {**rule, "malignant_threshold": threshold}
-    with complete_folder(out, overwrite=overwrite) as partial:
+    reads = [source, *([] if dataset is None else [dataset])]
+    with output_folder(out, "evaluate", reads=reads, overwrite=overwrite) as partial:
         text = table.round(6).to_csv(index=False, lineterminator="\n", float_format="%.10g")
         write_text(partial / "predictions.csv", text)
         details = {"source_sha256": file_sha256(path), **provenance}

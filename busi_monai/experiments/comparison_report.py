@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,16 @@ from busi_monai.experiments.comparison_tables import (
     comparison_markdown,
     differences_csv,
 )
-from busi_monai.files import complete_folder, write_json, write_text
+from busi_monai.files import write_json, write_text
+from busi_monai.outputs import check_file, output_folder
 from busi_monai.plots.palette import INK, MUTED
 from busi_monai.records import RunRecord
 
 __all__ = ["draw_comparison", "write_comparison"]
 
 COLUMNS = 3
+MARK = "<!-- written by busi-monai compare -->"
+"""Last line of a Markdown file of its own, by which it may be replaced."""
 
 
 def write_comparison(
@@ -33,6 +36,7 @@ def write_comparison(
     overwrite: bool = False,
     markdown: str | Path | None = None,
     details: Mapping[str, Any] | None = None,
+    reads: Iterable[str | Path] = (),
 ) -> Path:
     """Write a comparison's folder, whole or not at all.
 
@@ -40,15 +44,19 @@ def write_comparison(
         comparison: what was found.
         out: gets ``comparison.csv``, ``.md``, ``.html``, ``.png`` and ``.json``,
             ``differences.csv`` and ``run.json``.
-        overwrite: replace a folder that is not empty.
-        markdown: file to write the Markdown into as well, without the picture, replacing it.
+        overwrite: replace an earlier comparison.
+        markdown: file to write the Markdown into as well, without the picture; an earlier one is
+            replaced.
         details: what else ``run.json`` tells.
+        reads: folders that the systems were read from.
 
     Raises:
-        InputError: if ``out`` cannot be made.
+        InputError: if ``out`` is refused, or ``markdown`` is a file of another origin.
     """
     record = RunRecord()
-    with complete_folder(out, overwrite=overwrite) as folder:
+    if markdown is not None:
+        check_file(markdown, MARK, overwrite=True)
+    with output_folder(out, "compare", reads=reads, overwrite=overwrite) as folder:
         picture = folder / "comparison.png"
         draw_comparison(comparison, picture)
         write_text(folder / "comparison.csv", comparison_csv(comparison))
@@ -58,7 +66,7 @@ def write_comparison(
         write_json(folder / "comparison.json", comparison.as_dict())
         record.write(folder, details)
     if markdown is not None:
-        write_text(markdown, comparison_markdown(comparison))
+        write_text(markdown, f"{comparison_markdown(comparison)}\n{MARK}\n")
     return Path(out).absolute()
 
 

@@ -22,6 +22,7 @@ from busi_monai.experiments.plans import (
 from busi_monai.experiments.pooling import write_pooled
 from busi_monai.files import read_json
 from busi_monai.inference import write_ensemble
+from busi_monai.outputs import check_place, is_complete
 from busi_monai.records import RunRecord
 from busi_monai.shipped import DEFAULT_BUNDLE, find_bundle
 from busi_monai.training import (
@@ -86,6 +87,8 @@ def cross_validate(
         BusiMonaiError: if a fold failed in its process. Whatever fails, the other folds are
             finished first.
     """
+    if not (Path(out) / PLAN).is_file():
+        check_place(out, reads=prepared)
     out = Path(out).absolute()
     values = dict(overrides or {})
     if jobs < 1:
@@ -145,7 +148,8 @@ def finished_folds(out: str | Path) -> dict[int, Path]:
     found = {}
     for path in Path(out).glob("folds/fold_*/evaluation/metrics.json"):
         number = path.parents[1].name.removeprefix("fold_")
-        if number.isdecimal():  # not a copy that someone made beside it
+        # not a copy that someone made beside it, and whole
+        if number.isdecimal() and is_complete(path.parent):
             found[int(number)] = path.parents[1]
     return dict(sorted(found.items()))
 
@@ -230,7 +234,6 @@ def _finish_fold(
             return
         with locked(Path(out), "plan"):  # which another process may have written meanwhile
             keep_plan(Path(out) / PLAN, plan, begun=True)
-        _remove_unfinished(run)
         if not (run / "run.json").is_file():
             logger.info("fold %d: training", fold)
             overrides = {**overrides, "fold": fold}
@@ -244,17 +247,10 @@ def _keep_ensemble(out: Path, folds: Mapping[int, Path]) -> None:
     weights = [read_json(run / "run.json")["weights_sha256"] for run in folds.values()]
     there = out / "ensemble" / "run.json"
     if there.is_file():
-        members = read_json(there)["members"]
+        members = read_json(there).get("members", ())
         if [member["weights_sha256"] for member in members] == weights:
             return
     write_ensemble(list(folds.values()), out / "ensemble", overwrite=True)
-
-
-def _remove_unfinished(run: Path) -> None:
-    """Remove what a killed process left half-written beside a run and its evaluation."""
-    for parent, name in ((run.parent, run.name), (run, "evaluation")):
-        for path in parent.glob(f".{name}-partial-*"):
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def _number_of_folds(prepared: Sequence[str | Path]) -> int:

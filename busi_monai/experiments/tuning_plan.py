@@ -16,6 +16,7 @@ from busi_monai.experiments.plans import section_of, training_settings
 from busi_monai.experiments.tuning_space import Space
 from busi_monai.experiments.tuning_study import PRUNERS, TrialStudy
 from busi_monai.files import read_json, write_json
+from busi_monai.outputs import check_place
 from busi_monai.shipped import DEFAULT_BUNDLE, find_bundle, find_config
 from busi_monai.training import check_keys, datalist_hashes
 from busi_monai.training.resuming import MACHINE_KEYS
@@ -117,6 +118,8 @@ class TuningPlan:
         """Write down what the search is, or refuse if the folder holds another."""
         from filelock import FileLock
 
+        if not (self.out / PLAN_NAME).is_file():
+            check_place(self.out, reads=self.prepared)
         identity = self.identity()
         self.out.mkdir(parents=True, exist_ok=True)
         names = {path.name for path in self.out.iterdir() if not path.name.startswith(".")}

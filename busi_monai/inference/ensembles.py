@@ -18,7 +18,6 @@ from busi_monai.datasets import natural_key
 from busi_monai.errors import InputError
 from busi_monai.files import (
     atomic_file,
-    complete_folder,
     file_sha256,
     read_json,
     write_json,
@@ -28,6 +27,7 @@ from busi_monai.inference.predictor import inference_config
 from busi_monai.networks import EnsembleNetwork, load_weights, network_cost
 from busi_monai.networks.weights import read_weights, save_tensors
 from busi_monai.operating import OperatingPoint, load_operating_point
+from busi_monai.outputs import output_folder
 from busi_monai.records import RunRecord
 from busi_monai.shipped import find_bundle
 from busi_monai.training import read_training_images, training_record
@@ -57,7 +57,7 @@ def write_ensemble(runs: Sequence[str | Path], out: str | Path, *, overwrite: bo
         out: the bundle's folder to make: ``configs/{inference,evaluate}.yaml``,
             ``configs/metadata.json``, ``models/model.pt``, ``operating.json``, ``run.json`` and
             ``training_images.json``, the images that any of the members was trained on.
-        overwrite: replace a folder that is not empty.
+        overwrite: replace an earlier ensemble.
 
     Returns:
         The folder.
@@ -84,7 +84,7 @@ def write_ensemble(runs: Sequence[str | Path], out: str | Path, *, overwrite: bo
         "temperatures": [point.temperature for point in points],
     }
     ensemble, heads = _loaded(folders, points)
-    with complete_folder(out, overwrite=overwrite) as partial:
+    with output_folder(out, "ensemble", reads=folders, overwrite=overwrite) as partial:
         _write_configs(partial, folders, definition, heads)
         operating.save(partial / "operating.json")
         _write_training_images(partial, folders)

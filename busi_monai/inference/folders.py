@@ -21,7 +21,9 @@ from busi_monai.inference.inputs import (
 from busi_monai.inference.prediction import Prediction
 from busi_monai.inference.predictor import Predictor
 from busi_monai.inference.writers import PredictionsFolder
+from busi_monai.outputs import output_folder
 from busi_monai.records import RunRecord
+from busi_monai.shipped import find_bundle
 
 __all__ = ["PredictSummary", "predict_to_folder"]
 
@@ -94,7 +96,7 @@ def predict_to_folder(
         bundle: name of a shipped bundle, or folder of a bundle or run; by default the shipped one.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         precision: ``fp32``, ``bf16``, ``fp16`` or ``auto``.
-        overwrite: whether an existing non-empty folder is replaced.
+        overwrite: replace an earlier result of this function.
         overlays: whether pictures with outlines are written.
         batch_size: pictures for one call of the network.
         flip_averaging: whether the mirror image is predicted too; by default as the bundle says.
@@ -117,72 +119,84 @@ def predict_to_folder(
         raise InputError("no input given; expected files, folders or patterns")
     record = RunRecord()
     found = find_pictures(inputs)
-    predictor = Predictor.load(
-        bundle,
-        device,
-        precision,
-        flip_averaging=flip_averaging,
-        operating_point=operating_point,
-        consistency=consistency,
-    )
-    classes = predictor.operating.classes
+    model = [] if bundle is None else [find_bundle(bundle)]
     summary = PredictSummary(
         out=str(out),
         skipped_masks=len(found.skipped_masks),
         skipped_objects=len(found.skipped_objects),
-        device=f"{predictor.device.name} ({predictor.device.reason})",
-        precision=f"{predictor.precision.name} ({predictor.precision.reason})",
+        failures=record.failures,
     )
     record.details |= {
-        **predictor.provenance(),
         "skipped_masks": len(found.skipped_masks),
         "skipped_objects": [
             {"file": str(path), "holds": other} for path, other in found.skipped_objects
         ],
         "crop_to_region": crop_to_region,
     }
-    folder = PredictionsFolder(
-        out,
-        classes,
-        overlays=overlays,
-        overwrite=overwrite,
-        record=record,
-        formats=FurtherFormats(
-            formats, predictor.identity(), fractional=fractional, keep_ids=keep_ids
-        ),
-    )
-    plan = _plan(found, crop_to_region=crop_to_region)
-    ids = iter([id for id, _ in plan.pictures])
-    predictions: Iterable[Any] = predictor.predict_many(
-        [picture for _, picture in plan.pictures], batch_size=batch_size
-    )
+    reads = [*inputs, *found.paths, *model]
     try:
-        with folder:
-            for picture, result in track(predictions, len(plan.pictures)) if track else predictions:
-                id = next(ids)
-                if not isinstance(result, Prediction):
-                    folder.fail(id, picture, result)
-                    continue
-                whole = replace(picture, source=Path(str(picture.source)).absolute())
-                row = folder.add(id, whole, result)
-                summary.rows.append(row)
-                summary.with_lesion += result.lesion_pixels > 0
-                if picture.frame is not None:
-                    plan.cines[str(picture.source)].add(row["id"], picture.frame, result)
-            summary.cines = [cine.as_dict() for cine in plan.cines.values()]
-            record.details["cines"] = summary.cines
-            for given, reason in plan.failures:
-                folder.fail(image_stem(given), given, reason)
-            for given, reason in found.failures:
-                folder.fail(image_stem(given), given, reason)
-            if not folder.counts["predicted"]:
-                raise _NothingPredictedError
+        with output_folder(out, "predict", reads=reads, overwrite=overwrite) as stage:
+            predictor = Predictor.load(
+                bundle,
+                device,
+                precision,
+                flip_averaging=flip_averaging,
+                operating_point=operating_point,
+                consistency=consistency,
+            )
+            record.details = {**predictor.provenance(), **record.details}
+            further = FurtherFormats(
+                formats, predictor.identity(), fractional=fractional, keep_ids=keep_ids
+            )
+            classes = predictor.operating.classes
+            folder = PredictionsFolder(
+                stage, classes, overlays=overlays, record=record, formats=further
+            )
+            plan = _plan(found, crop_to_region=crop_to_region)
+            predictions: Iterable[Any] = predictor.predict_many(
+                [picture for _, picture in plan.pictures], batch_size=batch_size
+            )
+            if track is not None:
+                predictions = track(predictions, len(plan.pictures))
+            summary.device = f"{predictor.device.name} ({predictor.device.reason})"
+            summary.precision = f"{predictor.precision.name} ({predictor.precision.reason})"
+            with folder:
+                _fill(folder, found, plan, predictions, summary)
+                summary.predicted = folder.counts["predicted"]
+                summary.classes = {name: folder.counts[name] for name in classes}
+                if not summary.predicted:
+                    raise _NothingPredictedError
     except _NothingPredictedError:
         summary.out = None
-    summary.predicted = folder.counts["predicted"]
-    summary.classes = {name: folder.counts[name] for name in classes}
-    summary.failures = record.failures
     return summary
+
+
+def _fill(
+    folder: PredictionsFolder,
+    found: FoundPictures,
+    plan: _Plan,
+    predictions: Iterable[Any],
+    summary: PredictSummary,
+) -> None:
+    """Write every prediction and every failure."""
+    ids = iter([id for id, _ in plan.pictures])
+    for picture, result in predictions:
+        id = next(ids)
+        if not isinstance(result, Prediction):
+            folder.fail(id, picture, result)
+            continue
+        whole = replace(picture, source=Path(str(picture.source)).absolute())
+        row = folder.add(id, whole, result)
+        summary.rows.append(row)
+        summary.with_lesion += result.lesion_pixels > 0
+        if picture.frame is not None:
+            plan.cines[str(picture.source)].add(row["id"], picture.frame, result)
+    summary.cines = [cine.as_dict() for cine in plan.cines.values()]
+    folder.record.details["cines"] = summary.cines
+    for given, reason in plan.failures:
+        folder.fail(image_stem(given), given, reason)
+    for given, reason in found.failures:
+        folder.fail(image_stem(given), given, reason)
 
 
 @dataclass

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
+from monai.utils import ensure_tuple
 from numpy.typing import NDArray
 
 from busi_monai.cases import CLASSES
@@ -20,9 +23,12 @@ from busi_monai.inference.inputs import image_stem
 from busi_monai.inference.prediction import prediction_of_item
 from busi_monai.inference.writers import PredictionsFolder, Truth
 from busi_monai.operating import OperatingPoint
+from busi_monai.outputs import output_folder
 from busi_monai.records import RunRecord
 
 __all__ = ["PredictionsSaver"]
+
+logger = logging.getLogger(__name__)
 
 
 class PredictionsSaver:
@@ -37,7 +43,9 @@ class PredictionsSaver:
             unknown) and ``native_label`` ((1, H, W), all -1 for unknown); adds the true class and
             the scores to the table.
         overlays: whether pictures with outlines are written.
-        overwrite: whether an existing non-empty folder is replaced.
+        overwrite: replace an earlier result of the same kind.
+        reads: folders and files that are read, or lists of them, none of which ``output_dir`` may
+            hold.
         weights: checkpoint whose hash ``run.json`` tells.
         failures: (input, reason) for pictures that were left out of the dataset; each gets a row.
         details: what else ``run.json`` tells: device, precision, datalist hash, fold.
@@ -66,6 +74,7 @@ class PredictionsSaver:
         with_truth: bool = False,
         overlays: bool = True,
         overwrite: bool = False,
+        reads: Sequence[Any] = (),
         weights: str | Path | None = None,
         failures: Sequence[tuple[str, str]] = (),
         details: Mapping[str, Any] | None = None,
@@ -77,12 +86,14 @@ class PredictionsSaver:
         self._with_truth = with_truth
         self._overlays = overlays
         self._overwrite = overwrite
+        self._reads = [path for each in reads for path in ensure_tuple(each)]
         self._weights = weights
         self._failures = tuple(failures)
         self._details = dict(details or {})
         self._label_classes = tuple(label_classes)
         self._finish = tuple(finish)
         self._folder: PredictionsFolder | None = None
+        self._claim = ExitStack()
         self._finalizer: weakref.finalize | None = None
         self._clock = 0.0
 
@@ -104,18 +115,24 @@ class PredictionsSaver:
         }
         if self._weights is not None and Path(self._weights).is_file():
             details["weights_sha256"] = file_sha256(self._weights)
-        self._folder = PredictionsFolder(
-            self.output_dir,
-            self._operating.classes,
-            with_truth=self._with_truth,
-            overlays=self._overlays,
-            overwrite=self._overwrite,
-            record=RunRecord(details=details),
-            finish=self._finish,
-        )
-        self._folder.__enter__()
+        claim = ExitStack()
         # an engine tells its handlers of no Ctrl-C: the unfinished folder goes with this object
-        self._finalizer = weakref.finalize(self, _abandon, self._folder)
+        self._finalizer = weakref.finalize(self, _abandon, claim)
+        command = "evaluate" if self._with_truth else "predict"
+        stage = claim.enter_context(
+            output_folder(self.output_dir, command, reads=self._reads, overwrite=self._overwrite)
+        )
+        self._folder = claim.enter_context(
+            PredictionsFolder(
+                stage,
+                self._operating.classes,
+                with_truth=self._with_truth,
+                overlays=self._overlays,
+                record=RunRecord(details=details),
+                finish=self._finish,
+            )
+        )
+        self._claim = claim
 
     def _tick(self, _engine: Engine) -> None:
         self._clock = time.perf_counter()
@@ -141,7 +158,8 @@ class PredictionsSaver:
             self._finalizer.detach()
         for given, reason in self._failures:
             folder.fail(image_stem(given), given, reason)
-        folder.__exit__(None, None, None)
+        self._claim.close()
+        logger.info("wrote %d predictions to %s", folder.counts["predicted"], self.output_dir)
 
     def _discard(self) -> None:
         if self._finalizer is not None:
@@ -174,5 +192,5 @@ def _native_mask(item: Mapping[str, Any]) -> NDArray[np.bool_] | None:
     return None if np.all(values.astype(np.int64) < 0) else values > 0
 
 
-def _abandon(folder: PredictionsFolder) -> None:
-    folder.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+def _abandon(claim: ExitStack) -> None:
+    claim.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import csv
-import logging
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +17,6 @@ from numpy.typing import NDArray
 
 from busi_monai.cases import CLASSES
 from busi_monai.errors import ImageReadError
-from busi_monai.files import complete_folder
 from busi_monai.images import PictureFile, read_picture, write_mask, write_png
 from busi_monai.inference.formats import FurtherFormats
 from busi_monai.inference.overlays import draw_overlay
@@ -35,8 +32,6 @@ __all__ = [
     "prediction_columns",
     "prediction_row",
 ]
-
-logger = logging.getLogger(__name__)
 
 PREDICTIONS_CSV = "predictions.csv"
 
@@ -125,60 +120,50 @@ def prediction_cells(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 class PredictionsFolder:
-    """Writes a predictions folder row by row, beside its place, and renames it when complete.
+    """Writes predictions row by row into a folder; with ``output_folder``, it is whole or absent.
 
-    Use as a context manager. If the block raises (Ctrl-C and a full disk included), a result that
-    lay there before is untouched and nothing half-written remains.
+    Use as a context manager.
 
     Args:
-        out: the folder to make.
+        folder: an empty folder, as from ``output_folder``.
         classes: ordered class names, one probability column for each; empty without a class head.
         with_truth: whether true classes and masks will be told.
         overlays: whether pictures with outlines are written.
-        overwrite: whether an existing non-empty folder is replaced.
         record: becomes ``run.json``; by default a new one.
         formats: what else is written of each prediction.
-        finish: called with the still unnamed folder when its table is complete, for what is made
-            from it (``metrics.json``, a report) and has to appear together with it.
-
-    Raises:
-        InputError: if ``out`` cannot be made or exists without ``overwrite``.
+        finish: called with the folder when its table is complete, for what is made from it
+            (``metrics.json``, a report) and has to appear together with it.
     """
 
     def __init__(
         self,
-        out: str | Path,
+        folder: str | Path,
         classes: Sequence[str] = CLASSES,
         *,
         with_truth: bool = False,
         overlays: bool = True,
-        overwrite: bool = False,
         record: RunRecord | None = None,
         formats: FurtherFormats | None = None,
         finish: Sequence[Callable[[Path], object]] = (),
     ) -> None:
-        self.out = Path(out)
+        self.folder = Path(folder)
         self.classes = tuple(classes)
         self.record = record or RunRecord()
         self.counts: Counter[str] = Counter()
         self._with_truth = with_truth
         self._overlays = overlays
-        self._overwrite = overwrite
         self._formats = formats
         self._current: Path | None = None
         self._finish = tuple(finish)
         self._columns = prediction_columns(self.classes, with_truth=with_truth)
         self._taken: set[str] = set()
-        self._folder: AbstractContextManager[Path] | None = None
-        self._partial = Path()
         self._stream: TextIO | None = None
 
     def __enter__(self) -> PredictionsFolder:
-        """Make the temporary folder beside ``out``."""
-        self._folder = complete_folder(self.out, overwrite=self._overwrite)
-        self._partial = self._folder.__enter__()
+        """Begin the table."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         # newline="" is the csv module's wish; the byte order mark would break other readers
-        self._stream = (self._partial / PREDICTIONS_CSV).open("w", encoding="utf-8", newline="")
+        self._stream = (self.folder / PREDICTIONS_CSV).open("w", encoding="utf-8", newline="")
         self._writer = csv.DictWriter(self._stream, self._columns, lineterminator="\n")
         self._writer.writeheader()
         return self
@@ -188,22 +173,12 @@ class PredictionsFolder:
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
-    ) -> bool:
-        """Finish and rename the folder, or remove it if the block raised."""
-        if self._stream is None or self._folder is None:
-            return False
-        folder, self._folder = self._folder, None
-        try:
+    ) -> None:
+        """Close the table, and write what is made from it unless the block raised."""
+        if self._stream is not None:
             self._stream.close()
             if kind is None:
                 self._complete()
-        except BaseException as failure:
-            folder.__exit__(type(failure), failure, failure.__traceback__)
-            raise
-        swallowed = bool(folder.__exit__(kind, error, trace))
-        if kind is None:
-            logger.info("wrote %d predictions to %s", self.counts["predicted"], self.out)
-        return swallowed
 
     def add(
         self,
@@ -230,11 +205,11 @@ class PredictionsFolder:
         row = prediction_row(id, str(picture.source), prediction, self.classes, frame=picture.frame)
         if self._with_truth and truth is not None:
             row |= _truth_columns(truth, prediction)
-        write_mask(self._partial / "masks" / f"{id}.png", prediction.mask)
+        write_mask(self.folder / "masks" / f"{id}.png", prediction.mask)
         if self._overlays:
             self._write_overlay(id, picture, prediction, truth)
         if self._formats is not None:
-            self._formats.add(self._partial, id, picture, prediction)
+            self._formats.add(self.folder, id, picture, prediction)
         self._write_row(row)
         self.counts["predicted"] += 1
         if prediction.predicted_class:
@@ -266,7 +241,7 @@ class PredictionsFolder:
         if self._formats is None or self._current is None:
             return
         try:
-            self._formats.complete_file(self._partial)
+            self._formats.complete_file(self.folder)
         except ImageReadError as error:
             self.record.fail(self._current, error)
 
@@ -274,9 +249,9 @@ class PredictionsFolder:
         self._complete_file()
         counts = {"predicted": self.counts["predicted"], "failed": self.counts["failed"]}
         by_class = {name: self.counts[name] for name in self.classes}
-        self.record.write(self._partial, {"counts": {**counts, **by_class}})
+        self.record.write(self.folder, {"counts": {**counts, **by_class}})
         for finish in self._finish:
-            finish(self._partial)
+            finish(self.folder)
 
     def _write_row(self, row: Mapping[str, Any]) -> None:
         if self._stream is None:
@@ -295,7 +270,7 @@ class PredictionsFolder:
             true_mask=truth.mask if truth else None,
             true_class=truth.class_name if truth else None,
         )
-        write_png(self._partial / "overlays" / f"{id}.png", drawn)
+        write_png(self.folder / "overlays" / f"{id}.png", drawn)
 
     def _unique(self, id: str) -> str:
         """Return a file name that no earlier row has, whatever letter case the disk ignores."""

@@ -15,6 +15,7 @@ from busi_monai.files import write_json
 from busi_monai.images import write_mask
 from busi_monai.inference import Prediction, prediction_columns
 from busi_monai.inference.writers import PREDICTIONS_CSV, prediction_cells, prediction_row
+from busi_monai.outputs import check_place, holds_nothing, made_by
 
 __all__ = ["Keeper"]
 
@@ -40,12 +41,17 @@ class Keeper:
         self._columns = prediction_columns(self.classes)
         self._adding = threading.Lock()
         self._table = self.folder / PREDICTIONS_CSV
-        if self.folder.exists() and not self.folder.is_dir():
-            raise InputError(f"{self.folder} is a file; expected a folder to keep predictions in")
+        maker = made_by(self.folder)
+        if maker is not None:
+            raise InputError(
+                f"{self.folder} was made by busi-monai {maker}, which may replace its files; "
+                "choose another folder to keep predictions in"
+            )
         if self._table.is_file():
             self._check_columns()
             return
-        if self.folder.is_dir() and any(self.folder.iterdir()):
+        check_place(self.folder)
+        if not holds_nothing(self.folder):
             raise InputError(
                 f"{self.folder} is not empty and holds no {PREDICTIONS_CSV}; choose another folder"
             )

@@ -16,9 +16,10 @@ from busi_monai.cases import CLASSES
 from busi_monai.configurations import read_configuration, write_configuration
 from busi_monai.devices import DeviceChoice, PrecisionChoice
 from busi_monai.errors import InputError
-from busi_monai.files import complete_folder, file_sha256, read_json, write_json, write_text
+from busi_monai.files import file_sha256, read_json, write_json, write_text
 from busi_monai.networks import network_cost
 from busi_monai.operating import OperatingPoint
+from busi_monai.outputs import holds_nothing, output_folder
 from busi_monai.records import RunRecord
 from busi_monai.training.history import draw_history
 from busi_monai.training.initial_run import (
@@ -161,14 +162,14 @@ class RunFolder:
             write_configuration(self._training, training)
             logger.info("continuing the run in %s", self.path)
             return
-        if self.path.is_dir() and any(self.path.iterdir()):
+        if not holds_nothing(self.path):
             kind = "no run to resume" if self.resume else "not empty"
             raise InputError(
                 f"{self.path} is {kind}; choose another folder, or pass --resume (resume=true) to "
                 "continue a run"
             )
         training = {**workflow_config(), "resume": False}
-        with complete_folder(self.path) as partial:
+        with output_folder(self.path, "train", record=None) as partial:
             self._write_configs(partial, training, operating, items, encoder_weights)
             if encoder_weights is not None:
                 write_json(partial / ENCODER_WEIGHTS, dict(encoder_weights))

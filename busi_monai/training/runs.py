@@ -11,11 +11,13 @@ from typing import Any
 import yaml
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.utils import ensure_tuple
 
 from busi_monai.configurations import read_configuration
 from busi_monai.curation import load_datalist
 from busi_monai.devices import choose_device
 from busi_monai.errors import BusiMonaiError, InputError
+from busi_monai.outputs import check_output, check_place
 from busi_monai.shipped import DEFAULT_BUNDLE, find_bundle, find_config
 
 __all__ = ["check_keys", "parse_overrides", "run_evaluation", "train_bundle"]
@@ -117,6 +119,8 @@ def train_bundle(
     from busi_monai.training.stages import is_staged, train_stages  # which call this for each stage
 
     values = {key: _absolute(key, value) for key, value in (overrides or {}).items()}
+    if not resume:
+        check_place(out, reads=[*prepared, *ensure_tuple(values.get("extra_dataset_dir") or ())])
     if is_staged(bundle, out if resume else None):
         return train_stages(
             prepared, out, bundle=bundle, configs=configs, overrides=values, resume=resume,
@@ -171,6 +175,8 @@ def run_evaluation(
         values["fold"] = None  # other datasets than the run's, which has a fold of its own
     check_keys([config], values)
     choose_device(str(values.get("device_name", "auto")))
+    reads = [config.parent.parent, *prepared]
+    check_output(out, "evaluate", reads=reads, overwrite=bool(values.get("overwrite")))
     values = _with_own(
         values,
         dataset_dir=[str(Path(folder).absolute()) for folder in prepared],

@@ -21,6 +21,7 @@ from busi_monai.configurations import (
 )
 from busi_monai.errors import InputError
 from busi_monai.files import read_json, write_json
+from busi_monai.outputs import holds_nothing
 from busi_monai.shipped import DEFAULT_BUNDLE, find_bundle, find_config
 from busi_monai.training.assembly import (
     TWO_STAGE_BUNDLE,
@@ -104,7 +105,7 @@ def train_stages(
     if resume and _settings_file(out).is_file():
         settings = _resumed_settings(prepared, out, bundle, configs, given)
     else:
-        if out.is_dir() and any(out.iterdir()):
+        if not holds_nothing(out):
             if resume and (out / "configs" / "train.yaml").is_file():
                 raise InputError(
                     f"{out} was trained in one go, not in the two stages of {bundle}: leave "

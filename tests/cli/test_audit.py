@@ -54,17 +54,6 @@ def test_quiet_prints_nothing_on_stdout(phantom_busi):
     assert result.stdout == ""
 
 
-def test_existing_folder_is_kept_unless_told(phantom_busi, tmp_path):
-    (tmp_path / "note.txt").write_text("mine")
-    refused = run(phantom_busi, "--out", tmp_path)
-    assert refused.exit_code == 2
-    assert "--overwrite" in refused.stderr
-    assert (tmp_path / "note.txt").read_text() == "mine"
-    assert run(phantom_busi, "--out", tmp_path, "--overwrite", "--quiet").exit_code == 0
-    assert not (tmp_path / "note.txt").exists()
-    assert (tmp_path / "audit.json").exists()
-
-
 @pytest.mark.parametrize("layout", ["auto", "nonsense"])
 def test_wrong_usage_exits_with_2(tmp_path, layout):
     (tmp_path / "empty").mkdir()

@@ -43,7 +43,7 @@ def test_defects_are_recorded(tmp_path: Path) -> None:
     result = run(tmp_path / "x", "--cases", 3, "--size", "64x64", "--defects")
 
     assert result.exit_code == 0, result.output
-    assert "x.defects.json" in result.output
+    assert "x/.defects.json" in result.output
     assert planted_defects(tmp_path / "x")["class_conflicts"]
 
 

@@ -108,12 +108,16 @@ def test_another_suffix_and_a_file_that_is_there_are_refused(
     with pytest.raises(InputError, match=r"ends in \.png or \.pdf"):
         draw_sheet(items, tmp_path / "sheet.jpg")
     (tmp_path / "sheet.png").write_text("mine")
-    with pytest.raises(InputError, match="--overwrite"):
-        draw_sheet(items, tmp_path / "sheet.png")
+    with pytest.raises(InputError, match="not made by this command"):
+        draw_sheet(items, tmp_path / "sheet.png", overwrite=True)
     assert (tmp_path / "sheet.png").read_text() == "mine"
-    draw_sheet(items, tmp_path / "sheet.png", overwrite=True)
-    with Image.open(tmp_path / "sheet.png") as drawn:
-        assert drawn.mode == "RGB"
+    for name in ("drawn.png", "drawn.pdf"):
+        draw_sheet(items, tmp_path / name)
+        with pytest.raises(InputError, match="--overwrite"):
+            draw_sheet(items, tmp_path / name)
+        draw_sheet(items, tmp_path / name, overwrite=True)
+    with pytest.raises(InputError, match=r"lies within images of .*a dataset"):
+        draw_sheet(items, phantom_prepared / "images" / "sheet.png")
 
 
 def test_a_damaged_image_is_left_out_and_told(phantom_prepared: Path, tmp_path: Path):

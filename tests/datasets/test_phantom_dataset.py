@@ -15,6 +15,7 @@ from busi_monai.datasets import (
 from busi_monai.datasets import write_phantom_dataset as write
 from busi_monai.errors import ImageReadError, InputError
 from busi_monai.images import read_picture
+from busi_monai.outputs import HIDDEN_RECORD
 
 SIZE = (48, 64)
 DEFECT_SIZE = (120, 150)
@@ -73,6 +74,7 @@ def test_more_cases_and_defects_leave_the_first_ones_as_they_were(tmp_path: Path
     few = contents(write(tmp_path / "few", cases=4, seed=0, size=SIZE))
     many = contents(write(tmp_path / "many", cases=9, seed=0, size=SIZE, defects=True))
 
+    few.pop(HIDDEN_RECORD)
     assert few.items() <= many.items()
 
 
@@ -82,11 +84,12 @@ def defective(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(out, cases=6, seed=1, size=DEFECT_SIZE, defects=True)
 
 
-def test_the_record_lies_beside_the_dataset(defective: Path) -> None:
+def test_the_record_is_hidden_from_readers(defective: Path) -> None:
     planted = planted_defects(defective)
 
-    assert (defective.parent / "busi.defects.json").is_file()
-    assert not list(defective.rglob("*.json"))
+    assert sorted(path.name for path in defective.rglob("*.json")) == [
+        HIDDEN_RECORD, ".defects.json"
+    ]  # fmt: skip
     assert set(planted) == {
         "near_duplicates", "class_conflicts", "multi_mask", "text", "calipers", "colour",
         "truncated", "size_mismatch", "stray_files",

@@ -387,6 +387,15 @@ def test_a_copy_beside_the_folds_is_not_one_of_them(tmp_path: Path) -> None:
     assert list(finished_folds(tmp_path).items()) == expected
 
 
+def test_a_fold_whose_evaluation_is_not_whole_is_not_finished(tmp_path: Path) -> None:
+    evaluation = tmp_path / "folds" / "fold_1" / "evaluation"
+    evaluation.mkdir(parents=True)
+    for state, finished in (("incomplete", []), ("complete", [1])):
+        (evaluation / "metrics.json").write_text("{}", "utf-8")
+        (evaluation / "run.json").write_text(json.dumps({"state": state}), "utf-8")
+        assert list(finished_folds(tmp_path)) == finished
+
+
 def test_the_plan_of_a_staged_bundle_holds_what_was_given(tmp_path: Path) -> None:
     bundle = tmp_path / "staged"
     (bundle / "configs").mkdir(parents=True)

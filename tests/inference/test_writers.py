@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from busi_monai.errors import InputError
 from busi_monai.inference import PredictionsFolder, Truth, prediction_columns
 
 
@@ -92,47 +91,10 @@ def test_without_lesion_and_class_the_cells_are_empty(tmp_path, picture, predict
     assert row["predicted_class"] == row["box_x"] == row["box_h"] == ""
 
 
-@pytest.mark.parametrize("interruption", [KeyboardInterrupt, OSError])
-def test_an_interrupted_run_leaves_the_previous_result(tmp_path, picture, prediction, interruption):
-    with PredictionsFolder(tmp_path / "out") as folder:
-        folder.add("first", picture, prediction)
-    with (
-        pytest.raises(interruption),
-        PredictionsFolder(tmp_path / "out", overwrite=True) as folder,
-    ):
-        folder.add("second", picture, prediction)
-        raise interruption
-    assert [row["id"] for row in rows(tmp_path / "out")] == ["first"]
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
-
-
-def test_a_failing_finish_leaves_the_previous_result(tmp_path, picture, prediction):
-    def fail(folder: Path) -> None:
-        assert len(rows(folder)) == 1
-        raise OSError("no space left on device")
-
-    with (
-        pytest.raises(OSError, match="no space"),
-        PredictionsFolder(tmp_path / "out", finish=[fail]) as folder,
-    ):
-        folder.add("a", picture, prediction)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_rows_are_on_disk_as_they_come(tmp_path, picture, prediction):
     with PredictionsFolder(tmp_path / "out") as folder:
         folder.add("a", picture, prediction)
-        (partial,) = tmp_path.glob(".out-partial-*")
-        assert len(rows(partial)) == 1
-        assert not (tmp_path / "out").exists()
-
-
-def test_an_existing_folder_is_refused_without_overwrite(tmp_path, picture, prediction):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "thesis.txt").write_text("mine")
-    with pytest.raises(InputError, match="not empty"), PredictionsFolder(tmp_path / "out"):
-        pass
-    assert (tmp_path / "out" / "thesis.txt").read_text() == "mine"
+        assert len(rows(tmp_path / "out")) == 1
 
 
 def test_use_outside_of_a_with_statement_is_an_error(tmp_path):

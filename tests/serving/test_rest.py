@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from busi_monai.errors import InputError
 from busi_monai.image_files import ImageBytes
 from busi_monai.inference import Predictor
 from busi_monai.operating import MalignancyThreshold
@@ -277,6 +278,15 @@ def test_kept_predictions_have_names_of_the_servers_own(rest, predictor, png, tm
     found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
     assert len(found) == 1 + 3 + 2
     assert json.loads((folder / "run.json").read_text()) == {"a": 1}
+
+
+def test_kept_predictions_grow_in_no_folder_of_another_command(tmp_path):
+    from busi_monai.outputs import output_folder
+
+    with output_folder(tmp_path / "out", "predict") as stage:
+        Keeper(stage, ("benign",), {})
+    with pytest.raises(InputError, match=r"made by busi-monai predict.*another folder"):
+        Keeper(tmp_path / "out", ("benign",), {})
 
 
 def test_a_form_in_no_encoding_is_refused(client):

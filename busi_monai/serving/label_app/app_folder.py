@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from busi_monai.errors import InputError
 from busi_monai.files import read_json, write_json, write_text
+from busi_monai.outputs import check_place, holds_nothing
 from busi_monai.shipped import find_bundle
 
 __all__ = [
@@ -44,18 +45,22 @@ def write_app_folder(out: str | Path, bundle: str | Path, *, device: str = "auto
         InputError: if there is no such bundle, it has no weights, or the folder is not empty and
             no app.
     """
-    out = Path(out).absolute()
     found = find_bundle(bundle)
     weights = found / "models" / "model.pt"
     if not weights.is_file():
         raise InputError(f"{weights} does not exist: a bundle without weights cannot be served")
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; expected a folder")
-    if out.is_dir() and any(out.iterdir()) and not (out / SETTINGS_NAME).is_file():
-        raise InputError(f"{out} is not empty, and no app made by this command; choose another one")
+    main = Path(out) / "main.py"
+    own = main.is_file() and "BreastUltrasoundApp" in main.read_text("utf-8", errors="replace")
+    if not (own and (Path(out) / SETTINGS_NAME).is_file()):
+        check_place(out, [found])
+        if not holds_nothing(out):
+            raise InputError(
+                f"{out} is not empty, and no app made by this command; choose another folder"
+            )
+    out = Path(out).absolute()
     out.mkdir(parents=True, exist_ok=True)
     shipped = found if str(bundle) != found.name else found.name
-    write_text(out / "main.py", MAIN)
+    write_text(main, MAIN)
     write_json(out / SETTINGS_NAME, {"bundle": str(shipped), "device": device})
     return out
 
