@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from busi_monai.errors import InputError
@@ -41,9 +42,8 @@ def shipped_configs() -> dict[str, Path]:
 
 def shipped_splits() -> dict[str, Path]:
     """Return the datalists of the shipped splits by name."""
-    return dict(
-        sorted((path.stem, path) for path in (_PACKAGE / "published_splits").glob("*.json"))
-    )
+    folder = _PACKAGE / "published_splits"
+    return {path.stem: path for path in sorted(folder.glob("*.json"), key=lambda p: p.stem)}
 
 
 def find_config(name_or_file: str | Path) -> Path:
@@ -52,16 +52,7 @@ def find_config(name_or_file: str | Path) -> Path:
     Raises:
         InputError: if it is neither; the message lists the names.
     """
-    shipped = shipped_configs()
-    if str(name_or_file) in shipped:
-        return shipped[str(name_or_file)]
-    path = Path(name_or_file)
-    if path.is_file():
-        return path.absolute()
-    raise InputError(
-        f"no configuration {str(name_or_file)!r}; expected a YAML file or one of "
-        f"{', '.join(shipped)}"
-    )
+    return _find(name_or_file, shipped_configs(), "configuration", "a YAML file")
 
 
 def find_split(name_or_path: str | Path) -> Path:
@@ -70,16 +61,17 @@ def find_split(name_or_path: str | Path) -> Path:
     Raises:
         InputError: if it is neither; the message lists the names.
     """
-    shipped = shipped_splits()
-    if str(name_or_path) in shipped:
-        return shipped[str(name_or_path)]
-    path = Path(name_or_path)
+    return _find(name_or_path, shipped_splits(), "datalist", "a datalist.json")
+
+
+def _find(given: str | Path, shipped: Mapping[str, Path], kind: str, other: str) -> Path:
+    """Return what is shipped under a name, or what lies at a path."""
+    if str(given) in shipped:
+        return shipped[str(given)]
+    path = Path(given)
     if path.exists():
         return path.absolute()
-    raise InputError(
-        f"no datalist {str(name_or_path)!r}; expected a datalist.json or one of "
-        f"{', '.join(shipped)}"
-    )
+    raise InputError(f"no {kind} {str(given)!r}; expected {other} or one of {', '.join(shipped)}")
 
 
 def find_bundle(name_or_folder: str | Path = DEFAULT_BUNDLE) -> Path:
