@@ -44,9 +44,12 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write UTF-8 text atomically, with line feeds as line ends on every system."""
+    r"""Write UTF-8 text atomically, with line feeds as line ends on every system.
+
+    Bytes of a path that are not UTF-8 are written as ``\\udcNN``, from which JSON reads them again.
+    """
     with atomic_file(path) as partial:
-        partial.write_text(text, encoding="utf-8", newline="\n")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def write_json(path: str | Path, content: Any) -> None:

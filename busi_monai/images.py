@@ -47,7 +47,10 @@ __all__ = [
 
 IMAGE_SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".nii", ".nii.gz", ".dcm", ".dicom",
+    ".jfif", ".jpe", ".jp2", ".j2k", ".jpx", ".webp", ".avif", ".gif", ".pgm", ".ppm", ".pbm",
+    ".pnm", ".tga", ".dib", ".pcx",
 )  # fmt: skip
+"""Endings by which a folder's files are taken as pictures; a file that is named is read anyhow."""
 _HEAD_LENGTH = 544  # what tells DICOM, NIfTI-1 and NIfTI-2 from the rest
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import sys
@@ -23,6 +24,7 @@ __all__ = [
     "print_json",
     "reported_errors",
     "research_log",
+    "say_loading",
     "track",
 ]
 
@@ -36,6 +38,12 @@ def console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
     return Console(stderr=stderr, highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def say_loading(*, quiet: bool = False) -> None:
+    """Say on stderr that torch and MONAI are being loaded, which takes seconds."""
+    if not quiet:
+        click.echo("Loading …", err=True)
 
 
 def track(items: Iterable[Item], label: str, *, total: int, quiet: bool = False) -> Iterable[Item]:
@@ -109,7 +117,13 @@ def print_json(content: Any) -> None:
 
 @contextlib.contextmanager
 def reported_errors() -> Iterator[None]:
-    """Turn an error of ours into its message and exit code: 2 for wrong usage, else 1."""
+    r"""Turn an error of ours into its message and exit code: 2 for wrong usage, else 1.
+
+    Names that are not UTF-8 are printed with ``\\udcNN`` for each such byte.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         yield
     except InputError as error:

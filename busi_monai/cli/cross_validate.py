@@ -7,7 +7,13 @@ from typing import Any
 
 import click
 
-from busi_monai.cli.console import RESEARCH_USE, leak_sentence, print_json, research_log
+from busi_monai.cli.console import (
+    RESEARCH_USE,
+    leak_sentence,
+    print_json,
+    research_log,
+    say_loading,
+)
 from busi_monai.cli.evaluate import print_figures, print_seen
 from busi_monai.cli.options import quiet_option, training_options, training_overrides
 from busi_monai.errors import InputError
@@ -59,6 +65,7 @@ def command(
 
     The same command goes on after an interrupt; finished folds are never repeated.
     """
+    say_loading(quiet=quiet)
     from busi_monai.experiments.cross_validation import cross_validate
     from busi_monai.files import read_json
 

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from busi_monai.cli.console import RESEARCH_USE, console, leak_sentence, print_json, research_log
+from busi_monai.cli.console import (
+    RESEARCH_USE,
+    console,
+    leak_sentence,
+    print_json,
+    research_log,
+    say_loading,
+)
 from busi_monai.cli.options import (
     consistency_option,
     device_option,
@@ -107,6 +114,7 @@ def command(
     PREPARED; of the other options, only --dataset, --consistency (and of --set its key
     consistency), --out, --resamples, --overwrite, --json and --quiet then mean something.
     """
+    say_loading(quiet=quiet)
     from busi_monai.files import read_json
 
     research_log(quiet=True)

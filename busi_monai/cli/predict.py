@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from busi_monai.cli.console import RESEARCH_USE, console, print_json, track
+from busi_monai.cli.console import RESEARCH_USE, console, print_json, say_loading, track
 from busi_monai.cli.options import (
     consistency_option,
     device_option,
@@ -99,6 +99,7 @@ def command(
     """
     if run is not None and bundle is not None:
         raise click.UsageError("--run and --bundle name the same thing; give one of them")
+    say_loading(quiet=quiet)
     from busi_monai.inference import predict_to_folder
 
     def with_progress(items: Iterable[Any], total: int) -> Iterable[Any]:
@@ -130,6 +131,8 @@ def command(
 
 
 def _print_summary(summary: PredictSummary, *, quiet: bool) -> None:
+    from busi_monai.inference import left_out_sentence
+
     for failure in summary.failures:
         click.echo(f"Failed: {failure['message']}", err=True)
     if summary.out is None:
@@ -170,6 +173,8 @@ def _print_summary(summary: PredictSummary, *, quiet: bool) -> None:
         one = summary.skipped_masks == 1
         masks = "mask file beside its picture was" if one else "mask files beside pictures were"
         output.print(f"{summary.skipped_masks} {masks} skipped")
+    if summary.left_out:
+        output.print(left_out_sentence(summary.left_out))
     output.print(f"Device {escape(summary.device)}; precision {escape(summary.precision)}")
     output.print(f"Wrote {escape(summary.out)}")
     output.print(RESEARCH_USE)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from busi_monai.cli.console import RESEARCH_USE, print_json, research_log
+from busi_monai.cli.console import RESEARCH_USE, print_json, research_log, say_loading
 from busi_monai.cli.options import quiet_option, training_options, training_overrides
 
 __all__ = ["command"]
@@ -39,6 +39,7 @@ def command(
 
     The run's folder is itself a bundle: evaluate and predict with it, or hand it to any MONAI tool.
     """
+    say_loading(quiet=quiet)
     from busi_monai.files import read_json
     from busi_monai.training import train_bundle
 

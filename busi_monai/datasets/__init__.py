@@ -1,6 +1,6 @@
 """One reader per public layout, and the phantom generator."""
 
-from busi_monai.datasets.listing import Listing, Reader, natural_key
+from busi_monai.datasets.listing import Listing, Reader, natural_key, visible_files
 from busi_monai.datasets.masks import clean_mask, individual_masks, lesion_mask
 from busi_monai.datasets.phantom import Phantom, draw_phantom
 from busi_monai.datasets.phantom_dataset import planted_defects, write_phantom_dataset
@@ -33,5 +33,6 @@ __all__ = [
     "planted_defects",
     "read_dataset",
     "read_submitted_labels",
+    "visible_files",
     "write_phantom_dataset",
 ]

@@ -10,7 +10,7 @@ from busi_monai.inference.inputs import (
     FoundPictures,
     PictureScan,
     find_pictures,
-    picture_ids,
+    left_out_sentence,
     scan_pictures,
 )
 from busi_monai.inference.overlays import draw_outlines, draw_overlay
@@ -40,7 +40,7 @@ __all__ = [
     "draw_overlay",
     "export_bundle_network",
     "find_pictures",
-    "picture_ids",
+    "left_out_sentence",
     "predict_to_folder",
     "prediction_columns",
     "prediction_inferer",

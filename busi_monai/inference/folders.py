@@ -16,7 +16,6 @@ from busi_monai.inference.inputs import (
     find_pictures,
     frame_id,
     image_stem,
-    picture_ids,
 )
 from busi_monai.inference.prediction import Prediction
 from busi_monai.inference.predictor import Predictor
@@ -42,6 +41,7 @@ class PredictSummary:
         failures: one ``{"file", "message"}`` for each input that could not be used.
         skipped_masks: number of mask files left out.
         skipped_objects: number of DICOM files of folders left out that are no pictures.
+        left_out: number of other files left out of folders, by kind; see ``FoundPictures``.
         cines: one ``CineSummary`` as a mapping for each multi-frame file.
         device: device and why it was taken.
         precision: arithmetic and why it was taken.
@@ -55,6 +55,7 @@ class PredictSummary:
     failures: list[dict[str, str]] = field(default_factory=list)
     skipped_masks: int = 0
     skipped_objects: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
     cines: list[dict[str, Any]] = field(default_factory=list)
     device: str = ""
     precision: str = ""
@@ -124,6 +125,7 @@ def predict_to_folder(
         out=str(out),
         skipped_masks=len(found.skipped_masks),
         skipped_objects=len(found.skipped_objects),
+        left_out=found.left_out,
         failures=record.failures,
     )
     record.details |= {
@@ -131,6 +133,7 @@ def predict_to_folder(
         "skipped_objects": [
             {"file": str(path), "holds": other} for path, other in found.skipped_objects
         ],
+        "left_out": found.left_out,
         "crop_to_region": crop_to_region,
     }
     reads = [*inputs, *found.paths, *model]
@@ -210,7 +213,7 @@ class _Plan:
 
 def _plan(found: FoundPictures, *, crop_to_region: bool) -> _Plan:
     plan = _Plan()
-    for path, name in zip(found.paths, picture_ids(found.paths), strict=True):
+    for path, name in zip(found.paths, found.ids, strict=True):
         try:
             frames = frames_of(path, crop_to_region=crop_to_region)
         except ImageReadError as error:

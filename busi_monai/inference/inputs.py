@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import glob
+import logging
 import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
-from busi_monai.datasets import natural_key
+from busi_monai.datasets import natural_key, visible_files
 from busi_monai.errors import ImageReadError, InputError
+from busi_monai.ids import id_key, safe_id, unique_id
 from busi_monai.images import PictureFile, frames_of, is_image_file, read_picture
 from busi_monai.inference.dicom_folders import (
     DICOMDIR,
@@ -28,9 +29,11 @@ __all__ = [
     "find_pictures",
     "frame_id",
     "image_stem",
-    "picture_ids",
+    "left_out_sentence",
     "scan_pictures",
 ]
+
+logger = logging.getLogger(__name__)
 
 _MASK = re.compile(r"^(?P<stem>.+)_mask(_\d+)?$", re.IGNORECASE)
 
@@ -42,16 +45,22 @@ class FoundPictures:
     Attributes:
         paths: pictures in the order of the inputs, each once, within a folder in natural order of
             their stems, as cases are prepared.
+        ids: one for each path, see ``find_pictures``.
         failures: (input, reason) for each input that gives no picture.
         skipped_masks: files left out of folders and patterns as they are masks of a picture there.
         skipped_objects: (file, what it is) for each DICOM file of a folder that is no picture, such
             as a report.
+        left_out: number of other files of folders and patterns by their suffix (``".txt"``, or
+            ``"no suffix"``), and of ``"subfolder"`` that were not entered; system files and hidden
+            ones are not counted.
     """
 
     paths: list[Path] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
     failures: list[tuple[str, str]] = field(default_factory=list)
     skipped_masks: list[Path] = field(default_factory=list)
     skipped_objects: list[tuple[Path, str]] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -89,7 +98,9 @@ def scan_pictures(inputs: str | Path | Sequence[str | Path]) -> PictureScan:
     """
     found = find_pictures([inputs] if isinstance(inputs, str | Path) else inputs)
     scan = PictureScan(failures=list(found.failures))
-    for path, name in zip(found.paths, picture_ids(found.paths), strict=True):
+    if found.left_out:
+        logger.info(left_out_sentence(found.left_out))
+    for path, name in zip(found.paths, found.ids, strict=True):
         try:
             frames = frames_of(path.absolute()).pictures
         except ImageReadError as error:
@@ -117,40 +128,91 @@ def find_pictures(inputs: Sequence[str | Path]) -> FoundPictures:
     all its subfolders; anything else with ``*``, ``?`` or ``[`` is a pattern (``**`` enters
     subfolders). In folders and patterns ``<name>_mask.png`` is skipped where the picture ``<name>``
     lies beside it; a mask named explicitly is taken as a picture.
+
+    A picture's id is its stem. Where stems collide, its suffix comes behind (``scan-png``), or as
+    many of its folders' names before (``p1__scan``) as tell them apart, but none from above the
+    folder that was given or that a pattern begins with: these may name patients. What still
+    collides is numbered. See ``safe_id`` for long and odd names.
     """
     found = FoundPictures()
+    # by absolute path: the path as given, and as seen from above the input
+    within: dict[Path, tuple[Path, PurePath]] = {}
     for given in inputs:
-        path = Path(given)
+        path = base = Path(given)
+        before = len(found.paths)
         if path.is_dir():
             _add_folder(found, path)
         elif path.exists():
             found.paths.append(path)
         elif re.search(r"[*?\[]", str(given)):
+            base = _fixed_part(str(given))
             _add_matches(found, str(given))
         else:
             found.failures.append((str(given), f"{given}: no such file or folder"))
-    found.paths = list({path.absolute(): path for path in found.paths}.values())
+        for one in found.paths[before:]:
+            within.setdefault(one.absolute(), (one, one.relative_to(base.parent)))
+    found.paths = [path for path, _ in within.values()]
+    found.ids = _picture_ids([below for _, below in within.values()])
+    found.left_out = dict(sorted(found.left_out.items()))
     return found
 
 
-def picture_ids(paths: Sequence[Path]) -> list[str]:
-    """Return one id for each path: its stem, with its folders' names before it where stems collide.
+def left_out_sentence(left_out: Mapping[str, int]) -> str:
+    """Say how many files of which kinds are no pictures.
 
     Examples:
-        >>> picture_ids([Path("a/1.png"), Path("b/1.png"), Path("b/2.png")])
-        ['a__1', 'b__1', '2']
-        >>> picture_ids([Path("x/s/1.dcm"), Path("y/s/1.dcm")])
-        ['x__s__1', 'y__s__1']
+        >>> left_out_sentence({".txt": 3, "no suffix": 1, "subfolder": 2})
+        'Left out: 3 × .txt, 1 × no suffix, 2 × subfolder'
     """
-    ids = [image_stem(path) for path in paths]
-    above = [[folder.name for folder in path.absolute().parents if folder.name] for path in paths]
-    while True:
-        uses = Counter(id.casefold() for id in ids)
-        colliding = [n for n, id in enumerate(ids) if uses[id.casefold()] > 1 and above[n]]
-        if not colliding:
-            return ids
-        for number in colliding:
-            ids[number] = f"{above[number].pop(0)}__{ids[number]}"
+    return "Left out: " + ", ".join(f"{count} × {kind}" for kind, count in left_out.items())
+
+
+def _picture_ids(paths: Sequence[PurePath]) -> list[str]:
+    """Return one id for each path below its input, as ``find_pictures`` tells.
+
+    Examples:
+        >>> _picture_ids([Path("a/1.png"), Path("b/1.png"), Path("b/2.png")])
+        ['a__1', 'b__1', '2']
+        >>> _picture_ids([Path("x/s/1.dcm"), Path("y/s/1.dcm")])
+        ['x__s__1', 'y__s__1']
+        >>> _picture_ids([Path("scan.png"), Path("scan.tif"), Path("a.png"), Path("A.png")])
+        ['scan-png', 'scan-tif', 'a', 'A-2']
+    """
+    same_stem: dict[str, list[PurePath]] = {}
+    for path in paths:
+        same_stem.setdefault(id_key(image_stem(path)), []).append(path)
+    names = {path: name for group in same_stem.values() for path, name in _told_apart(group)}
+    ids: list[str] = []
+    taken: set[str] = set()
+    for path in paths:
+        ids.append(unique_id(safe_id(names[path]), taken))
+        taken.add(id_key(ids[-1]))
+    return ids
+
+
+def _told_apart(paths: Sequence[PurePath]) -> list[tuple[PurePath, str]]:
+    """Return paths of one stem with the shortest names that differ, if any do."""
+    depth = max(len(path.parts) for path in paths)
+    for folders in range(depth):
+        for with_suffix in (False, True):
+            named = [(path, _name(path, folders, with_suffix=with_suffix)) for path in paths]
+            if len({id_key(name) for _, name in named}) == len(paths):
+                return named
+    return [(path, _name(path, depth, with_suffix=False)) for path in paths]
+
+
+def _name(path: PurePath, folders: int, *, with_suffix: bool) -> str:
+    stem = image_stem(path)
+    before = [part for part in path.parts[:-1] if part != ".."][-folders:] if folders else []
+    suffix = path.name[len(stem) :].replace(".", "-").lower() if with_suffix else ""
+    return "__".join([*before, stem]) + suffix
+
+
+def _fixed_part(pattern: str) -> Path:
+    """Return the folder above the first wildcard of a pattern."""
+    parts = Path(pattern).parts
+    wild = next(place for place, part in enumerate(parts) if re.search(r"[*?\[]", part))
+    return Path(*parts[:wild])
 
 
 def frame_id(id: str, picture: PictureFile) -> str:
@@ -173,7 +235,7 @@ def file_id(id: str, picture: PictureFile) -> str:
     return id.replace(frame_id("", picture), "", 1)
 
 
-def image_stem(path: str | Path) -> str:
+def image_stem(path: str | PurePath) -> str:
     """Return a picture's file name without its suffix.
 
     ``.nii.gz`` is one suffix, and the numbers of a DICOM UID are none.
@@ -189,13 +251,21 @@ def image_stem(path: str | Path) -> str:
 
 
 def _add_folder(found: FoundPictures, folder: Path) -> None:
-    pictures = _without_masks(found, [path for path in folder.iterdir() if _is_picture(path)])
+    pictures = _without_masks(found, _pictures_among(found, visible_files(folder)))
     named, missing = files_of_dicomdir(folder)
     found.failures += [
         (str(path), f"{path}: named by {folder / DICOMDIR}, but not there") for path in missing
     ]
     pictures += named
-    pictures = pictures or dicom_files_below(folder)
+    if pictures:
+        entered = {folder_above for path in named for folder_above in path.parents}
+        _leave_out(found, (path for path in folder.iterdir() if path not in entered), folders=True)
+    else:
+        pictures = dicom_files_below(folder)
+        below = set(pictures).union(visible_files(folder))
+        others = [path for path in visible_files(folder, recursive=True) if path not in below]
+        if pictures:
+            _leave_out(found, others)
     pictures = _without_other_objects(found, pictures)
     found.paths += pictures
     if not pictures:
@@ -216,11 +286,40 @@ def _where_else(folder: Path) -> str:
 
 def _add_matches(found: FoundPictures, pattern: str) -> None:
     matches = [Path(name) for name in glob.glob(pattern, recursive=True)]  # noqa: PTH207
-    pictures = _without_masks(found, [path for path in matches if _is_picture(path)])
+    pictures = _without_masks(found, _pictures_among(found, matches))
     pictures = _without_other_objects(found, pictures)
     found.paths += pictures
     if not pictures:
-        found.failures.append((pattern, f"{pattern}: no picture matches this pattern"))
+        hint = _bracket_hint(pattern)
+        found.failures.append((pattern, f"{pattern}: no picture matches this pattern{hint}"))
+
+
+def _bracket_hint(pattern: str) -> str:
+    """Return how brackets that belong to names are written, where the names are there."""
+    literal = pattern.replace("[", "[[]")
+    if "[" not in pattern or not glob.glob(literal, recursive=True):  # noqa: PTH207
+        return ""
+    return f"; [ begins a set of characters; for names with brackets give '{literal}'"
+
+
+def _pictures_among(found: FoundPictures, paths: Iterable[Path]) -> list[Path]:
+    """Return the pictures, and count the other files."""
+    pictures: list[Path] = []
+    others: list[Path] = []
+    for path in paths:
+        (pictures if _is_picture(path) else others).append(path)
+    _leave_out(found, others)
+    return pictures
+
+
+def _leave_out(found: FoundPictures, paths: Iterable[Path], *, folders: bool = False) -> None:
+    """Count files by kind, or subfolders; hidden ones and a DICOMDIR are not counted."""
+    for path in paths:
+        if path.name.startswith(".") or path.name == DICOMDIR or path.is_dir() != folders:
+            continue
+        suffix = path.suffix.lower()
+        kind = "subfolder" if folders else suffix if suffix.strip(".0123456789") else "no suffix"
+        found.left_out[kind] = found.left_out.get(kind, 0) + 1
 
 
 def _is_picture(path: Path) -> bool:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 
 from busi_monai.cases import CLASSES
 from busi_monai.errors import ImageReadError
+from busi_monai.ids import id_key, safe_id, unique_id
 from busi_monai.images import PictureFile, read_picture, write_mask, write_png
 from busi_monai.inference.formats import FurtherFormats
 from busi_monai.inference.overlays import draw_overlay
@@ -162,8 +161,10 @@ class PredictionsFolder:
     def __enter__(self) -> PredictionsFolder:
         """Begin the table."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        # newline="" is the csv module's wish; the byte order mark would break other readers
-        self._stream = (self.folder / PREDICTIONS_CSV).open("w", encoding="utf-8", newline="")
+        # newline="" is the csv module's wish; the byte order mark would break other readers; bytes
+        # of a path that are not UTF-8 are told as \udcNN
+        table = self.folder / PREDICTIONS_CSV
+        self._stream = table.open("w", encoding="utf-8", errors="backslashreplace", newline="")
         self._writer = csv.DictWriter(self._stream, self._columns, lineterminator="\n")
         self._writer.writeheader()
         return self
@@ -274,13 +275,9 @@ class PredictionsFolder:
 
     def _unique(self, id: str) -> str:
         """Return a file name that no earlier row has, whatever letter case the disk ignores."""
-        safe = re.sub(r'[/\\:*?"<>|\x00-\x1f]', "_", id).strip(" .") or "image"
-        candidate, number = safe, 1
-        while _key(candidate) in self._taken:
-            number += 1
-            candidate = f"{safe}-{number}"
-        self._taken.add(_key(candidate))
-        return candidate
+        id = unique_id(safe_id(id), self._taken)
+        self._taken.add(id_key(id))
+        return id
 
 
 def _cell(value: Any) -> str:
@@ -296,10 +293,6 @@ def _size_columns(prediction: Prediction) -> dict[str, float | None]:
         name: None if value is None else round(value, 4)
         for name, value in zip(SIZE_COLUMNS, values, strict=True)
     }
-
-
-def _key(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _truth_columns(truth: Truth, prediction: Prediction) -> dict[str, Any]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -219,3 +220,29 @@ def test_the_installed_command_takes_a_pattern(tiny_bundle, folder, tmp_path):
     assert result.returncode == 1, result.stderr
     assert "no picture matches this pattern" in result.stderr
     assert (tmp_path / "aus ü" / "masks" / "Überblick ß 乳.png").is_file()
+
+
+def test_what_is_left_out_of_a_folder_is_printed_and_recorded(tiny_bundle, clean, tmp_path):
+    shutil.copytree(clean, tmp_path / "in")
+    (tmp_path / "in" / "photo.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    words = (tmp_path / "in", "--out", tmp_path / "out", "--bundle", tiny_bundle, "--device", "cpu")
+    result = run(*words)
+    assert result.exit_code == 0, result.output
+    assert "Left out: 1 × .heic" in result.stdout
+    assert result.stderr.startswith("Loading …")
+    record = json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))
+    assert record["left_out"] == {".heic": 1}
+
+
+def test_a_failure_names_a_file_whose_name_is_not_utf_8(tiny_bundle, clean, tmp_path):
+    try:
+        (tmp_path / os.fsdecode(b"l\xe4sion.png")).write_bytes(b"")
+    except OSError:
+        pytest.skip("this file system refuses the name")
+    shutil.copy(clean / NAMES[0], tmp_path)
+    words = ["predict", tmp_path, "--out", tmp_path / "out", "--bundle", tiny_bundle]
+    command = [Path(sys.executable).with_name("busi-monai"), *words, "--device", "cpu"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert r"l\udce4sion.png: the file is empty" in done.stderr
+    assert len(table(tmp_path / "out")) == 2

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ from PIL import Image
 
 from busi_monai.errors import InputError
 from busi_monai.evaluation import read_predictions
+from busi_monai.ids import MAX_ID_BYTES
 from busi_monai.images import read_mask
 from busi_monai.inference import predict_to_folder
 
@@ -83,3 +86,20 @@ def test_a_full_disk_leaves_the_previous_result(tiny_bundle, picture, tmp_path, 
 def test_no_input_at_all_is_wrong_usage(tmp_path):
     with pytest.raises(InputError, match="no input"):
         predict_to_folder([], tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", [b"l\xe4sion.png", b"two\nlines.png", 249 * b"x" + b".png"])
+def test_a_name_that_some_system_refuses_ends_no_batch(
+    name: bytes, tiny_bundle, picture, tmp_path: Path
+) -> None:
+    try:
+        shutil.copy(picture, tmp_path / os.fsdecode(name))
+    except OSError:
+        pytest.skip("this file system refuses the name")
+    shutil.copy(picture, tmp_path / "ok.png")
+    summary = predict_to_folder([tmp_path], tmp_path / "out", bundle=tiny_bundle, device="cpu")
+    assert summary.predicted == 2 and summary.failures == []
+    rows = read_predictions(tmp_path / "out").to_dict("records")
+    for row in rows:
+        assert row["id"].isprintable() and len(row["id"].encode()) <= MAX_ID_BYTES
+        assert (tmp_path / "out" / "masks" / f"{row['id']}.png").is_file()

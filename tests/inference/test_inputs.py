@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from busi_monai.datasets import read_dataset
 from busi_monai.errors import ImageReadError, InputError
-from busi_monai.images import write_png
-from busi_monai.inference import find_pictures, picture_ids, scan_pictures
+from busi_monai.images import read_picture, write_png
+from busi_monai.inference import find_pictures, scan_pictures
 
 PIXELS = np.arange(40 * 60, dtype=np.uint8).reshape(40, 60)
 
@@ -76,9 +77,63 @@ def test_an_explicit_mask_is_taken_as_a_picture(tmp_path):
     assert names(find_pictures([tmp_path / "a_mask.png"]).paths) == ["a_mask.png"]
 
 
-def test_ids_name_the_folder_only_where_stems_collide_in_any_letter_case():
-    paths = [Path("one/A.png"), Path("two/a.jpg"), Path("two/scan.nii.gz")]
-    assert picture_ids(paths) == ["one__A", "two__a", "scan"]
+@pytest.mark.parametrize(
+    ("files", "inputs", "ids"),
+    [
+        (["one/A.png", "two/a.jpg", "two/scan.tif"], ["one", "two"], ["A-png", "a-jpg", "scan"]),
+        (["one/A.png", "two/a.png"], ["one", "two"], ["one__A", "two__a"]),
+        (["jane doe/scan.png", "jane doe/scan.tif"], ["jane doe"], ["scan-png", "scan-tif"]),
+        (["x/p/1.png", "x/q/1.png"], ["x/*/*.png"], ["p__1", "q__1"]),
+        (["jane/1.png", "john/1.png"], ["jane/1.png", "john/1.png"], ["1", "1-2"]),
+        (
+            ["x/1.png", "y/z/1.png", "y/1-2.png"],
+            ["x/1.png", "y/z/1.png", "y"],
+            ["1", "1-2", "1-2-2"],
+        ),
+    ],
+)
+def test_ids_tell_pictures_of_one_stem_apart_without_folders_above_the_input(
+    files: list[str], inputs: list[str], ids: list[str], tmp_path: Path
+) -> None:
+    make(tmp_path, *files)
+    given = [tmp_path / name if "*" not in name else str(tmp_path / name) for name in inputs]
+    found = find_pictures(given)
+    assert sorted(found.ids) == sorted(ids)
+    assert len(found.ids) == len(found.paths)
+
+
+def test_inputs_relative_to_the_working_folder_lead_to_short_ids(tmp_path, monkeypatch):
+    make(tmp_path, "a/1.png", "b/1.png")
+    monkeypatch.chdir(tmp_path / "a")
+    assert find_pictures([".", "../b"]).ids == ["1", "b__1"]
+
+
+def test_what_a_folder_or_pattern_leaves_out_is_counted_by_kind(tmp_path: Path) -> None:
+    make(tmp_path, "a.png", "a_mask.png", "sub/b.png", ".hidden.png")
+    for name in ("one.txt", "two.TXT", "x.heic", "README", "Thumbs.db"):
+        (tmp_path / name).write_text("no picture")
+    left_out = {".heic": 1, ".txt": 2, "no suffix": 1}
+    assert find_pictures([tmp_path]).left_out == left_out | {"subfolder": 1}
+    pattern = find_pictures([str(tmp_path / "*")])
+    assert pattern.left_out == left_out | {".db": 1}
+    assert find_pictures([tmp_path / "a.png"]).left_out == {}
+
+
+@pytest.mark.parametrize(
+    "name", ["x.webp", "x.gif", "x.jp2", "x.pgm", "x.jfif", "x.jpe", "x.tga", "x.avif", "x.ppm"]
+)
+def test_a_folder_takes_each_format_that_is_read_when_named(name: str, tmp_path: Path) -> None:
+    picture = Image.fromarray(PIXELS)
+    picture.convert("RGB" if name == "x.ppm" else "L").save(tmp_path / name)
+    (item,) = scan_pictures(tmp_path).items
+    assert read_picture(item["image"]).pixels.shape == PIXELS.shape
+
+
+def test_brackets_that_belong_to_names_are_hinted_at(tmp_path: Path) -> None:
+    make(tmp_path, "scan[1] a.png")
+    ((_, reason),) = find_pictures([str(tmp_path / "scan[1]*.png")]).failures
+    given = reason.split("give '")[1].removesuffix("'")
+    assert names(find_pictures([given]).paths) == ["scan[1] a.png"]
 
 
 def test_scan_sorts_readable_pictures_from_others(tmp_path):
