@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from busi_monai.curation.audit import Audit
+    from busi_monai.datasets import Listing
 
 __all__ = ["command"]
 
@@ -29,30 +31,47 @@ __all__ = ["command"]
     show_default=True,
     help="Layout of the dataset.",
 )
+@click.option(
+    "--known",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Report these images too: CSV of id and reason.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to make.")
 @click.option("--json", "as_json", is_flag=True, help="Print audit.json on stdout.")
 @overwrite_option
 @quiet_option()
 def command(
-    dataset: Path, layout: str, out: Path | None, as_json: bool, overwrite: bool, quiet: bool
+    dataset: Path,
+    layout: str,
+    known: Path | None,
+    out: Path | None,
+    as_json: bool,
+    overwrite: bool,
+    quiet: bool,
 ) -> None:
     """Check DATASET: files, near-duplicates, class conflicts, masks, artefacts, statistics.
+
+    --known takes a list of what is known of images, such as which show an axilla; busi-monai
+    prepare --known leaves them out.
 
     With --out, writes audit.json, cases.csv, figures and run.json. Nothing in DATASET is changed.
     Exits with 1 if any file can't be used.
     """
     from busi_monai.curation.audit import audit_dataset
+    from busi_monai.curation.id_lists import read_known_images
     from busi_monai.datasets import read_dataset
 
     listing = read_dataset(dataset, layout)
+    reasons = read_known_images(known, [case.id for case in listing.cases]) if known else {}
 
     def bar(cases: Sequence[Any]) -> Any:
         return track(cases, "Looking at images", total=len(cases), quiet=quiet or as_json)
 
     if out is None:
-        audit = audit_dataset(listing, progress=bar)
+        audit = audit_dataset(listing, known=reasons, progress=bar)
     else:
-        audit = _audit_into(out, listing, bar, overwrite=overwrite)
+        reads = [listing.root, *([known] if known else [])]
+        audit = _audit_into(out, listing, reasons, bar, reads=reads, overwrite=overwrite)
     if as_json:
         print_json(audit.as_dict())
     elif not quiet:
@@ -63,14 +82,22 @@ def command(
         raise SystemExit(1)
 
 
-def _audit_into(out: Path, listing: Any, bar: Any, *, overwrite: bool) -> Audit:
+def _audit_into(
+    out: Path,
+    listing: Listing,
+    known: dict[str, str],
+    bar: Any,
+    *,
+    reads: Sequence[Path],
+    overwrite: bool,
+) -> Audit:
     from busi_monai.curation.audit import audit_dataset, write_audit
     from busi_monai.outputs import output_folder
     from busi_monai.records import RunRecord
 
     record = RunRecord()
-    with output_folder(out, "audit", reads=[listing.root], overwrite=overwrite) as folder:
-        audit = audit_dataset(listing, progress=bar)
+    with output_folder(out, "audit", reads=reads, overwrite=overwrite) as folder:
+        audit = audit_dataset(listing, known=known, progress=bar)
         write_audit(audit, folder)
         for problem in audit.failures:
             record.fail(problem.file, problem.message)
@@ -118,12 +145,24 @@ def _summary_table(audit: Audit) -> Table:
         "groups with a class conflict": len(found["class_conflicts"]),
         "groups that join patients": len(found["patient_conflicts"]),
         "pairs with disagreeing masks": len(found["disagreeing_masks"]),
-        **{f"artefact: {kind}": len(ids) for kind, ids in found["artefacts"].items()},
+        **{
+            f"artefact: {kind}": _by_class(counts)
+            for kind, counts in found["artefact_classes"].items()
+        },
+        **{
+            f"known: {reason}": count
+            for reason, count in Counter(entry["reason"] for entry in found["known"]).items()
+        },
         "problems": len(found["problems"]),
     }
     for name, value in rows.items():
         table.add_row(name, str(value))
     return table
+
+
+def _by_class(counts: dict[str, int]) -> str:
+    parts = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
+    return f"{sum(counts.values())} ({parts})" if parts else "0"
 
 
 def _problem_table(audit: Audit, limit: int = 20) -> Table:

@@ -46,6 +46,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="For random: drop equal pixels, or near-duplicates; the first is kept.",
 )
 @click.option("--ids", type=_FILE, help="For curated: the ids to keep, one a line or CSV.")
+@click.option("--known", type=_FILE, help="Leave these images out: CSV of id and reason.")
 @click.option("--train-list", type=_FILE, help="For file: ids of the training images.")
 @click.option("--val-list", type=_FILE, help="For file: ids of the validation images.")
 @click.option("--test-list", type=_FILE, help="For file: ids of the test images.")

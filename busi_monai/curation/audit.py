@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -49,12 +49,14 @@ class Audit:
         examinations: one for each case, in the listing's order.
         duplicates: near-duplicate groups among the readable pictures.
         mask_ious: IoU of the aligned masks by pair of near-duplicates, where both have one.
+        known: what was known of images beforehand, as (id, reason), in the listing's order.
     """
 
     listing: Listing
     examinations: list[Examination]
     duplicates: NearDuplicates
     mask_ious: dict[tuple[str, str], float]
+    known: tuple[tuple[str, str], ...] = ()
 
     @property
     def problems(self) -> list[Problem]:
@@ -97,6 +99,19 @@ class Audit:
         }
 
     @property
+    def artefact_classes(self) -> dict[str, dict[str, int]]:
+        """Number of images of each class by kind of artefact.
+
+        What one class carries more often than another, a network can take for the class itself.
+        """
+        classes = {case.id: case.class_name for case in self.listing.cases}
+        counts = {kind: Counter(classes[id] for id in ids) for kind, ids in self.artefacts.items()}
+        return {
+            kind: {name: count[name] for name in self.listing.class_counts}
+            for kind, count in counts.items()
+        }
+
+    @property
     def disagreeing_masks(self) -> list[Pair]:
         """Pairs that show one picture with different outlines."""
         return [
@@ -119,6 +134,8 @@ class Audit:
             "duplicate_groups": self.duplicates.groups,
             "class_conflicts": self.class_conflicts,
             "artefacts": self.artefacts,
+            "artefact_classes": self.artefact_classes,
+            "known": [{"id": id, "reason": reason} for id, reason in self.known],
             "problems": [problem.as_dict() for problem in self.problems],
             "patient_conflicts": self.patient_conflicts,
             "exact_duplicates": self.duplicates.exact,
@@ -140,11 +157,15 @@ class Audit:
         }
 
 
-def audit_dataset(listing: Listing, *, progress: Progress | None = None) -> Audit:
+def audit_dataset(
+    listing: Listing, *, known: Mapping[str, str] | None = None, progress: Progress | None = None
+) -> Audit:
     """Look at every file of a dataset. A damaged one is reported and does not stop it.
 
     Args:
         listing: from ``read_dataset``.
+        known: what is known of images beforehand, a reason by id, see ``read_known_images``; it is
+            reported, and changes nothing else.
         progress: wraps the cases that are gone through, to show a bar.
     """
     cases = listing.cases
@@ -159,7 +180,14 @@ def audit_dataset(listing: Listing, *, progress: Progress | None = None) -> Audi
             raise
     prints = {e.case.id: e.fingerprint for e in examinations if e.fingerprint is not None}
     duplicates = group_fingerprints(prints)
-    audit = Audit(listing, examinations, duplicates, _mask_ious(examinations, duplicates))
+    reasons = known or {}
+    audit = Audit(
+        listing,
+        examinations,
+        duplicates,
+        _mask_ious(examinations, duplicates),
+        tuple((case.id, reasons[case.id]) for case in cases if case.id in reasons),
+    )
     _log.info("%d images, %d problems", len(cases), len(audit.problems))
     return audit
 

@@ -1,18 +1,20 @@
-"""Lists of image ids in files, as papers publish them."""
+"""Lists of image ids in files, as papers publish them: bare, or with a reason each."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Collection
+import re
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from busi_monai.datasets import natural_key
 from busi_monai.errors import InputError
 from busi_monai.images import IMAGE_SUFFIXES
 
-__all__ = ["check_known", "read_id_list"]
+__all__ = ["check_known", "read_id_list", "read_known_images"]
 
 _ID_COLUMNS = ("id", "image", "name", "filename")
+_REASON = "reason"
 
 
 def read_id_list(path: str | Path) -> list[str]:
@@ -25,6 +27,46 @@ def read_id_list(path: str | Path) -> list[str]:
     Raises:
         InputError: if the file is missing, is not text, holds no id or holds one twice.
     """
+    ids = [id for id, _ in _rows(path, lambda line: (line, ""))]
+    if not ids:
+        raise InputError(f"{path} is empty; expected one image id per line, like: benign (20)")
+    return ids
+
+
+def read_known_images(path: str | Path, ids: Collection[str]) -> dict[str, str]:
+    """Read what is known of a dataset's images beforehand, such as which show an axilla.
+
+    Understood are the tables of ``read_id_list`` with a further column ``reason``, and, without a
+    header, one ``id;reason`` per line (also with a comma or tab).
+
+    Args:
+        path: of the list.
+        ids: all that the dataset has.
+
+    Returns:
+        The reason by id.
+
+    Raises:
+        InputError: as ``read_id_list``, and if an id has no reason or the dataset has no such id.
+    """
+    rows = _rows(path, _id_and_reason)
+    bare = [id for id, reason in rows if not reason]
+    if bare or not rows:
+        raise InputError(
+            f"{path}: {f'no reason for {_some(bare)}' if bare else 'it is empty'}; expected a "
+            "CSV with the columns id and reason, or lines like: benign (20);axilla"
+        )
+    check_known([id for id, _ in rows], ids, path)
+    return dict(rows)
+
+
+def _rows(path: str | Path, divided: Callable[[str], tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return (id, reason) of each line, the reason empty where none is stated.
+
+    Args:
+        path: of the list.
+        divided: divides a line of a list without header.
+    """
     path = Path(path)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -33,13 +75,13 @@ def read_id_list(path: str | Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not a readable text file: {error}") from error
     lines = [line.strip() for line in lines if line.strip()]
-    ids = [_without_suffix(name) for name in (_from_table(lines) or lines)]
-    if not ids:
-        raise InputError(f"{path} is empty; expected one image id per line, like: benign (20)")
-    twice = sorted({name for name in ids if ids.count(name) > 1}, key=natural_key)
+    rows = _from_table(lines) or [divided(line) for line in lines]
+    rows = [(_without_suffix(id), reason) for id, reason in rows]
+    ids = [id for id, _ in rows]
+    twice = sorted({id for id in ids if ids.count(id) > 1}, key=natural_key)
     if twice:
         raise InputError(f"{path} lists {_some(twice)} more than once; remove the repetition")
-    return ids
+    return rows
 
 
 def check_known(ids: Collection[str], known: Collection[str], source: str | Path) -> None:
@@ -57,8 +99,14 @@ def check_known(ids: Collection[str], known: Collection[str], source: str | Path
         )
 
 
-def _from_table(lines: list[str]) -> list[str]:
-    """Return the ids of a CSV with a known header, else nothing."""
+def _id_and_reason(line: str) -> tuple[str, str]:
+    """Return id and reason of a line without header, divided by the first mark in it."""
+    id, *reason = re.split(r"[;\t,]", line, maxsplit=1)
+    return id.strip(), "".join(reason).strip()
+
+
+def _from_table(lines: list[str]) -> list[tuple[str, str]]:
+    """Return the ids and reasons of a CSV with a known header, else nothing."""
     if not lines:
         return []
     header = lines[0].lower()
@@ -70,7 +118,11 @@ def _from_table(lines: list[str]) -> list[str]:
     rows = [
         dict(zip(columns, row, strict=False)) for row in csv.reader(lines[1:], delimiter=delimiter)
     ]
-    return [_qualified(row, column) for row in rows if row.get(column, "").strip()]
+    return [
+        (_qualified(row, column), row.get(_REASON, "").strip())
+        for row in rows
+        if row.get(column, "").strip()
+    ]
 
 
 def _qualified(row: dict[str, str], column: str) -> str:

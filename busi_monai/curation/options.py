@@ -25,6 +25,7 @@ class PrepareOptions:
         dedup: for ``random``: drop nothing (``none``), equal pixels (``exact``) or near-duplicates
             (``phash``), the first of each is kept.
         ids: file of the ids to keep, for ``curated``.
+        known: file of ids and reasons to leave out, see ``read_known_images``.
         train_list: file of ids, for ``file``; so are ``val_list`` and ``test_list``.
         from_datalist: name of a shipped split, or a ``datalist.json``, to repeat on this copy of
             the dataset. It brings its own protocol, seed and treatment of masks.
@@ -41,6 +42,7 @@ class PrepareOptions:
     protocol: str = "leakfree"
     dedup: str = "none"
     ids: Path | None = None
+    known: Path | None = None
     train_list: Path | None = None
     val_list: Path | None = None
     test_list: Path | None = None
@@ -55,7 +57,8 @@ class PrepareOptions:
 
     def files(self) -> list[Path]:
         """Return the files that the options name, all of which are read."""
-        named = (self.ids, self.train_list, self.val_list, self.test_list, self.from_datalist)
+        lists = (self.train_list, self.val_list, self.test_list)
+        named = (self.ids, self.known, *lists, self.from_datalist)
         return [Path(path) for path in named if path is not None]
 
     def split_options(self) -> SplitOptions:

@@ -13,7 +13,7 @@ from typing import Any
 from busi_monai.cases import CLASSES, Case, Problem
 from busi_monai.curation.audit import Audit, audit_dataset, write_audit
 from busi_monai.curation.datalist import DATALIST_NAME, Datalist, load_datalist
-from busi_monai.curation.id_lists import check_known, read_id_list
+from busi_monai.curation.id_lists import check_known, read_id_list, read_known_images
 from busi_monai.curation.options import PrepareOptions
 from busi_monai.curation.protocols import PROTOCOLS, Candidate, SplitOptions
 from busi_monai.curation.replay import check_same_dataset, unlisted
@@ -131,6 +131,8 @@ def prepare_dataset(
     _check_apart(Path(source), Path(out))
     listing = read_dataset(source, options.layout)
     _check_lists(split, listing)
+    ids = [case.id for case in listing.cases]
+    known = read_known_images(options.known, ids) if options.known else {}
     if options.protocol == "official":
         _check_ships_folds(listing)
     if audit is not None and audit.listing != listing:
@@ -141,11 +143,14 @@ def prepare_dataset(
     reads = [source, *options.files()]
     with output_folder(out, "prepare", reads=reads, overwrite=options.overwrite) as folder:
         if audit is None:
-            audit = audit_dataset(listing, progress=progress)
+            audit = audit_dataset(listing, known=known, progress=progress)
         duplicates = audit.as_dict()["duplicate_groups"]
         store = PreparedStore(folder, listing.root, _mask_treatment(options, published))
         for case in progress(listing.cases) if progress else listing.cases:
-            store.add(case)
+            if case.id in known:
+                store.excluded[case.id] = f"known: {known[case.id]}"
+            else:
+                store.add(case)
         _check_unchanged(audit, store.stored)
         if published is None:
             datalist = _divide(store, listing, duplicates, options, split)

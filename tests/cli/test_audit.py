@@ -66,3 +66,23 @@ def test_missing_dataset_exits_with_2(tmp_path):
     result = run(tmp_path / "nowhere")
     assert result.exit_code == 2
     assert "nowhere" in result.stderr
+
+
+def test_known_images_are_counted_by_reason_and_prepare_leaves_them_out(phantom_busi, tmp_path):
+    known = tmp_path / "known.csv"
+    known.write_text("id,reason\nbenign (1).png,axilla\nmalignant (1),axilla\n", encoding="utf-8")
+    result = run(phantom_busi, "--known", known)
+    assert result.exit_code == 0, result.output
+    assert [line for line in result.stdout.splitlines() if "known: axilla" in line and "2" in line]
+    words = ["prepare", phantom_busi, "--out", tmp_path / "out", "--known", known]
+    result = CliRunner().invoke(main, [str(word) for word in words])
+    assert result.exit_code == 0, result.output
+    assert "left out, 2: known" in result.stdout
+    datalist = json.loads((tmp_path / "out" / "datalist.json").read_text(encoding="utf-8"))
+    assert datalist["excluded"] == [
+        {"id": "benign (1)", "reason": "known: axilla"},
+        {"id": "malignant (1)", "reason": "known: axilla"},
+    ]
+    ids = {item["id"] for part in ("training", "validation", "test") for item in datalist[part]}
+    assert not ids & {"benign (1)", "malignant (1)"}
+    assert not (tmp_path / "out" / "images" / "benign (1).png").exists()

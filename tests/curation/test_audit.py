@@ -79,6 +79,24 @@ def test_planted_artefacts_are_flagged(audit, spoilt):
     assert len(audit.artefacts["text"]) >= len(planted["text"]) / 2
 
 
+def test_artefacts_are_counted_by_class(audit):
+    found = audit.as_dict()
+    for kind, ids in audit.artefacts.items():
+        classes = [audit.listing.case(id).class_name for id in ids]
+        counts = {name: classes.count(name) for name in ("normal", "benign", "malignant")}
+        assert found["artefact_classes"][kind] == counts
+    assert any(found["artefact_classes"]["colour"].values())
+
+
+def test_what_is_known_beforehand_is_reported_and_changes_nothing_else(small):
+    listing = read_dataset(small)
+    known = {"benign (1)": "axilla"}
+    found, plain = (audit_dataset(listing, known=k).as_dict() for k in (known, None))
+    assert found.pop("known") == [{"id": "benign (1)", "reason": "axilla"}]
+    assert plain.pop("known") == []
+    assert found == plain
+
+
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
     return write_phantom_dataset(tmp_path / "busi (1) ü", cases=6, seed=1, size=(64, 96))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from busi_monai.curation.id_lists import check_known, read_id_list
+from busi_monai.curation.id_lists import check_known, read_id_list, read_known_images
 from busi_monai.errors import InputError
 
 
@@ -41,3 +41,34 @@ def test_unknown_ids_are_named():
     with pytest.raises(InputError, match=r"list.txt: 2 of 3 ids are not in the dataset: b, c"):
         check_known(["a", "b", "c"], {"a"}, "list.txt")
     check_known(["a"], {"a", "z"}, "list.txt")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "id,reason\na.png,axilla\nb,two; lesions\n",
+        "a.png;axilla\nb;two; lesions\n",
+        "a\taxilla\nb\ttwo; lesions\n",
+        'Reason;Image\naxilla;a\n"two; lesions";b.jpg\n',
+    ],
+)
+def test_what_is_known_of_images_is_a_reason_by_id(tmp_path, text):
+    path = tmp_path / "known.csv"
+    path.write_text(text, encoding="utf-8")
+    assert read_known_images(path, {"a", "b", "c"}) == {"a": "axilla", "b": "two; lesions"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a\nb;axilla\n", "no reason for a; expected a CSV with the columns id and reason"),
+        ("\n", "it is empty"),
+        ("id,reason\nz,axilla\n", "1 of 1 ids are not in the dataset: z"),
+        ("a;axilla\na;axilla\n", "lists a more than once"),
+    ],
+)
+def test_what_is_known_of_images_needs_ids_and_reasons(tmp_path, text, message):
+    path = tmp_path / "known.csv"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=message):
+        read_known_images(path, {"a", "b"})
