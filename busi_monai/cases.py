@@ -106,7 +106,8 @@ class Problem:
         file: path relative to the dataset's root, with forward slashes.
         kind: one of the machine-readable kinds (``unreadable``, ``size_mismatch``,
             ``missing_mask``, ``normal_with_mask``, ``stray_file``, ``mask_without_image``,
-            ``missing_image``, ``unknown_class``, ``duplicate_id``, ``empty_mask``).
+            ``missing_image``, ``unknown_class``, ``duplicate_id``, ``empty_mask``,
+            ``mask_values``, ``inverted_mask``).
         message: what was expected, what was found, what to do.
     """
 

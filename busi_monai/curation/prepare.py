@@ -223,7 +223,15 @@ def _divide(
     """Assign every stored case to a part by the protocol."""
     candidates = _candidates(store.stored, duplicates)
     known = [case.id for case in listing.cases]
-    assignment = PROTOCOLS[options.protocol].assign(candidates, known, split)
+    try:
+        assignment = PROTOCOLS[options.protocol].assign(candidates, known, split)
+    except InputError as error:
+        if not store.excluded:
+            raise
+        kinds = Counter(reason.split(":")[0] for reason in store.excluded.values())
+        counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        first = next(iter(store.excluded.values()))
+        raise InputError(f"{error}. Left out before: {counts}; the first, {first}") from error
     reasons = {**store.excluded, **assignment.excluded}
     if not assignment.parts:
         raise InputError(
