@@ -7,7 +7,13 @@ import pytest
 
 from busi_monai.cases import Case
 from busi_monai.datasets import Listing, natural_key
-from busi_monai.datasets.listing import case_stem, in_case_order, index_images, visible_files
+from busi_monai.datasets.listing import (
+    case_ids,
+    case_stem,
+    in_case_order,
+    index_images,
+    visible_files,
+)
 from busi_monai.errors import InputError
 
 
@@ -93,6 +99,17 @@ def test_of_two_suffixes_the_earlier_known_one_is_taken(tmp_path: Path) -> None:
         ("duplicate_id", "x.jpg", "x"),
         ("duplicate_id", "x.tif", "x"),
     ]
+
+
+def test_ids_are_unique_letter_case_aside_and_say_the_folder_only_where_needed(
+    tmp_path: Path,
+) -> None:
+    problems: list = []
+
+    ids = case_ids(tmp_path, ["a/Scan", "b/scan", "b-scan", "c/d/scan", "b/x"], problems)
+
+    assert list(ids.values()) == ["a-Scan", "b-scan-2", "b-scan", "c-d-scan", "x"]
+    assert [p.kind for p in problems] == ["renamed_id"]
 
 
 def test_a_listing_finds_a_case_by_its_id() -> None:
