@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path, PurePath
 
 from busi_monai.cases import CLASSES, Case, Problem, class_index
 from busi_monai.errors import InputError
+from busi_monai.ids import id_key, safe_id, unique_id
 from busi_monai.images import IMAGE_SUFFIXES, is_image_file
 
 __all__ = [
@@ -214,9 +213,9 @@ def index_images(
 def case_ids(root: Path, keys: Iterable[str], problems: list[Problem]) -> dict[str, str]:
     """Return the ids of a dataset's pictures by their paths, as ``index_images`` gives them.
 
-    The id is the file's name, without the folders in front of it. Names that several pictures have,
-    letter case aside, are told apart by these folders: ``p1/scan`` and ``p2/scan`` become
-    ``p1-scan`` and ``p2-scan``, which one ``renamed_id`` problem says for all.
+    The id is the file's name (see ``safe_id``), without the folders in front of it. Names that
+    several pictures have, letter case aside, are told apart by these folders: ``p1/scan`` and
+    ``p2/scan`` become ``p1-scan`` and ``p2-scan``, which one ``renamed_id`` problem says for all.
 
     Examples:
         >>> found = []
@@ -225,31 +224,22 @@ def case_ids(root: Path, keys: Iterable[str], problems: list[Problem]) -> dict[s
         >>> found[0].message
         "files of one name in several folders; these are part of their ids: 'p1-scan', 'p2-scan'"
     """
-    names = {key: key.rpartition("/")[2] for key in keys}
-    counts = Counter(map(_as_on_any_system, names.values()))
+    names = {key: safe_id(key.rpartition("/")[2]) for key in keys}
+    counts = Counter(map(id_key, names.values()))
     taken = {name for name, number in counts.items() if number == 1}
     ids: dict[str, str] = {}
     renamed = []
     for key, name in names.items():
         ids[key] = name
-        if counts[_as_on_any_system(name)] == 1:
-            continue
-        numbers = count(2)
-        ids[key] = key.replace("/", "-")
-        while _as_on_any_system(ids[key]) in taken:
-            ids[key] = f"{key.replace('/', '-')}-{next(numbers)}"
-        taken.add(_as_on_any_system(ids[key]))
-        renamed.append(ids[key])
+        if counts[id_key(name)] > 1:
+            ids[key] = unique_id(safe_id(key.replace("/", "-")), taken)
+            taken.add(id_key(ids[key]))
+            renamed.append(ids[key])
     if renamed:
         shown = ", ".join(map(repr, renamed[:_SHOWN])) + (", …" if len(renamed) > _SHOWN else "")
         message = f"files of one name in several folders; these are part of their ids: {shown}"
         problems.append(problem(root, "renamed_id", root, message))
     return ids
-
-
-def _as_on_any_system(name: str) -> str:
-    """Return what is the same for two names that some file system takes for one."""
-    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _first_of(root: Path, key: str, paths: list[Path], problems: list[Problem]) -> Path:

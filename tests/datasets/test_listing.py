@@ -15,6 +15,7 @@ from busi_monai.datasets.listing import (
     visible_files,
 )
 from busi_monai.errors import InputError
+from busi_monai.ids import MAX_ID_BYTES
 
 
 def make_case(case_id: str, class_name: str) -> Case:
@@ -106,9 +107,11 @@ def test_ids_are_unique_letter_case_aside_and_say_the_folder_only_where_needed(
 ) -> None:
     problems: list = []
 
-    ids = case_ids(tmp_path, ["a/Scan", "b/scan", "b-scan", "c/d/scan", "b/x"], problems)
+    names = ["a/Scan", "b/scan", "b-scan", "c/d/scan", "b/x", f"b/{'n' * 200}"]
+    ids = case_ids(tmp_path, names, problems)
 
-    assert list(ids.values()) == ["a-Scan", "b-scan-2", "b-scan", "c-d-scan", "x"]
+    assert list(ids.values())[:-1] == ["a-Scan", "b-scan-2", "b-scan", "c-d-scan", "x"]
+    assert len(ids[names[-1]]) == MAX_ID_BYTES
     assert [p.kind for p in problems] == ["renamed_id"]
 
 
