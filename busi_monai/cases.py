@@ -60,7 +60,8 @@ class Case:
     """One image with its masks.
 
     Attributes:
-        id: file name without suffix, unique within a dataset (``"benign (1)"``).
+        id: file name without suffix (``"benign (1)"``), after its folder where others have that
+            name (``"p1-scan"``); unique within a dataset, letter case aside.
         image: path of the picture.
         masks: paths of its mask files, none to several; their union is the lesion. A normal case
             without a mask file has an empty mask; a lesion without one is a ``missing_mask``.
@@ -106,7 +107,8 @@ class Problem:
         file: path relative to the dataset's root, with forward slashes.
         kind: one of the machine-readable kinds (``unreadable``, ``size_mismatch``,
             ``missing_mask``, ``normal_with_mask``, ``stray_file``, ``mask_without_image``,
-            ``missing_image``, ``unknown_class``, ``duplicate_id``, ``empty_mask``).
+            ``missing_image``, ``unknown_class``, ``duplicate_id``, ``empty_mask``,
+            ``mask_values``, ``inverted_mask``, ``renamed_id``).
         message: what was expected, what was found, what to do.
     """
 

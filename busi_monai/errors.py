@@ -14,7 +14,16 @@ class InputError(BusiMonaiError, ValueError):
 
 
 class ImageReadError(BusiMonaiError, ValueError):
-    """One image or mask file cannot be used. Folder commands list it and go on."""
+    """One image or mask file cannot be used. Folder commands list it and go on.
+
+    Attributes:
+        kind: of the problem that an audit lists: ``unreadable``, and for a mask that can be read
+            ``size_mismatch``, ``mask_values`` or ``inverted_mask``.
+    """
+
+    def __init__(self, message: str, kind: str = "unreadable") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class WeightsError(BusiMonaiError, ValueError):

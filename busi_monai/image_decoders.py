@@ -5,9 +5,9 @@ from __future__ import annotations
 import gzip
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +17,16 @@ from busi_monai.codestreams import MOST_SCANS, scan_count
 from busi_monai.errors import ImageReadError
 from busi_monai.image_files import ImageBytes, max_pixels_of, opened
 
-__all__ = ["decode_nifti", "decode_pillow", "is_nifti", "over_black", "scale_unknown_range"]
+__all__ = ["decode_nifti", "decode_nifti_mask", "decode_pillow", "decode_pillow_mask", "is_nifti",
+           "over_black", "scale_unknown_range"]  # fmt: skip
+
+_Decoded = TypeVar("_Decoded")
 
 STRANGERS_FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 """Pillow's decoders that may see a stranger's bytes: others call programs, or few look at them."""
 
 
+_JPEG = {"JPEG": "jpeg", "MPO": "jpeg"}
 _TILE_WIDTH, _TILE_LENGTH = 322, 323  # TIFF tags
 _NIFTI_1_LENGTH, _NIFTI_2_LENGTH = 348, 540
 _MOST_BEFORE_PIXELS = 1_000_000
@@ -45,6 +49,26 @@ def decode_pillow(source: Path | ImageBytes) -> NDArray[np.float32]:
     Raises:
         ImageReadError: if it is of no known format, animated, too large, damaged or truncated.
     """
+    return _opened_upright(source, lambda image, _: _pillow_values(image, source))
+
+
+def decode_pillow_mask(source: Path) -> tuple[NDArray[Any], bool]:
+    """Return a mask's (H, W) values as they stand in the file, and whether its coding changes them.
+
+    Of colours the brightest channel counts; transparent is 0. A palette whose first colour is
+    black numbers labels, so that its indices are the values; a grey one, or another, only stands
+    for its colours.
+
+    Raises:
+        ImageReadError: as for ``decode_pillow``.
+    """
+    return _opened_upright(source, lambda image, lossy: (_stored_values(image), lossy))
+
+
+def _opened_upright(
+    source: Path | ImageBytes, values_of: Callable[[Image.Image, bool], _Decoded]
+) -> _Decoded:
+    """Return what is made of a picture that is turned upright, told whether JPEG coded it."""
     limit = max_pixels_of(source)
     formats = STRANGERS_FORMATS if isinstance(source, ImageBytes) else None
     try:
@@ -60,7 +84,11 @@ def decode_pillow(source: Path | ImageBytes) -> NDArray[np.float32]:
                 raise ImageReadError(
                     f"{source}: expected one picture, found several frames; save one as PNG"
                 )
-            return _pillow_values(ImageOps.exif_transpose(picture), source)
+            lossy = "jpeg" in {
+                str(picture.info.get("compression")),
+                _JPEG.get(picture.format or ""),
+            }
+            return values_of(ImageOps.exif_transpose(picture), lossy)
     except ImageReadError:
         raise
     except UnidentifiedImageError:
@@ -121,6 +149,37 @@ def _pillow_values(image: Image.Image, source: Path | ImageBytes) -> NDArray[np.
     return np.asarray(image.convert("RGB"), dtype=np.float32) / np.float32(255)
 
 
+def _stored_values(image: Image.Image) -> NDArray[Any]:
+    if image.mode in {"1", "L", "F"} or image.mode.startswith("I"):
+        return np.asarray(image)
+    if image.mode == "P" and _numbers_labels(image):
+        indices = np.asarray(image)
+        if "transparency" in image.info:
+            indices = np.where(np.asarray(image.convert("RGBA"))[..., 3] > 0, indices, 0)
+        return indices
+    has_alpha = image.has_transparency_data
+    return _brightest(np.asarray(image.convert("RGBA" if has_alpha else "RGB")))
+
+
+def _numbers_labels(image: Image.Image) -> bool:
+    """Whether the indices of a picture with palette are labels, not places of a grey value."""
+    palette = np.array(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
+    used = np.unique(np.asarray(image))
+    colours = palette[used[used < len(palette)]]
+    is_grey = bool((colours == colours[:, :1]).all())
+    tells_apart = len(np.unique(colours, axis=0)) == len(used)
+    return not palette[0].any() and not (is_grey and tells_apart)
+
+
+def _brightest(values: NDArray[Any]) -> NDArray[Any]:
+    """Return (H, W) 8-bit values of (H, W, 3 or 4) ones: the brightest channel over black."""
+    brightest: NDArray[Any] = values[..., :3].max(axis=2)
+    if values.shape[2] == 4:
+        opacity = values[..., 3].astype(np.float32) / np.float32(255)
+        brightest = np.round(brightest * opacity).astype(np.uint8)
+    return brightest
+
+
 def decode_nifti(
     source: Path | ImageBytes,
 ) -> tuple[NDArray[np.float32], tuple[float, float] | None]:
@@ -129,6 +188,26 @@ def decode_nifti(
     Raises:
         ImageReadError: if it is damaged, too large, or not one 2-D picture.
     """
+    values, spacing = _nifti_values(source)
+    if values.dtype == np.uint8:
+        return over_black(values.astype(np.float32) / np.float32(255)), spacing
+    return over_black(scale_unknown_range(values.astype(np.float32), str(source))), spacing
+
+
+def decode_nifti_mask(source: Path) -> NDArray[Any]:
+    """Return a mask's (H, W) values as they stand in the file; of colours the brightest channel.
+
+    Raises:
+        ImageReadError: as for ``decode_nifti``.
+    """
+    values, _ = _nifti_values(source)
+    return _brightest(values) if values.ndim == 3 else values
+
+
+def _nifti_values(
+    source: Path | ImageBytes,
+) -> tuple[NDArray[Any], tuple[float, float] | None]:
+    """Return (H, W) or (H, W, C) values as stored, rows first, and the (row, column) mm stated."""
     try:
         image = _nifti_image(source)
         values = np.squeeze(np.asarray(image.dataobj))
@@ -141,11 +220,7 @@ def decode_nifti(
         values = np.stack([values[channel] for channel in values.dtype.names], axis=-1)
     if values.ndim not in {2, 3} or (values.ndim == 3 and values.shape[2] not in {3, 4}):
         raise ImageReadError(f"{source}: expected one 2-D picture, found shape {image.shape}")
-    values = np.swapaxes(values, 0, 1)
-    spacing = _nifti_spacing(image)
-    if values.dtype == np.uint8:
-        return over_black(values.astype(np.float32) / np.float32(255)), spacing
-    return over_black(scale_unknown_range(values.astype(np.float32), str(source))), spacing
+    return np.swapaxes(values, 0, 1), _nifti_spacing(image)
 
 
 def _nifti_image(source: Path | ImageBytes) -> Any:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +23,15 @@ from busi_monai.errors import ImageReadError
 from busi_monai.files import atomic_file
 from busi_monai.image_decoders import (
     decode_nifti,
+    decode_nifti_mask,
     decode_pillow,
+    decode_pillow_mask,
     is_nifti,
     over_black,
     scale_unknown_range,
 )
 from busi_monai.image_files import ImageBytes, ImageSource, head_of
+from busi_monai.mask_values import lesion_pixels
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -185,21 +189,19 @@ def picture_from_array(values: NDArray[np.generic]) -> Picture:
 def read_mask(path: str | Path) -> NDArray[np.bool_]:
     """Read one mask file of any mode as (H, W) bool, ``True`` on the lesion.
 
-    A pixel belongs to the lesion from half of the file's value range on; in colour files the
-    brightest channel counts (BUS-UCLM draws in pure red and green), and transparent is background.
-    A file that holds only two values, the lower one 0, is a label map: every non-zero pixel counts.
+    ``lesion_pixels`` says what the values mean. In colour files the brightest channel counts
+    (BUS-UCLM draws in pure red and green), of a palette that numbers labels the index, and
+    transparent is background.
 
     Raises:
-        ImageReadError: as for ``read_picture``.
+        ImageReadError: as for ``read_picture``, and if the values are no mask's.
     """
     path = Path(path)
-    values, *_ = _read_values(PictureFile(path))
-    if values.ndim == 3:
-        values = values.max(axis=2)
-    levels = np.unique(values)
-    if len(levels) == 2 and levels[0] == 0:
-        return values > 0
-    return values >= 0.5
+    values, lossy = _mask_values(path)
+    try:
+        return lesion_pixels(values, lossy=lossy)
+    except ValueError as error:
+        raise ImageReadError(f"{path}: the mask {error}", kind="mask_values") from error
 
 
 def write_png(path: str | Path, pixels: NDArray[np.uint8]) -> None:
@@ -245,6 +247,17 @@ def _read_values(
     if is_nifti(file, head):
         return *decode_nifti(file), None
     return decode_pillow(file), None, None
+
+
+def _mask_values(path: Path) -> tuple[NDArray[Any], bool]:
+    """Return a mask's (H, W) values as stored, and whether the file's coding changes them."""
+    head = head_of(path, _HEAD_LENGTH)
+    if is_dicom(path, head):
+        values = read_dicom_frame(path, None)[0]
+        return values.max(axis=2) if values.ndim == 3 else values, False
+    if is_nifti(path, head):
+        return decode_nifti_mask(path), False
+    return decode_pillow_mask(path)
 
 
 def _to_grey(values: NDArray[np.float32], path: Path | str) -> NDArray[np.float32]:

@@ -97,6 +97,8 @@ def command(dataset: Path, out: Path, quiet: bool, as_json: bool, **options: Any
         print_json(summary.as_dict())
     elif not quiet:
         _print_summary(summary)
+    for note in summary.notes:
+        click.echo(f"Note: {note}", err=True)
     if summary.unlisted:
         names = ", ".join(summary.unlisted)
         click.echo(f"Left out, not in the datalist, {len(summary.unlisted)}: {names}", err=True)

@@ -25,7 +25,7 @@ from busi_monai.datasets.listing import Listing
 
 __all__ = ["DISAGREEING_IOU", "FAILURES", "Audit", "audit_dataset", "write_audit"]
 
-FAILURES = frozenset({"unreadable", "size_mismatch"})
+FAILURES = frozenset({"unreadable", "size_mismatch", "mask_values", "inverted_mask"})
 """Kinds of problem that keep a file from being used."""
 
 DISAGREEING_IOU = 0.7

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from busi_monai.cases import Case, Problem
 from busi_monai.curation.artefacts import find_artefacts
 from busi_monai.curation.fingerprints import Fingerprint, fingerprint
+from busi_monai.datasets.masks import case_mask
 from busi_monai.errors import ImageReadError
 from busi_monai.images import read_mask, read_picture
 
@@ -62,24 +63,15 @@ def examine_case(case: Case, root: Path) -> Examination:
     except (ImageReadError, OSError) as error:
         problems.append(_problem(case, case.image, root, "unreadable", str(error)))
         for path in case.masks:
-            _read(case, path, root, problems)
+            _read(case, path, None, root, problems)
         return Examination(case, problems)
     pixels = picture.pixels
     seen = fingerprint(pixels)
-    height, width = seen.shape
     union = np.zeros(seen.shape, dtype=bool)
     for path in case.masks:
-        mask = _read(case, path, root, problems)
-        if mask is None:
-            continue
-        if mask.shape != union.shape:
-            message = (
-                f"expected the size of {case.image.name}, {width}×{height} pixels, found "
-                f"{mask.shape[1]}×{mask.shape[0]}; replace the mask or leave the case out"
-            )
-            problems.append(_problem(case, path, root, "size_mismatch", message))
-            continue
-        union |= mask
+        mask = _read(case, path, seen.shape, root, problems)
+        if mask is not None:
+            union |= mask
     usable = not problems and not case.lacks_mask
     lesion_pixels = int(np.count_nonzero(union))
     if usable:
@@ -97,11 +89,19 @@ def examine_case(case: Case, root: Path) -> Examination:
     )
 
 
-def _read(case: Case, path: Path, root: Path, problems: list[Problem]) -> NDArray[np.bool_] | None:
+def _read(
+    case: Case,
+    path: Path,
+    size: tuple[int, int] | None,
+    root: Path,
+    problems: list[Problem],
+) -> NDArray[np.bool_] | None:
+    """Return a mask that can be used; without the image's size, it is only read."""
     try:
-        return read_mask(path)
+        return read_mask(path) if size is None else case_mask(case, path, size)
     except (ImageReadError, OSError) as error:
-        problems.append(_problem(case, path, root, "unreadable", str(error)))
+        kind = error.kind if isinstance(error, ImageReadError) else "unreadable"
+        problems.append(_problem(case, path, root, kind, str(error)))
         return None
 
 

@@ -45,6 +45,7 @@ class PrepareSummary:
         duplicate_groups: number of near-duplicate groups that the audit found.
         seconds: how long it took.
         unlisted: ids in the dataset that the replayed datalist does not name: left out.
+        notes: what to know of the dataset that cost no image, such as ids with their folder.
     """
 
     out: Path
@@ -53,6 +54,7 @@ class PrepareSummary:
     duplicate_groups: int
     seconds: float
     unlisted: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:
@@ -79,6 +81,7 @@ class PrepareSummary:
             "leaks": dict(self.datalist.leaks),
             "duplicate_groups": self.duplicate_groups,
             "failures": [problem.as_dict() for problem in self.failures],
+            "notes": list(self.notes),
             "datalist_sha256": self.datalist.sha256,
             "seconds": round(self.seconds, 3),
         }
@@ -160,14 +163,18 @@ def prepare_dataset(
         store.keep_only(datalist.files())
         datalist.save(folder / DATALIST_NAME)
         write_audit(audit, folder)
-        lost = [problem for problem in listing.problems if problem.kind in _COST_IMAGES]
-        failures = [*store.failures, *lost]
+        failures = [*store.failures, *_lost_images(listing)]
         for failure in failures:
             record.fail(failure.file, failure.message)
         extra = unlisted(datalist, listing)
         record.write(folder, {**_run_details(datalist, listing, folder), "unlisted": extra})
     seconds = time.monotonic() - started
-    return PrepareSummary(Path(out), datalist, failures, len(duplicates), seconds, extra)
+    notes = [problem.message for problem in listing.problems if problem.kind == "renamed_id"]
+    return PrepareSummary(Path(out), datalist, failures, len(duplicates), seconds, extra, notes)
+
+
+def _lost_images(listing: Listing) -> list[Problem]:
+    return [problem for problem in listing.problems if problem.kind in _COST_IMAGES]
 
 
 def _check_apart(source: Path, out: Path) -> None:
@@ -223,7 +230,16 @@ def _divide(
     """Assign every stored case to a part by the protocol."""
     candidates = _candidates(store.stored, duplicates)
     known = [case.id for case in listing.cases]
-    assignment = PROTOCOLS[options.protocol].assign(candidates, known, split)
+    try:
+        assignment = PROTOCOLS[options.protocol].assign(candidates, known, split)
+    except InputError as error:
+        lost = [f"{p.kind}: {p.file}: {p.message}" for p in _lost_images(listing)]
+        left_out = [*store.excluded.values(), *lost]
+        if not left_out:
+            raise
+        kinds = Counter(reason.split(":")[0] for reason in left_out)
+        counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        raise InputError(f"{error}. Left out before: {counts}; the first, {left_out[0]}") from error
     reasons = {**store.excluded, **assignment.excluded}
     if not assignment.parts:
         raise InputError(

@@ -104,9 +104,7 @@ class PreparedStore:
         self.stored[case.id] = stored
         if stored.label is None and self.treatment.missing_mask == "exclude":
             del self.stored[case.id]
-            self.excluded[case.id] = (
-                f"missing mask: the lesion of a {case.class_name} case has none"
-            )
+            self.excluded[case.id] = _why_no_label(case, self._root)
 
     def add_single_masks(self, case_id: str) -> dict[str, str]:
         """Write each mask of a case with several as ``labels/<id>#<k>.png``, k from 1.
@@ -166,6 +164,13 @@ def _store_single_masks(stored: Stored, folder: Path, *, mask_cleanup: bool) -> 
         labels[name] = f"{LABELS}/{name}.png"
         write_mask(folder / labels[name], mask)
     return labels
+
+
+def _why_no_label(case: Case, root: Path) -> str:
+    if not case.masks:
+        return f"missing mask: the lesion of a {case.class_name} case has none"
+    files = ", ".join(_relative(path, root) for path in case.masks)
+    return f"empty mask: the lesion of a {case.class_name} case has no pixel in {files}"
 
 
 def _relative(path: Path, root: Path) -> str:

@@ -7,6 +7,8 @@ Scientific Data 11 (2024) 148; The Cancer Imaging Archive, doi 10.7937/9WKK-Q141
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -15,6 +17,7 @@ from busi_monai.cases import CLASSES, Case, Problem
 from busi_monai.datasets.listing import (
     Listing,
     Reader,
+    case_ids,
     case_stem,
     in_case_order,
     index_images,
@@ -22,6 +25,7 @@ from busi_monai.datasets.listing import (
     problem,
     visible_files,
 )
+from busi_monai.datasets.tables import report_missing_images
 from busi_monai.errors import InputError
 
 __all__ = ["BREAST_LESIONS_USG", "read_breast_lesions_usg"]
@@ -44,15 +48,18 @@ def read_breast_lesions_usg(root: Path) -> Listing:
     problems: list[Problem] = []
     table = _tables(root)[0]
     files = [path for path in visible_files(root, recursive=True) if path.suffix != table.suffix]
-    masks: dict[str, list[Path]] = {}
+    masks: dict[Path, list[Path]] = {}
     pictures = []
     for path in files:
         match = _MASK_STEM.match(case_stem(path))
         if match is None:
             pictures.append(path)
         elif match["kind"].lower() != "other":
-            masks.setdefault(match["id"], []).append(path)
-    images = index_images(root, pictures, problems)
+            masks.setdefault(path.with_name(match["id"]), []).append(path)
+    keys = index_images(root, pictures, problems)
+    ids = case_ids(root, keys, problems)
+    images = {ids[key]: path for key, path in keys.items()}
+    places = _mask_places(images.values(), masks)
     rows = _read_rows(table)
     cases = []
     for case_id, path in images.items():
@@ -66,7 +73,7 @@ def read_breast_lesions_usg(root: Path) -> Listing:
         case = Case(
             id=case_id,
             image=path,
-            masks=tuple(masks.get(case_id, ())),
+            masks=tuple(masks.get(places.get(path, path), ())),
             class_name=class_name,
             dataset="breast_lesions_usg",
             group=f"breast_lesions_usg:{row['CaseID']}",
@@ -74,28 +81,31 @@ def read_breast_lesions_usg(root: Path) -> Listing:
         )
         cases.append(case)
         if case.lacks_mask:
-            message = f"no {case_id}_tumor.png; a lesion needs its outline"
+            message = f"no {case_stem(path)}_tumor.png beside it; a lesion needs its outline"
             problems.append(problem(root, "missing_mask", path, message, case_id))
-    _report_unpaired(root, table, rows, images, masks, problems)
+    for place in masks.keys() - places.values():
+        for path in masks[place]:
+            message = (
+                f"a mask, but there is no picture {place.name!r} beside it, and not one elsewhere"
+            )
+            problems.append(problem(root, "mask_without_image", path, message, place.name))
+    report_missing_images(root, table, rows, images, problems)
     return Listing("breast_lesions_usg", root, in_case_order(cases), problems)
 
 
-def _report_unpaired(
-    root: Path,
-    table: Path,
-    rows: dict[str, dict[str, Any]],
-    images: dict[str, Path],
-    masks: dict[str, list[Path]],
-    problems: list[Problem],
-) -> None:
-    for case_id, paths in masks.items():
-        for path in paths if case_id not in images else ():
-            message = f"a mask, but there is no picture {case_id!r}"
-            problems.append(problem(root, "mask_without_image", path, message, case_id))
-    for case_id in rows:
-        if case_id not in images:
-            message = f"{table.name} lists {case_id!r}, but there is no such picture"
-            problems.append(problem(root, "missing_image", table, message, case_id))
+def _mask_places(images: Iterable[Path], masks: Collection[Path]) -> dict[Path, Path]:
+    """Return under which of ``masks`` each picture's stand.
+
+    That is beside it, or elsewhere if one picture alone and the masks of one folder have the name.
+    """
+    beside = {path: path.with_name(case_stem(path)) for path in images}
+    pictures, places = (Counter(place.name for place in x) for x in (beside.values(), masks))
+    only = {place.name: place for place in masks if places[place.name] == 1}
+    return {
+        path: place if place in masks else only[place.name]
+        for path, place in beside.items()
+        if place in masks or (place.name in only and pictures[place.name] == 1)
+    }
 
 
 def _read_rows(table: Path) -> dict[str, dict[str, Any]]:

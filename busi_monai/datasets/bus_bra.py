@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from busi_monai.cases import Case, Problem
-from busi_monai.datasets.folder import pair_masks, read_table, report_missing_images
+from busi_monai.datasets.folder import pair_masks
 from busi_monai.datasets.listing import (
     Listing,
     Reader,
@@ -22,6 +22,7 @@ from busi_monai.datasets.listing import (
     known_class,
     problem,
 )
+from busi_monai.datasets.tables import read_table, report_missing_images
 
 __all__ = ["BUS_BRA", "FOLDS_TABLE", "TABLE", "read_bus_bra"]
 

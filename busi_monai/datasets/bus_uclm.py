@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from busi_monai.cases import CLASSES, Case, Problem
-from busi_monai.datasets.folder import pair_masks, read_table, report_missing_images
+from busi_monai.datasets.folder import pair_masks
 from busi_monai.datasets.listing import (
     Listing,
     Reader,
@@ -19,6 +19,7 @@ from busi_monai.datasets.listing import (
     known_class,
     problem,
 )
+from busi_monai.datasets.tables import read_table, report_missing_images
 
 __all__ = ["BUS_UCLM", "TABLE", "read_bus_uclm"]
 

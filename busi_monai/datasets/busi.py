@@ -6,13 +6,13 @@ Al-Dhabyani W. et al., "Dataset of breast ultrasound images", Data in Brief 28 (
 from __future__ import annotations
 
 import re
-from collections import Counter
 from pathlib import Path
 
 from busi_monai.cases import CLASSES, Case, Problem
 from busi_monai.datasets.listing import (
     Listing,
     Reader,
+    case_ids,
     case_stem,
     child_folder,
     in_case_order,
@@ -31,28 +31,35 @@ _MASK_STEM = re.compile(r"^(?P<id>.+)_mask(?:_[0-9]+)?$", re.IGNORECASE)
 def read_busi(root: Path) -> Listing:
     """List a folder of the BUSI layout.
 
-    Images of one id in several class folders are all kept, each with its class before its id
-    (``benign-001``), and reported as ``duplicate_id``.
+    Images of one name in several class folders are all kept, each with its class before its name
+    (``benign-001``).
 
     Args:
         root: a folder that holds at least one of the folders ``normal``, ``benign``, ``malignant``.
     """
     problems: list[Problem] = []
-    found: list[Case] = []
-    for class_name in CLASSES:
-        folder = child_folder(root, class_name)
-        if folder is not None:
-            found += _read_class(root, folder, class_name, problems)
-    _report_strays(root, problems)
-    cases = _with_unique_ids(root, found, problems)
+    folders = {name: folder for name in CLASSES if (folder := child_folder(root, name))}
+    found: dict[str, tuple[Path, tuple[Path, ...]]] = {}
+    for class_name, folder in folders.items():
+        for stem, files in _read_class(root, folder, problems).items():
+            found[f"{class_name}/{stem}"] = files
+    _report_strays(root, list(folders.values()), problems)
+    ids = case_ids(root, found, problems)
+    cases = [
+        Case(ids[key], image, masks, key.partition("/")[0], "busi")
+        for key, (image, masks) in found.items()
+    ]
     for case in cases:
         if case.lacks_mask:
-            message = f"no {case.id}_mask.png beside it; a lesion needs its outline"
+            message = f"no {case_stem(case.image)}_mask.png beside it; a lesion needs its outline"
             problems.append(problem(root, "missing_mask", case.image, message, case.id))
     return Listing("busi", root, in_case_order(cases), problems)
 
 
-def _read_class(root: Path, folder: Path, class_name: str, problems: list[Problem]) -> list[Case]:
+def _read_class(
+    root: Path, folder: Path, problems: list[Problem]
+) -> dict[str, tuple[Path, tuple[Path, ...]]]:
+    """Return the images of a class with their masks, by file name."""
     pictures: list[Path] = []
     masks: dict[str, list[Path]] = {}
     for path in visible_files(folder):
@@ -61,7 +68,7 @@ def _read_class(root: Path, folder: Path, class_name: str, problems: list[Proble
             masks.setdefault(match["id"], []).append(path)
         else:
             pictures.append(path)
-    images = index_images(root, pictures, problems)
+    images = index_images(root, pictures, problems, folder)
     for folder_inside in _folders_in(folder):
         for path in visible_files(folder_inside, recursive=True):
             message = f"in a folder inside {folder.name}; expected pictures directly in it"
@@ -70,44 +77,23 @@ def _read_class(root: Path, folder: Path, class_name: str, problems: list[Proble
         for path in masks[case_id]:
             message = f"a mask, but there is no picture {case_id!r} beside it"
             problems.append(problem(root, "mask_without_image", path, message, case_id))
-    return [
-        Case(case_id, path, tuple(masks.get(case_id, ())), class_name, "busi")
-        for case_id, path in images.items()
-    ]
+    return {stem: (path, tuple(masks.get(stem, ()))) for stem, path in images.items()}
 
 
-def _report_strays(root: Path, problems: list[Problem]) -> None:
+def _report_strays(root: Path, read: list[Path], problems: list[Problem]) -> None:
     for path in visible_files(root):
         message = f"outside the class folders {', '.join(CLASSES)}"
         problems.append(problem(root, "stray_file", path, message))
     for folder in _folders_in(root):
-        if folder.name.lower() in CLASSES or folder.name.startswith("."):
+        if folder in read or folder.name.startswith("."):
             continue
         if any(visible_files(folder, recursive=True)):
-            message = f"expected folders named {', '.join(CLASSES)}; its files were left out"
+            message = f"expected one folder each of {', '.join(CLASSES)}; its files were left out"
             problems.append(problem(root, "unknown_class", folder, message))
 
 
 def _folders_in(folder: Path) -> list[Path]:
     return sorted((path for path in folder.iterdir() if path.is_dir()), key=natural_key)
-
-
-def _with_unique_ids(root: Path, cases: list[Case], problems: list[Problem]) -> list[Case]:
-    counts = Counter(case.id for case in cases)
-    taken = {case_id for case_id, count in counts.items() if count == 1}
-    unique: list[Case] = []
-    for case in cases:
-        if counts[case.id] == 1:
-            unique.append(case)
-            continue
-        renamed = f"{case.class_name}-{case.id}"
-        while renamed in taken:
-            renamed += "-"
-        taken.add(renamed)
-        message = f"the id {case.id!r} stands in several class folders; it was read as {renamed!r}"
-        problems.append(problem(root, "duplicate_id", case.image, message, renamed))
-        unique.append(Case(renamed, case.image, case.masks, case.class_name, case.dataset))
-    return unique
 
 
 def _matches(root: Path) -> bool:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from busi_monai.cases import CLASSES, Case, Problem, class_index
 from busi_monai.errors import InputError
+from busi_monai.ids import id_key, safe_id, unique_id
 from busi_monai.images import IMAGE_SUFFIXES, is_image_file
 
 __all__ = [
     "Listing",
     "Reader",
+    "case_ids",
     "case_stem",
     "child_folder",
     "in_case_order",
     "index_images",
+    "is_hidden",
     "known_class",
     "natural_key",
     "problem",
@@ -25,6 +29,7 @@ __all__ = [
 ]
 
 _SYSTEM_FILES = {"thumbs.db", "desktop.ini", "__macosx"}
+_SHOWN = 6  # ids that a message names
 
 
 @dataclass(frozen=True)
@@ -36,8 +41,8 @@ class Listing:
         root: folder that the reader took, which can lie one level below the one asked for.
         cases: sorted by class in the order of ``CLASSES``, then naturally by id.
         problems: what is wrong with names and tables: ``unknown_class``, ``mask_without_image``,
-            ``missing_mask``, ``stray_file``, ``duplicate_id``, and ``missing_image`` for a row of a
-            table without its file.
+            ``missing_mask``, ``stray_file``, ``duplicate_id``, ``missing_image`` for a row of a
+            table without its file, and ``renamed_id``, which costs no image.
     """
 
     dataset: str
@@ -139,10 +144,15 @@ def visible_files(folder: Path, *, recursive: bool = False) -> Iterator[Path]:
     found = folder.rglob("*") if recursive else folder.iterdir()
     for path in sorted(found, key=natural_key):
         parts = path.relative_to(folder).parts
-        if any(part.startswith(".") or part.lower() in _SYSTEM_FILES for part in parts):
+        if any(map(is_hidden, parts)):
             continue
         if path.is_file():
             yield path
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder has a leading dot or is left behind by a system."""
+    return name.startswith(".") or name.lower() in _SYSTEM_FILES
 
 
 def child_folder(root: Path, name: str) -> Path | None:
@@ -173,25 +183,68 @@ def known_class(label: object) -> str | None:
         return None
 
 
-def index_images(root: Path, files: Iterable[Path], problems: list[Problem]) -> dict[str, Path]:
-    """Return picture files by stem, in natural order; other files become ``stray_file`` problems.
+def index_images(
+    root: Path, files: Iterable[Path], problems: list[Problem], folder: Path | None = None
+) -> dict[str, Path]:
+    """Return picture files by path within a folder without suffix (``p1/scan``), in natural order.
 
-    Where two pictures differ in suffix alone (``x.png``, ``x.jpg``), the suffix that comes first in
-    ``IMAGE_SUFFIXES`` is taken and the other is reported as ``duplicate_id``.
+    Other files become ``stray_file`` problems. Where two pictures differ in suffix alone
+    (``x.png``, ``x.jpg``), the suffix that comes first in ``IMAGE_SUFFIXES`` is taken and the other
+    is reported as ``duplicate_id``.
+
+    Args:
+        root: the dataset's folder, to which the problems' file names are relative.
+        files: within ``folder``.
+        problems: gets what is found.
+        folder: ``root`` where it is not given.
     """
-    by_stem: dict[str, list[Path]] = {}
+    by_key: dict[str, list[Path]] = {}
     for path in files:
         if is_image_file(path):
-            by_stem.setdefault(case_stem(path), []).append(path)
+            key = path.relative_to(folder or root).with_name(case_stem(path)).as_posix()
+            by_key.setdefault(key, []).append(path)
         else:
             problems.append(
                 problem(root, "stray_file", path, "not a picture; expected only pictures here")
             )
-    return {stem: _first_of(root, stem, paths, problems) for stem, paths in by_stem.items()}
+    return {key: _first_of(root, key, paths, problems) for key, paths in by_key.items()}
 
 
-def _first_of(root: Path, stem: str, paths: list[Path], problems: list[Problem]) -> Path:
+def case_ids(root: Path, keys: Iterable[str], problems: list[Problem]) -> dict[str, str]:
+    """Return the ids of a dataset's pictures by their paths, as ``index_images`` gives them.
+
+    The id is the file's name (see ``safe_id``), without the folders in front of it. Names that
+    several pictures have, letter case aside, are told apart by these folders: ``p1/scan`` and
+    ``p2/scan`` become ``p1-scan`` and ``p2-scan``, which one ``renamed_id`` problem says for all.
+
+    Examples:
+        >>> found = []
+        >>> case_ids(Path(), ["p1/scan", "p2/scan", "p2/other"], found)
+        {'p1/scan': 'p1-scan', 'p2/scan': 'p2-scan', 'p2/other': 'other'}
+        >>> found[0].message
+        "files of one name in several folders; these are part of their ids: 'p1-scan', 'p2-scan'"
+    """
+    names = {key: safe_id(key.rpartition("/")[2]) for key in keys}
+    counts = Counter(map(id_key, names.values()))
+    taken = {name for name, number in counts.items() if number == 1}
+    ids: dict[str, str] = {}
+    renamed = []
+    for key, name in names.items():
+        ids[key] = name
+        if counts[id_key(name)] > 1:
+            ids[key] = unique_id(safe_id(key.replace("/", "-")), taken)
+            taken.add(id_key(ids[key]))
+            renamed.append(ids[key])
+    if renamed:
+        shown = ", ".join(map(repr, renamed[:_SHOWN])) + (", …" if len(renamed) > _SHOWN else "")
+        message = f"files of one name in several folders; these are part of their ids: {shown}"
+        problems.append(problem(root, "renamed_id", root, message))
+    return ids
+
+
+def _first_of(root: Path, key: str, paths: list[Path], problems: list[Problem]) -> Path:
     first, *others = sorted(paths, key=_suffix_rank)
+    stem = case_stem(first)
     for path in others:
         message = f"another file of the id {stem!r}; {first.name} was taken: remove one of them"
         problems.append(problem(root, "duplicate_id", path, message, stem))

@@ -15,9 +15,16 @@ from busi_monai.cases import Case
 from busi_monai.errors import ImageReadError
 from busi_monai.images import read_mask, read_picture
 
-__all__ = ["clean_mask", "individual_masks", "lesion_mask"]
+__all__ = ["MAX_BORDER", "MAX_FRACTION", "case_mask", "clean_mask", "individual_masks",
+           "lesion_mask"]  # fmt: skip
 
 logger = logging.getLogger(__name__)
+
+MAX_FRACTION = 0.75
+"""Of the image's pixels. The largest lesion of BUSI, BUS-BRA, BUS-UCLM and BrEaST takes 0.58."""
+
+MAX_BORDER = 0.5
+"""Of the image's border. The lesion that leaves the image most widely takes 0.07 of it there."""
 
 _EXIF_ORIENTATION = 0x0112
 
@@ -35,7 +42,7 @@ def lesion_mask(
         size: (H, W) of the image where that is known; otherwise the image is opened for it.
 
     Raises:
-        ImageReadError: if a file cannot be read, or a mask's size differs from the image's.
+        ImageReadError: if a file cannot be read, or a mask cannot be used (see ``case_mask``).
     """
     size = size or _picture_size(case.image)
     union = np.zeros(size, dtype=bool)
@@ -52,19 +59,42 @@ def individual_masks(case: Case, *, size: tuple[int, int] | None = None) -> list
         size: (H, W) of the image where that is known; otherwise the image is opened for it.
 
     Raises:
-        ImageReadError: if a file cannot be read, or a mask's size differs from the image's.
+        ImageReadError: if a file cannot be read, or a mask cannot be used (see ``case_mask``).
     """
     size = size or _picture_size(case.image)
-    masks = []
-    for path in case.masks:
-        mask = read_mask(path)
-        if mask.shape != size:
-            raise ImageReadError(
-                f"{path}: expected the size of {case.image.name}, {size[1]}×{size[0]} pixels, "
-                f"found {mask.shape[1]}×{mask.shape[0]}; replace the mask or leave the case out"
-            )
-        masks.append(mask)
-    return masks
+    return [case_mask(case, path, size) for path in case.masks]
+
+
+def case_mask(case: Case, path: Path, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return one mask of a case as (H, W) bool: the one place where an image gets its pixels.
+
+    Args:
+        case: the case.
+        path: one of ``case.masks``.
+        size: (H, W) of the image.
+
+    Raises:
+        ImageReadError: if the file cannot be read, its values are no mask's (see
+            ``lesion_pixels``), its size differs from the image's, or it covers so much of the image
+            or of its border that lesion and background seem to be swapped. ``kind`` tells which.
+    """
+    mask = read_mask(path)
+    if mask.shape != size:
+        raise ImageReadError(
+            f"{path}: expected the size of {case.image.name}, {size[1]}×{size[0]} pixels, "
+            f"found {mask.shape[1]}×{mask.shape[0]}; replace the mask or leave the case out",
+            kind="size_mismatch",
+        )
+    fraction = float(mask.mean())
+    border = float(np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]]).mean())
+    if fraction > MAX_FRACTION or border > MAX_BORDER:
+        raise ImageReadError(
+            f"{path}: inverted? The lesion covers {fraction:.0%} of the image and {border:.0%} of "
+            f"its border, expected at most {MAX_FRACTION:.0%} and {MAX_BORDER:.0%}; save the "
+            "lesion as 255 on 0",
+            kind="inverted_mask",
+        )
+    return mask
 
 
 def clean_mask(

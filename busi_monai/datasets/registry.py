@@ -9,7 +9,7 @@ from busi_monai.datasets.bus_bra import BUS_BRA
 from busi_monai.datasets.bus_uclm import BUS_UCLM
 from busi_monai.datasets.busi import BUSI
 from busi_monai.datasets.folder import FOLDER
-from busi_monai.datasets.listing import Listing, Reader, natural_key
+from busi_monai.datasets.listing import Listing, Reader, is_hidden, natural_key
 from busi_monai.errors import InputError
 
 __all__ = ["READERS", "detect_layout", "read_dataset"]
@@ -19,6 +19,9 @@ READERS: dict[str, Reader] = {
 }
 """Readers by name; detection tries the most particular layout first, the plain folder last."""
 
+MAX_DEPTH = 3
+"""How many folders below the one asked for a dataset is looked for."""
+
 _DETECTION_ORDER = ("bus_bra", "bus_uclm", "breast_lesions_usg", "busi", "folder")
 
 
@@ -26,7 +29,7 @@ def detect_layout(root: str | Path) -> str:
     """Return the name of the layout that a folder holds, judged by names alone.
 
     Args:
-        root: the dataset's folder, or a folder that holds one such folder.
+        root: the dataset's folder, or one that holds such a folder, at most ``MAX_DEPTH`` below.
 
     Raises:
         InputError: if the folder is missing, empty, of no known layout, or holds several datasets.
@@ -38,7 +41,7 @@ def read_dataset(root: str | Path, layout: str = "auto") -> Listing:
     """List the cases of a dataset by its names and tables; no pixel is looked at.
 
     Args:
-        root: the dataset's folder, or a folder that holds one such folder.
+        root: the dataset's folder, or one that holds such a folder, at most ``MAX_DEPTH`` below.
         layout: a name in ``READERS`` (dashes pass for underscores), or ``"auto"``.
 
     Raises:
@@ -65,21 +68,33 @@ def _locate(root: Path, layout: str) -> tuple[str, Path]:
     for name in names:
         if READERS[name].matches(root):
             return name, root
-    found = [
-        (next(name for name in names if READERS[name].matches(child)), child)
-        for child in inside
-        if child.is_dir()
-        and not child.name.startswith(".")
-        and any(READERS[name].matches(child) for name in names)
-    ]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        folders = ", ".join(f"{path.name} ({name})" for name, path in found)
-        raise InputError(f"{root} holds several datasets: {folders}; name one of them")
+    level = [root]
+    for _ in range(MAX_DEPTH):
+        level = [child for folder in level for child in _folders_in(folder)]
+        found = [
+            (next(name for name in names if READERS[name].matches(child)), child)
+            for child in level
+            if any(READERS[name].matches(child) for name in names)
+        ]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            folders = ", ".join(
+                f"{path.relative_to(root).as_posix()} ({name})" for name, path in found
+            )
+            raise InputError(f"{root} holds several datasets: {folders}; name one of them")
     wanted = "; ".join(f"{name}: {READERS[name].looks_like}" for name in names)
     shown = ", ".join(path.name for path in inside[:8])
     raise InputError(f"{root} has no known layout. Looked for {wanted}. Found {shown}")
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    """Return the visible subfolders, none of one that may not be looked into."""
+    try:
+        inside = sorted(folder.iterdir(), key=natural_key)
+    except PermissionError:
+        return []
+    return [path for path in inside if path.is_dir() and not is_hidden(path.name)]
 
 
 def _candidate_names(layout: str) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,6 +35,7 @@ __all__ = [
     "training_transforms",
 ]
 
+logger = logging.getLogger(__name__)
 
 BALANCES = ("none", "sampling", "augmentation")
 
@@ -70,6 +72,8 @@ def training_items(
 ) -> list[dict[str, Any]]:
     """Return the items of the part ``train``, and those of further datasets that only train.
 
+    A class of which there is no item is warned about.
+
     Args:
         dataset_dir: one or several prepared folders, which validation and figures come from.
         extra: further ones. Of each its own part ``train`` is taken: with folds, what the same
@@ -99,7 +103,10 @@ def training_items(
             fold=fold,
             whose=f"the training images of the extra dataset {folder}",
         )
-    return load_items([*folders, *added], "train", fold=fold, classes=classes)
+    trained = load_items([*folders, *added], "train", fold=fold, classes=classes)
+    if classes:
+        _warn_of_absent_classes(trained, ordered_subset(classes))
+    return trained
 
 
 def class_weights(items: Sequence[dict[str, Any]], n_classes: int) -> list[float]:
@@ -268,6 +275,19 @@ def _of_classes(
     if not chosen:
         raise InputError(f"{what} has no case of {', '.join(kept)}")
     return chosen
+
+
+def _warn_of_absent_classes(items: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> None:
+    present = {classes[item["class_label"]] for item in items}
+    absent = [name for name in classes if name not in present]
+    if absent:
+        logger.warning(
+            "no image of the class %s among the %d to train on, so that it cannot be learned; add "
+            "a dataset that has some, or set classes to those that are there: %s",
+            " and ".join(absent),
+            len(items),
+            ", ".join(name for name in classes if name in present),
+        )
 
 
 def _folders(given: str | Path | Sequence[str | Path] | None) -> list[str | Path]:

@@ -66,6 +66,20 @@ def test_bad_files_are_listed_and_the_code_is_1(phantom_busi, tmp_path):
     assert len(load_datalist(tmp_path / "out").test) == 23
 
 
+def test_equal_names_in_the_class_folders_are_a_note_and_no_failure(phantom_busi, tmp_path):
+    for image in phantom_busi.glob("*/*.png"):
+        target = tmp_path / "busi" / image.parent.name / image.name.partition(" ")[2]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.symlink_to(image)
+
+    result = prepare(tmp_path / "busi", "--out", tmp_path / "out")
+
+    assert result.exit_code == 0, result.output
+    assert "Failed:" not in result.output
+    assert "these are part of their ids: 'normal-(1)'" in result.stderr
+    assert (tmp_path / "out/images/benign-(1).png").is_file()
+
+
 def test_a_repeated_datalist_tells_its_name_and_what_it_does_not_know(folds, tmp_path):
     published = replace(load_datalist(folds), name="phantoms-v1").save(tmp_path / "datalist.json")
     copy = write_phantom_dataset(tmp_path / "copy", cases=24, seed=0, size=(96, 128))

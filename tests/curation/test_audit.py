@@ -11,7 +11,7 @@ from PIL import Image
 
 from busi_monai.curation.audit import Audit, audit_dataset, write_audit
 from busi_monai.datasets import planted_defects, read_dataset, write_phantom_dataset
-from busi_monai.images import write_mask
+from busi_monai.images import write_mask, write_png
 
 
 @pytest.fixture(scope="module")
@@ -105,10 +105,25 @@ def small(tmp_path: Path) -> Path:
 def test_class_and_mask_that_contradict_are_reported(small):
     empty = np.zeros((64, 96), dtype=bool)
     write_mask(small / "benign" / "benign (1)_mask.png", empty)
-    write_mask(small / "normal" / "normal (1)_mask.png", ~empty)
+    marked = empty.copy()
+    marked[20:40, 30:60] = True
+    write_mask(small / "normal" / "normal (1)_mask.png", marked)
     found = audit_dataset(read_dataset(small))
     assert kinds(found) == {"benign (1)": "empty_mask", "normal (1)": "normal_with_mask"}
     assert found.failures == []
+
+
+def test_masks_of_other_values_and_inverted_ones_keep_a_file_from_being_used(small):
+    mask = small / "benign" / "benign (1)_mask.png"
+    with Image.open(mask) as image:
+        lesion = np.asarray(image) > 0
+    write_png(mask, lesion.astype(np.uint8) + 1)
+    write_mask(small / "malignant" / "malignant (1)_mask.png", ~lesion)
+    found = audit_dataset(read_dataset(small))
+    assert kinds(found) == {"benign (1)": "mask_values", "malignant (1)": "inverted_mask"}
+    assert "holds the values 1, 2, none of them 0" in found.failures[0].message
+    assert found.failures[1].message.startswith("inverted? The lesion covers 9")
+    assert {e.lesion_pixels for e in found.examinations if e.problems} == {None}
 
 
 def test_damaged_mask_is_named(small):

@@ -304,6 +304,41 @@ def test_options_that_make_no_sense_are_refused(phantom_busi, tmp_path, options,
     assert not (tmp_path / "out").exists()
 
 
+def test_label_maps_are_prepared_and_what_is_none_says_so(phantom_busi, tmp_path, prepare):
+    source = tmp_path / "busi"
+    shutil.copytree(phantom_busi, source)
+    masks = [source / f"benign/benign ({n})_mask.png" for n in (1, 2, 3)]
+    lesion = read_mask(masks[0])
+    lower = np.arange(len(lesion))[:, None] > np.flatnonzero(lesion.any(axis=1)).mean()
+    Image.fromarray(np.where(lower, 2, 1).astype(np.uint16) * lesion).save(masks[0])
+    Image.fromarray(np.zeros_like(lesion)).save(masks[1])
+    Image.fromarray(lesion + np.uint8(1)).save(masks[2])
+
+    summary = prepare(source, tmp_path / "out", protocol="external")
+
+    assert np.array_equal(read_mask(tmp_path / "out/labels/benign (1).png"), lesion)
+    reasons = {entry["id"]: entry["reason"] for entry in summary.datalist.excluded}
+    assert reasons == {
+        "benign (2)": "empty mask: the lesion of a benign case has no pixel in "
+        "benign/benign (2)_mask.png",
+        "benign (3)": "unusable: benign/benign (3)_mask.png: the mask holds the values 1, 2, none "
+        "of them 0 for the background; save the lesion as 255 on 0, or lesions as 1, 2, … on 0",
+    }
+    assert [problem.id for problem in summary.failures] == ["benign (3)"]
+
+
+def test_too_few_usable_images_say_why_the_others_were_left_out(phantom_busi, tmp_path, prepare):
+    source = tmp_path / "busi"
+    shutil.copytree(phantom_busi, source)
+    for mask in list(source.glob("malignant/*_mask.png"))[1:]:
+        mask.unlink()
+
+    with pytest.raises(
+        InputError, match=r"malignant .* too few.*Left out before: 7 missing mask; the first"
+    ):
+        prepare(source, tmp_path / "out")
+
+
 def test_names_with_brackets_blanks_and_letters_of_all_kinds(tmp_path, prepare):
     source = tmp_path / "Bilder [ä] 超声"
     for name in ("fälle [1] 图", "b c", "d.e"):
@@ -311,7 +346,7 @@ def test_names_with_brackets_blanks_and_letters_of_all_kinds(tmp_path, prepare):
         (source / "masks").mkdir(exist_ok=True)
         pixels = np.random.default_rng(len(name)).integers(0, 255, (40, 50), np.uint8)
         Image.fromarray(pixels).save(source / "images" / f"{name}.bmp")
-        Image.fromarray(np.where(pixels > 99, 255, 0).astype(np.uint8)).save(
+        Image.fromarray(np.where(pixels > 199, 255, 0).astype(np.uint8)).save(
             source / "masks" / f"{name}.png"
         )
     rows = "\n".join(f"{name}.bmp,benign" for name in ("fälle [1] 图", "b c", "d.e"))

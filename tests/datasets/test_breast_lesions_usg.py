@@ -63,6 +63,28 @@ def test_pictures_in_a_folder_beside_the_table(tmp_path: Path) -> None:
     assert read_dataset(tmp_path).mask_count == 1
 
 
+def test_masks_of_one_name_stay_with_the_picture_beside_them(tmp_path: Path) -> None:
+    make(
+        tmp_path,
+        [
+            (1, "case001.png", "case001_tumor.png", None, None, "benign"),
+            (2, "case002.png", "case002_tumor.png", None, None, "benign"),
+        ],
+        *("p1/case001.png", "p2/case001.png", "p2/case001_tumor.png"),
+        *("pictures/case002.png", "masks/case002_tumor.png"),
+    )
+
+    listing = read_dataset(tmp_path)
+
+    assert [(case.id, len(case.masks)) for case in listing.cases] == [("case002", 1)]
+    assert {(p.kind, p.id) for p in listing.problems} == {
+        ("renamed_id", ""),
+        ("unknown_class", "p1-case001"),
+        ("unknown_class", "p2-case001"),
+        ("missing_image", "case001"),
+    }
+
+
 def test_table_and_files_that_disagree(tmp_path: Path) -> None:
     make(
         tmp_path,

@@ -121,9 +121,18 @@ def test_one_id_in_two_classes_keeps_both_under_unique_ids(tmp_path: Path) -> No
     listing = read_dataset(tmp_path)
 
     ids = [case.id for case in listing.cases]
-    assert ids == ["benign-001", "malignant-001", "malignant-001-"]
+    assert ids == ["benign-001", "malignant-001", "malignant-001-2"]
     assert [len(case.masks) for case in listing.cases] == [1, 0, 1]
-    assert ("duplicate_id", "malignant/001.png") in kinds(listing)
+    assert kinds(listing) == {("renamed_id", "."), ("missing_mask", "benign/malignant-001.png")}
+    assert "'benign-001', 'malignant-001-2'" in listing.problems[0].message
+
+
+def test_a_second_folder_of_a_class_is_reported(tmp_path: Path) -> None:
+    make(tmp_path, "Benign/a.png", "Benign/a_mask.png", "benign/b.png")
+    if len(list(tmp_path.iterdir())) < 2:
+        pytest.skip("this file system takes both names for one")
+
+    assert kinds(read_dataset(tmp_path)) == {("unknown_class", "benign")}
 
 
 @pytest.mark.realdata

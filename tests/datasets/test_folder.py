@@ -83,6 +83,101 @@ def test_everything_out_of_place_is_reported(tmp_path: Path) -> None:
     }
 
 
+PLAIN = "image,label\na b.png,normal\nc.d.png,benign\nE.png,malignant\n"
+DIALECTS = {
+    "semicolons": PLAIN.replace(",", ";").encode(),
+    "tabs": PLAIN.replace(",", "\t").encode(),
+    "byte-order mark and CRLF": b"\xef\xbb\xbf" + PLAIN.replace("\n", " \r\n").encode(),
+    "UTF-16": PLAIN.replace(",", "\t").encode("utf-16"),
+    "letter case": PLAIN.replace("image,label", "Image,LABEL").title().encode(),
+    "folder": PLAIN.replace("\n", "\nimages/").removesuffix("images/").encode(),
+    "other slashes": PLAIN.replace("\n", "\nC:\\set\\images\\").rpartition("C:")[0].encode(),
+    "no suffix": PLAIN.replace(".png", "").encode(),
+    "another suffix": PLAIN.replace(".png", ".jpg").encode(),
+    "blank rows": PLAIN.replace("\n", "\n,\n").encode(),
+    "more columns": PLAIN.replace("image,", "id,image,").replace("\n", "\n7,").encode(),
+    "stated numbers": b"image,label 0=malignant 1=Benign 7=normal\na b,7\nc.d,1.0\nE,0\n",
+    "stated numbers in brackets": b'image;"Label (0=malignant, 1=benign, 7=normal)"\n'
+    b"a b;7\nc.d;1\nE;0\n",
+}
+
+
+@pytest.mark.parametrize("table", DIALECTS.values(), ids=DIALECTS.keys())
+@pytest.mark.parametrize("name", ["labels.csv", "Labels.CSV"])
+def test_the_table_as_other_programs_write_it(tmp_path: Path, table: bytes, name: str) -> None:
+    make(
+        tmp_path, "images/a b.png", "images/c.d.png", "images/E.png", "masks/c.d.png", "masks/E.png"
+    )
+    (tmp_path / name).write_bytes(table)
+
+    listing = read_dataset(tmp_path)
+
+    assert {case.id: case.class_name for case in listing.cases} == {
+        "a b": "normal",
+        "c.d": "benign",
+        "E": "malignant",
+    }
+    assert listing.problems == []
+
+
+def test_letter_case_counts_where_it_tells_two_pictures_apart(tmp_path: Path) -> None:
+    make(tmp_path, "images/p/A.png", "images/q/a.png", labels="image,label\na,normal\nA,benign\n")
+
+    assert {case.id: case.class_name for case in read_dataset(tmp_path).cases} == {
+        "q-a": "normal",
+        "p-A": "benign",
+    }
+
+
+def test_numbers_are_no_classes_until_their_order_is_stated(tmp_path: Path) -> None:
+    make(tmp_path, "images/benign_1.png", "images/b.png", labels="image;label\nbenign_1;0\nb;2\n")
+
+    with pytest.raises(InputError, match=r"labels\.csv: the labels are numbers \(0, 2\)") as caught:
+        read_dataset(tmp_path)
+
+    assert "image, label 0=normal 1=benign 2=malignant" in str(caught.value)
+
+
+def test_a_stated_order_of_unknown_classes_is_refused(tmp_path: Path) -> None:
+    make(tmp_path, "images/a.png", labels="image,label 0=cyst\na,0\n")
+
+    with pytest.raises(InputError, match="'cyst'; expected normal, benign, malignant"):
+        read_dataset(tmp_path)
+
+
+def test_rows_that_cannot_be_read_are_told_by_their_line(tmp_path: Path) -> None:
+    make(
+        tmp_path,
+        *("images/a.png", "images/benign_2.png"),
+        labels="image,label\na.png,normal\nbenign_2.png,cyst\ngone.png,benign\n",
+    )
+
+    listing = read_dataset(tmp_path)
+
+    assert [case.id for case in listing.cases] == ["a"]  # the row counts, not the file's name
+    assert [(p.kind, p.file, p.message) for p in listing.problems] == [
+        (
+            "unknown_class",
+            "labels.csv",
+            "row 3: label 'cyst'; expected normal, benign, malignant",
+        ),
+        (
+            "missing_image",
+            "labels.csv",
+            "row 4 lists 'gone.png', but there is no such picture in images",
+        ),
+    ]
+
+
+def test_a_table_that_gives_no_picture_a_class_says_which_rows(tmp_path: Path) -> None:
+    make(tmp_path, "images/a.png", labels="image,label\na.png,cyst\nb.png,benign\n")
+
+    with pytest.raises(
+        InputError, match=r"labels\.csv gives no .*row 2: label 'cyst'.*row 3 lists"
+    ):
+        read_dataset(tmp_path)
+
+
 def test_two_labels_of_one_picture_are_refused(tmp_path: Path) -> None:
     make(tmp_path, "images/a.png", labels="image,label\na.png,benign\na,malignant\n")
 
@@ -103,3 +198,71 @@ def test_a_table_that_is_no_text_is_an_input_error(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match="UTF-8"):
         read_dataset(tmp_path)
+
+
+def test_names_of_several_subfolders_are_paired_by_these(tmp_path: Path) -> None:
+    make(
+        tmp_path,
+        *("images/p1/scan.png", "images/p2/scan.png", "images/p2/other.png"),
+        *("masks/p2/scan.png", "masks/p2/other.png"),
+        labels="image,label\np1/scan.png,benign\np2/scan.png,malignant\nother.png,benign\n",
+    )
+
+    listing = read_dataset(tmp_path)
+
+    found = {
+        case.id: [m.relative_to(tmp_path).as_posix() for m in case.masks] for case in listing.cases
+    }
+    assert found == {
+        "other": ["masks/p2/other.png"],
+        "p1-scan": [],
+        "p2-scan": ["masks/p2/scan.png"],
+    }
+    assert {(p.kind, p.id) for p in listing.problems} == {
+        ("renamed_id", ""),
+        ("missing_mask", "p1-scan"),
+    }
+
+
+def test_a_flat_folder_of_masks_goes_with_subfolders_where_names_are_single(tmp_path: Path) -> None:
+    make(
+        tmp_path,
+        *("images/p1/benign_1.png", "images/p1/benign_2.png", "images/p2/benign_2.png"),
+        *("masks/benign_1.png", "masks/benign_2.png"),
+    )
+
+    listing = read_dataset(tmp_path)
+
+    assert [(case.id, len(case.masks)) for case in listing.cases] == [
+        ("benign_1", 1),
+        ("p1-benign_2", 0),
+        ("p2-benign_2", 0),
+    ]
+    unpaired = next(p for p in listing.problems if p.kind == "mask_without_image")
+    assert unpaired.file == "masks/benign_2.png"
+    assert "only images/p1/benign_2.png, images/p2/benign_2.png" in unpaired.message
+
+
+def test_a_mask_in_another_subfolder_is_not_taken(tmp_path: Path) -> None:
+    make(tmp_path, "images/p1/benign_1.png", "masks/p2/benign_1.png")
+
+    listing = read_dataset(tmp_path)
+
+    assert listing.cases[0].masks == ()
+    assert {p.kind for p in listing.problems} == {"mask_without_image", "missing_mask"}
+
+
+def test_a_row_that_names_several_pictures_names_none(tmp_path: Path) -> None:
+    make(
+        tmp_path,
+        *("images/p1/scan.png", "images/p2/scan.png", "images/p2/other.png", "masks/p2/other.png"),
+        labels="image,label\nscan.png,benign\nother.png,benign\n",
+    )
+
+    listing = read_dataset(tmp_path)
+
+    assert [case.id for case in listing.cases] == ["other"]
+    messages = {p.file: p.message for p in listing.problems if p.kind == "unknown_class"}
+    assert "row 2: 'scan.png' stands for several pictures" in messages["labels.csv"]
+    assert "images/p1/scan.png, images/p2/scan.png" in messages["labels.csv"]
+    assert {"images/p1/scan.png", "images/p2/scan.png"} < messages.keys()

@@ -7,8 +7,15 @@ import pytest
 
 from busi_monai.cases import Case
 from busi_monai.datasets import Listing, natural_key
-from busi_monai.datasets.listing import case_stem, in_case_order, index_images, visible_files
+from busi_monai.datasets.listing import (
+    case_ids,
+    case_stem,
+    in_case_order,
+    index_images,
+    visible_files,
+)
 from busi_monai.errors import InputError
+from busi_monai.ids import MAX_ID_BYTES
 
 
 def make_case(case_id: str, class_name: str) -> Case:
@@ -93,6 +100,19 @@ def test_of_two_suffixes_the_earlier_known_one_is_taken(tmp_path: Path) -> None:
         ("duplicate_id", "x.jpg", "x"),
         ("duplicate_id", "x.tif", "x"),
     ]
+
+
+def test_ids_are_unique_letter_case_aside_and_say_the_folder_only_where_needed(
+    tmp_path: Path,
+) -> None:
+    problems: list = []
+
+    names = ["a/Scan", "b/scan", "b-scan", "c/d/scan", "b/x", f"b/{'n' * 200}"]
+    ids = case_ids(tmp_path, names, problems)
+
+    assert list(ids.values())[:-1] == ["a-Scan", "b-scan-2", "b-scan", "c-d-scan", "x"]
+    assert len(ids[names[-1]]) == MAX_ID_BYTES
+    assert [p.kind for p in problems] == ["renamed_id"]
 
 
 def test_a_listing_finds_a_case_by_its_id() -> None:

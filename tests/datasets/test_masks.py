@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from busi_monai.cases import Case
-from busi_monai.datasets import clean_mask, individual_masks, lesion_mask
+from busi_monai.datasets import clean_mask, individual_masks, lesion_mask, read_dataset
 from busi_monai.errors import ImageReadError
 from busi_monai.images import write_mask, write_png
 
@@ -62,13 +62,45 @@ def test_a_missing_mask_file_is_named(tmp_path: Path) -> None:
         lesion_mask(case)
 
 
+@pytest.mark.parametrize(
+    "mask",
+    [~box(slice(5, 12), slice(8, 20)), box(slice(1, 19), slice(1, 29)), np.ones((20, 30), bool)],
+    ids=["inverted", "nearly all", "all"],
+)
+def test_a_mask_of_most_of_the_image_or_its_border_is_asked_about(
+    tmp_path: Path, mask: np.ndarray
+) -> None:
+    case = make_case(tmp_path, mask)
+
+    with pytest.raises(ImageReadError, match=r"x_mask_0\.png: inverted\? .* covers \d+%") as caught:
+        lesion_mask(case)
+
+    assert caught.value.kind == "inverted_mask"
+
+
+def test_a_large_lesion_cut_by_the_image_edge_is_a_mask(tmp_path: Path) -> None:
+    large = box(slice(0, 15), slice(1, 29))  # 70 % of the image, 29 % of its border
+
+    assert np.array_equal(lesion_mask(make_case(tmp_path, large)), large)
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("name", ["real_busi", "real_bus_bra", "real_bus_uclm", "real_breast"])
+def test_no_real_lesion_comes_near_the_limits(name: str, request: pytest.FixtureRequest) -> None:
+    for case in read_dataset(request.getfixturevalue(name)).cases:
+        for mask in individual_masks(case):
+            border = np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]])
+            assert mask.mean() < 0.58
+            assert border.mean() < 0.07
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
 def test_the_size_of_a_turned_photo_counts_as_it_is_read(tmp_path: Path, suffix: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     path = tmp_path / f"x{suffix}"
     Image.fromarray(np.zeros((20, 30), dtype=np.uint8)).save(path, exif=exif)
-    write_mask(tmp_path / "m.png", np.ones((30, 20), dtype=bool))
+    write_mask(tmp_path / "m.png", np.zeros((30, 20), dtype=bool))
     case = Case("x", path, (tmp_path / "m.png",), "benign", "busi")
 
     assert lesion_mask(case).shape == (30, 20)

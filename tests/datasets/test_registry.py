@@ -71,6 +71,21 @@ def test_a_folder_above_one_dataset_will_do(phantom_busi: Path) -> None:
     assert len(listing.cases) == 24
 
 
+def test_a_dataset_nested_twice_is_found(tmp_path: Path) -> None:
+    made = write(tmp_path / "Dataset" / "Dataset_BUSI", cases=1, seed=0, size=(32, 32))
+    (tmp_path / "__MACOSX" / "Dataset_BUSI" / "benign").mkdir(parents=True)
+
+    assert read_dataset(tmp_path).root == made
+
+
+def test_several_datasets_further_down_are_named_with_their_folders(tmp_path: Path) -> None:
+    write(tmp_path / "all" / "one", cases=1, seed=0, size=(32, 32))
+    write(tmp_path / "more" / "two", cases=1, seed=0, size=(32, 32))
+
+    with pytest.raises(InputError, match=r"several datasets: all/one \(busi\), more/two \(busi\)"):
+        read_dataset(tmp_path)
+
+
 def test_a_folder_above_several_datasets_asks_which(tmp_path: Path) -> None:
     write(tmp_path / "one", cases=1, seed=0, size=(32, 32))
     write(tmp_path / "two", cases=1, seed=0, size=(32, 32), layout="bus_bra")

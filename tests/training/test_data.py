@@ -243,6 +243,25 @@ def test_extra_datasets_join_the_training_and_nothing_else(
     )
 
 
+def test_a_class_without_a_training_image_is_named(
+    phantom_prepared: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    datalist = load_datalist(phantom_prepared)
+    lesions = [item for item in datalist.training if item["class_label"] > 0]
+    replace(datalist, training=lesions).save(tmp_path / "datalist.json")
+    for name in ("images", "labels"):
+        (tmp_path / name).symlink_to(phantom_prepared / name)
+
+    training_items(phantom_prepared)
+    training_items(tmp_path, classes=["benign", "malignant"])
+    training_items(tmp_path, classes=[])
+    assert caplog.text == ""
+
+    training_items(tmp_path)
+    assert f"no image of the class normal among the {len(lesions)} to train on" in caplog.text
+    assert "those that are there: benign, malignant" in caplog.text
+
+
 def test_extra_datasets_give_the_systems_classes_only(
     phantom_prepared: Path, other_prepared: Path
 ) -> None:
