@@ -12,9 +12,15 @@ from typing import Any
 import yaml
 
 from busi_monai.cases import Problem
-from busi_monai.datasets.listing import case_stem, child_folder, natural_key, problem, visible_files
-from busi_monai.datasets.outlines import Outline, Point, unpacked_runs
+from busi_monai.datasets.listing import (
+    case_stem,
+    child_folder,
+    own_part,
+    problem,
+    visible_files,
+)
 from busi_monai.images import is_image_file
+from busi_monai.outlines import Outline, Point, unpacked_runs
 
 __all__ = ["Annotated", "Annotation", "has_annotations", "read_annotations"]
 
@@ -57,9 +63,11 @@ def has_annotations(root: Path) -> bool:
     """Whether a folder holds annotations, judged by names alone."""
     if _yolo_folders(root) is not None:
         return True
-    images = {path.with_suffix("") for path in _files(root) if is_image_file(path)}
-    return bool(images) and any(
-        _is_coco_name(path) or path.with_suffix("") in images for path in _json_files(root)
+    files = [path for folder in _places(root) for path in visible_files(folder)]
+    images = {path.with_suffix("") for path in files if is_image_file(path)}
+    tables = [path for path in files if path.suffix.lower() == ".json"]
+    return any(path.with_suffix("") in images for path in tables) or (
+        bool(images) and any(_is_coco_name(path) for path in tables)
     )
 
 
@@ -305,6 +313,16 @@ def _size(height: object, width: object) -> tuple[int, int] | None:
     return None
 
 
+def _places(root: Path) -> list[Path]:
+    """Return the folders that annotations and their images are looked for in, to tell a layout."""
+    if not root.is_dir():
+        return []
+    named = [path for name in ("images", "annotations") if (path := child_folder(root, name))]
+    above = [root, *named[:1]]
+    parts = [path for folder in above for path in folder.iterdir() if own_part(path.name)]
+    return [root, *named, *(path for path in parts if path.is_dir())]
+
+
 def _files(root: Path) -> list[Path]:
     return list(visible_files(root, recursive=True)) if root.is_dir() else []
 
@@ -322,5 +340,5 @@ def _yolo_folders(root: Path) -> tuple[Path, Path] | None:
     images, labels = child_folder(root, "images"), child_folder(root, _YOLO_LABELS)
     if images is None or labels is None:
         return None
-    texts = [path for path in _files(labels) if path.suffix.lower() == ".txt"]
-    return (images, labels) if sorted(texts, key=natural_key) else None
+    has_text = any(path.suffix.lower() == ".txt" for path in _files(labels))
+    return (images, labels) if has_text else None

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from busi_monai.datasets.outlines import Outline, decode_rle, polygon_mask, unpacked_runs
 from busi_monai.errors import ImageReadError
+from busi_monai.outlines import Outline, decode_rle, polygon_mask, unpacked_runs
 
 FILE = Path("a.json")
 SQUARE = ((10.0, 5.0), (20.0, 5.0), (20.0, 9.0), (10.0, 9.0))

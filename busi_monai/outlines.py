@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from busi_monai.errors import ImageReadError
 
-__all__ = ["Outline", "Point", "decode_rle", "polygon_mask", "unpacked_runs"]
+__all__ = ["Outline", "Point", "decode_rle", "mask_file", "polygon_mask", "unpacked_runs"]
 
 Point = tuple[float, float]
 
@@ -57,7 +57,10 @@ class Outline:
                 kind="size_mismatch",
             )
         if self.runs:
-            return decode_rle(self.runs, size)
+            try:
+                return decode_rle(self.runs, size)
+            except ImageReadError as error:
+                raise ImageReadError(f"{self}: {error}") from None
         height, width = size
         scale = np.array([width, height]) if self.relative else np.ones(2)
         mask = np.zeros(size, dtype=bool)
@@ -80,6 +83,11 @@ class Outline:
             for polygon in self.polygons
             for x, y in polygon
         )
+
+
+def mask_file(mask: Path | Outline) -> Path:
+    """Return the file that a mask or outline stands in."""
+    return mask.file if isinstance(mask, Outline) else mask
 
 
 def polygon_mask(points: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.bool_]:
