@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from busi_monai.errors import InputError
+from busi_monai.outlines import Outline
 
 __all__ = ["CLASSES", "Case", "Problem", "class_index", "ordered_subset"]
 
@@ -63,8 +64,9 @@ class Case:
         id: file name without suffix (``"benign (1)"``), after its folder where others have that
             name (``"p1-scan"``); unique within a dataset, letter case aside.
         image: path of the picture.
-        masks: paths of its mask files, none to several; their union is the lesion. A normal case
-            without a mask file has an empty mask; a lesion without one is a ``missing_mask``.
+        masks: paths of its mask files or outlines of annotation files, none to several; their union
+            is the lesion. A normal case without one has an empty mask; a lesion without one is a
+            ``missing_mask``.
         class_name: one of ``CLASSES``.
         dataset: name of the reader it came from (``"busi"``).
         group: what must stay on one side of every split where the dataset says so (the patient),
@@ -75,7 +77,7 @@ class Case:
 
     id: str
     image: Path
-    masks: tuple[Path, ...]
+    masks: tuple[Path | Outline, ...]
     class_name: str
     dataset: str
     group: str | None = None
@@ -108,7 +110,8 @@ class Problem:
         kind: one of the machine-readable kinds (``unreadable``, ``size_mismatch``,
             ``missing_mask``, ``normal_with_mask``, ``stray_file``, ``mask_without_image``,
             ``missing_image``, ``unknown_class``, ``duplicate_id``, ``empty_mask``,
-            ``mask_values``, ``inverted_mask``, ``renamed_id``).
+            ``mask_values``, ``inverted_mask``, ``renamed_id``, ``annotation``, ``outside_image``,
+            ``unlabelled``).
         message: what was expected, what was found, what to do.
     """
 

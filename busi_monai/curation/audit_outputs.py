@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from busi_monai.cases import CLASSES
+from busi_monai.datasets import lesion_mask
 from busi_monai.errors import ImageReadError
 from busi_monai.files import atomic_file, write_json, write_text
-from busi_monai.images import read_mask, read_picture, write_png
+from busi_monai.images import read_picture, write_png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -164,9 +165,8 @@ def _samples(audit: Audit) -> Iterator[Sample]:
         for case in (sound[round(pick)] for pick in picks):
             try:
                 pixels = read_picture(case.image).pixels
-                mask = np.zeros(pixels.shape, dtype=bool)
-                for path in case.masks:
-                    mask |= read_mask(path)
+                height, width = pixels.shape
+                mask = lesion_mask(case, size=(height, width))
             except (ImageReadError, OSError):  # gone since the audit looked
                 continue
             yield Sample(case.id, name, np.round(pixels * 255).astype(np.uint8), mask)

@@ -15,6 +15,7 @@ from busi_monai.curation.fingerprints import Fingerprint, fingerprint
 from busi_monai.datasets.masks import case_mask
 from busi_monai.errors import ImageReadError
 from busi_monai.images import read_mask, read_picture
+from busi_monai.outlines import Outline, mask_file
 
 __all__ = ["Examination", "examine_case"]
 
@@ -91,14 +92,16 @@ def examine_case(case: Case, root: Path) -> Examination:
 
 def _read(
     case: Case,
-    path: Path,
+    path: Path | Outline,
     size: tuple[int, int] | None,
     root: Path,
     problems: list[Problem],
 ) -> NDArray[np.bool_] | None:
     """Return a mask that can be used; without the image's size, it is only read."""
     try:
-        return read_mask(path) if size is None else case_mask(case, path, size)
+        if size is not None:
+            return case_mask(case, path, size)
+        return None if isinstance(path, Outline) else read_mask(path)
     except (ImageReadError, OSError) as error:
         kind = error.kind if isinstance(error, ImageReadError) else "unreadable"
         problems.append(_problem(case, path, root, kind, str(error)))
@@ -116,6 +119,7 @@ def _contradictions(case: Case, lesion_pixels: int, root: Path) -> list[Problem]
     return []
 
 
-def _problem(case: Case, path: Path, root: Path, kind: str, message: str) -> Problem:
-    file = path.relative_to(root) if path.is_relative_to(root) else path
-    return Problem(case.id, file.as_posix(), kind, message.removeprefix(f"{path}: "))
+def _problem(case: Case, path: Path | Outline, root: Path, kind: str, message: str) -> Problem:
+    file = mask_file(path)
+    named = file.relative_to(root) if file.is_relative_to(root) else file
+    return Problem(case.id, named.as_posix(), kind, message.removeprefix(f"{file}: "))

@@ -138,6 +138,8 @@ def prepare_dataset(
     known = read_known_images(options.known, ids) if options.known else {}
     if options.protocol == "official":
         _check_ships_folds(listing)
+    if options.protocol == "file" and not split.lists and published is None:
+        _check_ships_parts(listing)
     if audit is not None and audit.listing != listing:
         raise InputError(
             f"the audit of {audit.listing.root} is not one of what {listing.root} holds now; audit "
@@ -200,6 +202,14 @@ def _check_ships_folds(listing: Listing) -> None:
             f"{listing.root} ({listing.dataset}) has no folds of its authors, which the protocol "
             f"official takes; these datasets ship some: {', '.join(ship)}. Draw folds with "
             "--protocol leakfree --folds 5"
+        )
+
+
+def _check_ships_parts(listing: Listing) -> None:
+    if not any("official_part" in case.meta for case in listing.cases):
+        raise InputError(
+            f"{listing.root}: the protocol file needs --train-list FILE and --val-list FILE, or "
+            "folders train, val and test in the dataset"
         )
 
 
@@ -291,6 +301,7 @@ def _candidates(
             group=group[name],
             patient=one.case.group,
             official_fold=one.case.meta.get("official_fold"),
+            official_part=one.case.meta.get("official_part"),
         )
         for name, one in stored.items()
     ]
@@ -311,7 +322,7 @@ def _item(stored: Stored, group: str, fold: int | None) -> dict[str, Any]:
         "meta": {
             key: value
             for key, value in sorted(case.meta.items())
-            if key != "official_fold" and _is_stated(value)  # which the item's fold says
+            if not key.startswith("official_") and _is_stated(value)  # which fold and part say
         },
     }
 

@@ -38,6 +38,7 @@ class Candidate:
         group: near-duplicates and patients joined, in chains.
         patient: its patient, ``None`` where the dataset tells none.
         official_fold: its fold in the dataset's own division, from 1, ``None`` where it has none.
+        official_part: its part in the dataset's own split, ``None`` where it has none.
     """
 
     id: str
@@ -47,6 +48,7 @@ class Candidate:
     group: str
     patient: str | None = None
     official_fold: int | None = None
+    official_part: str | None = None
 
 
 @dataclass(frozen=True)
@@ -121,9 +123,10 @@ class Protocol:
                 raise InputError(f"{flag}: not for the protocol {self.name}, only for {others}")
         if "ids" in self.options and options.ids is None:
             raise InputError(f"the protocol {self.name} needs --ids FILE, the ids to keep")
-        if "lists" in self.options and not {*PARTS[:2]} <= {*options.lists}:
+        if options.lists and not {*PARTS[:2]} <= {*options.lists}:
             raise InputError(
-                f"the protocol {self.name} needs --train-list FILE and --val-list FILE"
+                f"the protocol {self.name} needs --train-list FILE and --val-list FILE, or none of "
+                "them for a dataset with folders train, val and test"
             )
 
 
@@ -182,7 +185,9 @@ def _file(
     candidates: Sequence[Candidate], known: Sequence[str], options: SplitOptions
 ) -> Assignment:
     PROTOCOLS["file"].check_options(options)
-    part_of: dict[str, str] = {}
+    part_of = {case.id: case.official_part for case in candidates if case.official_part}
+    if options.lists:
+        part_of = {}
     for part in PARTS:
         if part not in options.lists:
             continue
@@ -196,9 +201,7 @@ def _file(
                 )
             part_of[name] = part
     parts = {case.id: part_of[case.id] for case in candidates if case.id in part_of}
-    excluded = {
-        case.id: "in none of the given lists" for case in candidates if case.id not in part_of
-    }
+    excluded = {case.id: "in none of the lists" for case in candidates if case.id not in part_of}
     return Assignment(parts, {}, excluded)
 
 
@@ -274,7 +277,8 @@ PROTOCOLS: dict[str, Protocol] = {
         ),
         Protocol(
             "file",
-            "Training, validation and test lists given as files, as published.",
+            "Training, validation and test as published: lists given as files, or folders train, "
+            "val and test of the dataset.",
             _file,
             False,
             ("lists",),

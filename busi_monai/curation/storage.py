@@ -16,6 +16,7 @@ from busi_monai.cases import Case, Problem
 from busi_monai.datasets import clean_mask, individual_masks, lesion_mask
 from busi_monai.errors import ImageReadError
 from busi_monai.images import pixel_sha256, read_picture, write_mask, write_png
+from busi_monai.outlines import mask_file
 
 __all__ = ["IMAGES", "LABELS", "MaskTreatment", "PreparedStore", "Stored", "store_case"]
 
@@ -93,8 +94,9 @@ class PreparedStore:
         try:
             stored = store_case(case, self.folder, mask_cleanup=self.treatment.mask_cleanup)
         except ImageReadError as error:
+            files = map(mask_file, case.masks)
             at_fault = next(
-                (path for path in case.masks if str(error).startswith(f"{path}: ")), case.image
+                (path for path in files if str(error).startswith(f"{path}: ")), case.image
             )
             file = _relative(at_fault, self._root)
             message = str(error).removeprefix(f"{at_fault}: ").replace(f"{self._root}/", "")
@@ -169,7 +171,7 @@ def _store_single_masks(stored: Stored, folder: Path, *, mask_cleanup: bool) -> 
 def _why_no_label(case: Case, root: Path) -> str:
     if not case.masks:
         return f"missing mask: the lesion of a {case.class_name} case has none"
-    files = ", ".join(_relative(path, root) for path in case.masks)
+    files = ", ".join(_relative(mask_file(mask), root) for mask in case.masks)
     return f"empty mask: the lesion of a {case.class_name} case has no pixel in {files}"
 
 

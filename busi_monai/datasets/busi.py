@@ -6,6 +6,7 @@ Al-Dhabyani W. et al., "Dataset of breast ultrasound images", Data in Brief 28 (
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from busi_monai.cases import CLASSES, Case, Problem
@@ -18,6 +19,7 @@ from busi_monai.datasets.listing import (
     in_case_order,
     index_images,
     natural_key,
+    own_part,
     problem,
     visible_files,
 )
@@ -32,23 +34,28 @@ def read_busi(root: Path) -> Listing:
     """List a folder of the BUSI layout.
 
     Images of one name in several class folders are all kept, each with its class before its name
-    (``benign-001``).
+    (``benign-001``). The class folders may lie in folders ``train``, ``val`` and ``test``, which
+    the cases tell as ``official_part`` in ``meta``.
 
     Args:
-        root: a folder that holds at least one of the folders ``normal``, ``benign``, ``malignant``.
+        root: a folder that holds at least one of the folders ``normal``, ``benign``, ``malignant``,
+            or folders of a split that do.
     """
     problems: list[Problem] = []
-    folders = {name: folder for name in CLASSES if (folder := child_folder(root, name))}
-    found: dict[str, tuple[Path, tuple[Path, ...]]] = {}
-    for class_name, folder in folders.items():
-        for stem, files in _read_class(root, folder, problems).items():
-            found[f"{class_name}/{stem}"] = files
-    _report_strays(root, list(folders.values()), problems)
+    found: dict[str, Case] = {}
+    places = _places(root)
+    for place in places:
+        folders = _class_folders(place)
+        before, meta = ("", {}) if place == root else (f"{place.name}/", _part_of(place))
+        for class_name, folder in folders.items():
+            for stem, (image, masks) in _read_class(root, folder, problems).items():
+                case = Case(stem, image, masks, class_name, "busi", meta=meta)
+                found[f"{before}{class_name}/{stem}"] = case
+        _report_strays(root, place, list(folders.values()), problems)
+    if root not in places:
+        _report_strays(root, root, places, problems)
     ids = case_ids(root, found, problems)
-    cases = [
-        Case(ids[key], image, masks, key.partition("/")[0], "busi")
-        for key, (image, masks) in found.items()
-    ]
+    cases = [replace(case, id=ids[key]) for key, case in found.items()]
     for case in cases:
         if case.lacks_mask:
             message = f"no {case_stem(case.image)}_mask.png beside it; a lesion needs its outline"
@@ -80,11 +87,11 @@ def _read_class(
     return {stem: (path, tuple(masks.get(stem, ()))) for stem, path in images.items()}
 
 
-def _report_strays(root: Path, read: list[Path], problems: list[Problem]) -> None:
-    for path in visible_files(root):
+def _report_strays(root: Path, place: Path, read: list[Path], problems: list[Problem]) -> None:
+    for path in visible_files(place):
         message = f"outside the class folders {', '.join(CLASSES)}"
         problems.append(problem(root, "stray_file", path, message))
-    for folder in _folders_in(root):
+    for folder in _folders_in(place):
         if folder in read or folder.name.startswith("."):
             continue
         if any(visible_files(folder, recursive=True)):
@@ -96,8 +103,27 @@ def _folders_in(folder: Path) -> list[Path]:
     return sorted((path for path in folder.iterdir() if path.is_dir()), key=natural_key)
 
 
+def _part_of(place: Path) -> dict[str, str | None]:
+    return {"official_part": own_part(place.name)}
+
+
+def _class_folders(place: Path) -> dict[str, Path]:
+    return {name: folder for name in CLASSES if (folder := child_folder(place, name))}
+
+
+def _places(root: Path) -> list[Path]:
+    """Return the folders that hold class folders: the root, or those of a split in it."""
+    if _class_folders(root) or not root.is_dir():
+        return [root]
+    return [
+        folder
+        for folder in _folders_in(root)
+        if own_part(folder.name) is not None and _class_folders(folder)
+    ]
+
+
 def _matches(root: Path) -> bool:
-    return any(child_folder(root, name) for name in CLASSES)
+    return any(_class_folders(place) for place in _places(root))
 
 
 BUSI = Reader(

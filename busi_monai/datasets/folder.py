@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from busi_monai.cases import CLASSES, Case, Problem
+from busi_monai.datasets.annotated import read_annotated
+from busi_monai.datasets.annotations import has_annotations, read_annotations
 from busi_monai.datasets.listing import (
     Listing,
     Reader,
     case_ids,
     case_stem,
     child_folder,
+    class_in_name,
     in_case_order,
     index_images,
     problem,
@@ -31,12 +34,17 @@ def read_folder(root: Path) -> Listing:
     The class comes from ``labels.csv`` (see ``read_labels``); a picture that it does not name, or
     all where there is no table, takes the class that its name begins with (``benign_001.png``). A
     picture without a class is left out and reported. The columns ``annotator``, ``submitted`` and
-    ``model`` are kept in the cases' ``meta``.
+    ``model`` are kept in the cases' ``meta``. Where there is no folder ``masks``, annotation files
+    give the outlines, see ``read_annotations`` and ``read_annotated``.
 
     Raises:
         InputError: if no picture has a class, or ``labels.csv`` cannot be used.
     """
     problems: list[Problem] = []
+    if child_folder(root, "masks") is None:
+        annotated = read_annotations(root, problems)
+        if annotated is not None:
+            return read_annotated(root, annotated, problems)
     images, masks = pair_masks(root, problems)
     folder = child_folder(root, "images") or root
     names = ImageNames(images, folder)
@@ -46,7 +54,7 @@ def read_folder(root: Path) -> Listing:
         class_name = table.classes.get(case_id)
         if class_name is None and case_id in table.refused:
             continue
-        class_name = class_name or _class_in_name(case_stem(path))
+        class_name = class_name or class_in_name(case_stem(path))
         if class_name is None:
             message = f"no class: list it in labels.csv as image,label ({', '.join(CLASSES)})"
             problems.append(problem(root, "unknown_class", path, message, case_id))
@@ -130,20 +138,18 @@ def _folder(key: str) -> str:
     return key.rpartition("/")[0]
 
 
-def _class_in_name(case_id: str) -> str | None:
-    return next((name for name in CLASSES if case_id.lower().startswith(name)), None)
-
-
 def _matches(root: Path) -> bool:
-    return child_folder(root, "images") is not None and (
-        child_folder(root, "masks") is not None or find_labels(root) is not None
-    )
+    plain = child_folder(root, "masks") is not None or find_labels(root) is not None
+    return (plain and child_folder(root, "images") is not None) or has_annotations(root)
 
 
 FOLDER = Reader(
     name="folder",
     title="Plain folder",
-    looks_like="folders images and masks, with labels.csv (image,label)",
+    looks_like=(
+        "folders images and masks, with labels.csv (image,label), or images with annotations of "
+        "COCO, LabelMe or YOLO"
+    ),
     classes=CLASSES,
     matches=_matches,
     read=read_folder,

@@ -19,15 +19,22 @@ __all__ = [
     "case_ids",
     "case_stem",
     "child_folder",
+    "class_in_name",
     "in_case_order",
     "index_images",
     "is_hidden",
     "known_class",
     "natural_key",
+    "own_part",
     "problem",
     "visible_files",
 ]
 
+_PARTS = {
+    **dict.fromkeys(("train", "training"), "training"),
+    **dict.fromkeys(("val", "valid", "validation"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
 _SYSTEM_FILES = {"thumbs.db", "desktop.ini", "__macosx"}
 _SHOWN = 6  # ids that a message names
 
@@ -170,6 +177,16 @@ def problem(root: Path, kind: str, path: Path, message: str, case_id: str = "") 
     return Problem(case_id, path.relative_to(root).as_posix(), kind, message)
 
 
+def own_part(folder: str) -> str | None:
+    """Return the part of a split that a folder's name means, or ``None``.
+
+    Examples:
+        >>> own_part("Train"), own_part("valid"), own_part("benign")
+        ('training', 'validation', None)
+    """
+    return _PARTS.get(folder.lower())
+
+
 def known_class(label: object) -> str | None:
     """Return the class that a table's cell or a folder's name means, or ``None``.
 
@@ -181,6 +198,16 @@ def known_class(label: object) -> str | None:
         return CLASSES[class_index(str(label))]
     except InputError:
         return None
+
+
+def class_in_name(stem: str) -> str | None:
+    """Return the class that a file's name begins with, or ``None``.
+
+    Examples:
+        >>> class_in_name("Benign_001"), class_in_name("scan")
+        ('benign', None)
+    """
+    return next((name for name in CLASSES if stem.lower().startswith(name)), None)
 
 
 def index_images(

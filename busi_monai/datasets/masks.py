@@ -14,6 +14,7 @@ from scipy import ndimage
 from busi_monai.cases import Case
 from busi_monai.errors import ImageReadError
 from busi_monai.images import read_mask, read_picture
+from busi_monai.outlines import Outline
 
 __all__ = ["MAX_BORDER", "MAX_FRACTION", "case_mask", "clean_mask", "individual_masks",
            "lesion_mask"]  # fmt: skip
@@ -65,12 +66,12 @@ def individual_masks(case: Case, *, size: tuple[int, int] | None = None) -> list
     return [case_mask(case, path, size) for path in case.masks]
 
 
-def case_mask(case: Case, path: Path, size: tuple[int, int]) -> NDArray[np.bool_]:
+def case_mask(case: Case, path: Path | Outline, size: tuple[int, int]) -> NDArray[np.bool_]:
     """Return one mask of a case as (H, W) bool: the one place where an image gets its pixels.
 
     Args:
         case: the case.
-        path: one of ``case.masks``.
+        path: one of ``case.masks``, a file or an outline.
         size: (H, W) of the image.
 
     Raises:
@@ -78,7 +79,7 @@ def case_mask(case: Case, path: Path, size: tuple[int, int]) -> NDArray[np.bool_
             ``lesion_pixels``), its size differs from the image's, or it covers so much of the image
             or of its border that lesion and background seem to be swapped. ``kind`` tells which.
     """
-    mask = read_mask(path)
+    mask = path.mask(size) if isinstance(path, Outline) else read_mask(path)
     if mask.shape != size:
         raise ImageReadError(
             f"{path}: expected the size of {case.image.name}, {size[1]}×{size[0]} pixels, "

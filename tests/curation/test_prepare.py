@@ -391,3 +391,34 @@ def test_published_splits_of_busi_leak(number, stated, busi_published_split, ref
     by_hash = leaks_by_published_groups(reference, number)
     assert len(by_hash) == stated
     assert by_hash <= set(leaks["ids"])
+
+
+def test_class_folders_in_split_folders_are_the_parts_of_the_protocol_file(phantom_busi, tmp_path):
+    root, wanted = tmp_path / "in", {}
+    for number, case in enumerate(read_dataset(phantom_busi).cases):
+        name = ("Train", "val", "test")[number % 3]
+        folder = root / name / case.class_name
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in (case.image, *case.masks):
+            shutil.copy(path, folder)
+        wanted[case.id] = {"Train": "training", "val": "validation"}.get(name, name)
+    # into a second part, under the same name
+    shutil.copy(case.image, root / "Train" / case.class_name)
+    shutil.copy(case.masks[0], root / "Train" / case.class_name)
+    listing = read_dataset(root)
+    assert listing.dataset == "busi" and {p.kind for p in listing.problems} == {"renamed_id"}
+    summary = prepare_dataset(root, tmp_path / "out", PrepareOptions(protocol="file"))
+    parts = parts_of(summary.datalist)
+    assert {id: parts[id] for id in wanted if id != case.id} == {
+        id: part for id, part in wanted.items() if id != case.id
+    }
+    assert summary.failures == [] and summary.datalist.leaks["count"] == 1
+    assert {id for id in parts if id not in wanted} == {
+        f"{name}-{case.class_name}-{case.id}" for name in ("test", "Train")
+    }
+
+
+def test_the_protocol_file_needs_lists_or_folders_of_a_split(phantom_busi, tmp_path):
+    with pytest.raises(InputError, match="or folders train, val and test in the dataset"):
+        prepare_dataset(phantom_busi, tmp_path / "out", PrepareOptions(protocol="file"))
+    assert not (tmp_path / "out").exists()

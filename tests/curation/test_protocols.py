@@ -115,7 +115,7 @@ def test_file_takes_the_lists_as_they_are(tmp_path):
     assert assignment.parts == {
         "x0": "training", "y0": "training", "x1": "validation", "z0": "test"
     }  # fmt: skip
-    assert assignment.excluded["z1"] == "in none of the given lists"
+    assert assignment.excluded["z1"] == "in none of the lists"
 
 
 def test_file_refuses_unknown_ids_overlaps_and_missing_lists(tmp_path):
