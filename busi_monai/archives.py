@@ -28,6 +28,7 @@ from busi_monai.ids import id_key
 from busi_monai.image_files import DICOMDIR, is_hidden, suffix_of
 from busi_monai.images import is_image_file
 from busi_monai.path_names import naming
+from busi_monai.video import VIDEO_SUFFIXES
 
 __all__ = ["ARCHIVE_SUFFIXES", "UnpackedArchive", "is_archive", "left_out_sentence", "unpacked"]
 
@@ -118,7 +119,8 @@ def unpacked(path: str | Path, *, tables: bool = False) -> Iterator[UnpackedArch
 
     Args:
         path: file ending in one of ``ARCHIVE_SUFFIXES``.
-        tables: whether tables and annotations are used, too, and not pictures alone.
+        tables: whether tables and annotations are used beside pictures, as in a dataset; videos
+            are otherwise.
 
     Raises:
         InputError: if the archive is damaged, cut short, or unpacks to more than the limits.
@@ -219,7 +221,8 @@ class _Unpacking:
     def _is_used(self, place: PurePosixPath) -> bool:
         if not suffix_of(place):  # a DICOMDIR, or perhaps bare DICOM
             return True
-        return is_image_file(str(place)) or (self._tables and suffix_of(place) in TABLE_SUFFIXES)
+        others = TABLE_SUFFIXES if self._tables else VIDEO_SUFFIXES
+        return is_image_file(str(place)) or suffix_of(place) in others
 
     def _clash(self, place: PurePosixPath) -> str | None:
         """Note a name, or return why some file system could not hold it beside those before."""

@@ -92,9 +92,9 @@ def command(
 
     INPUT is a file, a folder (the pictures directly in it, or else the DICOM files of its
     subfolders), an archive (zip, tar; all pictures in it) or a quoted glob pattern. Each frame of
-    a DICOM loop is predicted. Except for files that are named, NAME_mask.png is skipped where the
-    picture NAME lies beside it. Bad files are listed with their reason and the others done; the
-    exit code is then 1.
+    a video or DICOM loop is predicted. Except for files that are named, NAME_mask.png is skipped
+    where the picture NAME lies beside it. Bad files are listed with their reason and the others
+    done; the exit code is then 1.
 
     For research use only; not a medical device.
     """

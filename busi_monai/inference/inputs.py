@@ -24,6 +24,7 @@ from busi_monai.inference.dicom_folders import (
     is_bare_dicom,
     why_no_picture,
 )
+from busi_monai.video import is_video
 
 __all__ = [
     "FoundPictures",
@@ -274,10 +275,7 @@ def image_stem(path: str | PurePath) -> str:
 
 def _add_folder(found: FoundPictures, folder: Path) -> None:
     pictures = _without_masks(found, _pictures_among(found, visible_files(folder)))
-    named, missing = files_of_dicomdir(folder)
-    found.failures += [
-        (str(path), f"{path}: named by {folder / DICOMDIR}, but not there") for path in missing
-    ]
+    named = _named_by_dicomdir(found, folder)
     pictures += named
     if pictures:
         entered = {folder_above for path in named for folder_above in path.parents}
@@ -297,11 +295,21 @@ def _add_folder(found: FoundPictures, folder: Path) -> None:
         found.failures.append((str(folder), f"{folder}: the folder holds no pictures{hint}"))
 
 
+def _named_by_dicomdir(found: FoundPictures, folder: Path) -> list[Path]:
+    named, missing = files_of_dicomdir(folder)
+    found.failures += [
+        (str(path), f"{path}: named by {folder / DICOMDIR}, but not there") for path in missing
+    ]
+    return named
+
+
 def _add_archive(found: FoundPictures, archive: UnpackedArchive) -> None:
     files = visible_files(archive.folder, recursive=True)
     pictures = _without_masks(found, _pictures_among(found, files))
     pictures = _without_other_objects(found, pictures)
     found.paths += pictures
+    for directory in sorted(archive.folder.rglob(DICOMDIR)):
+        _named_by_dicomdir(found, directory.parent)
     for name, reason in archive.refused:
         found.failures.append((f"{archive.path}/{name}", f"{archive.path}/{name}: {reason}"))
     for kind, count in archive.left_out.items():
@@ -357,7 +365,7 @@ def _leave_out(found: FoundPictures, paths: Iterable[Path], *, folders: bool = F
 
 
 def _is_picture(path: Path) -> bool:
-    named = is_image_file(path) or is_bare_dicom(path)
+    named = is_image_file(path) or is_video(path) or is_bare_dicom(path)
     return named and path.is_file() and not path.name.startswith(".")
 
 

@@ -176,3 +176,23 @@ def test_ctrl_c_leaves_no_temporary_folder(command, scans, tiny_bundle, tmp_path
     monkeypatch.setattr("busi_monai.curation.audit.examine_case", interrupted)
     more = ("--run", tiny_bundle) if command == "predict" else ()
     assert run(command, scans, "--out", tmp_path / "out", *more).exit_code == 130
+
+
+def test_the_files_that_a_dicomdir_in_an_archive_names(save_ultrasound, tmp_path, tiny_bundle):
+    import numpy as np
+    from pydicom.dataset import Dataset
+    from pydicom.sequence import Sequence
+
+    pixels = np.arange(96 * 128, dtype=np.uint8).reshape(96, 128)
+    disc = tmp_path / "disc"
+    save_ultrasound(disc / "IMAGES" / "IM01", pixels)
+    records = Sequence([Dataset(), Dataset()])
+    for record, name in zip(records, ("IM01", "IM02"), strict=True):
+        record.ReferencedFileID = ["IMAGES", name]
+    save_ultrasound(disc / "DICOMDIR", pixels, DirectoryRecordSequence=records)
+    archive = shutil.make_archive(str(tmp_path / "disc"), "zip", tmp_path, "disc")
+    result = run("predict", archive, "--out", tmp_path / "out", "--run", tiny_bundle, "--json")
+    summary = json.loads(result.stdout)
+    assert [row["image"] for row in summary["rows"]] == [f"{archive}/disc/IMAGES/IM01"]
+    assert summary["failures"][0]["file"] == f"{archive}/disc/IMAGES/IM02"
+    assert f"named by {archive}/disc/DICOMDIR" in summary["failures"][0]["message"]
