@@ -111,7 +111,7 @@ class Problem:
             ``missing_mask``, ``normal_with_mask``, ``stray_file``, ``mask_without_image``,
             ``missing_image``, ``unknown_class``, ``duplicate_id``, ``empty_mask``,
             ``mask_values``, ``inverted_mask``, ``renamed_id``, ``annotation``, ``outside_image``,
-            ``unlabelled``).
+            ``unlabelled``, ``refused_member``).
         message: what was expected, what was found, what to do.
     """
 

@@ -23,6 +23,12 @@ from busi_monai.codestreams import check_codestream
 from busi_monai.dicom_limits import CountedReads, check_content, check_sequences
 from busi_monai.errors import ImageReadError
 from busi_monai.image_files import ImageBytes, max_pixels_of, opened, size_of
+from busi_monai.video import (
+    check_decoder,
+    check_dicom_video,
+    is_video_syntax,
+    read_dicom_video_frame,
+)
 
 __all__ = [
     "NOT_PICTURES",
@@ -89,7 +95,11 @@ def read_dicom_header(source: Path | ImageBytes) -> DicomHeader:
         ImageReadError: if it is damaged, holds no picture, or one that is too large.
     """
     with _reported(source):
-        return _header(read_dicom_dataset(source, pixels=False), source)
+        dataset = read_dicom_dataset(source, pixels=False)
+        header = _header(dataset, source)
+        if is_video_syntax(dataset.file_meta.TransferSyntaxUID):
+            check_dicom_video(Path(str(source)))
+        return header
 
 
 def read_dicom_frame(
@@ -121,6 +131,8 @@ def read_dicom_frame(
             raise ImageReadError(
                 f"{source}: there is no frame {number} among {header.frames}, counted from 1"
             )
+        if is_video_syntax(dataset.file_meta.TransferSyntaxUID):
+            return _video_frame(Path(str(source)), frame or 0, header), header
         values = _stored_values(source, dataset, frame or 0, header.frames)
         return _scaled(values, dataset), header
 
@@ -221,6 +233,7 @@ def _header(dataset: Any, source: Path | ImageBytes) -> DicomHeader:
         )
     if frames > size_of(source):
         raise ImageReadError(f"{source}: cut short; {frames} frames are stated")
+    check_decoder(dataset.file_meta.TransferSyntaxUID, source)
     regions = _regions(dataset)
     return DicomHeader(
         frames=frames,
@@ -229,6 +242,16 @@ def _header(dataset: Any, source: Path | ImageBytes) -> DicomHeader:
         spacing_mm=_spacing(dataset, regions),
         region=_largest_region(regions, (height, width)),
     )
+
+
+def _video_frame(path: Path, frame: int, header: DicomHeader) -> NDArray[np.float32]:
+    values = read_dicom_video_frame(path, frame, header.frames)
+    if values.shape[:2] != header.size:
+        raise ImageReadError(
+            f"{path}: expected frames of {header.size[1]}×{header.size[0]} pixels, as it states, "
+            f"found {values.shape[1]}×{values.shape[0]}"
+        )
+    return values
 
 
 def _stored_values(

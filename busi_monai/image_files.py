@@ -5,19 +5,22 @@ from __future__ import annotations
 import io
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import BinaryIO
 
 from busi_monai.errors import ImageReadError
 
 __all__ = [
+    "DICOMDIR",
     "MAX_PIXELS",
     "ImageBytes",
     "ImageSource",
     "head_of",
+    "is_hidden",
     "max_pixels_of",
     "opened",
     "size_of",
+    "suffix_of",
 ]
 
 MAX_PIXELS = 100_000_000
@@ -25,6 +28,11 @@ MAX_PIXELS = 100_000_000
 
 STRANGERS_PIXELS = 25_000_000
 """The same for all pictures of an upload together: each takes up to 36 bytes while it is read."""
+
+DICOMDIR = "DICOMDIR"
+"""Name of the directory of a medium with DICOM files."""
+
+_SYSTEM_FILES = {"thumbs.db", "desktop.ini", "__macosx"}
 
 
 @dataclass(frozen=True)
@@ -80,3 +88,19 @@ def head_of(source: Path | ImageBytes, length: int) -> bytes:
     if not head:
         raise ImageReadError(f"{source}: the file is empty (0 bytes)")
     return head
+
+
+def suffix_of(path: PurePath) -> str:
+    """Return a file name's suffix in lower case; the numbers of a DICOM UID are none.
+
+    Examples:
+        >>> suffix_of(Path("a/B.PNG")), suffix_of(Path("1.2.840.7")), suffix_of(Path("IM0001"))
+        ('.png', '', '')
+    """
+    suffix = path.suffix.lower()
+    return suffix if suffix.strip(".0123456789") else ""
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder has a leading dot or is left behind by a system."""
+    return name.startswith(".") or name.lower() in _SYSTEM_FILES

@@ -2,7 +2,8 @@
 
 Every picture becomes one grey channel (H, W) of float32 in [0, 1], EXIF orientation applied, as
 found in size. Formats: PNG, JPEG, BMP, TIFF and what else Pillow reads; NIfTI by nibabel; DICOM by
-pydicom. NIfTI pictures are taken in index order (first axis = columns, second = rows).
+pydicom; frames of videos by PyAV. NIfTI pictures are taken in index order (first axis = columns,
+second = rows).
 Contents in memory (uploads) are read by the same code, but only as PNG, JPEG, BMP, TIFF, NIfTI or
 DICOM, and by what they hold, not by their name.
 """
@@ -32,6 +33,7 @@ from busi_monai.image_decoders import (
 )
 from busi_monai.image_files import ImageBytes, ImageSource, head_of
 from busi_monai.mask_values import lesion_pixels
+from busi_monai.video import is_video, read_video_frame, read_video_header
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -115,13 +117,14 @@ def is_image_file(path: str | Path) -> bool:
 
 
 def frames_of(source: ImageSource, *, crop_to_region: bool = False) -> Frames:
-    """Return the pictures of a file: several for a multi-frame DICOM file, else one.
+    """Return the pictures of a file: several for a video or a multi-frame DICOM file, else one.
 
     Raises:
-        ImageReadError: if a DICOM file's header cannot be read; other formats are not opened.
+        ImageReadError: if a video's or a DICOM file's header cannot be read, or what decodes it is
+            not installed; other formats are not opened.
     """
     file = _file(source)
-    header = file_header(file)
+    header = read_video_header(file) if is_video(file) else file_header(file)
     if header is None or header.frames == 1:
         return Frames((PictureFile(file, None, crop_to_region),))
     numbers = range(header.frames)
@@ -242,8 +245,12 @@ def _read_values(
             return values, header.spacing_mm, None
         top, left, bottom, right = header.region
         return values[top:bottom, left:right], header.spacing_mm, (top, left, *header.size)
+    if is_video(file):
+        return read_video_frame(file, wanted.frame), None, None
     if wanted.frame is not None:
-        raise ImageReadError(f"{file}: only DICOM files have frames that can be read one by one")
+        raise ImageReadError(
+            f"{file}: only videos and DICOM files have frames to be read by number"
+        )
     if is_nifti(file, head):
         return *decode_nifti(file), None
     return decode_pillow(file), None, None

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from busi_monai.files import write_json
+from busi_monai.path_names import named
 
 __all__ = ["RunRecord", "installed_versions", "source_commit"]
 
@@ -92,7 +93,7 @@ class RunRecord:
 
     def fail(self, file: str | Path, error: object) -> None:
         """Add a failed input with its reason."""
-        self.failures.append({"file": str(file), "message": str(error)})
+        self.failures.append({"file": named(file), "message": named(error)})
 
     def as_dict(self) -> dict[str, Any]:
         """Return the record as plain JSON values."""

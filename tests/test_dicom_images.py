@@ -96,7 +96,7 @@ def test_a_frame_that_is_not_there(save_ultrasound: Save, tmp_path: Path) -> Non
 
     with pytest.raises(ImageReadError, match="there is no frame 6 among 5, counted from 1"):
         read_picture(PictureFile(path, 5))
-    with pytest.raises(ImageReadError, match="only DICOM files have frames"):
+    with pytest.raises(ImageReadError, match="only videos and DICOM files have frames"):
         still = tmp_path / "x.nii"
         still.write_bytes(b"x")
         read_picture(PictureFile(still, 1))

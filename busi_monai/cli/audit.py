@@ -51,31 +51,31 @@ def command(
 ) -> None:
     """Check DATASET: files, near-duplicates, class conflicts, masks, artefacts, statistics.
 
-    --known takes a list of what is known of images, such as which show an axilla; busi-monai
-    prepare --known leaves them out.
+    DATASET is a folder or an archive (zip, tar). --known takes a list of what is known of images,
+    such as which show an axilla; busi-monai prepare --known leaves them out.
 
     With --out, writes audit.json, cases.csv, figures and run.json. Nothing in DATASET is changed.
     Exits with 1 if any file can't be used.
     """
     from busi_monai.curation.audit import audit_dataset
     from busi_monai.curation.id_lists import read_known_images
-    from busi_monai.datasets import read_dataset
-
-    listing = read_dataset(dataset, layout)
-    reasons = read_known_images(known, [case.id for case in listing.cases]) if known else {}
+    from busi_monai.datasets import opened_dataset
 
     def bar(cases: Sequence[Any]) -> Any:
         return track(cases, "Looking at images", total=len(cases), quiet=quiet or as_json)
 
-    if out is None:
-        audit = audit_dataset(listing, known=reasons, progress=bar)
-    else:
-        reads = [listing.root, *([known] if known else [])]
-        audit = _audit_into(out, listing, reasons, bar, reads=reads, overwrite=overwrite)
+    with opened_dataset(dataset, layout) as listing:
+        reasons = read_known_images(known, [case.id for case in listing.cases]) if known else {}
+        if out is None:
+            audit = audit_dataset(listing, known=reasons, progress=bar)
+        else:
+            reads = [dataset, listing.root, *([known] if known else [])]
+            audit = _audit_into(out, listing, reasons, bar, reads=reads, overwrite=overwrite)
+        found = audit.as_dict()
     if as_json:
-        print_json(audit.as_dict())
+        print_json(found)
     elif not quiet:
-        _print_summary(audit, out)
+        _print_summary(audit, found, out)
     for problem in audit.failures:
         click.echo(f"Failed: {problem.file}: {problem.message}", err=True)
     if audit.failures:
@@ -93,6 +93,7 @@ def _audit_into(
 ) -> Audit:
     from busi_monai.curation.audit import audit_dataset, write_audit
     from busi_monai.outputs import output_folder
+    from busi_monai.path_names import named
     from busi_monai.records import RunRecord
 
     record = RunRecord()
@@ -105,26 +106,30 @@ def _audit_into(
             folder,
             {
                 "dataset": listing.dataset,
-                "root": str(listing.root),
+                "root": named(listing.root),
+                "left_out": dict(listing.left_out),
                 "counts": {"images": len(listing.cases), "problems": len(audit.problems)},
             },
         )
     return audit
 
 
-def _print_summary(audit: Audit, out: Path | None) -> None:
+def _print_summary(audit: Audit, found: dict[str, Any], out: Path | None) -> None:
+    from busi_monai.archives import left_out_sentence
+
     screen = console()
-    screen.print(_summary_table(audit))
+    screen.print(_summary_table(found))
     if audit.problems:
         screen.print(_problem_table(audit))
+    if audit.listing.left_out:
+        screen.print(left_out_sentence(audit.listing.left_out))
     if out is not None:
         screen.print(f"Written to {out}", markup=False)
 
 
-def _summary_table(audit: Audit) -> Table:
+def _summary_table(found: dict[str, Any]) -> Table:
     from rich.table import Table
 
-    found = audit.as_dict()
     statistics = found["statistics"]
     pixels = statistics["pixels"]
     share = 100 * pixels["lesion"] / max(1, pixels["lesion"] + pixels["background"])

@@ -91,9 +91,10 @@ def command(
     """Outline and classify lesions in pictures.
 
     INPUT is a file, a folder (the pictures directly in it, or else the DICOM files of its
-    subfolders) or a quoted glob pattern. Each frame of a DICOM loop is predicted. In folders
-    and patterns, NAME_mask.png is skipped where the picture NAME lies beside it. Bad files are
-    listed with their reason and the others done; the exit code is then 1.
+    subfolders), an archive (zip, tar; all pictures in it) or a quoted glob pattern. Each frame of
+    a video or DICOM loop is predicted. Except for files that are named, NAME_mask.png is skipped
+    where the picture NAME lies beside it. Bad files are listed with their reason and the others
+    done; the exit code is then 1.
 
     For research use only; not a medical device.
     """

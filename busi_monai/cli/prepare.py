@@ -79,7 +79,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @quiet_option()
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def command(dataset: Path, out: Path, quiet: bool, as_json: bool, **options: Any) -> None:
-    """Turn a DATASET into a folder to train and evaluate on.
+    """Turn a DATASET, a folder or an archive (zip, tar), into a folder to train and evaluate on.
 
     The folder holds the images as found, one mask per image, datalist.json (who is in which part),
     the audit with its figures and run.json. The dataset itself is never touched. Images that can't
@@ -112,6 +112,8 @@ def _print_summary(summary: PrepareSummary) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from busi_monai.archives import left_out_sentence
+
     out = console()
     datalist = summary.datalist
     name = f"{datalist.name}: " if datalist.name else ""
@@ -125,6 +127,8 @@ def _print_summary(summary: PrepareSummary) -> None:
     out.print(table)
     for reason, names in summary.excluded_by_reason().items():
         out.print(escape(f"left out, {len(names)}: {reason}"))
+    if summary.left_out:
+        out.print(left_out_sentence(summary.left_out))
     leaks = datalist.leaks
     style = "red" if leaks["count"] else "green"
     groups = summary.duplicate_groups

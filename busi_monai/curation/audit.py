@@ -22,10 +22,13 @@ from busi_monai.curation.mask_agreement import aligned_mask_iou
 from busi_monai.curation.near_duplicates import NearDuplicates, Pair, group_fingerprints
 from busi_monai.curation.splits import is_class_conflict
 from busi_monai.datasets.listing import Listing
+from busi_monai.path_names import named
 
 __all__ = ["DISAGREEING_IOU", "FAILURES", "Audit", "audit_dataset", "write_audit"]
 
-FAILURES = frozenset({"unreadable", "size_mismatch", "mask_values", "inverted_mask"})
+FAILURES = frozenset(
+    {"unreadable", "size_mismatch", "mask_values", "inverted_mask", "refused_member"}
+)
 """Kinds of problem that keep a file from being used."""
 
 DISAGREEING_IOU = 0.7
@@ -126,7 +129,7 @@ class Audit:
         ious = {pair: round(iou, 4) for pair, iou in self.mask_ious.items()}
         return {
             "dataset": self.listing.dataset,
-            "root": str(self.listing.root),
+            "root": named(self.listing.root),
             "images": len(self.listing.cases),
             "masks": self.listing.mask_count,
             "classes": self.listing.class_counts,

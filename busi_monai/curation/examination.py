@@ -16,6 +16,7 @@ from busi_monai.datasets.masks import case_mask
 from busi_monai.errors import ImageReadError
 from busi_monai.images import read_mask, read_picture
 from busi_monai.outlines import Outline, mask_file
+from busi_monai.path_names import named
 
 __all__ = ["Examination", "examine_case"]
 
@@ -121,5 +122,5 @@ def _contradictions(case: Case, lesion_pixels: int, root: Path) -> list[Problem]
 
 def _problem(case: Case, path: Path | Outline, root: Path, kind: str, message: str) -> Problem:
     file = mask_file(path)
-    named = file.relative_to(root) if file.is_relative_to(root) else file
-    return Problem(case.id, named.as_posix(), kind, message.removeprefix(f"{file}: "))
+    shown = file.relative_to(root) if file.is_relative_to(root) else file
+    return Problem(case.id, shown.as_posix(), kind, named(message.removeprefix(f"{file}: ")))

@@ -6,7 +6,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ from busi_monai.curation.protocols import PROTOCOLS, Candidate, SplitOptions
 from busi_monai.curation.replay import check_same_dataset, unlisted
 from busi_monai.curation.splits import PARTS, connected_groups, find_leaks, split_patients
 from busi_monai.curation.storage import MaskTreatment, PreparedStore, Stored
-from busi_monai.datasets import READERS, Listing, read_dataset
+from busi_monai.datasets import READERS, Listing, opened_dataset
 from busi_monai.errors import InputError
 from busi_monai.files import file_sha256, lie_within_each_other
 from busi_monai.outputs import output_folder
+from busi_monai.path_names import named
 from busi_monai.records import RunRecord
 from busi_monai.shipped import find_split
 
@@ -31,7 +32,9 @@ __all__ = ["PrepareOptions", "PrepareSummary", "class_counts", "prepare_dataset"
 Progress = Callable[[Sequence[Case]], Iterable[Case]]
 """Passes cases on while showing how far it has come."""
 
-_COST_IMAGES = {"unknown_class", "duplicate_id", "mask_without_image", "missing_image"}
+_COST_IMAGES = {
+    "unknown_class", "duplicate_id", "mask_without_image", "missing_image", "refused_member"
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class PrepareSummary:
         seconds: how long it took.
         unlisted: ids in the dataset that the replayed datalist does not name: left out.
         notes: what to know of the dataset that cost no image, such as ids with their folder.
+        left_out: number of members of an archive that were not looked at, by kind.
     """
 
     out: Path
@@ -55,6 +59,7 @@ class PrepareSummary:
     seconds: float
     unlisted: Sequence[str] = ()
     notes: Sequence[str] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:
@@ -78,6 +83,7 @@ class PrepareSummary:
             "counts": self.counts,
             "excluded": [dict(entry) for entry in self.datalist.excluded],
             "unlisted": list(self.unlisted),
+            "left_out": dict(self.left_out),
             "leaks": dict(self.datalist.leaks),
             "duplicate_groups": self.duplicate_groups,
             "failures": [problem.as_dict() for problem in self.failures],
@@ -115,7 +121,7 @@ def prepare_dataset(
     with its reason, and listed in the summary's ``failures``.
 
     Args:
-        source: the dataset's folder.
+        source: the dataset's folder or archive.
         out: the folder to make.
         options: see ``PrepareOptions``.
         audit: of ``source``, from ``audit_dataset``, to prepare it several times and audit it once.
@@ -132,47 +138,56 @@ def prepare_dataset(
     split = options.split_options()
     published = load_datalist(find_split(options.from_datalist)) if options.from_datalist else None
     _check_apart(Path(source), Path(out))
-    listing = read_dataset(source, options.layout)
-    _check_lists(split, listing)
-    ids = [case.id for case in listing.cases]
-    known = read_known_images(options.known, ids) if options.known else {}
-    if options.protocol == "official":
-        _check_ships_folds(listing)
-    if options.protocol == "file" and not split.lists and published is None:
-        _check_ships_parts(listing)
-    if audit is not None and audit.listing != listing:
-        raise InputError(
-            f"the audit of {audit.listing.root} is not one of what {listing.root} holds now; audit "
-            "this folder again, under this path"
-        )
-    reads = [source, *options.files()]
-    with output_folder(out, "prepare", reads=reads, overwrite=options.overwrite) as folder:
-        if audit is None:
-            audit = audit_dataset(listing, known=known, progress=progress)
-        duplicates = audit.as_dict()["duplicate_groups"]
-        store = PreparedStore(folder, listing.root, _mask_treatment(options, published))
-        for case in progress(listing.cases) if progress else listing.cases:
-            if case.id in known:
-                store.excluded[case.id] = f"known: {known[case.id]}"
+    with opened_dataset(source, options.layout) as listing:
+        _check_lists(split, listing)
+        ids = [case.id for case in listing.cases]
+        known = read_known_images(options.known, ids) if options.known else {}
+        if options.protocol == "official":
+            _check_ships_folds(listing)
+        if options.protocol == "file" and not split.lists and published is None:
+            _check_ships_parts(listing)
+        if audit is not None and audit.listing != listing:
+            raise InputError(
+                f"the audit of {audit.listing.root} is not one of what {listing.root} holds now; "
+                "audit this folder again, under this path"
+            )
+        reads = [source, *options.files()]
+        with output_folder(out, "prepare", reads=reads, overwrite=options.overwrite) as folder:
+            if audit is None:
+                audit = audit_dataset(listing, known=known, progress=progress)
+            duplicates = audit.as_dict()["duplicate_groups"]
+            store = PreparedStore(folder, listing.root, _mask_treatment(options, published))
+            for case in progress(listing.cases) if progress else listing.cases:
+                if case.id in known:
+                    store.excluded[case.id] = f"known: {known[case.id]}"
+                else:
+                    store.add(case)
+            _check_unchanged(audit, store.stored)
+            if published is None:
+                datalist = _divide(store, listing, duplicates, options, split)
             else:
-                store.add(case)
-        _check_unchanged(audit, store.stored)
-        if published is None:
-            datalist = _divide(store, listing, duplicates, options, split)
-        else:
-            check_same_dataset(published, store, listing)
-            datalist = published
-        store.keep_only(datalist.files())
-        datalist.save(folder / DATALIST_NAME)
-        write_audit(audit, folder)
-        failures = [*store.failures, *_lost_images(listing)]
-        for failure in failures:
-            record.fail(failure.file, failure.message)
-        extra = unlisted(datalist, listing)
-        record.write(folder, {**_run_details(datalist, listing, folder), "unlisted": extra})
+                check_same_dataset(published, store, listing)
+                datalist = published
+            store.keep_only(datalist.files())
+            datalist.save(folder / DATALIST_NAME)
+            write_audit(audit, folder)
+            failures = [*store.failures, *_lost_images(listing)]
+            for failure in failures:
+                record.fail(failure.file, failure.message)
+            extra = unlisted(datalist, listing)
+            record.write(folder, {**_run_details(datalist, listing, folder), "unlisted": extra})
     seconds = time.monotonic() - started
     notes = [problem.message for problem in listing.problems if problem.kind == "renamed_id"]
-    return PrepareSummary(Path(out), datalist, failures, len(duplicates), seconds, extra, notes)
+    return PrepareSummary(
+        Path(out),
+        datalist,
+        failures,
+        len(duplicates),
+        seconds,
+        extra,
+        notes,
+        listing.left_out,
+    )
 
 
 def _lost_images(listing: Listing) -> list[Problem]:
@@ -357,7 +372,8 @@ def _recorded_options(options: PrepareOptions, treatment: MaskTreatment) -> dict
 def _run_details(datalist: Datalist, listing: Listing, folder: Path) -> dict[str, Any]:
     return {
         "dataset": listing.dataset,
-        "root": str(listing.root),
+        "root": named(listing.root),
+        "left_out": dict(listing.left_out),
         "name": datalist.name,
         "protocol": datalist.protocol,
         "seed": datalist.seed,

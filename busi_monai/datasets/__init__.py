@@ -5,7 +5,7 @@ from busi_monai.datasets.masks import clean_mask, individual_masks, lesion_mask
 from busi_monai.datasets.phantom import Phantom, draw_phantom
 from busi_monai.datasets.phantom_dataset import planted_defects, write_phantom_dataset
 from busi_monai.datasets.phantom_layouts import LAYOUT_WRITERS
-from busi_monai.datasets.registry import READERS, detect_layout, read_dataset
+from busi_monai.datasets.registry import READERS, detect_layout, opened_dataset, read_dataset
 from busi_monai.datasets.submitted_labels import (
     LabelImport,
     SubmittedLabel,
@@ -30,6 +30,7 @@ __all__ = [
     "individual_masks",
     "lesion_mask",
     "natural_key",
+    "opened_dataset",
     "planted_defects",
     "read_dataset",
     "read_submitted_labels",

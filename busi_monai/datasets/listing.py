@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from busi_monai.cases import CLASSES, Case, Problem, class_index
 from busi_monai.errors import InputError
 from busi_monai.ids import id_key, safe_id, unique_id
+from busi_monai.image_files import is_hidden
 from busi_monai.images import IMAGE_SUFFIXES, is_image_file
 
 __all__ = [
@@ -35,7 +36,6 @@ _PARTS = {
     **dict.fromkeys(("val", "valid", "validation"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-_SYSTEM_FILES = {"thumbs.db", "desktop.ini", "__macosx"}
 _SHOWN = 6  # ids that a message names
 
 
@@ -49,13 +49,16 @@ class Listing:
         cases: sorted by class in the order of ``CLASSES``, then naturally by id.
         problems: what is wrong with names and tables: ``unknown_class``, ``mask_without_image``,
             ``missing_mask``, ``stray_file``, ``duplicate_id``, ``missing_image`` for a row of a
-            table without its file, and ``renamed_id``, which costs no image.
+            table without its file, ``renamed_id``, which costs no
+            image, and ``refused_member`` of an archive.
+        left_out: number of members of an archive that were not looked at, by kind.
     """
 
     dataset: str
     root: Path
     cases: list[Case]
     problems: list[Problem]
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def class_counts(self) -> dict[str, int]:
@@ -155,11 +158,6 @@ def visible_files(folder: Path, *, recursive: bool = False) -> Iterator[Path]:
             continue
         if path.is_file():
             yield path
-
-
-def is_hidden(name: str) -> bool:
-    """Whether a file or folder has a leading dot or is left behind by a system."""
-    return name.startswith(".") or name.lower() in _SYSTEM_FILES
 
 
 def child_folder(root: Path, name: str) -> Path | None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+from busi_monai.archives import ARCHIVE_SUFFIXES, is_archive, unpacked
+from busi_monai.cases import Problem
 from busi_monai.datasets.breast_lesions_usg import BREAST_LESIONS_USG
 from busi_monai.datasets.bus_bra import BUS_BRA
 from busi_monai.datasets.bus_uclm import BUS_UCLM
@@ -12,7 +17,7 @@ from busi_monai.datasets.folder import FOLDER
 from busi_monai.datasets.listing import Listing, Reader, is_hidden, natural_key
 from busi_monai.errors import InputError
 
-__all__ = ["READERS", "detect_layout", "read_dataset"]
+__all__ = ["READERS", "detect_layout", "opened_dataset", "read_dataset"]
 
 READERS: dict[str, Reader] = {
     reader.name: reader for reader in (BUSI, BUS_BRA, BUS_UCLM, BREAST_LESIONS_USG, FOLDER)
@@ -56,12 +61,39 @@ def read_dataset(root: str | Path, layout: str = "auto") -> Listing:
     return listing
 
 
+@contextlib.contextmanager
+def opened_dataset(root: str | Path, layout: str = "auto") -> Iterator[Listing]:
+    """List the cases of a dataset's folder or archive, whose files are there while the block runs.
+
+    Of an archive, the members that are refused are among the problems; see ``unpacked``.
+
+    Args:
+        root: the dataset's folder or archive, or one that holds one such folder.
+        layout: as for ``read_dataset``.
+
+    Raises:
+        InputError: as ``read_dataset``, or if the archive cannot be unpacked.
+    """
+    if not is_archive(root):
+        yield read_dataset(root, layout)
+        return
+    with unpacked(root, tables=True) as archive:
+        listing = read_dataset(archive.folder, layout)
+        refused = [Problem("", name, "refused_member", why) for name, why in archive.refused]
+        yield replace(
+            listing, problems=[*listing.problems, *refused], left_out=dict(archive.left_out)
+        )
+
+
 def _locate(root: Path, layout: str) -> tuple[str, Path]:
     names = _candidate_names(layout)
     if not root.exists():
         raise InputError(f"{root} does not exist; expected a dataset's folder")
     if not root.is_dir():
-        raise InputError(f"{root} is a file; expected a dataset's folder")
+        raise InputError(
+            f"{root} is a file; expected a dataset's folder, or an archive of one "
+            f"({', '.join(ARCHIVE_SUFFIXES)})"
+        )
     inside = sorted(root.iterdir(), key=natural_key)
     if not inside:
         raise InputError(f"{root} is empty; expected a dataset's folder")

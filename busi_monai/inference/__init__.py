@@ -1,5 +1,6 @@
 """The only door from image to prediction, and what is written of it."""
 
+from busi_monai.archives import left_out_sentence
 from busi_monai.inference.ensembles import refuse_seen_images, write_ensemble
 from busi_monai.inference.export import EXPORT_FORMATS, ExportReport, export_bundle_network
 from busi_monai.inference.folders import PredictSummary, predict_to_folder
@@ -10,7 +11,6 @@ from busi_monai.inference.inputs import (
     FoundPictures,
     PictureScan,
     find_pictures,
-    left_out_sentence,
     scan_pictures,
 )
 from busi_monai.inference.overlays import draw_outlines, draw_overlay

@@ -6,15 +6,14 @@ from pathlib import Path
 
 from busi_monai.datasets import natural_key
 from busi_monai.dicom_images import NOT_PICTURES, SUFFIXES, has_preamble, silent_pydicom
+from busi_monai.image_files import DICOMDIR, suffix_of
 
 __all__ = ["DICOMDIR", "dicom_files_below", "files_of_dicomdir", "is_bare_dicom", "why_no_picture"]
-
-DICOMDIR = "DICOMDIR"
 
 
 def is_bare_dicom(path: Path) -> bool:
     """Whether a file without suffix is DICOM, by its preamble. A DICOMDIR is not meant."""
-    if path.suffix.strip(".0123456789") or path.name.upper() == DICOMDIR or not path.is_file():
+    if suffix_of(path) or path.name.upper() == DICOMDIR or not path.is_file():
         return False
     return has_preamble(path)
 

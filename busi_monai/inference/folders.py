@@ -13,14 +13,15 @@ from busi_monai.inference.cine import CineSummary
 from busi_monai.inference.formats import FurtherFormats
 from busi_monai.inference.inputs import (
     FoundPictures,
-    find_pictures,
     frame_id,
     image_stem,
+    pictures_of,
 )
 from busi_monai.inference.prediction import Prediction
 from busi_monai.inference.predictor import Predictor
 from busi_monai.inference.writers import PredictionsFolder
 from busi_monai.outputs import output_folder
+from busi_monai.path_names import named
 from busi_monai.records import RunRecord
 from busi_monai.shipped import find_bundle
 
@@ -92,7 +93,7 @@ def predict_to_folder(
     """Predict pictures and write a predictions folder, going on past those that fail.
 
     Args:
-        inputs: files, folders and glob patterns; see ``find_pictures``.
+        inputs: files, folders, glob patterns and archives; see ``pictures_of``.
         out: the folder to make; not made if no picture at all could be predicted.
         bundle: name of a shipped bundle, or folder of a bundle or run; by default the shipped one.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -119,58 +120,58 @@ def predict_to_folder(
     if not inputs:
         raise InputError("no input given; expected files, folders or patterns")
     record = RunRecord()
-    found = find_pictures(inputs)
-    model = [] if bundle is None else [find_bundle(bundle)]
-    summary = PredictSummary(
-        out=str(out),
-        skipped_masks=len(found.skipped_masks),
-        skipped_objects=len(found.skipped_objects),
-        left_out=found.left_out,
-        failures=record.failures,
-    )
-    record.details |= {
-        "skipped_masks": len(found.skipped_masks),
-        "skipped_objects": [
-            {"file": str(path), "holds": other} for path, other in found.skipped_objects
-        ],
-        "left_out": found.left_out,
-        "crop_to_region": crop_to_region,
-    }
-    reads = [*inputs, *found.paths, *model]
-    try:
-        with output_folder(out, "predict", reads=reads, overwrite=overwrite) as stage:
-            predictor = Predictor.load(
-                bundle,
-                device,
-                precision,
-                flip_averaging=flip_averaging,
-                operating_point=operating_point,
-                consistency=consistency,
-            )
-            record.details = {**predictor.provenance(), **record.details}
-            further = FurtherFormats(
-                formats, predictor.identity(), fractional=fractional, keep_ids=keep_ids
-            )
-            classes = predictor.operating.classes
-            folder = PredictionsFolder(
-                stage, classes, overlays=overlays, record=record, formats=further
-            )
-            plan = _plan(found, crop_to_region=crop_to_region)
-            predictions: Iterable[Any] = predictor.predict_many(
-                [picture for _, picture in plan.pictures], batch_size=batch_size
-            )
-            if track is not None:
-                predictions = track(predictions, len(plan.pictures))
-            summary.device = f"{predictor.device.name} ({predictor.device.reason})"
-            summary.precision = f"{predictor.precision.name} ({predictor.precision.reason})"
-            with folder:
-                _fill(folder, found, plan, predictions, summary)
-                summary.predicted = folder.counts["predicted"]
-                summary.classes = {name: folder.counts[name] for name in classes}
-                if not summary.predicted:
-                    raise _NothingPredictedError
-    except _NothingPredictedError:
-        summary.out = None
+    with pictures_of(inputs) as found:
+        model = [] if bundle is None else [find_bundle(bundle)]
+        summary = PredictSummary(
+            out=str(out),
+            skipped_masks=len(found.skipped_masks),
+            skipped_objects=len(found.skipped_objects),
+            left_out=found.left_out,
+            failures=record.failures,
+        )
+        record.details |= {
+            "skipped_masks": len(found.skipped_masks),
+            "skipped_objects": [
+                {"file": named(path), "holds": other} for path, other in found.skipped_objects
+            ],
+            "left_out": found.left_out,
+            "crop_to_region": crop_to_region,
+        }
+        reads = [*inputs, *found.paths, *model]
+        try:
+            with output_folder(out, "predict", reads=reads, overwrite=overwrite) as stage:
+                predictor = Predictor.load(
+                    bundle,
+                    device,
+                    precision,
+                    flip_averaging=flip_averaging,
+                    operating_point=operating_point,
+                    consistency=consistency,
+                )
+                record.details = {**predictor.provenance(), **record.details}
+                further = FurtherFormats(
+                    formats, predictor.identity(), fractional=fractional, keep_ids=keep_ids
+                )
+                classes = predictor.operating.classes
+                folder = PredictionsFolder(
+                    stage, classes, overlays=overlays, record=record, formats=further
+                )
+                plan = _plan(found, crop_to_region=crop_to_region)
+                predictions: Iterable[Any] = predictor.predict_many(
+                    [picture for _, picture in plan.pictures], batch_size=batch_size
+                )
+                if track is not None:
+                    predictions = track(predictions, len(plan.pictures))
+                summary.device = f"{predictor.device.name} ({predictor.device.reason})"
+                summary.precision = f"{predictor.precision.name} ({predictor.precision.reason})"
+                with folder:
+                    _fill(folder, found, plan, predictions, summary)
+                    summary.predicted = folder.counts["predicted"]
+                    summary.classes = {name: folder.counts[name] for name in classes}
+                    if not summary.predicted:
+                        raise _NothingPredictedError
+        except _NothingPredictedError:
+            summary.out = None
     return summary
 
 
@@ -222,6 +223,6 @@ def _plan(found: FoundPictures, *, crop_to_region: bool) -> _Plan:
         plan.pictures += [(frame_id(name, picture), picture) for picture in frames.pictures]
         if frames.pictures[0].frame is not None:
             plan.cines[str(path)] = CineSummary(
-                str(path.absolute()), len(frames.pictures), frames.frames_per_second
+                str(Path(named(path)).absolute()), len(frames.pictures), frames.frames_per_second
             )
     return plan

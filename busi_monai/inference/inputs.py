@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
+from busi_monai.archives import UnpackedArchive, is_archive, left_out_sentence, unpacked
 from busi_monai.datasets import natural_key, visible_files
 from busi_monai.errors import ImageReadError, InputError
 from busi_monai.ids import id_key, safe_id, unique_id
+from busi_monai.image_files import suffix_of
 from busi_monai.images import PictureFile, frames_of, is_image_file, read_picture
 from busi_monai.inference.dicom_folders import (
     DICOMDIR,
@@ -21,6 +24,7 @@ from busi_monai.inference.dicom_folders import (
     is_bare_dicom,
     why_no_picture,
 )
+from busi_monai.video import is_video
 
 __all__ = [
     "FoundPictures",
@@ -29,13 +33,15 @@ __all__ = [
     "find_pictures",
     "frame_id",
     "image_stem",
-    "left_out_sentence",
+    "pictures_of",
     "scan_pictures",
 ]
 
 logger = logging.getLogger(__name__)
 
 _MASK = re.compile(r"^(?P<stem>.+)_mask(_\d+)?$", re.IGNORECASE)
+
+_MASK_FOLDERS = {"masks", "labels"}
 
 
 @dataclass
@@ -47,12 +53,13 @@ class FoundPictures:
             their stems, as cases are prepared.
         ids: one for each path, see ``find_pictures``.
         failures: (input, reason) for each input that gives no picture.
-        skipped_masks: files left out of folders and patterns as they are masks of a picture there.
+        skipped_masks: files left out of folders, patterns and archives as they are masks of a
+            picture there.
         skipped_objects: (file, what it is) for each DICOM file of a folder that is no picture, such
             as a report.
         left_out: number of other files of folders and patterns by their suffix (``".txt"``, or
             ``"no suffix"``), and of ``"subfolder"`` that were not entered; system files and hidden
-            ones are not counted.
+            ones are counted of archives alone (``"hidden file"``).
     """
 
     paths: list[Path] = field(default_factory=list)
@@ -120,14 +127,38 @@ def scan_pictures(inputs: str | Path | Sequence[str | Path]) -> PictureScan:
     return scan
 
 
-def find_pictures(inputs: Sequence[str | Path]) -> FoundPictures:
-    """Return the pictures that files, folders and glob patterns mean.
+@contextlib.contextmanager
+def pictures_of(inputs: Sequence[str | Path]) -> Iterator[FoundPictures]:
+    """As ``find_pictures``, with archives, whose pictures are there while the block runs.
+
+    An archive that cannot be read is among the failures, and so is each member that is refused.
+    """
+    with contextlib.ExitStack() as stack:
+        opened: dict[Path, str | Path | UnpackedArchive] = {}
+        failures = []
+        for given in inputs:
+            path = Path(given).absolute()
+            if not is_archive(given):
+                opened[path] = given
+            elif path not in opened:
+                try:
+                    opened[path] = stack.enter_context(unpacked(given))
+                except InputError as error:
+                    failures.append((str(given), str(error)))
+        found = find_pictures(list(opened.values()))
+        found.failures = failures + found.failures
+        yield found
+
+
+def find_pictures(inputs: Sequence[str | Path | UnpackedArchive]) -> FoundPictures:
+    """Return the pictures that files, folders, glob patterns and unpacked archives mean.
 
     A path that exists is taken as it is, whatever brackets its name holds; a folder gives the
     pictures directly in it, those its ``DICOMDIR`` names, or if there are none, the DICOM files of
     all its subfolders; anything else with ``*``, ``?`` or ``[`` is a pattern (``**`` enters
-    subfolders). In folders and patterns ``<name>_mask.png`` is skipped where the picture ``<name>``
-    lies beside it; a mask named explicitly is taken as a picture.
+    subfolders). An archive gives all pictures in it. Except for files that are named,
+    ``<name>_mask.png`` is skipped where the picture ``<name>`` lies beside it, and a folder
+    ``masks`` or ``labels`` where pictures lie in a folder ``images`` beside it.
 
     A picture's id is its stem. Where stems collide, its suffix comes behind (``scan-png``), or as
     many of its folders' names before (``p1__scan``) as tell them apart, but none from above the
@@ -138,9 +169,11 @@ def find_pictures(inputs: Sequence[str | Path]) -> FoundPictures:
     # by absolute path: the path as given, and as seen from above the input
     within: dict[Path, tuple[Path, PurePath]] = {}
     for given in inputs:
-        path = base = Path(given)
+        path = base = given.folder if isinstance(given, UnpackedArchive) else Path(given)
         before = len(found.paths)
-        if path.is_dir():
+        if isinstance(given, UnpackedArchive):
+            _add_archive(found, given)
+        elif path.is_dir():
             _add_folder(found, path)
         elif path.exists():
             found.paths.append(path)
@@ -155,16 +188,6 @@ def find_pictures(inputs: Sequence[str | Path]) -> FoundPictures:
     found.ids = _picture_ids([below for _, below in within.values()])
     found.left_out = dict(sorted(found.left_out.items()))
     return found
-
-
-def left_out_sentence(left_out: Mapping[str, int]) -> str:
-    """Say how many files of which kinds are no pictures.
-
-    Examples:
-        >>> left_out_sentence({".txt": 3, "no suffix": 1, "subfolder": 2})
-        'Left out: 3 × .txt, 1 × no suffix, 2 × subfolder'
-    """
-    return "Left out: " + ", ".join(f"{count} × {kind}" for kind, count in left_out.items())
 
 
 def _picture_ids(paths: Sequence[PurePath]) -> list[str]:
@@ -252,10 +275,7 @@ def image_stem(path: str | PurePath) -> str:
 
 def _add_folder(found: FoundPictures, folder: Path) -> None:
     pictures = _without_masks(found, _pictures_among(found, visible_files(folder)))
-    named, missing = files_of_dicomdir(folder)
-    found.failures += [
-        (str(path), f"{path}: named by {folder / DICOMDIR}, but not there") for path in missing
-    ]
+    named = _named_by_dicomdir(found, folder)
     pictures += named
     if pictures:
         entered = {folder_above for path in named for folder_above in path.parents}
@@ -273,6 +293,29 @@ def _add_folder(found: FoundPictures, folder: Path) -> None:
         if any(folder in path.parents for path, _ in found.skipped_objects):
             hint = ", only DICOM files of other kinds"
         found.failures.append((str(folder), f"{folder}: the folder holds no pictures{hint}"))
+
+
+def _named_by_dicomdir(found: FoundPictures, folder: Path) -> list[Path]:
+    named, missing = files_of_dicomdir(folder)
+    found.failures += [
+        (str(path), f"{path}: named by {folder / DICOMDIR}, but not there") for path in missing
+    ]
+    return named
+
+
+def _add_archive(found: FoundPictures, archive: UnpackedArchive) -> None:
+    files = visible_files(archive.folder, recursive=True)
+    pictures = _without_masks(found, _pictures_among(found, files))
+    pictures = _without_other_objects(found, pictures)
+    found.paths += pictures
+    for directory in sorted(archive.folder.rglob(DICOMDIR)):
+        _named_by_dicomdir(found, directory.parent)
+    for name, reason in archive.refused:
+        found.failures.append((f"{archive.path}/{name}", f"{archive.path}/{name}: {reason}"))
+    for kind, count in archive.left_out.items():
+        found.left_out[kind] = found.left_out.get(kind, 0) + count
+    if not pictures:
+        found.failures.append((str(archive.path), f"{archive.path}: holds no picture to predict"))
 
 
 def _where_else(folder: Path) -> str:
@@ -317,13 +360,12 @@ def _leave_out(found: FoundPictures, paths: Iterable[Path], *, folders: bool = F
     for path in paths:
         if path.name.startswith(".") or path.name == DICOMDIR or path.is_dir() != folders:
             continue
-        suffix = path.suffix.lower()
-        kind = "subfolder" if folders else suffix if suffix.strip(".0123456789") else "no suffix"
+        kind = "subfolder" if folders else suffix_of(path) or "no suffix"
         found.left_out[kind] = found.left_out.get(kind, 0) + 1
 
 
 def _is_picture(path: Path) -> bool:
-    named = is_image_file(path) or is_bare_dicom(path)
+    named = is_image_file(path) or is_video(path) or is_bare_dicom(path)
     return named and path.is_file() and not path.name.startswith(".")
 
 
@@ -344,10 +386,12 @@ def _without_masks(found: FoundPictures, paths: Iterable[Path]) -> list[Path]:
         paths, key=lambda path: (natural_key(path.with_name(image_stem(path))), path.suffix)
     )
     stems = {(path.parent, image_stem(path)) for path in ordered}
+    beside = {path.parent.parent for path in ordered if path.parent.name.lower() == "images"}
     kept = []
     for path in ordered:
         match = _MASK.match(image_stem(path))
-        if match and (path.parent, match["stem"]) in stems:
+        in_masks = path.parent.name.lower() in _MASK_FOLDERS and path.parent.parent in beside
+        if in_masks or (match and (path.parent, match["stem"]) in stems):
             found.skipped_masks.append(path)
         else:
             kept.append(path)

@@ -21,6 +21,7 @@ from busi_monai.inference.formats import FurtherFormats
 from busi_monai.inference.overlays import draw_overlay
 from busi_monai.inference.prediction import Prediction
 from busi_monai.metrics import segmentation_scores
+from busi_monai.path_names import named
 from busi_monai.records import RunRecord
 
 __all__ = [
@@ -152,7 +153,7 @@ class PredictionsFolder:
         self._with_truth = with_truth
         self._overlays = overlays
         self._formats = formats
-        self._current: Path | None = None
+        self._current: str | None = None
         self._finish = tuple(finish)
         self._columns = prediction_columns(self.classes, with_truth=with_truth)
         self._taken: set[str] = set()
@@ -203,7 +204,9 @@ class PredictionsFolder:
         id = self._unique(id)
         picture = image if isinstance(image, PictureFile) else PictureFile(Path(image))
         self._begin_file(picture)
-        row = prediction_row(id, str(picture.source), prediction, self.classes, frame=picture.frame)
+        row = prediction_row(
+            id, _image_cell(picture), prediction, self.classes, frame=picture.frame
+        )
         if self._with_truth and truth is not None:
             row |= _truth_columns(truth, prediction)
         write_mask(self.folder / "masks" / f"{id}.png", prediction.mask)
@@ -222,21 +225,21 @@ class PredictionsFolder:
         frame = image.frame if isinstance(image, PictureFile) else None
         row: dict[str, Any] = {
             "id": self._unique(id),
-            "image": str(image),
-            "error": str(error),
+            "image": named(image),
+            "error": named(error),
         }
         if isinstance(image, PictureFile):
-            row |= {"image": str(image.source), "frame": None if frame is None else frame + 1}
+            row |= {"image": named(image.source), "frame": None if frame is None else frame + 1}
         self._write_row(row)
         self.record.fail(str(image), error)
         self.counts["failed"] += 1
 
     def _begin_file(self, picture: PictureFile) -> None:
         """Complete what is written once for a file when another one begins."""
-        source = Path(str(picture.source))
-        if source != self._current:
+        image = _image_cell(picture)
+        if image != self._current:
             self._complete_file()
-            self._current = source
+            self._current = image
 
     def _complete_file(self) -> None:
         if self._formats is None or self._current is None:
@@ -278,6 +281,10 @@ class PredictionsFolder:
         id = unique_id(safe_id(id), self._taken)
         self._taken.add(id_key(id))
         return id
+
+
+def _image_cell(picture: PictureFile) -> str:
+    return str(Path(named(picture.source)).absolute())
 
 
 def _cell(value: Any) -> str:
