@@ -19,10 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from busi_monai.cases import PredictionWarning
 from busi_monai.codestreams import check_codestream
 from busi_monai.dicom_limits import CountedReads, check_content, check_sequences
 from busi_monai.errors import ImageReadError
 from busi_monai.image_files import ImageBytes, max_pixels_of, opened, size_of
+from busi_monai.pixel_scales import PixelScale, ScaleRegion, Spacing, believed_spacing
 
 __all__ = [
     "NOT_PICTURES",
@@ -47,9 +49,23 @@ NOT_PICTURES = {
 }
 """What a DICOM file of a modality holds instead of a picture."""
 
-# ultrasound region calibration: two-dimensional pictures, lengths in centimetres
+# ultrasound region calibration (C.8.5.5): two-dimensional pictures, lengths in centimetres
 _TWO_DIMENSIONAL = 1
+_TISSUE_OR_FLOW = (1, 2)
 _CENTIMETRES = 3
+_LOW_PRIORITY = 1  # bit of the flags
+_MOST_REGIONS = 64
+_CM_IN_MM = 10
+
+_TOO_MANY_REGIONS = PredictionWarning(
+    "too_many_regions",
+    f"the file states more than {_MOST_REGIONS} ultrasound regions, so that no scale is believed",
+)
+_NOT_BELIEVED = PredictionWarning(
+    "pixel_spacing_not_believed",
+    "PixelSpacing is 1 by 1 mm, as writers put where they know none, or impossible; sizes are in "
+    "pixels only",
+)
 
 _one_reader = threading.RLock()
 
@@ -62,16 +78,18 @@ class DicomHeader:
         frames: number of frames, 1 for a still.
         frames_per_second: rate of a cine loop, or ``None`` where none is stated.
         size: (height, width) of a frame in pixels.
-        spacing_mm: (row, column) distance of pixels in millimetres, or ``None``.
+        scale: distances of pixels in millimetres, by region.
         region: (top, left, bottom, right) in pixels, the ends excluded, of the largest
             two-dimensional ultrasound region; ``None`` where none is stated or it is the whole.
+        warnings: what of the file was not believed.
     """
 
     frames: int
     frames_per_second: float | None
     size: tuple[int, int]
-    spacing_mm: tuple[float, float] | None
+    scale: PixelScale
     region: tuple[int, int, int, int] | None
+    warnings: tuple[PredictionWarning, ...] = ()
 
 
 def is_dicom(source: Path | ImageBytes, head: bytes) -> bool:
@@ -222,11 +240,13 @@ def _header(dataset: Any, source: Path | ImageBytes) -> DicomHeader:
     if frames > size_of(source):
         raise ImageReadError(f"{source}: cut short; {frames} frames are stated")
     regions = _regions(dataset)
+    scale, warnings_of_scale = _scale(dataset, (height, width))
     return DicomHeader(
         frames=frames,
         frames_per_second=_frames_per_second(dataset) if frames > 1 else None,
         size=(height, width),
-        spacing_mm=_spacing(dataset, regions),
+        scale=scale,
+        warnings=warnings_of_scale,
         region=_largest_region(regions, (height, width)),
     )
 
@@ -363,14 +383,35 @@ def _largest_region(regions: list[Any], size: tuple[int, int]) -> tuple[int, int
     return None if whole or too_small else (top, left, bottom, right)
 
 
-def _spacing(dataset: Any, regions: list[Any]) -> tuple[float, float] | None:
-    """Return (row, column) mm from PixelSpacing, else from the largest region in centimetres."""
-    stated = _numbers(dataset, "PixelSpacing")
-    if len(stated) == 2 and min(stated) > 0:
-        return stated[0], stated[1]
-    for region in regions:
-        units = (region.get("PhysicalUnitsXDirection"), region.get("PhysicalUnitsYDirection"))
-        deltas = _numbers(region, "PhysicalDeltaY") + _numbers(region, "PhysicalDeltaX")
-        if units == (_CENTIMETRES, _CENTIMETRES) and len(deltas) == 2 and all(deltas):
-            return abs(deltas[0]) * 10, abs(deltas[1]) * 10
-    return None
+def _scale(dataset: Any, size: tuple[int, int]) -> tuple[PixelScale, tuple[PredictionWarning, ...]]:
+    """Return the scales of the ultrasound regions beside that of PixelSpacing."""
+    found = _numbers(dataset, "PixelSpacing")
+    stated = (found[0], found[1]) if len(found) == 2 and min(found) > 0 else None
+    regions = list(dataset.get("SequenceOfUltrasoundRegions") or [])
+    if len(regions) > _MOST_REGIONS:
+        return PixelScale(), (_TOO_MANY_REGIONS,)
+    if regions:
+        return PixelScale(stated, tuple(_scale_region(region, size) for region in regions)), ()
+    believed = stated and believed_spacing(*stated)
+    return PixelScale(believed), (_NOT_BELIEVED,) if stated and not believed else ()
+
+
+def _scale_region(region: Any, size: tuple[int, int]) -> ScaleRegion:
+    """Return where a region lies, everywhere if that is not stated, and its scale."""
+    (flags,) = _numbers(region, "RegionFlags")[:1] or [0]
+    located = "RegionLocationMaxX1" in region and "RegionLocationMaxY1" in region
+    bounds = _bounds(region) if located else (0, 0, *size)
+    return ScaleRegion(bounds, _region_spacing(region), not int(flags) & _LOW_PRIORITY)
+
+
+def _region_spacing(region: Any) -> Spacing | None:
+    if region.get("RegionSpatialFormat", _TWO_DIMENSIONAL) != _TWO_DIMENSIONAL:
+        return None
+    if region.get("RegionDataType", _TISSUE_OR_FLOW[0]) not in _TISSUE_OR_FLOW:
+        return None
+    units = (region.get("PhysicalUnitsXDirection"), region.get("PhysicalUnitsYDirection"))
+    deltas = _numbers(region, "PhysicalDeltaY") + _numbers(region, "PhysicalDeltaX")
+    if units != (_CENTIMETRES, _CENTIMETRES) or len(deltas) != 2:
+        return None
+    rows, columns = (_CM_IN_MM * abs(delta) for delta in deltas)
+    return believed_spacing(rows, columns)

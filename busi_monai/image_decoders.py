@@ -16,6 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from busi_monai.codestreams import MOST_SCANS, scan_count
 from busi_monai.errors import ImageReadError
 from busi_monai.image_files import ImageBytes, max_pixels_of, opened
+from busi_monai.pixel_scales import Spacing, believed_spacing
 
 __all__ = ["decode_nifti", "decode_nifti_mask", "decode_pillow", "decode_pillow_mask", "is_nifti",
            "over_black", "scale_unknown_range"]  # fmt: skip
@@ -182,7 +183,7 @@ def _brightest(values: NDArray[Any]) -> NDArray[Any]:
 
 def decode_nifti(
     source: Path | ImageBytes,
-) -> tuple[NDArray[np.float32], tuple[float, float] | None]:
+) -> tuple[NDArray[np.float32], Spacing | None]:
     """Return (H, W) or (H, W, 3) values in [0, 1], rows first, and the (row, column) mm stated.
 
     Raises:
@@ -260,14 +261,14 @@ def _check_shape(shape: tuple[int, ...], limit: int, source: Path | ImageBytes) 
         raise ImageReadError(f"{source}: shape {shape}, more than {limit:,} pixels")
 
 
-def _nifti_spacing(image: Any) -> tuple[float, float] | None:
+def _nifti_spacing(image: Any) -> Spacing | None:
     """Return (row, column) mm; 1 by 1 is what writers put where no spacing is known."""
     to_mm = {"meter": 1000.0, "micron": 0.001}.get(image.header.get_xyzt_units()[0], 1.0)
     zooms = zip(image.header.get_zooms(), image.shape, strict=True)
     columns, rows = [float(zoom) for zoom, side in zooms if side != 1][:2]
-    if (columns, rows) == (1.0, 1.0) or not (columns > 0 and rows > 0):
+    if (columns, rows) == (1.0, 1.0):
         return None
-    return rows * to_mm, columns * to_mm
+    return believed_spacing(rows * to_mm, columns * to_mm)
 
 
 def over_black(values: NDArray[np.float32]) -> NDArray[np.float32]:

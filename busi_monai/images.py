@@ -10,7 +10,7 @@ DICOM, and by what they hold, not by their name.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from busi_monai.cases import PredictionWarning
 from busi_monai.dicom_images import DicomHeader, is_dicom, read_dicom_frame, read_dicom_header
 from busi_monai.errors import ImageReadError
 from busi_monai.files import atomic_file
@@ -32,6 +33,7 @@ from busi_monai.image_decoders import (
 )
 from busi_monai.image_files import ImageBytes, ImageSource, head_of
 from busi_monai.mask_values import lesion_pixels
+from busi_monai.pixel_scales import NO_SPACING, PixelScale, Spacing
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -64,16 +66,24 @@ class Picture:
 
     Attributes:
         pixels: (H, W) float32 in [0, 1].
-        spacing_mm: (row, column) spacing in millimetres, or ``None`` where the file states none.
+        scale: distances of pixels in millimetres that the file states, in the whole picture's
+            rows and columns.
         has_colour: whether the file's colour channels differ anywhere.
         canvas: (top, left, height, width) in pixels if only a part of the file's picture was read:
             where the part begins and how large the whole is. ``None`` for the whole.
+        warnings: what was decided on reading that the file does not state.
     """
 
     pixels: NDArray[np.float32]
-    spacing_mm: tuple[float, float] | None = None
+    scale: PixelScale = NO_SPACING
     has_colour: bool = False
     canvas: tuple[int, int, int, int] | None = None
+    warnings: tuple[PredictionWarning, ...] = ()
+
+    @property
+    def spacing_mm(self) -> Spacing | None:
+        """The only (row, column) scale that is stated, ``None`` if there are none or several."""
+        return self.scale.common_mm
 
 
 @dataclass(frozen=True)
@@ -152,9 +162,12 @@ def read_picture(source: ImageSource | PictureFile) -> Picture:
             of more than ``MAX_PIXELS`` pixels; the message names file, reason and remedy.
     """
     wanted = source if isinstance(source, PictureFile) else PictureFile(_file(source))
-    values, spacing, canvas = _read_values(wanted)
-    colour = values.ndim == 3 and bool(np.any(values != values[..., :1]))
-    return Picture(_to_grey(values, str(wanted.source)), spacing, colour, canvas)
+    read = _read_values(wanted)
+    return replace(
+        read,
+        pixels=_to_grey(read.pixels, str(wanted.source)),
+        has_colour=_differs(read.pixels),
+    )
 
 
 def picture_from_array(values: NDArray[np.generic]) -> Picture:
@@ -182,8 +195,7 @@ def picture_from_array(values: NDArray[np.generic]) -> Picture:
     else:
         scaled = scale_unknown_range(values.astype(np.float32), "array")
     scaled = over_black(scaled)
-    colour = scaled.ndim == 3 and bool(np.any(scaled != scaled[..., :1]))
-    return Picture(_to_grey(scaled, "array"), None, colour)
+    return Picture(_to_grey(scaled, "array"), has_colour=_differs(scaled))
 
 
 def read_mask(path: str | Path) -> NDArray[np.bool_]:
@@ -230,23 +242,29 @@ def _file(source: ImageSource) -> Path | ImageBytes:
     return source if isinstance(source, ImageBytes) else Path(source)
 
 
-def _read_values(
-    wanted: PictureFile,
-) -> tuple[NDArray[np.float32], tuple[float, float] | None, tuple[int, int, int, int] | None]:
-    """Return (H, W) or (H, W, C) values in [0, 1], the stated spacing, and the canvas."""
+def _read_values(wanted: PictureFile) -> Picture:
+    """Return a picture whose pixels are still (H, W) or (H, W, C)."""
     file = wanted.source
     head = head_of(file, _HEAD_LENGTH)
     if is_dicom(file, head):
         values, header = read_dicom_frame(file, wanted.frame)
+        read = Picture(values, header.scale, warnings=header.warnings)
         if not wanted.crop_to_region or header.region is None:
-            return values, header.spacing_mm, None
+            return read
         top, left, bottom, right = header.region
-        return values[top:bottom, left:right], header.spacing_mm, (top, left, *header.size)
+        canvas = (top, left, *header.size)
+        return replace(read, pixels=values[top:bottom, left:right], canvas=canvas)
     if wanted.frame is not None:
         raise ImageReadError(f"{file}: only DICOM files have frames that can be read one by one")
     if is_nifti(file, head):
-        return *decode_nifti(file), None
-    return decode_pillow(file), None, None
+        values, spacing = decode_nifti(file)
+        return Picture(values, PixelScale(spacing))
+    return Picture(decode_pillow(file))
+
+
+def _differs(values: NDArray[np.float32]) -> bool:
+    """Whether the colour channels differ anywhere."""
+    return values.ndim == 3 and bool(np.any(values != values[..., :1]))
 
 
 def _mask_values(path: Path) -> tuple[NDArray[Any], bool]:

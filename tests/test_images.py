@@ -626,6 +626,11 @@ def region(units: int, x: float, y: float) -> Dataset:
             {"SequenceOfUltrasoundRegions": Sequence([region(4, 9, 9), region(3, 0.02, 0.01)])},
             (0.1, 0.2),
         ),
+        ({"PixelSpacing": [1, 1]}, None),
+        (
+            {"PixelSpacing": [1, 1], "SequenceOfUltrasoundRegions": Sequence([region(3, 2, 3)])},
+            (30, 20),
+        ),
         ({"SequenceOfUltrasoundRegions": Sequence([region(3, 0, 0)])}, None),
     ],
 )  # fmt: skip

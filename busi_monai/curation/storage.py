@@ -16,6 +16,7 @@ from busi_monai.cases import Case, Problem
 from busi_monai.datasets import clean_mask, individual_masks, lesion_mask
 from busi_monai.errors import ImageReadError
 from busi_monai.images import pixel_sha256, read_picture, write_mask, write_png
+from busi_monai.metrics import lesion_size
 from busi_monai.outlines import mask_file
 
 __all__ = ["IMAGES", "LABELS", "MaskTreatment", "PreparedStore", "Stored", "store_case"]
@@ -32,7 +33,8 @@ class Stored:
     """A case in a prepared folder.
 
     Attributes:
-        case: where it came from; its spacing is that of the file where the dataset states none.
+        case: where it came from; where the dataset states no spacing, with the scale of the file
+            at the lesion, or without a lesion the only one of the file.
         image: path relative to the prepared folder.
         label: the same of the union mask, or ``None`` for a lesion without one.
         sha256: hash of the grey pixels.
@@ -147,7 +149,8 @@ def store_case(case: Case, folder: Path, *, mask_cleanup: bool = False) -> Store
     sha256 = pixel_sha256(picture.pixels)
     image, label = f"{IMAGES}/{case.id}.png", f"{LABELS}/{case.id}.png"
     _store_picture(case.image, folder / image, picture.pixels, sha256)
-    stored = replace(case, spacing_mm=case.spacing_mm or picture.spacing_mm)
+    spacing = case.spacing_mm or lesion_size(lesion, picture.scale).mask_mm
+    stored = replace(case, spacing_mm=spacing)
     if case.has_lesion and not lesion.any():
         return Stored(stored, image, None, sha256)
     write_mask(folder / label, lesion)
