@@ -22,14 +22,13 @@ from busi_monai.cases import PredictionWarning
 from busi_monai.dicom_images import DicomHeader, is_dicom, read_dicom_frame, read_dicom_header
 from busi_monai.errors import ImageReadError
 from busi_monai.files import atomic_file
+from busi_monai.grey_ranges import GreyRange, scale_grey
 from busi_monai.image_decoders import (
     decode_nifti,
     decode_nifti_mask,
     decode_pillow,
     decode_pillow_mask,
     is_nifti,
-    over_black,
-    scale_unknown_range,
 )
 from busi_monai.image_files import ImageBytes, ImageSource, head_of
 from busi_monai.mask_values import lesion_pixels
@@ -72,6 +71,7 @@ class Picture:
         canvas: (top, left, height, width) in pixels if only a part of the file's picture was read:
             where the part begins and how large the whole is. ``None`` for the whole.
         warnings: what was decided on reading that the file does not state.
+        hash_white: the 16-bit integer that a grey of 1 counts as in ``sha256``.
     """
 
     pixels: NDArray[np.float32]
@@ -79,6 +79,12 @@ class Picture:
     has_colour: bool = False
     canvas: tuple[int, int, int, int] | None = None
     warnings: tuple[PredictionWarning, ...] = ()
+    hash_white: int = 65535
+
+    @property
+    def sha256(self) -> str:
+        """Identity of the pixels; that of 16-bit integers whatever depth was decided for them."""
+        return pixel_sha256(self.pixels, self.hash_white)
 
     @property
     def spacing_mm(self) -> Spacing | None:
@@ -174,9 +180,8 @@ def picture_from_array(values: NDArray[np.generic]) -> Picture:
     """Return pixels that are already in memory as ``read_picture`` would from a file.
 
     Args:
-        values: (H, W), or (H, W, C) with 1 grey, 3 RGB or 4 RGBA channels. ``uint8`` and
-            ``uint16`` are divided by their type's range; any other type is taken as [0, 1], else
-            as [0, 255], else by its own range.
+        values: (H, W), or (H, W, C) with 1 grey, 3 RGB or 4 RGBA channels, of any type; see
+            ``decide_grey_range`` for which value becomes white.
 
     Raises:
         ImageReadError: for another shape, a picture of less than 2×2 pixels, NaN or infinity.
@@ -188,14 +193,8 @@ def picture_from_array(values: NDArray[np.generic]) -> Picture:
         raise ImageReadError(
             f"array: expected shape (H, W) or (H, W, 1, 3 or 4), found {values.shape}"
         )
-    if values.dtype == np.uint8:
-        scaled = values.astype(np.float32) / np.float32(255)
-    elif values.dtype == np.uint16:
-        scaled = values.astype(np.float32) / np.float32(65535)
-    else:
-        scaled = scale_unknown_range(values.astype(np.float32), "array")
-    scaled = over_black(scaled)
-    return Picture(_to_grey(scaled, "array"), has_colour=_differs(scaled))
+    read = _as_found(*scale_grey(values))
+    return replace(read, pixels=_to_grey(read.pixels, "array"), has_colour=_differs(read.pixels))
 
 
 def read_mask(path: str | Path) -> NDArray[np.bool_]:
@@ -227,14 +226,16 @@ def write_mask(path: str | Path, mask: NDArray[np.generic]) -> None:
     write_png(path, np.where(np.asarray(mask) > 0, np.uint8(255), np.uint8(0)))
 
 
-def pixel_sha256(pixels: NDArray[np.float32]) -> str:
+def pixel_sha256(pixels: NDArray[np.float32], white: int = 65535) -> str:
     """Return the SHA-256 of a picture's grey pixels, the same in whatever format they are stored.
 
     Args:
         pixels: (H, W) in [0, 1], as from ``read_picture``; hashed with their shape, as 16 bits.
+        white: what a grey of 1 is as 16 bits. With ``Picture.hash_white``, integers of 16 bits are
+            hashed as they are stored, so that how deep they are found to be does not matter.
     """
     digest = hashlib.sha256(f"{pixels.shape[0]}x{pixels.shape[1]}".encode())
-    digest.update(np.round(pixels * 65535).astype("<u2").tobytes())
+    digest.update(np.round(pixels * white).astype("<u2").tobytes())
     return digest.hexdigest()
 
 
@@ -247,8 +248,8 @@ def _read_values(wanted: PictureFile) -> Picture:
     file = wanted.source
     head = head_of(file, _HEAD_LENGTH)
     if is_dicom(file, head):
-        values, header = read_dicom_frame(file, wanted.frame)
-        read = Picture(values, header.scale, warnings=header.warnings)
+        values, found, header = read_dicom_frame(file, wanted.frame)
+        read = _as_found(values, found, header.scale, header.warnings)
         if not wanted.crop_to_region or header.region is None:
             return read
         top, left, bottom, right = header.region
@@ -257,9 +258,18 @@ def _read_values(wanted: PictureFile) -> Picture:
     if wanted.frame is not None:
         raise ImageReadError(f"{file}: only DICOM files have frames that can be read one by one")
     if is_nifti(file, head):
-        values, spacing = decode_nifti(file)
-        return Picture(values, PixelScale(spacing))
-    return Picture(decode_pillow(file))
+        values, found, spacing = decode_nifti(file)
+        return _as_found(values, found, PixelScale(spacing))
+    return _as_found(*decode_pillow(file))
+
+
+def _as_found(
+    values: NDArray[np.float32],
+    found: GreyRange,
+    scale: PixelScale = NO_SPACING,
+    further: tuple[PredictionWarning, ...] = (),
+) -> Picture:
+    return Picture(values, scale, warnings=(*further, *found.warnings), hash_white=found.hash_white)
 
 
 def _differs(values: NDArray[np.float32]) -> bool:

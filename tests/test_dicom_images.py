@@ -173,7 +173,7 @@ def test_bytes_are_dicom_by_their_preamble_and_limited(
 ) -> None:
     content = save_ultrasound(tmp_path / "x.dcm", loop()).read_bytes()
 
-    pixels, header = read_dicom_frame(ImageBytes(content, "a.png"), 3)
+    pixels, _, header = read_dicom_frame(ImageBytes(content, "a.png"), 3)
 
     assert np.allclose(pixels, loop()[3] / 255)
     assert header.frames == 5

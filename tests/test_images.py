@@ -382,7 +382,7 @@ def test_an_array_is_read_as_its_file_would_be(tmp_path: Path, grey: np.ndarray)
         (np.zeros((4, 4, 2)), r"found \(4, 4, 2\)"),
         (np.full((4, 4), np.inf), "array: .*infinite"),
         (np.zeros((0, 4)), "there are none"),
-        (np.full((4, 4), 300), "every pixel holds 300"),
+        (np.full((4, 4), 70000), "every pixel holds 70000"),
         (np.zeros((1, 4)), "4×1 pixels"),
     ],
 )
