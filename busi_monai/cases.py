@@ -18,7 +18,7 @@ from typing import Any
 from busi_monai.errors import InputError
 from busi_monai.outlines import Outline
 
-__all__ = ["CLASSES", "Case", "Problem", "class_index", "ordered_subset"]
+__all__ = ["CLASSES", "Case", "PredictionWarning", "Problem", "class_index", "ordered_subset"]
 
 CLASSES: tuple[str, ...] = ("normal", "benign", "malignant")
 """Class names in the order of the network's logits, of tables and of figures, everywhere."""
@@ -123,3 +123,16 @@ class Problem:
     def as_dict(self) -> dict[str, str]:
         """Return the problem as a plain dictionary for JSON."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class PredictionWarning:
+    """Something to know of a prediction, or of the image that it is made from.
+
+    Attributes:
+        code: name of the kind, for programs.
+        message: for people; a clause without a full stop, and no value that may name a patient.
+    """
+
+    code: str
+    message: str

@@ -6,23 +6,28 @@ codes by PS3.3: C.7.6.3 (image pixel), C.7.6.5 (cine), C.8.5.5 (ultrasound regio
 
 from __future__ import annotations
 
+import hashlib
 import logging
-import math
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from busi_monai.cases import PredictionWarning
 from busi_monai.codestreams import check_codestream
+from busi_monai.dicom_grey import GreyLevels, StatedGrey, numbers_of
 from busi_monai.dicom_limits import CountedReads, check_content, check_sequences
+from busi_monai.dicom_regions import largest_region, scale_of
 from busi_monai.errors import ImageReadError
+from busi_monai.grey_ranges import DEPTHS, GreyRange
 from busi_monai.image_files import ImageBytes, max_pixels_of, opened, size_of
+from busi_monai.pixel_scales import PixelScale
 from busi_monai.video import (
     check_decoder,
     check_dicom_video,
@@ -53,11 +58,10 @@ NOT_PICTURES = {
 }
 """What a DICOM file of a modality holds instead of a picture."""
 
-# ultrasound region calibration: two-dimensional pictures, lengths in centimetres
-_TWO_DIMENSIONAL = 1
-_CENTIMETRES = 3
-
 _one_reader = threading.RLock()
+
+_FILES_IN_MEMORY = 16
+_levels_by_file: dict[str, GreyLevels] = {}  # guarded by the reader's lock; holds no pixel
 
 
 @dataclass(frozen=True)
@@ -68,16 +72,18 @@ class DicomHeader:
         frames: number of frames, 1 for a still.
         frames_per_second: rate of a cine loop, or ``None`` where none is stated.
         size: (height, width) of a frame in pixels.
-        spacing_mm: (row, column) distance of pixels in millimetres, or ``None``.
+        scale: distances of pixels in millimetres, by region.
         region: (top, left, bottom, right) in pixels, the ends excluded, of the largest
             two-dimensional ultrasound region; ``None`` where none is stated or it is the whole.
+        warnings: what of the file was not believed.
     """
 
     frames: int
     frames_per_second: float | None
     size: tuple[int, int]
-    spacing_mm: tuple[float, float] | None
+    scale: PixelScale
     region: tuple[int, int, int, int] | None
+    warnings: tuple[PredictionWarning, ...] = ()
 
 
 def is_dicom(source: Path | ImageBytes, head: bytes) -> bool:
@@ -104,7 +110,7 @@ def read_dicom_header(source: Path | ImageBytes) -> DicomHeader:
 
 def read_dicom_frame(
     source: Path | ImageBytes, frame: int | None = None
-) -> tuple[NDArray[np.float32], DicomHeader]:
+) -> tuple[NDArray[np.float32], GreyRange, DicomHeader]:
     """Read one frame.
 
     Args:
@@ -112,8 +118,8 @@ def read_dicom_frame(
         frame: its number, counted from 0; ``None`` for the only one.
 
     Returns:
-        (H, W) or (H, W, 3) pixels in [0, 1], bright for strong echoes, and the header. Grey levels
-        are as stored: windows for display are not applied.
+        (H, W) or (H, W, 3) pixels in [0, 1], bright for strong echoes, their range, that of all
+        frames, and the header.
 
     Raises:
         ImageReadError: if the file or its compression cannot be read, if there are several frames
@@ -132,9 +138,10 @@ def read_dicom_frame(
                 f"{source}: there is no frame {number} among {header.frames}, counted from 1"
             )
         if is_video_syntax(dataset.file_meta.TransferSyntaxUID):
-            return _video_frame(Path(str(source)), frame or 0, header), header
-        values = _stored_values(source, dataset, frame or 0, header.frames)
-        return _scaled(values, dataset), header
+            values = _video_frame(Path(str(source)), frame or 0, header)
+            return values, GreyRange(0, 1), header
+        stored = _stored_values(source, dataset, frame or 0, header.frames)
+        return *_scaled(stored, source, dataset, header), header
 
 
 def read_dicom_dataset(
@@ -234,13 +241,14 @@ def _header(dataset: Any, source: Path | ImageBytes) -> DicomHeader:
     if frames > size_of(source):
         raise ImageReadError(f"{source}: cut short; {frames} frames are stated")
     check_decoder(dataset.file_meta.TransferSyntaxUID, source)
-    regions = _regions(dataset)
+    scale, warnings_of_scale = scale_of(dataset, (height, width))
     return DicomHeader(
         frames=frames,
         frames_per_second=_frames_per_second(dataset) if frames > 1 else None,
         size=(height, width),
-        spacing_mm=_spacing(dataset, regions),
-        region=_largest_region(regions, (height, width)),
+        scale=scale,
+        warnings=warnings_of_scale,
+        region=largest_region(dataset, (height, width)),
     )
 
 
@@ -292,23 +300,45 @@ def _stored_values_of_pydicom_2(
     return np.asarray(values[frame] if frames > 1 else values)
 
 
-def _scaled(values: NDArray[np.generic], dataset: Any) -> NDArray[np.float32]:
+def _scaled(
+    values: NDArray[np.generic], source: Path | ImageBytes, dataset: Any, header: DicomHeader
+) -> tuple[NDArray[np.float32], GreyRange]:
     """Bring stored values to [0, 1], through the palette if there is one."""
-    photometric = str(dataset.PhotometricInterpretation)
-    whitest = np.float32(2.0 ** int(dataset.BitsStored) - 1)
-    if photometric == "PALETTE COLOR":
-        values, whitest = _through_palette(values, dataset)
-    elif int(dataset.get("PixelRepresentation") or 0) == 1:
-        values = values.astype(np.float32) + np.float32(2.0 ** (int(dataset.BitsStored) - 1))
-    scaled = values.astype(np.float32) / whitest
-    if photometric == "MONOCHROME1":
-        scaled = 1 - scaled
-    return np.clip(scaled, 0, 1).astype(np.float32)
+    if str(dataset.PhotometricInterpretation) == "PALETTE COLOR":
+        coloured, whitest = _through_palette(values, dataset)
+        found = GreyRange(0, whitest)
+        return found.apply(coloured), found
+    bits, stated = int(dataset.BitsStored), StatedGrey.of(dataset)
+    if header.frames > 1 and (bits > DEPTHS[0] or stated.window is not None):
+        levels = _levels_of_file(source, dataset, header.frames, stated)
+    else:
+        levels = GreyLevels.of([values], stated)
+    found = levels.grey_range(bits, stated, str(source))
+    warned = (*stated.warnings, *found.warnings)
+    return found.apply(values), replace(found, warnings=warned)
+
+
+def _levels_of_file(
+    source: Path | ImageBytes, dataset: Any, frames: int, stated: StatedGrey
+) -> GreyLevels:
+    """Return the grey levels of all frames, from memory where the file was asked for before."""
+    if isinstance(source, ImageBytes):
+        key = hashlib.sha256(source.content).hexdigest()
+    else:
+        status = source.stat()
+        key = f"{source.absolute()} {status.st_mtime_ns} {status.st_size}"
+    if key not in _levels_by_file:
+        values = (_stored_values(source, dataset, number, frames) for number in range(frames))
+        found = GreyLevels.of(values, stated)
+        while len(_levels_by_file) >= _FILES_IN_MEMORY:
+            del _levels_by_file[next(iter(_levels_by_file))]
+        _levels_by_file[key] = found
+    return _levels_by_file[key]
 
 
 def _through_palette(
     values: NDArray[np.generic], dataset: Any
-) -> tuple[NDArray[np.generic], np.float32]:
+) -> tuple[NDArray[np.generic], float]:
     """Return the palette's colours and its whitest value.
 
     Eight-bit colours may be stored in words of sixteen (C.7.6.3.1.6), whatever is stated.
@@ -327,73 +357,17 @@ def _through_palette(
         )
     ]
     words = coloured.dtype == np.uint16 and any(table.max(initial=0) > 255 for table in tables)
-    return coloured, np.float32(65535 if words or not any(map(len, tables)) else 255)
-
-
-def _numbers(dataset: Any, name: str) -> list[float]:
-    """Return an element's finite numbers; none if it is missing, empty or no numbers."""
-    value = dataset.get(name)
-    values = [value] if isinstance(value, (int, float, str)) or value is None else list(value)
-    try:
-        numbers = [float(number) for number in values if number not in (None, "")]
-    except (TypeError, ValueError):
-        return []
-    return [number for number in numbers if math.isfinite(number)]
+    return coloured, 65535 if words or not any(map(len, tables)) else 255
 
 
 def _frames_per_second(dataset: Any) -> float | None:
     """Return the rate of acquisition, else of display, in frames a second."""
-    for times in (_numbers(dataset, "FrameTime"), _numbers(dataset, "FrameTimeVector")[1:]):
+    for times in (numbers_of(dataset, "FrameTime"), numbers_of(dataset, "FrameTimeVector")[1:]):
         known = [value for value in times if value > 0]
         if known:
             return 1000 * len(known) / sum(known)
     for name in ("CineRate", "RecommendedDisplayFrameRate"):
-        rates = [rate for rate in _numbers(dataset, name) if rate > 0]
+        rates = [rate for rate in numbers_of(dataset, name) if rate > 0]
         if rates:
             return rates[0]
-    return None
-
-
-def _regions(dataset: Any) -> list[Any]:
-    """Return the two-dimensional ultrasound regions, the largest first."""
-    regions = [
-        region
-        for region in dataset.get("SequenceOfUltrasoundRegions") or []
-        if region.get("RegionSpatialFormat", _TWO_DIMENSIONAL) == _TWO_DIMENSIONAL
-    ]
-    return sorted(regions, key=_region_area, reverse=True)
-
-
-def _region_area(region: Any) -> int:
-    top, left, bottom, right = _bounds(region)
-    return max(bottom - top, 0) * max(right - left, 0)
-
-
-def _bounds(region: Any) -> tuple[int, int, int, int]:
-    names = ("MinY0", "MinX0", "MaxY1", "MaxX1")
-    found = [_numbers(region, f"RegionLocation{name}") for name in names]
-    top, left, last_row, last_column = (int(numbers[0]) if numbers else 0 for numbers in found)
-    return top, left, last_row + 1, last_column + 1
-
-
-def _largest_region(regions: list[Any], size: tuple[int, int]) -> tuple[int, int, int, int] | None:
-    if not regions or "RegionLocationMaxX1" not in regions[0]:
-        return None
-    top, left, bottom, right = _bounds(regions[0])
-    bottom, right = min(bottom, size[0]), min(right, size[1])
-    whole = (top, left, bottom, right) == (0, 0, *size)
-    too_small = bottom - top < 2 or right - left < 2 or top < 0 or left < 0
-    return None if whole or too_small else (top, left, bottom, right)
-
-
-def _spacing(dataset: Any, regions: list[Any]) -> tuple[float, float] | None:
-    """Return (row, column) mm from PixelSpacing, else from the largest region in centimetres."""
-    stated = _numbers(dataset, "PixelSpacing")
-    if len(stated) == 2 and min(stated) > 0:
-        return stated[0], stated[1]
-    for region in regions:
-        units = (region.get("PhysicalUnitsXDirection"), region.get("PhysicalUnitsYDirection"))
-        deltas = _numbers(region, "PhysicalDeltaY") + _numbers(region, "PhysicalDeltaX")
-        if units == (_CENTIMETRES, _CENTIMETRES) and len(deltas) == 2 and all(deltas):
-            return abs(deltas[0]) * 10, abs(deltas[1]) * 10
     return None

@@ -6,6 +6,7 @@ import gzip
 import io
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
@@ -15,10 +16,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from busi_monai.codestreams import MOST_SCANS, scan_count
 from busi_monai.errors import ImageReadError
+from busi_monai.grey_ranges import GreyRange, scale_grey
 from busi_monai.image_files import ImageBytes, max_pixels_of, opened
+from busi_monai.pixel_scales import Spacing, believed_spacing
 
-__all__ = ["decode_nifti", "decode_nifti_mask", "decode_pillow", "decode_pillow_mask", "is_nifti",
-           "over_black", "scale_unknown_range"]  # fmt: skip
+__all__ = ["decode_nifti", "decode_nifti_mask", "decode_pillow", "decode_pillow_mask", "is_nifti"]
 
 _Decoded = TypeVar("_Decoded")
 
@@ -27,7 +29,9 @@ STRANGERS_FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 
 
 _JPEG = {"JPEG": "jpeg", "MPO": "jpeg"}
-_TILE_WIDTH, _TILE_LENGTH = 322, 323  # TIFF tags
+_TILE_WIDTH, _TILE_LENGTH, _BITS_PER_SAMPLE, _PHOTOMETRIC = 322, 323, 258, 262  # TIFF tags
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_MOST_CHUNKS = 100  # of a PNG file before its pixels that are looked through
 _NIFTI_1_LENGTH, _NIFTI_2_LENGTH = 348, 540
 _MOST_BEFORE_PIXELS = 1_000_000
 _MOST_PIXEL_BYTES = 8  # of a NIfTI file for each pixel that is allowed
@@ -43,13 +47,15 @@ def is_nifti(source: Path | ImageBytes, head: bytes) -> bool:
     return head[344:348] == b"n+1\0" or head[4:8] == b"n+2\0"
 
 
-def decode_pillow(source: Path | ImageBytes) -> NDArray[np.float32]:
-    """Return a picture's (H, W) or (H, W, 3) values in [0, 1], EXIF orientation applied.
+def decode_pillow(source: Path | ImageBytes) -> tuple[NDArray[np.float32], GreyRange]:
+    """Return a picture's (H, W) or (H, W, 3) values in [0, 1] and their range.
+
+    EXIF orientation is applied.
 
     Raises:
         ImageReadError: if it is of no known format, animated, too large, damaged or truncated.
     """
-    return _opened_upright(source, lambda image, _: _pillow_values(image, source))
+    return _opened_upright(source, lambda image, stored: _pillow_values(image, stored, source))
 
 
 def decode_pillow_mask(source: Path) -> tuple[NDArray[Any], bool]:
@@ -62,13 +68,13 @@ def decode_pillow_mask(source: Path) -> tuple[NDArray[Any], bool]:
     Raises:
         ImageReadError: as for ``decode_pillow``.
     """
-    return _opened_upright(source, lambda image, lossy: (_stored_values(image), lossy))
+    return _opened_upright(source, lambda image, stored: (_stored_values(image), stored.lossy))
 
 
 def _opened_upright(
-    source: Path | ImageBytes, values_of: Callable[[Image.Image, bool], _Decoded]
+    source: Path | ImageBytes, values_of: Callable[[Image.Image, _StoredSamples], _Decoded]
 ) -> _Decoded:
-    """Return what is made of a picture that is turned upright, told whether JPEG coded it."""
+    """Return what is made of a picture that is turned upright, told what the file states."""
     limit = max_pixels_of(source)
     formats = STRANGERS_FORMATS if isinstance(source, ImageBytes) else None
     try:
@@ -84,11 +90,8 @@ def _opened_upright(
                 raise ImageReadError(
                     f"{source}: expected one picture, found several frames; save one as PNG"
                 )
-            lossy = "jpeg" in {
-                str(picture.info.get("compression")),
-                _JPEG.get(picture.format or ""),
-            }
-            return values_of(ImageOps.exif_transpose(picture), lossy)
+            stored = _StoredSamples.of(picture, stream)
+            return values_of(ImageOps.exif_transpose(picture), stored)
     except ImageReadError:
         raise
     except UnidentifiedImageError:
@@ -131,22 +134,86 @@ def _is_animated(picture: Image.Image) -> bool:
     return True
 
 
-def _pillow_values(image: Image.Image, source: Path | ImageBytes) -> NDArray[np.float32]:
+@dataclass(frozen=True)
+class _StoredSamples:
+    """What a file states of its samples.
+
+    Attributes:
+        bits: of a sample, ``None`` where Pillow tells them by its mode.
+        significant: how many of these are used; ``None`` where that is not stated.
+        white_is_zero: whether samples are inverted that Pillow leaves so.
+        lossy: whether JPEG has changed them.
+    """
+
+    bits: int | None = None
+    significant: int | None = None
+    white_is_zero: bool = False
+    lossy: bool = False
+
+    @classmethod
+    def of(cls, picture: Image.Image, stream: BinaryIO) -> _StoredSamples:
+        """Read it from a picture that was opened from a stream."""
+        if picture.format == "PNG":
+            return cls(*_png_bits(stream))
+        if picture.format == "PPM" and picture.mode == "I":
+            return cls(16, 16)  # Pillow has brought its greatest value to 65535
+        tags: Mapping[int, Any] = getattr(picture, "tag_v2", {})
+        coding = {str(picture.info.get("compression")), _JPEG.get(picture.format or "")}
+        bits = tags.get(_BITS_PER_SAMPLE)
+        return cls(
+            bits=bits[0] if isinstance(bits, tuple) else bits,
+            white_is_zero=tags.get(_PHOTOMETRIC) == 0 and picture.mode[0] in "IF",
+            lossy="jpeg" in coding,
+        )
+
+
+def _png_bits(stream: BinaryIO) -> tuple[int | None, int | None]:
+    """Return bit depth and significant bits (sBIT) of a PNG file's first channel.
+
+    A writer should spread fewer significant bits over the whole depth (PNG 12.4); those who write
+    them as they are say how many there are by the same chunk.
+    """
+    place = stream.tell()
+    stream.seek(len(_PNG_SIGNATURE))
+    depth = significant = None
+    for _ in range(_MOST_CHUNKS):
+        head = stream.read(8)
+        length, kind = int.from_bytes(head[:4], "big"), head[4:]
+        if len(head) < 8 or kind == b"IDAT":
+            break
+        if kind == b"IHDR":
+            depth = stream.read(length)[8]
+            length = 0
+        elif kind == b"sBIT":
+            significant = stream.read(1)[0]
+            length -= 1
+        stream.seek(length + 4, io.SEEK_CUR)
+    stream.seek(place)
+    return depth, significant
+
+
+def _pillow_values(
+    image: Image.Image, stored: _StoredSamples, source: Path | ImageBytes
+) -> tuple[NDArray[np.float32], GreyRange]:
     mode = image.mode
-    if mode == "1":
-        return np.asarray(image, dtype=np.float32)
-    if mode.startswith("I"):
-        values = np.asarray(image).astype(np.float32)
-        return np.clip(values / 65535, 0, 1, dtype=np.float32)
-    if mode == "F":
-        return scale_unknown_range(np.asarray(image, dtype=np.float32), str(source))
-    if mode == "L":
-        return np.asarray(image, dtype=np.float32) / np.float32(255)
+    if mode in {"1", "L"}:
+        return scale_grey(np.asarray(image), source=str(source))
+    if mode[0] in "IF":
+        values = np.asarray(image)
+        if mode != "F" and stored.bits and stored.bits <= 16 and values.min() >= 0:
+            values = values.astype(np.uint16)
+        return scale_grey(
+            values,
+            bits=stored.bits,
+            significant=stored.significant,
+            white_is_zero=stored.white_is_zero,
+            source=str(source),
+        )
     has_alpha = mode in {"LA", "PA", "La", "RGBA", "RGBa"} or "transparency" in image.info
-    if has_alpha:
-        rgba = np.asarray(image.convert("RGBA"), dtype=np.float32) / np.float32(255)
-        return over_black(rgba)
-    return np.asarray(image.convert("RGB"), dtype=np.float32) / np.float32(255)
+    values = np.asarray(image.convert("RGBA" if has_alpha else "RGB"))
+    if stored.bits == 16:  # Pillow keeps the upper half of each channel
+        values = values * np.uint16(257)
+    return scale_grey(values, source=str(source))
 
 
 def _stored_values(image: Image.Image) -> NDArray[Any]:
@@ -182,16 +249,14 @@ def _brightest(values: NDArray[Any]) -> NDArray[Any]:
 
 def decode_nifti(
     source: Path | ImageBytes,
-) -> tuple[NDArray[np.float32], tuple[float, float] | None]:
-    """Return (H, W) or (H, W, 3) values in [0, 1], rows first, and the (row, column) mm stated.
+) -> tuple[NDArray[np.float32], GreyRange, Spacing | None]:
+    """Return (H, W) or (H, W, 3) values in [0, 1], their range, and the (row, column) mm stated.
 
     Raises:
         ImageReadError: if it is damaged, too large, or not one 2-D picture.
     """
     values, spacing = _nifti_values(source)
-    if values.dtype == np.uint8:
-        return over_black(values.astype(np.float32) / np.float32(255)), spacing
-    return over_black(scale_unknown_range(values.astype(np.float32), str(source))), spacing
+    return *scale_grey(values, source=str(source)), spacing
 
 
 def decode_nifti_mask(source: Path) -> NDArray[Any]:
@@ -260,32 +325,11 @@ def _check_shape(shape: tuple[int, ...], limit: int, source: Path | ImageBytes) 
         raise ImageReadError(f"{source}: shape {shape}, more than {limit:,} pixels")
 
 
-def _nifti_spacing(image: Any) -> tuple[float, float] | None:
+def _nifti_spacing(image: Any) -> Spacing | None:
     """Return (row, column) mm; 1 by 1 is what writers put where no spacing is known."""
     to_mm = {"meter": 1000.0, "micron": 0.001}.get(image.header.get_xyzt_units()[0], 1.0)
     zooms = zip(image.header.get_zooms(), image.shape, strict=True)
     columns, rows = [float(zoom) for zoom, side in zooms if side != 1][:2]
-    if (columns, rows) == (1.0, 1.0) or not (columns > 0 and rows > 0):
+    if (columns, rows) == (1.0, 1.0):
         return None
-    return rows * to_mm, columns * to_mm
-
-
-def over_black(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return RGB for RGBA: what is transparent is black; anything else is returned as it is."""
-    if values.ndim == 3 and values.shape[2] == 4:
-        return values[..., :3] * values[..., 3:]
-    return values
-
-
-def scale_unknown_range(values: NDArray[np.float32], source: str) -> NDArray[np.float32]:
-    """Bring float or wide integer values to [0, 1]: as they are, by 255, or by their own range."""
-    if values.size == 0 or not np.isfinite(values).all():
-        raise ImageReadError(f"{source}: the pixels hold NaN or infinite values, or there are none")
-    low, high = float(values.min()), float(values.max())
-    if low >= 0 and high <= 1:
-        return values
-    if low >= 0 and high <= 255:
-        return values / np.float32(255)
-    if low == high:
-        raise ImageReadError(f"{source}: every pixel holds {low:g}; expected a picture")
-    return (values - np.float32(low)) / np.float32(high - low)
+    return believed_spacing(rows * to_mm, columns * to_mm)

@@ -11,7 +11,7 @@ DICOM, and by what they hold, not by their name.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +19,21 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from busi_monai.cases import PredictionWarning
 from busi_monai.dicom_images import DicomHeader, is_dicom, read_dicom_frame, read_dicom_header
 from busi_monai.errors import ImageReadError
 from busi_monai.files import atomic_file
+from busi_monai.grey_ranges import GreyRange, scale_grey
 from busi_monai.image_decoders import (
     decode_nifti,
     decode_nifti_mask,
     decode_pillow,
     decode_pillow_mask,
     is_nifti,
-    over_black,
-    scale_unknown_range,
 )
 from busi_monai.image_files import ImageBytes, ImageSource, head_of
 from busi_monai.mask_values import lesion_pixels
+from busi_monai.pixel_scales import NO_SPACING, PixelScale, Spacing
 from busi_monai.video import is_video, read_video_frame, read_video_header
 
 __all__ = [
@@ -66,16 +67,31 @@ class Picture:
 
     Attributes:
         pixels: (H, W) float32 in [0, 1].
-        spacing_mm: (row, column) spacing in millimetres, or ``None`` where the file states none.
+        scale: distances of pixels in millimetres that the file states, in the whole picture's
+            rows and columns.
         has_colour: whether the file's colour channels differ anywhere.
         canvas: (top, left, height, width) in pixels if only a part of the file's picture was read:
             where the part begins and how large the whole is. ``None`` for the whole.
+        warnings: what was decided on reading that the file does not state.
+        hash_white: the 16-bit integer that a grey of 1 counts as in ``sha256``.
     """
 
     pixels: NDArray[np.float32]
-    spacing_mm: tuple[float, float] | None = None
+    scale: PixelScale = NO_SPACING
     has_colour: bool = False
     canvas: tuple[int, int, int, int] | None = None
+    warnings: tuple[PredictionWarning, ...] = ()
+    hash_white: int = 65535
+
+    @property
+    def sha256(self) -> str:
+        """Identity of the pixels; that of 16-bit integers whatever depth was decided for them."""
+        return pixel_sha256(self.pixels, self.hash_white)
+
+    @property
+    def spacing_mm(self) -> Spacing | None:
+        """The only (row, column) scale that is stated, ``None`` if there are none or several."""
+        return self.scale.common_mm
 
 
 @dataclass(frozen=True)
@@ -155,18 +171,20 @@ def read_picture(source: ImageSource | PictureFile) -> Picture:
             of more than ``MAX_PIXELS`` pixels; the message names file, reason and remedy.
     """
     wanted = source if isinstance(source, PictureFile) else PictureFile(_file(source))
-    values, spacing, canvas = _read_values(wanted)
-    colour = values.ndim == 3 and bool(np.any(values != values[..., :1]))
-    return Picture(_to_grey(values, str(wanted.source)), spacing, colour, canvas)
+    read = _read_values(wanted)
+    return replace(
+        read,
+        pixels=_to_grey(read.pixels, str(wanted.source)),
+        has_colour=_differs(read.pixels),
+    )
 
 
 def picture_from_array(values: NDArray[np.generic]) -> Picture:
     """Return pixels that are already in memory as ``read_picture`` would from a file.
 
     Args:
-        values: (H, W), or (H, W, C) with 1 grey, 3 RGB or 4 RGBA channels. ``uint8`` and
-            ``uint16`` are divided by their type's range; any other type is taken as [0, 1], else
-            as [0, 255], else by its own range.
+        values: (H, W), or (H, W, C) with 1 grey, 3 RGB or 4 RGBA channels, of any type; see
+            ``decide_grey_range`` for which value becomes white.
 
     Raises:
         ImageReadError: for another shape, a picture of less than 2×2 pixels, NaN or infinity.
@@ -178,15 +196,8 @@ def picture_from_array(values: NDArray[np.generic]) -> Picture:
         raise ImageReadError(
             f"array: expected shape (H, W) or (H, W, 1, 3 or 4), found {values.shape}"
         )
-    if values.dtype == np.uint8:
-        scaled = values.astype(np.float32) / np.float32(255)
-    elif values.dtype == np.uint16:
-        scaled = values.astype(np.float32) / np.float32(65535)
-    else:
-        scaled = scale_unknown_range(values.astype(np.float32), "array")
-    scaled = over_black(scaled)
-    colour = scaled.ndim == 3 and bool(np.any(scaled != scaled[..., :1]))
-    return Picture(_to_grey(scaled, "array"), None, colour)
+    read = _as_found(*scale_grey(values))
+    return replace(read, pixels=_to_grey(read.pixels, "array"), has_colour=_differs(read.pixels))
 
 
 def read_mask(path: str | Path) -> NDArray[np.bool_]:
@@ -218,14 +229,16 @@ def write_mask(path: str | Path, mask: NDArray[np.generic]) -> None:
     write_png(path, np.where(np.asarray(mask) > 0, np.uint8(255), np.uint8(0)))
 
 
-def pixel_sha256(pixels: NDArray[np.float32]) -> str:
+def pixel_sha256(pixels: NDArray[np.float32], white: int = 65535) -> str:
     """Return the SHA-256 of a picture's grey pixels, the same in whatever format they are stored.
 
     Args:
         pixels: (H, W) in [0, 1], as from ``read_picture``; hashed with their shape, as 16 bits.
+        white: what a grey of 1 is as 16 bits. With ``Picture.hash_white``, integers of 16 bits are
+            hashed as they are stored, so that how deep they are found to be does not matter.
     """
     digest = hashlib.sha256(f"{pixels.shape[0]}x{pixels.shape[1]}".encode())
-    digest.update(np.round(pixels * 65535).astype("<u2").tobytes())
+    digest.update(np.round(pixels * white).astype("<u2").tobytes())
     return digest.hexdigest()
 
 
@@ -233,27 +246,42 @@ def _file(source: ImageSource) -> Path | ImageBytes:
     return source if isinstance(source, ImageBytes) else Path(source)
 
 
-def _read_values(
-    wanted: PictureFile,
-) -> tuple[NDArray[np.float32], tuple[float, float] | None, tuple[int, int, int, int] | None]:
-    """Return (H, W) or (H, W, C) values in [0, 1], the stated spacing, and the canvas."""
+def _read_values(wanted: PictureFile) -> Picture:
+    """Return a picture whose pixels are still (H, W) or (H, W, C)."""
     file = wanted.source
     head = head_of(file, _HEAD_LENGTH)
     if is_dicom(file, head):
-        values, header = read_dicom_frame(file, wanted.frame)
+        values, found, header = read_dicom_frame(file, wanted.frame)
+        read = _as_found(values, found, header.scale, header.warnings)
         if not wanted.crop_to_region or header.region is None:
-            return values, header.spacing_mm, None
+            return read
         top, left, bottom, right = header.region
-        return values[top:bottom, left:right], header.spacing_mm, (top, left, *header.size)
+        canvas = (top, left, *header.size)
+        return replace(read, pixels=values[top:bottom, left:right], canvas=canvas)
     if is_video(file):
-        return read_video_frame(file, wanted.frame), None, None
+        return _as_found(read_video_frame(file, wanted.frame), GreyRange(0, 1))
     if wanted.frame is not None:
         raise ImageReadError(
             f"{file}: only videos and DICOM files have frames to be read by number"
         )
     if is_nifti(file, head):
-        return *decode_nifti(file), None
-    return decode_pillow(file), None, None
+        values, found, spacing = decode_nifti(file)
+        return _as_found(values, found, PixelScale(spacing))
+    return _as_found(*decode_pillow(file))
+
+
+def _as_found(
+    values: NDArray[np.float32],
+    found: GreyRange,
+    scale: PixelScale = NO_SPACING,
+    further: tuple[PredictionWarning, ...] = (),
+) -> Picture:
+    return Picture(values, scale, warnings=(*further, *found.warnings), hash_white=found.hash_white)
+
+
+def _differs(values: NDArray[np.float32]) -> bool:
+    """Whether the colour channels differ anywhere."""
+    return values.ndim == 3 and bool(np.any(values != values[..., :1]))
 
 
 def _mask_values(path: Path) -> tuple[NDArray[Any], bool]:

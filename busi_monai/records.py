@@ -9,11 +9,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from busi_monai.cases import PredictionWarning
 from busi_monai.files import write_json
 from busi_monai.path_names import named
 
@@ -81,6 +82,8 @@ class RunRecord:
         command: the command line, by default this process's.
         details: anything else worth keeping: device, precision, seed, hashes, counts.
         failures: one ``{"file", "message"}`` for each input that could not be used.
+        warnings: one ``{"file", "code", "message", "images"}`` for each kind of warning of a file,
+            with the number of its pictures that have it.
         started: seconds since 1970.
         commit: of the checkout when the command started, see ``source_commit``.
     """
@@ -88,12 +91,24 @@ class RunRecord:
     command: Sequence[str] = field(default_factory=lambda: [Path(sys.argv[0]).name, *sys.argv[1:]])
     details: dict[str, Any] = field(default_factory=dict)
     failures: list[dict[str, str]] = field(default_factory=list)
+    warnings: list[dict[str, Any]] = field(default_factory=list)
     started: float = field(default_factory=time.time)
     commit: str | None = field(default_factory=source_commit)
 
     def fail(self, file: str | Path, error: object) -> None:
         """Add a failed input with its reason."""
         self.failures.append({"file": named(file), "message": named(error)})
+
+    def warn(self, file: str | Path, warning: PredictionWarning) -> None:
+        """Add a warning of a picture; each kind once for the frames of a file, given in turn."""
+        new = {"file": str(file), **asdict(warning)}
+        for known in reversed(self.warnings):
+            if known["file"] != new["file"]:
+                break
+            if new.items() <= known.items():
+                known["images"] += 1
+                return
+        self.warnings.append({**new, "images": 1})
 
     def as_dict(self) -> dict[str, Any]:
         """Return the record as plain JSON values."""
@@ -111,6 +126,7 @@ class RunRecord:
             },
             **self.details,
             "failures": self.failures,
+            "warnings": self.warnings,
         }
 
     def write(self, folder: str | Path, details: Mapping[str, Any] | None = None) -> Path:

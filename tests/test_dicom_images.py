@@ -104,7 +104,7 @@ def test_a_frame_that_is_not_there(save_ultrasound: Save, tmp_path: Path) -> Non
 
 def test_the_largest_region_gives_spacing_and_crop(save_ultrasound: Save, tmp_path: Path) -> None:
     regions = Sequence(
-        [region((0, 0, 5, 9), 0.5), region((4, 10, 30, 50)), region((0, 0, 40, 60), 9, 3)]
+        [region((0, 0, 5, 9)), region((4, 10, 30, 50)), region((0, 0, 40, 60), 9, 3)]
     )
     path = save_ultrasound(tmp_path / "x.dcm", loop()[0], SequenceOfUltrasoundRegions=regions)
 
@@ -173,7 +173,7 @@ def test_bytes_are_dicom_by_their_preamble_and_limited(
 ) -> None:
     content = save_ultrasound(tmp_path / "x.dcm", loop()).read_bytes()
 
-    pixels, header = read_dicom_frame(ImageBytes(content, "a.png"), 3)
+    pixels, _, header = read_dicom_frame(ImageBytes(content, "a.png"), 3)
 
     assert np.allclose(pixels, loop()[3] / 255)
     assert header.frames == 5

@@ -382,7 +382,7 @@ def test_an_array_is_read_as_its_file_would_be(tmp_path: Path, grey: np.ndarray)
         (np.zeros((4, 4, 2)), r"found \(4, 4, 2\)"),
         (np.full((4, 4), np.inf), "array: .*infinite"),
         (np.zeros((0, 4)), "there are none"),
-        (np.full((4, 4), 300), "every pixel holds 300"),
+        (np.full((4, 4), 70000), "every pixel holds 70000"),
         (np.zeros((1, 4)), "4×1 pixels"),
     ],
 )
@@ -625,6 +625,11 @@ def region(units: int, x: float, y: float) -> Dataset:
         (
             {"SequenceOfUltrasoundRegions": Sequence([region(4, 9, 9), region(3, 0.02, 0.01)])},
             (0.1, 0.2),
+        ),
+        ({"PixelSpacing": [1, 1]}, None),
+        (
+            {"PixelSpacing": [1, 1], "SequenceOfUltrasoundRegions": Sequence([region(3, 2, 3)])},
+            (30, 20),
         ),
         ({"SequenceOfUltrasoundRegions": Sequence([region(3, 0, 0)])}, None),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -159,6 +160,11 @@ def _print_summary(summary: PredictSummary, *, quiet: bool) -> None:
     unwritten = sum(failure["file"] in predicted for failure in summary.failures)
     failed = len(summary.failures) - unwritten
     output.print(f"{summary.predicted} predicted, {failed} failed; {classes}")
+    messages: Counter[str] = Counter()
+    for warning in summary.warnings:
+        messages[warning["message"]] += warning["images"]
+    for message, count in messages.items():
+        output.print(f"Note on {count} of them: {message} (column warnings)")
     if unwritten:
         output.print(f"Predicted, but without the DICOM objects that were asked for: {unwritten}")
     for cine in summary.cines:

@@ -1,4 +1,4 @@
-"""Graphics that a scanner burned into the pixels: text, calipers, colour.
+"""Graphics that a scanner burned into the pixels (text, calipers, colour), and odd grey levels.
 
 Graphics differ from echoes in one thing that survives mild rescaling: they are bright and end
 within a pixel or two, while speckle is as wide as the scanner's resolution. Such *ink* is found
@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from busi_monai.grey_ranges import GREY_DEPTH, GREY_UNKNOWN
 from busi_monai.images import Picture
 
 __all__ = ["ARTEFACT_KINDS", "count_crosses", "find_artefacts", "ink_mask", "text_lines"]
@@ -25,8 +26,13 @@ ARTEFACT_KINDS = {
     "colour": "real colour pixels: Doppler, coloured calipers or frames",
     "text": "burned-in text of three letters or more",
     "markers": "caliper crosses",
+    "grey_depth": "values that use less of their range than the file states, read as fewer bits",
+    "low_contrast": "hardly any contrast: nearly all pixels are of nearly one grey",
 }
 """Kinds of artefact with what each means."""
+
+_GUESSED = {GREY_DEPTH, GREY_UNKNOWN}
+_LEAST_CONTRAST = 0.1  # between the darkest and the brightest 1 %; four real sets have 0.28 or more
 
 _INK_LEVEL = 0.45  # grey value from which a stroke is bright
 _INK_STEP = 0.30  # fall of the grey value within two pixels of a stroke
@@ -54,10 +60,13 @@ class _Glyph(NamedTuple):
 def find_artefacts(picture: Picture) -> list[str]:
     """Return the kinds of artefact in a picture, in the order of ``ARTEFACT_KINDS``."""
     ink = ink_mask(picture.pixels)
+    dark, bright = np.percentile(picture.pixels, (1, 99))
     present = {
         "colour": picture.has_colour,
         "text": bool(text_lines(picture.pixels, ink)),
         "markers": count_crosses(ink) > 0,
+        "grey_depth": any(warning.code in _GUESSED for warning in picture.warnings),
+        "low_contrast": float(dark) + _LEAST_CONTRAST > float(bright),
     }
     return [kind for kind in ARTEFACT_KINDS if present[kind]]
 

@@ -68,7 +68,7 @@ def examine_case(case: Case, root: Path) -> Examination:
             _read(case, path, None, root, problems)
         return Examination(case, problems)
     pixels = picture.pixels
-    seen = fingerprint(pixels)
+    seen = fingerprint(pixels, picture.sha256)
     union = np.zeros(seen.shape, dtype=bool)
     for path in case.masks:
         mask = _read(case, path, seen.shape, root, problems)

@@ -63,17 +63,18 @@ class Fingerprint:
     shape: tuple[int, int]
 
 
-def fingerprint(pixels: NDArray[np.float32]) -> Fingerprint:
+def fingerprint(pixels: NDArray[np.float32], sha256: str | None = None) -> Fingerprint:
     """Return the fingerprint of a picture.
 
     Args:
         pixels: (H, W) in [0, 1].
+        sha256: ``Picture.sha256``; by default that of the pixels as they are.
     """
     grey = np.round(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
     height, width = grey.shape
     factor = min(1.0, THUMBNAIL_SIDE / max(height, width))
     return Fingerprint(
-        sha256=pixel_sha256(pixels),
+        sha256=sha256 or pixel_sha256(pixels),
         phash=np.asarray(imagehash.phash(Image.fromarray(grey)).hash, dtype=bool).ravel(),
         thumbnail=_resize(grey, (max(2, round(height * factor)), max(2, round(width * factor)))),
         shape=(height, width),

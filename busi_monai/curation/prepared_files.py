@@ -15,7 +15,7 @@ from busi_monai.curation.storage import IMAGES, LABELS
 from busi_monai.datasets import natural_key
 from busi_monai.errors import ImageReadError
 from busi_monai.files import file_sha256, read_json
-from busi_monai.images import pixel_sha256, read_picture
+from busi_monai.images import read_picture
 
 __all__ = ["IMAGE_KINDS", "LABEL_KINDS", "ImageReading", "changed_files", "label_problems",
            "recorded_files", "stray_files"]  # fmt: skip
@@ -48,12 +48,13 @@ class ImageReading:
                 self._fail(item, "missing_image", "the picture is gone")
                 continue
             try:
-                pixels = read_picture(path).pixels
+                picture = read_picture(path)
             except ImageReadError as error:
                 self._fail(item, "unreadable", str(error).removeprefix(f"{path}: "))
                 continue
+            pixels = picture.pixels
             self.shapes[item["image"]] = (pixels.shape[0], pixels.shape[1])
-            if pixel_sha256(pixels) != item["sha256"]:
+            if picture.sha256 != item["sha256"]:
                 self._fail(item, "changed_pixels", "other pixels than the datalist lists")
             yield item["image"], pixels
 

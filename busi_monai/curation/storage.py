@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from busi_monai.cases import Case, Problem
 from busi_monai.datasets import clean_mask, individual_masks, lesion_mask
 from busi_monai.errors import ImageReadError
-from busi_monai.images import pixel_sha256, read_picture, write_mask, write_png
+from busi_monai.images import Picture, pixel_sha256, read_picture, write_mask, write_png
+from busi_monai.metrics import lesion_size
 from busi_monai.outlines import mask_file
 
 __all__ = ["IMAGES", "LABELS", "MaskTreatment", "PreparedStore", "Stored", "store_case"]
@@ -32,7 +33,8 @@ class Stored:
     """A case in a prepared folder.
 
     Attributes:
-        case: where it came from; its spacing is that of the file where the dataset states none.
+        case: where it came from; where the dataset states no spacing, with the scale of the file
+            at the lesion, or without a lesion the only one of the file.
         image: path relative to the prepared folder.
         label: the same of the union mask, or ``None`` for a lesion without one.
         sha256: hash of the grey pixels.
@@ -144,10 +146,11 @@ def store_case(case: Case, folder: Path, *, mask_cleanup: bool = False) -> Store
     picture = read_picture(case.image)
     height, width = picture.pixels.shape
     lesion = lesion_mask(case, cleanup=mask_cleanup, size=(height, width))
-    sha256 = pixel_sha256(picture.pixels)
+    sha256 = picture.sha256
     image, label = f"{IMAGES}/{case.id}.png", f"{LABELS}/{case.id}.png"
-    _store_picture(case.image, folder / image, picture.pixels, sha256)
-    stored = replace(case, spacing_mm=case.spacing_mm or picture.spacing_mm)
+    _store_picture(case.image, folder / image, picture)
+    spacing = case.spacing_mm or lesion_size(lesion, picture.scale).mask_mm
+    stored = replace(case, spacing_mm=spacing)
     if case.has_lesion and not lesion.any():
         return Stored(stored, image, None, sha256)
     write_mask(folder / label, lesion)
@@ -179,14 +182,16 @@ def _relative(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
 
-def _store_picture(source: Path, target: Path, pixels: NDArray[np.float32], sha256: str) -> None:
+def _store_picture(source: Path, target: Path, picture: Picture) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if _is_upright_png(source):
         shutil.copyfile(source, target)
         return
-    if _save_in_own_mode(source, target) and pixel_sha256(read_picture(target).pixels) == sha256:
-        return
-    _save_grey(target, pixels)
+    if _save_in_own_mode(source, target):
+        again = read_picture(target)
+        if again.sha256 == picture.sha256 and np.array_equal(again.pixels, picture.pixels):
+            return
+    _save_grey(target, picture)
 
 
 def _is_upright_png(source: Path) -> bool:
@@ -216,10 +221,13 @@ def _save_in_own_mode(source: Path, target: Path) -> bool:
     return True
 
 
-def _save_grey(target: Path, pixels: NDArray[np.float32]) -> None:
-    """Write grey pixels in 8 bits where that loses nothing, else in 16."""
-    in_bytes = np.round(pixels * 255).astype(np.uint8)
-    if pixel_sha256(in_bytes.astype(np.float32) / np.float32(255)) == pixel_sha256(pixels):
+def _save_grey(target: Path, picture: Picture) -> None:
+    """Write grey pixels in 8 bits where that loses nothing, else in 16 with the number used."""
+    in_bytes = np.round(picture.pixels * 255).astype(np.uint8)
+    if pixel_sha256(in_bytes.astype(np.float32) / np.float32(255)) == picture.sha256:
         write_png(target, in_bytes)
-    else:
-        Image.fromarray(np.round(pixels * 65535).astype(np.uint16)).save(target, format="PNG")
+        return
+    stored = np.round(picture.pixels * picture.hash_white).astype(np.uint16)
+    significant = PngInfo()
+    significant.add(b"sBIT", bytes([picture.hash_white.bit_length()]))
+    Image.fromarray(stored).save(target, format="PNG", pnginfo=significant)

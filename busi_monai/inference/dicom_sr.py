@@ -1,4 +1,4 @@
-"""A DICOM structured report of one prediction: class, probabilities, sizes, model."""
+"""A DICOM structured report of one prediction: class, probabilities, sizes, notes, model."""
 
 from __future__ import annotations
 
@@ -78,13 +78,14 @@ def report_object(
         imaging_measurements=[group],
         title=codes.DCM.ImagingMeasurementReport,
     )
-    report[0].ContentSequence.append(
-        sr.TextContentItem(
-            name=codes.DCM.Comment,
-            value=NOTICE,
-            relationship_type=sr.RelationshipTypeValues.CONTAINS,
+    for comment in (NOTICE, *(f"Note: {warning.message}." for warning in prediction.warnings)):
+        report[0].ContentSequence.append(
+            sr.TextContentItem(
+                name=codes.DCM.Comment,
+                value=comment,
+                relationship_type=sr.RelationshipTypeValues.CONTAINS,
+            )
         )
-    )
     return sr.EnhancedSR(
         evidence=[reference],
         content=report[0],

@@ -40,6 +40,7 @@ class PredictSummary:
         classes: number of pictures by predicted class.
         with_lesion: number of pictures with a predicted lesion.
         failures: one ``{"file", "message"}`` for each input that could not be used.
+        warnings: what to know of predictions, as in ``run.json``.
         skipped_masks: number of mask files left out.
         skipped_objects: number of DICOM files of folders left out that are no pictures.
         left_out: number of other files left out of folders, by kind; see ``FoundPictures``.
@@ -54,6 +55,7 @@ class PredictSummary:
     classes: dict[str, int] = field(default_factory=dict)
     with_lesion: int = 0
     failures: list[dict[str, str]] = field(default_factory=list)
+    warnings: list[dict[str, Any]] = field(default_factory=list)
     skipped_masks: int = 0
     skipped_objects: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
@@ -128,6 +130,7 @@ def predict_to_folder(
             skipped_objects=len(found.skipped_objects),
             left_out=found.left_out,
             failures=record.failures,
+            warnings=record.warnings,
         )
         record.details |= {
             "skipped_masks": len(found.skipped_masks),

@@ -143,7 +143,7 @@ class FurtherFormats:
             write_nifti_mask(
                 path,
                 prediction.mask,
-                prediction.spacing_mm,
+                prediction.measured.mask_mm,
                 picture=source if source and is_nifti(source, b"") else None,
             )
         if not self._dicom:

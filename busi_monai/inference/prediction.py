@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from busi_monai.metrics import lesion_box, lesion_diameters
+from busi_monai.cases import PredictionWarning
+from busi_monai.metrics import LesionSize, lesion_box, lesion_size
+from busi_monai.pixel_scales import NO_SPACING, PixelScale, Spacing
 
 __all__ = ["Prediction", "prediction_of_item"]
 
@@ -30,7 +34,8 @@ class Prediction:
         lesion_probability: (H, W) float32 in [0, 1], before the threshold.
         seconds: time taken, reading included; in a batch, the batch's time shared out.
         has_mask: whether the network has a mask head at all, so that an empty mask says something.
-        spacing_mm: (row, column) distance of pixels in millimetres, ``None`` where it is unknown.
+        scale: distances of pixels in millimetres, by region.
+        picture_warnings: what was decided on reading the picture.
     """
 
     mask: NDArray[np.uint8]
@@ -42,7 +47,26 @@ class Prediction:
     lesion_probability: NDArray[np.float32]
     seconds: float
     has_mask: bool = True
-    spacing_mm: tuple[float, float] | None = None
+    scale: PixelScale = NO_SPACING
+    picture_warnings: tuple[PredictionWarning, ...] = ()
+
+    @cached_property
+    def measured(self) -> LesionSize:
+        """How large the lesion is, and why not in millimetres."""
+        return lesion_size(self.mask, self.scale)
+
+    @property
+    def warnings(self) -> tuple[PredictionWarning, ...]:
+        """What to know of the picture and of the sizes."""
+        return (*self.picture_warnings, *self.measured.warnings)
+
+    @property
+    def spacing_mm(self) -> Spacing | None:
+        """(row, column) distance of pixels in mm where the largest region of the mask lies.
+
+        ``None`` where it is unknown; of an empty mask the only one of the picture.
+        """
+        return self.measured.spacing_mm
 
     @property
     def confidence(self) -> float | None:
@@ -51,20 +75,18 @@ class Prediction:
 
     @property
     def lesion_mm2(self) -> float | None:
-        """Area of the mask in square millimetres, or ``None`` without spacing."""
-        if self.spacing_mm is None:
-            return None
-        return self.lesion_pixels * self.spacing_mm[0] * self.spacing_mm[1]
+        """Area of the mask in square millimetres, or ``None`` where a region's scale is unknown."""
+        return self.measured.area_mm2
 
     @property
     def diameters_px(self) -> tuple[float, float] | None:
         """Long and short axis of the largest region in pixels, or ``None`` for an empty mask."""
-        return lesion_diameters(self.mask)
+        return self.measured.diameters_px
 
     @property
     def diameters_mm(self) -> tuple[float, float] | None:
-        """The same in millimetres, or ``None`` for an empty mask or without spacing."""
-        return None if self.spacing_mm is None else lesion_diameters(self.mask, self.spacing_mm)
+        """The same in millimetres, or ``None`` for an empty mask or an unknown scale."""
+        return self.measured.diameters_mm
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything but the pixels as plain JSON values."""
@@ -80,6 +102,7 @@ class Prediction:
             "diameters_mm": _listed(self.diameters_mm),
             "size": list(self.mask.shape),
             "seconds": self.seconds,
+            "warnings": [asdict(warning) for warning in self.warnings],
         }
 
 
@@ -119,7 +142,10 @@ def prediction_of_item(
         lesion_probability=probability,
         seconds=seconds,
         has_mask=has_mask,
-        spacing_mm=_spacing(meta.get("spacing_mm")),
+        scale=PixelScale.from_json(meta["scale"]) if "scale" in meta else NO_SPACING,
+        picture_warnings=tuple(
+            PredictionWarning(**each) for each in json.loads(meta.get("warnings", "[]"))
+        ),
     )
 
 
@@ -137,14 +163,6 @@ def _on_canvas(pixels: NDArray[Any], canvas: Any) -> NDArray[Any]:
     whole = np.zeros((height, width), dtype=pixels.dtype)
     whole[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
     return whole
-
-
-def _spacing(stated: Any) -> tuple[float, float] | None:
-    if stated is None:
-        return None
-    rows, columns = (float(value) for value in stated)
-    known = all(1e-6 < distance < 1e3 for distance in (rows, columns))  # neither NaN nor infinite
-    return (rows, columns) if known else None
 
 
 def _array(value: Any) -> NDArray[Any]:

@@ -71,7 +71,7 @@ def prediction_columns(classes: Sequence[str] = CLASSES, *, with_truth: bool = F
     columns += SIZE_COLUMNS
     if with_truth:
         columns += [*SCORE_COLUMNS, "true_lesion_pixels", "true_lesion_fraction", "group", "birads"]
-    return [*columns, "seconds", "error"]
+    return [*columns, "seconds", "warnings", "error"]
 
 
 def prediction_row(
@@ -106,6 +106,7 @@ def prediction_row(
         **dict(zip(("box_x", "box_y", "box_w", "box_h"), box, strict=True)),
         **_size_columns(prediction),
         "seconds": round(prediction.seconds, 6),
+        "warnings": "; ".join(warning.message for warning in prediction.warnings) or None,
     }
 
 
@@ -215,6 +216,8 @@ class PredictionsFolder:
         if self._formats is not None:
             self._formats.add(self.folder, id, picture, prediction)
         self._write_row(row)
+        for warning in prediction.warnings:
+            self.record.warn(str(picture.source), warning)
         self.counts["predicted"] += 1
         if prediction.predicted_class:
             self.counts[prediction.predicted_class] += 1

@@ -17,7 +17,7 @@ from busi_monai.metrics.classification import (
     confusion_matrix,
     roc_auc,
 )
-from busi_monai.metrics.measurements import lesion_diameters
+from busi_monai.metrics.measurements import LesionSize, lesion_diameters, lesion_size
 from busi_monai.metrics.operating_points import (
     ThresholdScores,
     negative_predictive_value,
@@ -36,6 +36,7 @@ from busi_monai.metrics.segmentation import (
 )
 
 __all__ = [
+    "LesionSize",
     "Reliability",
     "ThresholdScores",
     "average_precision",
@@ -50,6 +51,7 @@ __all__ = [
     "iou",
     "lesion_box",
     "lesion_diameters",
+    "lesion_size",
     "mean_iou",
     "negative_predictive_value",
     "pixel_accuracy",

@@ -11,26 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from busi_monai.cases import CLASSES
+from busi_monai.cases import CLASSES, PredictionWarning
 from busi_monai.inference import Prediction
+from busi_monai.pixel_scales import NO_SPACING
 from busi_monai.serving.problems import Problem
 
-__all__ = ["Outcome", "Warned", "entry_of", "png_bytes", "warnings_of"]
+__all__ = ["Outcome", "entry_of", "png_bytes", "warnings_of"]
 
 NORMAL = CLASSES[0]
-
-
-@dataclass(frozen=True)
-class Warned:
-    """Something to know of a prediction.
-
-    Attributes:
-        code: name of the kind, for programs.
-        message: for people.
-    """
-
-    code: str
-    message: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +39,7 @@ class Outcome:
     frame: int | None = None
     prediction: Prediction | None = None
     problem: Problem | None = None
-    warnings: tuple[Warned, ...] = ()
+    warnings: tuple[PredictionWarning, ...] = ()
 
 
 def png_bytes(pixels: NDArray[np.uint8]) -> bytes:
@@ -61,32 +49,32 @@ def png_bytes(pixels: NDArray[np.uint8]) -> bytes:
     return stream.getvalue()
 
 
-def warnings_of(prediction: Prediction, image_size: tuple[int, int]) -> list[Warned]:
+def warnings_of(prediction: Prediction, image_size: tuple[int, int]) -> list[PredictionWarning]:
     """Return what to know of a prediction.
 
     Args:
         prediction: what was predicted.
         image_size: (height, width) in px of the network's input.
     """
-    found = []
-    if prediction.spacing_mm is None:
-        message = "the file states no distance of its pixels, so that sizes are in pixels only"
-        found.append(Warned("no_spacing", message))
+    found = list(prediction.warnings)
+    if prediction.scale == NO_SPACING:
+        message = "the distance of the pixels is not known, so that sizes are in pixels only"
+        found.append(PredictionWarning("no_spacing", message))
     height, width = prediction.mask.shape
     if height < image_size[0] / 2 or width < image_size[1] / 2:
         message = (
             f"{width}×{height} pixels are less than half of the network's {image_size[1]}×"
             f"{image_size[0]} and were enlarged"
         )
-        found.append(Warned("small_picture", message))
+        found.append(PredictionWarning("small_picture", message))
     if prediction.has_mask and prediction.predicted_class is not None:
         says_normal = prediction.predicted_class == NORMAL
         if says_normal and prediction.lesion_pixels:
             message = "a lesion is outlined, but the class is normal"
-            found.append(Warned("mask_without_class", message))
+            found.append(PredictionWarning("mask_without_class", message))
         if not says_normal and not prediction.lesion_pixels:
             message = f"the class is {prediction.predicted_class}, but no lesion is outlined"
-            found.append(Warned("class_without_mask", message))
+            found.append(PredictionWarning("class_without_mask", message))
     return found
 
 

@@ -13,10 +13,11 @@ import anyio
 import anyio.to_thread
 import numpy as np
 
+from busi_monai.cases import PredictionWarning
 from busi_monai.errors import ImageReadError
 from busi_monai.inference import Predictor
 from busi_monai.inference.alternatives import at_operating_point
-from busi_monai.serving.answers import Outcome, Warned, warnings_of
+from busi_monai.serving.answers import Outcome, warnings_of
 from busi_monai.serving.decoding import DecodingPool
 from busi_monai.serving.keeping import Keeper
 from busi_monai.serving.limits import Budget, Limits, Places
@@ -165,12 +166,12 @@ class PredictionService:
         return Outcome(id, upload.name, frame, problem=Problem("timed_out", message, upload.name))
 
 
-def _left_out(found: UploadedPictures) -> list[Warned]:
+def _left_out(found: UploadedPictures) -> list[PredictionWarning]:
     shown = len(found.pictures)
     if shown == found.frames:
         return []
     message = f"of {found.frames} frames {shown} were predicted, evenly spaced over the loop"
-    return [Warned("frames_left_out", message)]
+    return [PredictionWarning("frames_left_out", message)]
 
 
 def _failed(upload: Upload, id: str, frame: int | None = None) -> Outcome:

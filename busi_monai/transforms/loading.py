@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Hashable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +27,14 @@ class LoadUltrasoundd(MapTransform):
 
     Takes a path (every format of ``busi_monai.images``), a file's content in memory, one picture of
     a file (``PictureFile``), a ``Picture`` that was read, or an (H, W) or (H, W, C) array. The meta
-    holds ``filename_or_obj`` (empty for what was read already), ``spatial_shape`` (H, W),
-    ``spacing_mm`` (row, column), NaN where the file states none, and ``canvas`` (top, left, height,
-    width), of which the pixels are a part, and ``frame``, counted from 0, -1 for a picture by
-    itself. Rows stay the first axis.
+    holds:
+
+    - ``filename_or_obj`` (empty for what was read already) and ``spatial_shape`` (H, W);
+    - ``scale`` (``PixelScale.to_json``) and ``warnings`` (JSON of codes and messages);
+    - ``canvas`` (top, left, height, width), of which the pixels are a part;
+    - ``frame``, counted from 0, -1 for a picture by itself.
+
+    Rows stay the first axis.
 
     Raises:
         ImageReadError: if the picture cannot be read; the message names the file and the reason.
@@ -100,11 +106,11 @@ class LoadLesionMaskd(MapTransform):
 
 
 def _tensor(picture: Picture, name: str, frame: int | None = None) -> MetaTensor:
-    spacing = picture.spacing_mm or (float("nan"), float("nan"))
     meta = {
         "filename_or_obj": name,
         "spatial_shape": torch.tensor(picture.pixels.shape),
-        "spacing_mm": torch.tensor(spacing, dtype=torch.float64),
+        "scale": picture.scale.to_json(),
+        "warnings": json.dumps([asdict(warning) for warning in picture.warnings]),
         "frame": torch.tensor(-1 if frame is None else frame),
         "canvas": torch.tensor(picture.canvas or (0, 0, *picture.pixels.shape)),
     }

@@ -266,7 +266,7 @@ def test_real_bus_bra(real_bus_bra, audit_of):
     assert audit.class_conflicts == []
     # what was counted on this set when the flags were made
     assert {kind: len(ids) for kind, ids in audit.artefacts.items()} == {
-        "colour": 0, "text": 812, "markers": 737
+        "colour": 0, "text": 812, "markers": 737, "grey_depth": 0, "low_contrast": 0
     }  # fmt: skip
 
 

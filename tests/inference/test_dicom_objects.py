@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -30,6 +31,7 @@ from busi_monai.inference import (
 from busi_monai.inference.dicom_seg import segmentation_object
 from busi_monai.inference.dicom_sources import ModelIdentity, source_reference
 from busi_monai.inference.dicom_sr import report_object
+from busi_monai.pixel_scales import PixelScale
 
 highdicom = pytest.importorskip("highdicom", reason="the extra 'dicom' is not installed")
 
@@ -44,18 +46,18 @@ def grey(frames: int = 0) -> np.ndarray:
     return still if not frames else np.stack([np.roll(still, 9 * n, axis=1) for n in range(frames)])
 
 
-def regions(delta_cm: float) -> Sequence:
+def regions(delta_cm: float, bounds: tuple[int, int, int, int] = (0, 0, 69, 109)) -> Sequence:
     item = Dataset()
     item.RegionSpatialFormat, item.RegionDataType, item.RegionFlags = 1, 1, 0
-    item.RegionLocationMinX0 = item.RegionLocationMinY0 = 10
-    item.RegionLocationMaxX1, item.RegionLocationMaxY1 = 99, 59
+    item.RegionLocationMinY0, item.RegionLocationMinX0 = bounds[:2]
+    item.RegionLocationMaxY1, item.RegionLocationMaxX1 = bounds[2:]
     item.PhysicalUnitsXDirection = item.PhysicalUnitsYDirection = 3
     item.PhysicalDeltaX = item.PhysicalDeltaY = delta_cm
     return Sequence([item])
 
 
 def lesion(prediction: Prediction, **changes: object) -> Prediction:
-    return Prediction(**{**vars(prediction), **changes})
+    return replace(prediction, **changes)
 
 
 def errors_of_validator(path: Path) -> list[str]:
@@ -139,7 +141,7 @@ def test_report_is_read_back(
     path = tmp_path / "sr.dcm"
 
     report_object(
-        source_reference(source), lesion(prediction, spacing_mm=spacing), MODEL, frame=frame
+        source_reference(source), lesion(prediction, scale=PixelScale(spacing)), MODEL, frame=frame
     ).save_as(path)
 
     report = highdicom.sr.srread(path)
@@ -454,7 +456,8 @@ def test_the_frame_that_stands_for_a_loop(
 def test_cropping_to_the_region_keeps_the_pictures_size(
     tiny_bundle: Path, save_ultrasound: Save, tmp_path: Path
 ) -> None:
-    path = save_ultrasound(tmp_path / "x.dcm", grey(), SequenceOfUltrasoundRegions=regions(0.02))
+    inner = regions(0.02, (10, 10, 59, 99))
+    path = save_ultrasound(tmp_path / "x.dcm", grey(), SequenceOfUltrasoundRegions=inner)
 
     predict_to_folder([path], tmp_path / "out", bundle=tiny_bundle, crop_to_region=True)
 

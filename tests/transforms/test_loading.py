@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ from monai.data import MetaTensor
 
 from busi_monai.errors import ImageReadError
 from busi_monai.images import write_mask, write_png
+from busi_monai.pixel_scales import NO_SPACING, PixelScale
 from busi_monai.transforms import LoadLesionMaskd, LoadUltrasoundd
 
 
@@ -29,7 +29,8 @@ def test_a_file_becomes_a_channel_first_tensor_in_unit_range(
     assert np.array_equal(image.numpy()[0], picture.astype(np.float32) / np.float32(255))
     assert image.meta["filename_or_obj"] == str(path)
     assert image.meta["spatial_shape"].tolist() == [40, 61]
-    assert all(math.isnan(value) for value in image.meta["spacing_mm"])
+    assert PixelScale.from_json(image.meta["scale"]) == NO_SPACING
+    assert image.meta["warnings"] == "[]"
 
 
 @pytest.mark.parametrize("channels", [None, 1, 3, 4])

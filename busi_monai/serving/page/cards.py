@@ -194,7 +194,9 @@ def size_sentence(entry: dict[str, Any]) -> str:
     share = f"{100 * lesion['fraction']:.1f} % of the picture"
     if lesion["diameters_mm"] is not None:
         longest, shortest = lesion["diameters_mm"]
-        return f"Lesion: {longest:.1f} × {shortest:.1f} mm, {lesion['mm2']:.1f} mm² in all, {share}"
+        known = lesion["mm2"] is not None  # else another region of the lesion has no scale
+        area = f"{lesion['mm2']:.1f} mm²" if known else f"{lesion['pixels']} px"
+        return f"Lesion: {longest:.1f} × {shortest:.1f} mm, {area} in all, {share}"
     longest, shortest = lesion["diameters_px"]
     return f"Lesion: {longest:.0f} × {shortest:.0f} px, {lesion['pixels']} px in all, {share}"
 
