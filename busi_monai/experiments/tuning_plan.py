@@ -129,8 +129,8 @@ class TuningPlan:
         with FileLock(self.out / ".begin.lock"):
             path = self.out / PLAN_NAME
             if not path.is_file():
-                write_label_hashes(self.out, self._labels())
                 write_json(path, identity)
+                write_label_hashes(self.out, self._labels())
                 return
         before = read_json(path)
         now = json.loads(json.dumps(identity))

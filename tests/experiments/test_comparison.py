@@ -187,6 +187,24 @@ def test_one_id_for_two_images_is_never_compared(write_system: WriteSystem, tmp_
     assert_refused(result, "is another image", "different datasets")
 
 
+def test_evaluations_on_different_masks_are_never_set_side_by_side(
+    write_system: WriteSystem, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    masks = np.array([f"{index:064x}" for index in range(60)])
+    ours = write_system("ours", predictions(seed=1).assign(label_sha256=masks))
+    corrected = np.where(np.arange(60) < 7, "f" * 64, masks)
+    theirs = write_system("theirs", predictions(seed=2).assign(label_sha256=corrected))
+    told = "against different masks of 7 cases: case (0), case (1), case (2), case (3), case (4), …"
+    for more in ([], ["--common"]):
+        assert_refused(compare(ours, theirs, *more, out=tmp_path / "out"), told)
+    same = write_system("same", predictions(seed=2).assign(label_sha256=masks))
+    earlier = write_system("earlier", predictions(seed=3))
+    result = compare(ours, same, earlier, out=tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    noted = [m for m in caplog.messages if "has hashes of its images only" in m]
+    assert len(noted) == 1 and str(earlier) in noted[0]
+
+
 def test_failed_images_are_told(write_system: WriteSystem, tmp_path: Path) -> None:
     table = predictions(seed=1)
     failing = table.copy()
