@@ -220,7 +220,7 @@ def test_members_of_different_masks_are_refused(member: MakeMember, tmp_path: Pa
         {"sha256": "y", "label_sha256": "3"},
         {"sha256": "z", "label_sha256": None},
     ]
-    with pytest.raises(InputError, match="different masks of 1 case: x;"):
+    with pytest.raises(InputError, match="different masks of 1 case: a;"):
         write_label_hashes(members[1], [{"id": "a", "sha256": "x", "label_sha256": "4"}])
         write_ensemble([out, members[1]], tmp_path / "more")
 
