@@ -44,6 +44,7 @@ __all__ = [
     "file_header",
     "frames_of",
     "is_image_file",
+    "mask_sha256",
     "picture_from_array",
     "pixel_sha256",
     "read_mask",
@@ -239,6 +240,23 @@ def pixel_sha256(pixels: NDArray[np.float32], white: int = 65535) -> str:
     """
     digest = hashlib.sha256(f"{pixels.shape[0]}x{pixels.shape[1]}".encode())
     digest.update(np.round(pixels * white).astype("<u2").tobytes())
+    return digest.hexdigest()
+
+
+def mask_sha256(mask: NDArray[np.generic]) -> str:
+    """Return the SHA-256 of a lesion mask, the same in whatever format it is stored.
+
+    Args:
+        mask: (H, W), non-zero = lesion; hashed with its shape, a byte of 0 or 1 for each pixel.
+
+    Examples:
+        >>> import numpy as np
+        >>> mask = np.array([[0, 255], [255, 255]], dtype=np.uint8)
+        >>> mask_sha256(mask) == mask_sha256(mask > 0) != mask_sha256(mask == 0)
+        True
+    """
+    digest = hashlib.sha256(f"{mask.shape[0]}x{mask.shape[1]}".encode())
+    digest.update((np.asarray(mask) > 0).astype(np.uint8).tobytes())
     return digest.hexdigest()
 
 

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import os
 import pickle
+import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -161,8 +162,6 @@ def tiny_bundle(once: Once) -> Path:
 
 
 def _make_tiny_bundle(bundle: Path) -> None:
-    import shutil
-
     import torch
     import yaml
 
@@ -245,6 +244,59 @@ def folds(phantom_busi: Path, once: Once) -> Path:
     return once(
         "folds", lambda folder: prepare_dataset(phantom_busi, folder, PrepareOptions(folds=3))
     )
+
+
+@pytest.fixture(scope="session")
+def corrected_busi(phantom_busi: Path, once: Once) -> Path:
+    """The phantoms, same pixels, with the masks of all 16 lesions eight rows further down."""
+    from busi_monai.images import read_mask, write_mask
+
+    def make(folder: Path) -> None:
+        shutil.copytree(phantom_busi, folder)
+        for kind in ("benign", "malignant"):
+            for path in (folder / kind).glob("*_mask*.png"):
+                write_mask(path, np.roll(read_mask(path), 8, axis=0))
+
+    return once("corrected busi", make)
+
+
+@pytest.fixture(scope="session")
+def corrected_prepared(corrected_busi: Path, once: Once) -> Path:
+    """``phantom_prepared`` with the corrected masks: the same ``sha256``."""
+    from busi_monai.curation import prepare_dataset
+
+    return once("corrected", lambda folder: prepare_dataset(corrected_busi, folder))
+
+
+@pytest.fixture(scope="session")
+def corrected_folds(corrected_busi: Path, once: Once) -> Path:
+    """``folds`` with the corrected masks: the same ``sha256``."""
+    from busi_monai.curation import PrepareOptions, prepare_dataset
+
+    return once(
+        "corrected folds",
+        lambda folder: prepare_dataset(corrected_busi, folder, PrepareOptions(folds=3)),
+    )
+
+
+@pytest.fixture
+def as_before_label_hashes(tmp_path: Path) -> Callable[[Path], Path]:
+    """Copies a prepared folder, and takes out what earlier versions did not write."""
+    import json
+
+    def copy(prepared: Path) -> Path:
+        folder = tmp_path / f"earlier {prepared.name}"
+        shutil.copytree(prepared, folder)
+        path = folder / "datalist.json"
+        content = json.loads(path.read_text("utf-8"))
+        del content["labels_sha256"]
+        for part in ("training", "validation", "test"):
+            for item in content[part]:
+                del item["label_sha256"]
+        path.write_text(json.dumps(content), "utf-8")
+        return folder
+
+    return copy
 
 
 @pytest.fixture(scope="session")

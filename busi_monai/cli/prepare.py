@@ -86,6 +86,7 @@ def command(dataset: Path, out: Path, quiet: bool, as_json: bool, **options: Any
     be used are left out and listed; the exit code is then 1.
     """
     from busi_monai.curation import PrepareOptions, prepare_dataset
+    from busi_monai.curation.label_hashes import named
 
     summary = prepare_dataset(
         dataset,
@@ -102,6 +103,8 @@ def command(dataset: Path, out: Path, quiet: bool, as_json: bool, **options: Any
     if summary.unlisted:
         names = ", ".join(summary.unlisted)
         click.echo(f"Left out, not in the datalist, {len(summary.unlisted)}: {names}", err=True)
+    if summary.other_masks:
+        click.echo(f"Other masks than the datalist tells: {named(summary.other_masks)}", err=True)
     for failure in summary.failures:
         click.echo(f"Failed: {failure.file}: {failure.message}", err=True)
     if summary.failures:
@@ -141,4 +144,5 @@ def _print_summary(summary: PrepareSummary) -> None:
         style = "red" if count else "green"
         verb = "patient has" if count == 1 else "patients have"
         out.print(f"[{style}]{count} {verb} images in several folds[/{style}]")
-    out.print(escape(f"datalist {datalist.sha256[:12]}, {summary.seconds:.1f} s"))
+    masks = f"masks {datalist.labels_sha256[:12]}, " if datalist.labels_sha256 else ""
+    out.print(escape(f"datalist {datalist.sha256[:12]}, {masks}{summary.seconds:.1f} s"))

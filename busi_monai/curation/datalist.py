@@ -7,16 +7,21 @@ it. It holds no times and no absolute paths: same input and seed give the same b
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from busi_monai.cases import CLASSES
 from busi_monai.curation.datalist_schema import DATALIST_SCHEMA, SCHEMA_VERSION
+from busi_monai.curation.label_hashes import (
+    content_sha256,
+    labels_sha256,
+    with_label_hashes,
+    without_label_hashes,
+)
 from busi_monai.curation.splits import PARTS, validation_share
 from busi_monai.errors import InputError
 from busi_monai.files import read_json, write_text
@@ -47,8 +52,10 @@ class Datalist:
         protocol: name of the protocol that made it.
         seed: of its random draws.
         training: items ``{"id", "image", "label", "class_label", "group", "fold", "dataset",
-            "sha256", "spacing_mm", "meta"}``, paths relative to the file, ``class_label`` counted
-            in ``CLASSES``, ``sha256`` that of the grey pixels. With folds every case stands here.
+            "sha256", "label_sha256", "spacing_mm", "meta"}``, paths relative to the file,
+            ``class_label`` counted in ``CLASSES``, ``sha256`` that of the grey pixels,
+            ``label_sha256`` that of the mask (``None`` without one; missing in a shipped split and
+            in datalists of versions before it). With folds every case stands here.
         validation: the same.
         test: the same.
         excluded: ``{"id", "reason"}`` of the images that are in no part.
@@ -79,11 +86,23 @@ class Datalist:
 
     @property
     def sha256(self) -> str:
-        """Hash of the content, apart from the name and this hash itself."""
-        canonical = json.dumps(
-            self._content(), sort_keys=True, ensure_ascii=False, separators=(",", ":")
-        )
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        """Hash of the content, apart from the name, the masks' hashes and this hash itself."""
+        return content_sha256(self.without_label_hashes()._content())
+
+    @property
+    def labels_sha256(self) -> str | None:
+        """Hash of all masks by id, ``None`` if the items do not tell theirs."""
+        return labels_sha256(self.records())
+
+    def without_label_hashes(self) -> Datalist:
+        """Return the split alone, which holds for whatever masks its images have."""
+        parts = {part: without_label_hashes(getattr(self, part)) for part in PARTS}
+        return replace(self, **parts)  # type: ignore[arg-type]
+
+    def with_label_hashes(self, hashes: Mapping[str, str]) -> Datalist:
+        """Return it with the hashes of masks, by the path that an item names its mask by."""
+        parts = {part: with_label_hashes(getattr(self, part), hashes) for part in PARTS}
+        return replace(self, **parts)  # type: ignore[arg-type]
 
     def records(self) -> list[dict[str, Any]]:
         """Return the items of all parts, each with its ``part`` added."""
@@ -95,9 +114,10 @@ class Datalist:
         return sorted(path for path in named if path is not None)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the content as plain JSON values, with its name, if any, and its hash."""
+        """Return the content as plain JSON values, with its name, if any, and its hashes."""
         name = {} if self.name is None else {"name": self.name}
-        return {**name, **self._content(), "sha256": self.sha256}
+        labels = {} if self.labels_sha256 is None else {"labels_sha256": self.labels_sha256}
+        return {**name, **self._content(), "sha256": self.sha256, **labels}
 
     def save(self, path: str | Path) -> Path:
         """Write the file atomically, one item a line so that differences can be read.
@@ -170,6 +190,11 @@ def inspect_datalist(path: str | Path) -> tuple[Datalist, list[str]]:
             f"the datalist was changed after it was written: its content hashes to "
             f"{datalist.sha256}, but it states {content['sha256']}"
         )
+    if datalist.labels_sha256 != content.get("labels_sha256"):
+        faults.append(
+            f"the masks' hashes were changed after they were written: they hash to "
+            f"{datalist.labels_sha256}, but it states {content.get('labels_sha256')}"
+        )
     shipped = shipped_splits().get(datalist.name or "")
     if shipped is not None and read_json(shipped)["sha256"] != datalist.sha256:
         faults.append(f"the datalist is called {datalist.name}, but is not that split")
@@ -193,9 +218,11 @@ def load_part(
         fold: the reported fold, where the datalists have folds.
 
     Returns:
-        Items ``{"id", "image", "label", "class_label", "group", "dataset", "sha256", "birads"}``
-        with absolute paths; ``label`` is left out where a lesion has no mask, ``class_label``
-        counts in ``CLASSES``, ``birads`` is the category as a string, ``None`` where there is none.
+        Items ``{"id", "image", "label", "class_label", "group", "dataset", "sha256",
+        "label_sha256", "birads"}`` with absolute paths; ``label`` is left out where a lesion has no
+        mask, ``label_sha256`` is ``None`` there and where the datalist does not tell it,
+        ``class_label`` counts in ``CLASSES``, ``birads`` is the category as a string, ``None``
+        where there is none.
 
     Raises:
         InputError: if a datalist is missing, a part is empty, a file is gone, or no datalist has
@@ -308,6 +335,7 @@ def _absolute(item: Mapping[str, Any], base: Path) -> dict[str, Any]:
         "id": item["id"],
         **{key: str(path) for key, path in paths.items()},
         **{key: item[key] for key in _KEPT_KEYS},
+        "label_sha256": item.get("label_sha256"),
         "birads": None if birads is None else str(birads),
     }
 

@@ -29,6 +29,7 @@ _ITEM: dict[str, Any] = {
         "fold": {"type": ["integer", "null"], "minimum": 0},
         "dataset": _TEXT,
         "sha256": _HASH,
+        "label_sha256": {"type": ["string", "null"], "pattern": "^[0-9a-f]{64}$"},
         "spacing_mm": {
             "type": ["array", "null"],
             "items": {"type": "number", "exclusiveMinimum": 0},
@@ -83,6 +84,7 @@ DATALIST_SCHEMA: dict[str, Any] = {
         },
         **{part: {"type": "array", "items": _ITEM} for part in PARTS},
         "sha256": _HASH,
+        "labels_sha256": _HASH,
     },
 }  # fmt: skip
 """What ``load_datalist`` accepts."""

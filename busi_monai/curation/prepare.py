@@ -16,7 +16,7 @@ from busi_monai.curation.datalist import DATALIST_NAME, Datalist, load_datalist
 from busi_monai.curation.id_lists import check_known, read_id_list, read_known_images
 from busi_monai.curation.options import PrepareOptions
 from busi_monai.curation.protocols import PROTOCOLS, Candidate, SplitOptions
-from busi_monai.curation.replay import check_same_dataset, unlisted
+from busi_monai.curation.replay import check_same_dataset, other_masks, unlisted
 from busi_monai.curation.splits import PARTS, connected_groups, find_leaks, split_patients
 from busi_monai.curation.storage import MaskTreatment, PreparedStore, Stored
 from busi_monai.datasets import READERS, Listing, opened_dataset
@@ -50,6 +50,7 @@ class PrepareSummary:
         unlisted: ids in the dataset that the replayed datalist does not name: left out.
         notes: what to know of the dataset that cost no image, such as ids with their folder.
         left_out: number of members of an archive that were not looked at, by kind.
+        other_masks: ids whose masks are others than the replayed datalist tells.
     """
 
     out: Path
@@ -60,6 +61,7 @@ class PrepareSummary:
     unlisted: Sequence[str] = ()
     notes: Sequence[str] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
+    other_masks: Sequence[str] = ()
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:
@@ -84,11 +86,13 @@ class PrepareSummary:
             "excluded": [dict(entry) for entry in self.datalist.excluded],
             "unlisted": list(self.unlisted),
             "left_out": dict(self.left_out),
+            "other_masks": list(self.other_masks),
             "leaks": dict(self.datalist.leaks),
             "duplicate_groups": self.duplicate_groups,
             "failures": [problem.as_dict() for problem in self.failures],
             "notes": list(self.notes),
             "datalist_sha256": self.datalist.sha256,
+            "labels_sha256": self.datalist.labels_sha256,
             "seconds": round(self.seconds, 3),
         }
 
@@ -168,6 +172,8 @@ def prepare_dataset(
             else:
                 check_same_dataset(published, store, listing)
                 datalist = published
+            datalist = datalist.with_label_hashes(store.label_hashes)
+            masks = [] if published is None else other_masks(published, datalist)
             store.keep_only(datalist.files())
             datalist.save(folder / DATALIST_NAME)
             write_audit(audit, folder)
@@ -175,7 +181,8 @@ def prepare_dataset(
             for failure in failures:
                 record.fail(failure.file, failure.message)
             extra = unlisted(datalist, listing)
-            record.write(folder, {**_run_details(datalist, listing, folder), "unlisted": extra})
+            told = {"unlisted": extra, "other_masks": masks}
+            record.write(folder, {**_run_details(datalist, listing, folder), **told})
     seconds = time.monotonic() - started
     notes = [problem.message for problem in listing.problems if problem.kind == "renamed_id"]
     return PrepareSummary(
@@ -187,6 +194,7 @@ def prepare_dataset(
         extra,
         notes,
         listing.left_out,
+        masks,
     )
 
 
@@ -378,6 +386,7 @@ def _run_details(datalist: Datalist, listing: Listing, folder: Path) -> dict[str
         "protocol": datalist.protocol,
         "seed": datalist.seed,
         "datalist_sha256": datalist.sha256,
+        "labels_sha256": datalist.labels_sha256,
         "counts": class_counts(datalist),
         "excluded": len(datalist.excluded),
         "leaks": datalist.leaks["count"],

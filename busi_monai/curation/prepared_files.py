@@ -15,13 +15,14 @@ from busi_monai.curation.storage import IMAGES, LABELS
 from busi_monai.datasets import natural_key
 from busi_monai.errors import ImageReadError
 from busi_monai.files import file_sha256, read_json
-from busi_monai.images import read_picture
+from busi_monai.images import mask_sha256, read_picture
 
-__all__ = ["IMAGE_KINDS", "LABEL_KINDS", "ImageReading", "changed_files", "label_problems",
-           "recorded_files", "stray_files"]  # fmt: skip
+__all__ = ["IMAGE_KINDS", "LABEL_KINDS", "MASK_KINDS", "ImageReading", "changed_files",
+           "label_problems", "recorded_files", "stray_files"]  # fmt: skip
 
 IMAGE_KINDS = ("missing_image", "unreadable", "changed_pixels")
 LABEL_KINDS = ("missing_label", "unreadable_label", "size_mismatch", "label_values", "empty_mask")
+MASK_KINDS = ("changed_mask",)
 
 
 class ImageReading:
@@ -130,6 +131,12 @@ def _label_fault(
         return "size_mismatch", f"expected {expected[1]}×{expected[0]} pixels, found {found}"
     if values.dtype != np.uint8 or not np.isin(values, (0, 255)).all():
         return "label_values", "expected 8-bit values 0 and 255 only"
+    return _content_fault(values, item)
+
+
+def _content_fault(values: NDArray[np.uint8], item: Mapping[str, Any]) -> tuple[str, str] | None:
     if item["class_label"] != CLASSES.index("normal") and not values.any():
         return "empty_mask", "a lesion's label is empty"
+    if item.get("label_sha256", mask_sha256(values)) != mask_sha256(values):
+        return "changed_mask", "another mask than the datalist lists; prepare the dataset again"
     return None

@@ -7,7 +7,7 @@ from busi_monai.curation.storage import PreparedStore
 from busi_monai.datasets import Listing
 from busi_monai.errors import InputError
 
-__all__ = ["check_same_dataset", "unlisted"]
+__all__ = ["check_same_dataset", "other_masks", "unlisted"]
 
 _MOST_NAMED = 20
 
@@ -55,6 +55,21 @@ def check_same_dataset(datalist: Datalist, store: PreparedStore, listing: Listin
             f"{listing.root} is not the dataset of the datalist, which has {'; '.join(faults)}; "
             "get the original files"
         )
+
+
+def other_masks(datalist: Datalist, repeated: Datalist) -> list[str]:
+    """Return the ids whose masks are others than a datalist tells, if it tells them.
+
+    Args:
+        datalist: the one that was repeated.
+        repeated: the same with the hashes of this copy's masks.
+    """
+    now = {item["id"]: item["label_sha256"] for item in repeated.records()}
+    return [
+        item["id"]
+        for item in datalist.records()
+        if item.get("label_sha256", now[item["id"]]) != now[item["id"]]
+    ]
 
 
 def unlisted(datalist: Datalist, listing: Listing) -> list[str]:

@@ -267,6 +267,7 @@ def draw_charts(
             folder,
             {
                 "datalist_sha256": load_datalist(prepared).sha256,
+                "labels_sha256": load_datalist(prepared).labels_sha256,
                 "counts": {"images": sum(counts.values()), **counts},
                 "pixels": pixels,
             },

@@ -15,7 +15,14 @@ from PIL.PngImagePlugin import PngInfo
 from busi_monai.cases import Case, Problem
 from busi_monai.datasets import clean_mask, individual_masks, lesion_mask
 from busi_monai.errors import ImageReadError
-from busi_monai.images import Picture, pixel_sha256, read_picture, write_mask, write_png
+from busi_monai.images import (
+    Picture,
+    mask_sha256,
+    pixel_sha256,
+    read_picture,
+    write_mask,
+    write_png,
+)
 from busi_monai.metrics import lesion_size
 from busi_monai.outlines import mask_file
 
@@ -38,12 +45,14 @@ class Stored:
         image: path relative to the prepared folder.
         label: the same of the union mask, or ``None`` for a lesion without one.
         sha256: hash of the grey pixels.
+        label_sha256: hash of the union mask, or ``None`` where there is no label.
     """
 
     case: Case
     image: str
     label: str | None
     sha256: str
+    label_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,7 @@ class PreparedStore:
         stored: usable cases by id, in the order they were added.
         excluded: ``{id: reason}`` of the others.
         failures: those of them whose files are at fault.
+        label_hashes: hashes of the masks that were written, by path relative to the folder.
     """
 
     def __init__(self, folder: Path, root: Path, treatment: MaskTreatment) -> None:
@@ -89,6 +99,7 @@ class PreparedStore:
         self.stored: dict[str, Stored] = {}
         self.excluded: dict[str, str] = {}
         self.failures: list[Problem] = []
+        self.label_hashes: dict[str, str] = {}
         self._root = root
 
     def add(self, case: Case) -> None:
@@ -106,6 +117,8 @@ class PreparedStore:
             self.failures.append(Problem(case.id, file, "unusable", message))
             return
         self.stored[case.id] = stored
+        if stored.label is not None and stored.label_sha256 is not None:
+            self.label_hashes[stored.label] = stored.label_sha256
         if stored.label is None and self.treatment.missing_mask == "exclude":
             del self.stored[case.id]
             self.excluded[case.id] = _why_no_label(case, self._root)
@@ -116,9 +129,11 @@ class PreparedStore:
         Returns:
             ``{id#k: path relative to the folder}``, empty for a case of fewer than two lesions.
         """
-        return _store_single_masks(
+        written = _store_single_masks(
             self.stored[case_id], self.folder, mask_cleanup=self.treatment.mask_cleanup
         )
+        self.label_hashes |= dict(written.values())
+        return {name: path for name, (path, _) in written.items()}
 
     def keep_only(self, paths: Collection[str]) -> None:
         """Remove every picture and label that is not among the paths, relative to the folder."""
@@ -154,11 +169,13 @@ def store_case(case: Case, folder: Path, *, mask_cleanup: bool = False) -> Store
     if case.has_lesion and not lesion.any():
         return Stored(stored, image, None, sha256)
     write_mask(folder / label, lesion)
-    return Stored(stored, image, label, sha256)
+    return Stored(stored, image, label, sha256, mask_sha256(lesion))
 
 
-def _store_single_masks(stored: Stored, folder: Path, *, mask_cleanup: bool) -> dict[str, str]:
-    """Write each mask of a case with several; return ``{id#k: relative path}``."""
+def _store_single_masks(
+    stored: Stored, folder: Path, *, mask_cleanup: bool
+) -> dict[str, tuple[str, str]]:
+    """Write each mask of a case with several; return ``{id#k: (relative path, hash)}``."""
     masks = [clean_mask(mask) if mask_cleanup else mask for mask in individual_masks(stored.case)]
     masks = [mask for mask in masks if mask.any()]
     if len(masks) < 2:
@@ -166,8 +183,8 @@ def _store_single_masks(stored: Stored, folder: Path, *, mask_cleanup: bool) -> 
     labels = {}
     for number, mask in enumerate(masks, start=1):
         name = f"{stored.case.id}#{number}"
-        labels[name] = f"{LABELS}/{name}.png"
-        write_mask(folder / labels[name], mask)
+        labels[name] = f"{LABELS}/{name}.png", mask_sha256(mask)
+        write_mask(folder / labels[name][0], mask)
     return labels
 
 

@@ -12,10 +12,12 @@ from typing import Any
 
 from busi_monai.cases import Problem
 from busi_monai.curation.datalist import DATALIST_NAME, inspect_datalist
+from busi_monai.curation.label_hashes import note_without_label_hashes
 from busi_monai.curation.near_duplicates import find_near_duplicates
 from busi_monai.curation.prepared_files import (
     IMAGE_KINDS,
     LABEL_KINDS,
+    MASK_KINDS,
     ImageReading,
     changed_files,
     label_problems,
@@ -131,6 +133,8 @@ def verify_prepared(folder: str | Path, *, progress: Progress | None = None) -> 
         )
     strict = PROTOCOLS[datalist.protocol].leak_free
     items = datalist.records()
+    if datalist.labels_sha256 is None:
+        note_without_label_hashes(str(folder))
     recorded = recorded_files(folder)
     reading = ImageReading(folder)
     alike = _near_duplicate_groups(reading, items, progress)
@@ -158,12 +162,14 @@ def _checks(
 ) -> list[Check]:
     images = len({item["image"] for item in items})
     labels = len({item["label"] for item in items if item["label"]})
+    listed = len({item["label"] for item in items if item.get("label_sha256")})
     return [
         Check("datalist: form, ids, hash", 1, ("datalist",)),
         Check("files: hashes as recorded", len(recorded), ("changed_file",)),
         Check("files: none that the datalist does not name", images + labels, ("stray_file",)),
         Check("images: present, readable, pixels as listed", images, IMAGE_KINDS),
         Check("labels: present, of their image's size, 0 and 255 only", labels, LABEL_KINDS),
+        Check("labels: masks as listed", listed, MASK_KINDS),
         Check("parts: no pixels or group in two", len(items), ("overlap", "split_group"), strict),
         Check("parts: no near-duplicate across", images, ("near_duplicate",), strict),
     ]

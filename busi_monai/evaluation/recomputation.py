@@ -12,6 +12,7 @@ import pandas as pd
 
 from busi_monai.cases import CLASSES
 from busi_monai.curation import Datalist, load_datalist
+from busi_monai.curation.label_hashes import named, note_without_label_hashes
 from busi_monai.errors import InputError
 from busi_monai.evaluation.consistency import consistent_table
 from busi_monai.evaluation.report import write_evaluation
@@ -22,11 +23,12 @@ from busi_monai.evaluation.tables import (
     usable_rows,
 )
 from busi_monai.files import file_sha256, read_json, write_text
-from busi_monai.images import read_mask
+from busi_monai.images import mask_sha256, read_mask
 from busi_monai.metrics import segmentation_scores
 from busi_monai.operating import PREVALENCE, Consistency
 from busi_monai.outputs import output_folder
 from busi_monai.records import RunRecord
+from busi_monai.transforms.loading import check_mask
 from busi_monai.transforms.postprocessing import DEFAULT_MALIGNANT_THRESHOLD
 
 __all__ = ["evaluate_table"]
@@ -68,8 +70,9 @@ def evaluate_table(
 
     Raises:
         InputError: if the table is missing or cannot be measured, names an image twice, images that
-            the dataset does not have, or has in other folds; if some of its masks are missing; if
-            the consistency rule is asked for and was on already, or cannot be applied.
+            the dataset does not have, or has in other folds; if some of its masks are missing, or
+            its figures are of other masks than the dataset's; if the consistency rule is asked for
+            and was on already, or cannot be applied.
     """
     record = RunRecord()
     source = Path(predictions)
@@ -84,6 +87,8 @@ def evaluate_table(
         if (path.parent / "masks").is_dir():
             table = _with_measured_masks(table, items, base, path.parent / "masks")
         provenance |= _provenance(table, items, datalist)
+        if _has_same_masks(table, items, path):
+            provenance["labels_sha256"] = [datalist.labels_sha256]
     if consistency is not None:
         threshold = _malignant_threshold(path)
         table = consistent_table(table, table_classes(table), consistency, threshold)
@@ -172,16 +177,50 @@ def _with_measured_masks(
             f"{masks} lacks the masks of {len(missing)} images: {', '.join(missing[:5])}; expected "
             "<id>.png for each row, all black where nothing was found"
         )
+    stated = {name: items[name].get("label_sha256") for name in known}
     rows = [
-        _measured(masks / f"{name}.png", known[name]) if name in known else {}
+        _measured(masks / f"{name}.png", known[name], stated[name]) if name in known else {}
         for name in table["id"]
     ]
     measured = pd.DataFrame(rows, index=table.index)
+    if "label_sha256" in measured:
+        measured["label_sha256"] = measured["label_sha256"].fillna("")
     return table.assign(**{name: measured[name] for name in measured.columns})
 
 
-def _measured(mask: Path, label: Path) -> dict[str, float]:
+def _has_same_masks(
+    table: pd.DataFrame, items: Mapping[str, Mapping[str, Any]], path: Path
+) -> bool:
+    """Return whether a table was measured against a dataset's masks, as far as both tell them.
+
+    Raises:
+        InputError: if it was measured against others.
+    """
+    rows = usable_rows(table)
+    if "dice" not in rows:
+        return True
+    if "label_sha256" not in rows:
+        note_without_label_hashes(str(path))
+        return False
+    found = dict(zip(rows["id"], rows["label_sha256"], strict=True))
+    other = [
+        name
+        for name, sha256 in found.items()
+        if sha256 and items[name].get("label_sha256", sha256) != sha256
+    ]
+    if other:
+        raise InputError(
+            f"{path} was measured against other masks than those of the dataset: "
+            f"{named(other)}. Give the dataset as it was prepared then, or the predicted masks in "
+            f"{path.parent / 'masks'}, to measure them anew"
+        )
+    return True
+
+
+def _measured(mask: Path, label: Path, stated: str | None) -> dict[str, Any]:
     predicted, true = read_mask(mask), read_mask(label)
+    if stated is not None:
+        check_mask(true, stated, label)
     if predicted.shape != true.shape:
         raise InputError(f"{mask} has {predicted.shape} pixels, the true mask {true.shape}")
     return {
@@ -190,6 +229,7 @@ def _measured(mask: Path, label: Path) -> dict[str, float]:
         "lesion_fraction": float(predicted.mean()),
         "true_lesion_pixels": int(true.sum()),
         "true_lesion_fraction": float(true.mean()),
+        "label_sha256": mask_sha256(true),
     }
 
 

@@ -53,6 +53,7 @@ PROVENANCE = {
     "missing_images": "Images of these parts that the table lacks",
     "seen_in_training": "Evaluation images that the network was trained on",
     "datalist_sha256": "Datalist SHA-256",
+    "labels_sha256": "Masks SHA-256",
     "weights_sha256": "Weights SHA-256",
     "predictions_sha256": "Predictions SHA-256",
 }
@@ -217,7 +218,9 @@ def _plain(value: Any) -> str:
     if isinstance(value, Mapping):  # leaks
         warning = "; the figures are good for comparison only" if value["count"] else ""
         return f"{value['count']} of {value['evaluation_images']}{warning}"
-    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    if isinstance(value, (list, tuple)):
+        return ", ".join("not told" if each is None else str(each) for each in value)
+    return str(value)
 
 
 def _row(title: str, figure: Mapping[str, Any]) -> str:

@@ -20,7 +20,9 @@ __all__ = [
     "with_numbers",
 ]
 
-TEXT_COLUMNS = ("id", "image", "true_class", "predicted_class", "group", "birads", "error")
+TEXT_COLUMNS = (
+    "id", "image", "true_class", "predicted_class", "label_sha256", "group", "birads", "error",
+)  # fmt: skip
 REQUIRED_COLUMNS = ("id", "true_class", "predicted_class", "lesion_pixels")
 
 

@@ -35,6 +35,7 @@ HEADER = (
     "part",
     "fold",
     "datalist_sha256",
+    "labels_sha256",
     "leaks",
     "seen_in_training",
     "lesion_boxes",
@@ -49,8 +50,8 @@ class Comparison:
         title: of the report.
         reference: name of the system that differences are taken to.
         header: images, groups, and by name ``protocol``, ``part``, ``fold``, ``datalist_sha256``,
-            ``leaks``, ``seen_in_training``, ``lesion_boxes``: one value if all systems agree, else
-            one by system.
+            ``labels_sha256``, ``leaks``, ``seen_in_training``, ``lesion_boxes``: one value if all
+            systems agree, else one by system.
         systems: for each its name, note, classes, ``figures`` and ``costs``; those that were only
             noted have neither.
         differences: by system and figure ``{difference, low, high, same_sign, n}``.
@@ -91,7 +92,7 @@ def compare_systems(
 
     Raises:
         InputError: if a name stands twice, the reference is not there, or the systems were not
-            measured on the same images.
+            measured on the same images and masks.
     """
     names = [system.name for system in systems]
     repeated = sorted({name for name in names if names.count(name) > 1})

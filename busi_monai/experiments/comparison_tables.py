@@ -42,6 +42,7 @@ HEADER_TITLES = {
     "seen_in_training": "Evaluation images that the network was trained on",
     "lesion_boxes": "Classified crops lie around",
     "datalist_sha256": "Datalist SHA-256",
+    "labels_sha256": "Masks SHA-256",
 }
 WHOLE = ("leaks", "seen_in_training")
 """Counts of the header that no evaluation tells for a part of its images."""

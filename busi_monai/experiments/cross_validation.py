@@ -8,8 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from monai.utils import ensure_tuple
+
 from busi_monai.cases import CLASSES
 from busi_monai.curation import load_datalist
+from busi_monai.curation.label_hashes import LABEL_HASHES, check_same_labels, write_label_hashes
 from busi_monai.errors import InputError
 from busi_monai.experiments.fold_processes import run_in_processes, run_in_turn
 from busi_monai.experiments.locks import LOCKS, any_locked, locked
@@ -81,9 +84,9 @@ def cross_validate(
 
     Raises:
         InputError: if a dataset has no folds, a fold does not exist, a setting does not work,
-            ``out`` was started with other settings or datasets, another process trains a fold,
-            an ensemble is wanted of one fold, or an extra dataset or initial run knows an image
-            of a part that is validated or reported on.
+            ``out`` was started with other settings, datasets or masks, another process trains a
+            fold, an ensemble is wanted of one fold, or an extra dataset or initial run knows an
+            image of a part that is validated or reported on.
         BusiMonaiError: if a fold failed in its process. Whatever fails, the other folds are
             finished first.
     """
@@ -113,7 +116,7 @@ def cross_validate(
         **_data_hashes(prepared, trainings),
         "configuration": effective_configuration(bundle, configs, values),
     }
-    _keep_plan(out, plan)
+    _keep_plan(out, plan, datalist_hashes(prepared, _extra_folders(trainings)).labels)
     settings = {"configs": [str(name) for name in configs], "bundle": str(bundle)}
     folders = [str(Path(folder).absolute()) for folder in prepared]
     evaluation = {"resamples": resamples, "overlays": overlays}
@@ -173,36 +176,49 @@ def _check_starts(
 
 def _data_hashes(
     prepared: Sequence[str | Path], trainings: Sequence[Mapping[str, Any]]
-) -> dict[str, list[str]]:
+) -> dict[str, list[Any]]:
     """Return the hashes of what all folds learn from, for the plan."""
-    extra: list[str] = []
-    weights: list[str] = []
-    for settings in trainings:
-        told = datalist_hashes([], settings.get("extra_dataset_dir"))
-        extra += told.get("extra_datalist_sha256", [])
-        initial = find_initial_run(settings.get("initial_run"))
-        weights += [] if initial is None else [initial.weights_sha256]
-    extra, weights = list(dict.fromkeys(extra)), list(dict.fromkeys(weights))
-    own = [load_datalist(folder).sha256 for folder in prepared]
-    found = {"extra_datalist_sha256": extra, "initial_weights_sha256": weights}
+    initials = [find_initial_run(settings.get("initial_run")) for settings in trainings]
+    weights = [initial.weights_sha256 for initial in initials if initial is not None]
+    own = datalist_hashes(prepared).by_name
+    more = datalist_hashes([], _extra_folders(trainings)).by_name
+    extra, masks = (more.get(f"extra_{name}_sha256", []) for name in ("datalist", "labels"))
+    found: dict[str, list[Any]] = {
+        "extra_datalist_sha256": extra,
+        "initial_weights_sha256": list(dict.fromkeys(weights)),
+    }
     return {
-        "datalist_sha256": [*own, *extra],
+        "datalist_sha256": [*own["datalist_sha256"], *extra],
+        "labels_sha256": [*own["labels_sha256"], *masks],
         **{name: hashes for name, hashes in found.items() if hashes},
     }
+
+
+def _extra_folders(trainings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the extra datasets of all trainings, each once."""
+    named = [ensure_tuple(settings.get("extra_dataset_dir") or ()) for settings in trainings]
+    return list(dict.fromkeys(str(folder) for each in named for folder in each))
 
 
 def _begun(out: Path) -> bool:
     return any(out.glob("folds/fold_*/"))
 
 
-def _keep_plan(out: Path, plan: Mapping[str, Any]) -> None:
+def _keep_plan(out: Path, plan: Mapping[str, Any], labels: Sequence[Mapping[str, Any]]) -> None:
     path = out / PLAN
+    remedy = "Go on with the masks that it was begun with, or choose another folder"
     if _begun(out):
+        check_same_labels(out, labels, remedy)
         keep_plan(path, plan, begun=True)
         return
     check_folder(path)
     with locked(out, "plan"):
-        keep_plan(path, plan, begun=_begun(out) or any_locked(out, "fold_*"))
+        begun = _begun(out) or any_locked(out, "fold_*")
+        if begun:
+            check_same_labels(out, labels, remedy)
+        keep_plan(path, plan, begun=begun)
+        if not begun:
+            write_label_hashes(out, labels)
 
 
 def _withdraw_unbegun(out: Path) -> None:
@@ -212,7 +228,8 @@ def _withdraw_unbegun(out: Path) -> None:
             return
         for name in ("folds", "logs"):
             shutil.rmtree(out / name, ignore_errors=True)
-        (out / PLAN).unlink(missing_ok=True)
+        for name in (PLAN, LABEL_HASHES):
+            (out / name).unlink(missing_ok=True)
     shutil.rmtree(out / LOCKS, ignore_errors=True)
     if not any(out.iterdir()):
         out.rmdir()

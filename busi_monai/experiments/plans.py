@@ -107,10 +107,22 @@ def keep_plan(path: Path, plan: Mapping[str, Any], *, begun: bool) -> None:
     """
     if path.is_file() and begun:
         remedy = "Go on with the same settings and datasets, or choose another folder"
-        refuse_differences(path.parent, read_json(path), plan, remedy)
+        before = read_json(path)
+        refuse_differences(path.parent, before, _as_far_as_told(plan, before), remedy)
         return
     check_folder(path)
     write_json(path, plan)
+
+
+def _as_far_as_told(plan: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a plan with masks as before where one side, of an earlier version, tells no hash."""
+    now = dict(plan)
+    masks, known = now.pop("labels_sha256", []), before.get("labels_sha256")
+    if known is not None:
+        pairs = zip(masks, known, strict=False)
+        told = [here if here and there else there for here, there in pairs]
+        now["labels_sha256"] = told if len(masks) == len(known) else masks
+    return now
 
 
 def check_folder(path: Path) -> None:

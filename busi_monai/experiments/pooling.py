@@ -80,6 +80,7 @@ def write_pooled(
     provenance = {
         "protocol": first["protocol"],
         "datalist_sha256": first["datalist_sha256"],
+        "labels_sha256": first.get("labels_sha256") if _same_labels(measured) else None,
         "part": "reported",
         "fold": None,
         "fold_ids": list(folds),
@@ -159,6 +160,12 @@ def _pooled_training(runs: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
         "epochs": round(statistics.mean(counted)) if counted else None,
         "epochs_by_fold": epochs,
     }
+
+
+def _same_labels(measured: Mapping[int, Mapping[str, Any]]) -> bool:
+    """Whether all folds tell the same masks: an earlier version's tell none."""
+    told = [metrics.get("labels_sha256") for metrics in measured.values()]
+    return all(labels == told[0] for labels in told)
 
 
 def _summed_leaks(measured: Mapping[int, Mapping[str, Any]]) -> dict[str, int] | None:

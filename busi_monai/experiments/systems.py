@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from busi_monai.curation.label_hashes import named, note_without_label_hashes
 from busi_monai.datasets import natural_key
 from busi_monai.errors import InputError
 from busi_monai.evaluation import read_predictions, row_groups, table_classes, usable_rows
@@ -165,11 +166,13 @@ def read_system(name: str, path: str | Path) -> System:
 
 
 def check_same_truth(systems: Sequence[System]) -> None:
-    """Check that an id means the same image to all systems.
+    """Check that an id means the same image, with the same mask, to all systems.
 
     Raises:
-        InputError: naming the image whose true class or lesion area differs.
+        InputError: naming the image whose true class or lesion area differs, or those whose masks
+            differ.
     """
+    _check_masks(systems)
     known: dict[str, tuple[str, float, str]] = {}
     for system in systems:
         for id, true_class, area in _truths(system.table):
@@ -227,6 +230,32 @@ def _check_datalists(systems: Sequence[System]) -> None:
                 "their parts are not the same. Evaluate both on one prepared dataset, or compare "
                 "on the images in common with --common"
             )
+
+
+def _check_masks(systems: Sequence[System]) -> None:
+    """Refuse images that systems were measured on with different masks, by the masks' hashes."""
+    told = [(system, _masks(system.table)) for system in systems]
+    if any(masks for _, masks in told):
+        for system, masks in told:
+            if not masks and "true_lesion_pixels" in system.table:
+                note_without_label_hashes(f"the evaluation {system.folder}")
+    for index, (system, masks) in enumerate(told):
+        for other, earlier in told[:index]:
+            shared = earlier.keys() & masks.keys()
+            changed = sorted((id for id in shared if earlier[id] != masks[id]), key=natural_key)
+            if changed:
+                raise InputError(
+                    f"{other.name} and {system.name} were measured against different masks of "
+                    f"{named(changed)}. Evaluate both on one prepared dataset"
+                )
+
+
+def _masks(table: pd.DataFrame) -> dict[str, str]:
+    """Return the hashes of the true masks by image, where the table tells them."""
+    if "label_sha256" not in table:
+        return {}
+    told = table[table["label_sha256"] != ""]
+    return dict(zip(told["id"], told["label_sha256"], strict=True))
 
 
 def _lacking(systems: Sequence[System], lacking: Mapping[str, Sequence[str]]) -> str:

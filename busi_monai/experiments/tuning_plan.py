@@ -10,6 +10,7 @@ from typing import Any
 
 from busi_monai.configurations import read_configuration
 from busi_monai.curation import load_datalist, load_part
+from busi_monai.curation.label_hashes import check_same_labels, write_label_hashes
 from busi_monai.devices import choose_device
 from busi_monai.errors import InputError
 from busi_monai.experiments.plans import section_of, training_settings
@@ -79,7 +80,7 @@ class TuningPlan:
         for name in self.configs:
             laid |= read_configuration(find_config(name))
         configuration = {**laid, **self.overrides}
-        extra = datalist_hashes([], configuration.get("extra_dataset_dir"))
+        extra = datalist_hashes([], configuration.get("extra_dataset_dir")).by_name
         return {
             "datalists": [
                 *(load_datalist(folder).sha256 for folder in self.prepared),
@@ -129,6 +130,7 @@ class TuningPlan:
             path = self.out / PLAN_NAME
             if not path.is_file():
                 write_json(path, identity)
+                write_label_hashes(self.out, self._labels())
                 return
         before = read_json(path)
         now = json.loads(json.dumps(identity))
@@ -138,6 +140,11 @@ class TuningPlan:
                     f"{self.out} holds a search with another {key}: it was begun with "
                     f"{_difference(before.get(key), now[key])}; search anew in another folder"
                 )
+        check_same_labels(self.out, self._labels(), "Search anew in another folder")
+
+    def _labels(self) -> list[dict[str, Any]]:
+        (settings,) = training_settings(self.bundle, self.configs, self.overrides)
+        return datalist_hashes(self.prepared, settings.get("extra_dataset_dir")).labels
 
 
 def _difference(before: Any, now: Any) -> str:

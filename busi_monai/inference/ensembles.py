@@ -14,6 +14,7 @@ import torch
 from monai.bundle import ConfigItem
 
 from busi_monai.configurations import read_configuration, write_configuration
+from busi_monai.curation.label_hashes import joined_label_hashes, write_label_hashes
 from busi_monai.datasets import natural_key
 from busi_monai.errors import InputError
 from busi_monai.files import (
@@ -55,16 +56,17 @@ def write_ensemble(runs: Sequence[str | Path], out: str | Path, *, overwrite: bo
         runs: two or more runs or bundles with weights, of the same heads, classes and
             preprocessing; their networks may differ.
         out: the bundle's folder to make: ``configs/{inference,evaluate}.yaml``,
-            ``configs/metadata.json``, ``models/model.pt``, ``operating.json``, ``run.json`` and
-            ``training_images.json``, the images that any of the members was trained on.
+            ``configs/metadata.json``, ``models/model.pt``, ``operating.json``, ``run.json``, and
+            ``training_images.json`` and ``label_hashes.json``, the images and masks that any of the
+            members was trained on.
         overwrite: replace an earlier ensemble.
 
     Returns:
         The folder.
 
     Raises:
-        InputError: if there are fewer than two runs, one stands twice, or they are used
-            differently; the message names the difference.
+        InputError: if there are fewer than two runs, one stands twice, they are used differently,
+            or were trained with different masks of an image; the message names the difference.
         WeightsError: if the weights of one are missing or do not fit.
     """
     record = RunRecord()
@@ -74,6 +76,7 @@ def write_ensemble(runs: Sequence[str | Path], out: str | Path, *, overwrite: bo
     repeated = sorted({folder for folder in folders if folders.count(folder) > 1}, key=natural_key)
     if repeated:
         raise InputError(f"{', '.join(map(str, repeated))} stands in the ensemble more than once")
+    labels = joined_label_hashes(folders)
     points = [load_operating_point(folder / "operating.json") for folder in folders]
     operating = _common_operating_point(folders, points)
     networks = [_network_config(folder) for folder in folders]
@@ -88,6 +91,8 @@ def write_ensemble(runs: Sequence[str | Path], out: str | Path, *, overwrite: bo
         _write_configs(partial, folders, definition, heads)
         operating.save(partial / "operating.json")
         _write_training_images(partial, folders)
+        without_ids = [{k: v for k, v in item.items() if k != "id"} for item in labels]
+        write_label_hashes(partial, without_ids)
         model = partial / "models" / "model.pt"
         with atomic_file(model) as unfinished:
             save_tensors(_joined_weights(folders), unfinished)

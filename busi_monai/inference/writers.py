@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from busi_monai.cases import CLASSES
 from busi_monai.errors import ImageReadError
 from busi_monai.ids import id_key, safe_id, unique_id
-from busi_monai.images import PictureFile, read_picture, write_mask, write_png
+from busi_monai.images import PictureFile, mask_sha256, read_picture, write_mask, write_png
 from busi_monai.inference.formats import FurtherFormats
 from busi_monai.inference.overlays import draw_overlay
 from busi_monai.inference.prediction import Prediction
@@ -70,7 +70,8 @@ def prediction_columns(classes: Sequence[str] = CLASSES, *, with_truth: bool = F
     columns += ["lesion_pixels", "lesion_fraction", "box_x", "box_y", "box_w", "box_h"]
     columns += SIZE_COLUMNS
     if with_truth:
-        columns += [*SCORE_COLUMNS, "true_lesion_pixels", "true_lesion_fraction", "group", "birads"]
+        columns += [*SCORE_COLUMNS, "true_lesion_pixels", "true_lesion_fraction"]
+        columns += ["label_sha256", "group", "birads"]
     return [*columns, "seconds", "warnings", "error"]
 
 
@@ -315,6 +316,7 @@ def _truth_columns(truth: Truth, prediction: Prediction) -> dict[str, Any]:
         true = np.asarray(truth.mask) > 0
         columns["true_lesion_pixels"] = int(true.sum())
         columns["true_lesion_fraction"] = float(true.mean())
+        columns["label_sha256"] = mask_sha256(true)
         if not prediction.has_mask:  # a classifier's mask is no wrong one
             return columns
         scores = segmentation_scores(prediction.mask > 0, true)

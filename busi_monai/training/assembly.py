@@ -12,6 +12,7 @@ from monai.bundle import ConfigParser
 from torch import nn
 
 from busi_monai.configurations import read_configuration, write_configuration
+from busi_monai.curation.label_hashes import joined_label_hashes, write_label_hashes
 from busi_monai.errors import InputError
 from busi_monai.files import atomic_file, file_sha256, read_json, write_json
 from busi_monai.networks import load_weights, network_cost
@@ -56,7 +57,7 @@ def assemble_stages(
 
     Raises:
         InputError: if a run lacks its head, its crop or its records, or the two were preprocessed
-            differently.
+            differently or trained with different masks of an image.
         WeightsError: if weights are missing or damaged.
     """
     runs = {"segmentation": Path(segmentation), "classification": Path(classification)}
@@ -64,6 +65,7 @@ def assemble_stages(
     points = {name: load_operating_point(run / "operating.json") for name, run in runs.items()}
     crop = _checked_crop(runs, points)
     operating = _operating(root, points, pipeline or {})
+    labels = joined_label_hashes(list(runs.values()))
     section = _network_section(root, runs, points, crop, operating.mask_threshold)
     network = _network(section, out)
     state = {
@@ -75,6 +77,7 @@ def assemble_stages(
         save_tensors(state, partial)
     load_weights(network, out / "models" / "model.pt")
     operating.save(out / "operating.json")
+    write_label_hashes(out, labels)
     for name in COPIED:
         copy_path(root / name, out / name)
     _write_training_images(out, runs)

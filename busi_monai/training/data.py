@@ -6,6 +6,7 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from torch.utils.data import RandomSampler, Sampler, WeightedRandomSampler
 from busi_monai.cases import CLASSES, ordered_subset
 from busi_monai.curation import Datalist, load_datalist, load_part
 from busi_monai.curation.datalist import part_items
+from busi_monai.curation.label_hashes import label_hashes, note_without_label_hashes
 from busi_monai.errors import InputError
+from busi_monai.files import file_sha256
 from busi_monai.training.seen_images import refuse_held_out_images
 from busi_monai.transforms import CropToLesiond, RandomCropToLesiond
 from busi_monai.transforms.augmentation import TrainingTensorsd
@@ -25,11 +28,13 @@ from busi_monai.transforms.preprocessing import KeepNativeLabeld
 
 __all__ = [
     "BALANCES",
+    "DatalistHashes",
     "cached_dataset",
     "class_weights",
     "datalist_hashes",
     "datalist_provenance",
     "load_items",
+    "load_told_datalist",
     "training_items",
     "training_sampler",
     "training_transforms",
@@ -212,7 +217,8 @@ def cached_dataset(
         items: what ``load_items`` gives.
         transform: the whole transform; what comes before its first random part is cached.
         cache_dir: keep the preprocessed items on disk there (``PersistentDataset``), for datasets
-            larger than memory; ``None`` keeps them in memory (``CacheDataset``).
+            larger than memory; ``None`` keeps them in memory (``CacheDataset``). An item whose
+            hashes or files have changed since is made anew.
     """
     if cache_dir is not None:
         # going back to native size needs the pictures' history; training drops it before the cache,
@@ -222,6 +228,7 @@ def cached_dataset(
             items,
             transform,
             cache_dir=cache_dir,
+            hash_func=_cache_key,
             track_meta=not plain,
             hash_transform=pickle_hashing,  # other options are other files
         )
@@ -230,36 +237,72 @@ def cached_dataset(
     )
 
 
+@dataclass(frozen=True)
+class DatalistHashes:
+    """What a training rests on: hashes of its datalists, of their masks, and of each mask.
+
+    Attributes:
+        by_name: as ``run.json`` keeps them, one for each datalist: ``datalist_sha256`` and
+            ``labels_sha256`` (``None`` for one that does not tell its masks'), and the same with
+            ``extra_`` in front.
+        labels: ``{"id", "sha256", "label_sha256"}`` of all images, as ``label_hashes.json``.
+    """
+
+    by_name: dict[str, list[str | None]] = field(default_factory=dict)
+    labels: list[dict[str, Any]] = field(default_factory=list)
+
+
 def datalist_hashes(
     dataset_dir: str | Path | Sequence[str | Path],
     extra: str | Path | Sequence[str | Path] | None = None,
-) -> dict[str, list[str]]:
+) -> DatalistHashes:
     """Return the datalists' hashes for a training's record, those of extra datasets apart."""
-    found = {"datalist_sha256": dataset_dir, "extra_datalist_sha256": extra}
-    return {
-        name: [load_datalist(folder).sha256 for folder in _folders(folders)]
-        for name, folders in found.items()
-        if folders
-    }
+    found = DatalistHashes()
+    for prefix, folders in (("", dataset_dir), ("extra_", extra)):
+        datalists = [load_told_datalist(folder) for folder in _folders(folders)]
+        if datalists:
+            found.by_name[f"{prefix}datalist_sha256"] = [each.sha256 for each in datalists]
+            found.by_name[f"{prefix}labels_sha256"] = [each.labels_sha256 for each in datalists]
+        found.labels.extend(item for each in datalists for item in label_hashes(each.records()))
+    return found
+
+
+def load_told_datalist(folder: str | Path) -> Datalist:
+    """Return a datalist; one without the hashes of its masks is noted once."""
+    datalist = load_datalist(folder)
+    if datalist.labels_sha256 is None:
+        note_without_label_hashes(str(folder))
+    return datalist
 
 
 def datalist_provenance(
     dataset_dir: str | Path | Sequence[str | Path], *, part: str, fold: int | None
 ) -> dict[str, Any]:
-    """Return what a figure must be stated with: protocols, datalist hashes, part, fold, leaks.
+    """Return what a figure must be stated with: protocols, hashes of datalists and masks, leaks.
 
     ``leaks`` is ``{"count", "evaluation_images"}`` of that part, over all datasets: how many of its
     images have a near-duplicate among the training images of the same dataset. ``None`` for the
     training part, and for the validation part of a dataset with folds, which keeps groups whole.
     """
-    datalists = [load_datalist(Path(folder) / "datalist.json") for folder in _folders(dataset_dir)]
+    datalists = [load_told_datalist(folder) for folder in _folders(dataset_dir)]
     return {
         "protocol": [datalist.protocol for datalist in datalists],
         "datalist_sha256": [datalist.sha256 for datalist in datalists],
+        "labels_sha256": [datalist.labels_sha256 for datalist in datalists],
         "part": part,
         "fold": fold,
         "leaks": _part_leaks(datalists, part, fold),
     }
+
+
+def _cache_key(item: Mapping[str, Any]) -> bytes:
+    """Return the name of a cached item: what its files hold counts, not where they lie alone.
+
+    A mask's file is small and read; an image's is told by its size and time.
+    """
+    image, label = Path(item["image"]).stat(), item.get("label")
+    files = (image.st_size, image.st_mtime_ns, None if label is None else file_sha256(label))
+    return pickle_hashing({**item, "files": files})
 
 
 def _of_classes(

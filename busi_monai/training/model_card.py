@@ -53,7 +53,7 @@ def training_sections(
     items: Sequence[Mapping[str, Any]],
     operating: OperatingPoint,
     cost: Mapping[str, Any],
-    datalists: Mapping[str, Iterable[str]],
+    datalists: Mapping[str, Iterable[str | None]],
     *,
     classes: Sequence[str] = CLASSES,
     segmentation: bool = True,
@@ -65,7 +65,7 @@ def training_sections(
         items: what it is trained on, with ``class_label`` and, where known, ``dataset``.
         operating: how the trained network is to be used.
         cost: of the network, as from ``network_cost``.
-        datalists: hashes of the datalists by kind, as from ``datalist_hashes``.
+        datalists: hashes of the datalists and their masks, as ``DatalistHashes.by_name``.
         classes: what ``class_label`` counts in; maybe more than the network tells apart.
         segmentation: whether the network has a mask head.
         encoder_weights: where the encoder's pretrained weights came from, as from
@@ -125,7 +125,7 @@ def _pretrained(weights: Mapping[str, str] | None) -> list[str]:
 def _data(
     items: Sequence[Mapping[str, Any]],
     classes: Sequence[str],
-    datalists: Mapping[str, Iterable[str]],
+    datalists: Mapping[str, Iterable[str | None]],
 ) -> str:
     counts = Counter(int(item.get("class_label", -1)) for item in items)
     named = [f"{counts[index]} {name}" for index, name in enumerate(classes) if counts[index]]
@@ -133,10 +133,14 @@ def _data(
     text = f"Trained on {len(items)} pictures"
     text += f" ({', '.join(named)})" if named else ""
     text += f" of {', '.join(datasets)}" if datasets else ""
-    hashes = [f"`{value[:12]}…`" for found in datalists.values() for value in found]
     lines = [f"{text}."]
-    if hashes:
-        lines.append(f"- Datalists: {', '.join(hashes)}.")
+    for title, ending in (("Datalists", "datalist_sha256"), ("Their masks", "labels_sha256")):
+        told = [
+            value for name, found in datalists.items() if name.endswith(ending) for value in found
+        ]
+        if any(told):
+            hashes = [f"`{value[:12]}…`" if value else "not told" for value in told]
+            lines.append(f"- {title}: {', '.join(hashes)}.")
     lines.append(
         "- `training_images.json` holds the hashes of all pictures that the weights have seen, "
         "by which an evaluation knows them. No images are part of this bundle."

@@ -11,7 +11,7 @@ import yaml
 from busi_monai.configurations import refuse_differences
 from busi_monai.training.schedules import ANY_LENGTH
 
-__all__ = ["CHANGEABLE", "MACHINE_KEYS", "refuse_other_settings"]
+__all__ = ["CHANGEABLE", "MACHINE_KEYS", "OTHER_MASKS", "refuse_other_settings"]
 
 CHANGEABLE = ("max_epochs", "patience", "device_name", "precision", "num_workers", "cache_dir")
 """Settings that may change when a run is resumed; each session keeps its own.
@@ -27,6 +27,10 @@ MACHINE_KEYS = ("device_name", "num_workers", "cache_dir", *_PLACES)
 
 Datasets may lie elsewhere on another machine: a plan holds the hashes of their datalists.
 """
+
+
+OTHER_MASKS = "Resume it with the masks that it was begun with, or begin a new run"
+"""What to do where masks were changed since a run was begun."""
 
 
 def refuse_other_settings(

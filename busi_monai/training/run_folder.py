@@ -14,6 +14,11 @@ from torch import nn
 
 from busi_monai.cases import CLASSES
 from busi_monai.configurations import read_configuration, write_configuration
+from busi_monai.curation.label_hashes import (
+    check_same_labels,
+    read_label_hashes,
+    write_label_hashes,
+)
 from busi_monai.devices import DeviceChoice, PrecisionChoice
 from busi_monai.errors import InputError
 from busi_monai.files import file_sha256, read_json, write_json, write_text
@@ -21,6 +26,7 @@ from busi_monai.networks import network_cost
 from busi_monai.operating import OperatingPoint
 from busi_monai.outputs import holds_nothing, output_folder
 from busi_monai.records import RunRecord
+from busi_monai.training.data import DatalistHashes
 from busi_monai.training.history import draw_history
 from busi_monai.training.initial_run import (
     InitialRun,
@@ -28,7 +34,7 @@ from busi_monai.training.initial_run import (
     initial_run_record,
 )
 from busi_monai.training.model_card import replaced_sections, training_sections
-from busi_monai.training.resuming import CHANGEABLE, refuse_other_settings
+from busi_monai.training.resuming import CHANGEABLE, OTHER_MASKS, refuse_other_settings
 from busi_monai.training.seen_images import check_same_images, write_training_images
 from busi_monai.training.sessions import Sessions
 from busi_monai.training.workflow import (
@@ -44,7 +50,8 @@ logger = logging.getLogger(__name__)
 
 RECORDED = (
     "command", "commit", "seed", "epochs", "max_epochs", "best", "seconds", "device", "precision",
-    "network", "datalist_sha256", "extra_datalist_sha256", "initial_run", "encoder_weights",
+    "network", "datalist_sha256", "labels_sha256", "extra_datalist_sha256", "extra_labels_sha256",
+    "initial_run", "encoder_weights",
 )  # fmt: skip
 COPIED = ("LICENSE", "docs", "configs/logging.conf", "configs/mlflow.yaml")
 ENCODER_WEIGHTS = "encoder_weights.json"
@@ -73,7 +80,7 @@ class RunFolder:
         self._sessions = Sessions(self.path)
         self._before: dict[str, Any] = {}
         self._cost: dict[str, Any] = {}
-        self._datalists: dict[str, list[str]] = {}
+        self._hashes: dict[str, list[str | None]] = {}
         if self.continued and running_workflow() is not None:
             self._check_settings()
 
@@ -109,7 +116,7 @@ class RunFolder:
         *,
         initial: InitialRun | None = None,
         encoder_weights: Mapping[str, str] | None = None,
-        datalists: Mapping[str, list[str]] | None = None,
+        datalists: DatalistHashes | None = None,
         device: DeviceChoice | None = None,
         precision: PrecisionChoice | None = None,
     ) -> None:
@@ -126,7 +133,8 @@ class RunFolder:
                 are kept as well.
             encoder_weights: where the encoder's pretrained weights came from, as
                 ``load_encoder_weights`` returns it.
-            datalists: hashes of the datalists, for ``run.json``.
+            datalists: hashes of the datalists and their masks, for ``run.json`` and
+                ``label_hashes.json``, by which a later session knows the masks.
             device: what it is trained on, for the record of this session.
             precision: what it is trained in, likewise.
 
@@ -134,14 +142,15 @@ class RunFolder:
             InputError: if the folder is not empty and the run is not to be resumed, if the network
                 does not take pictures of ``operating.image_size`` or would be told where the
                 lesions are that it is to find, if a resumed run was trained on other images or
-                started from other weights, or if the running configuration has a key that the
-                bundle does not have and nothing refers to: a misspelt override, which MONAI lets
-                pass.
+                masks or started from other weights, or if the running configuration has a key that
+                the bundle does not have and nothing refers to: a misspelt override, which MONAI
+                lets pass.
         """
         _check_size(operating.image_size, getattr(network, "stride", 1))
         _check_keys(self.bundle_root)
         self._cost = network_cost(network, operating.image_size)
-        self._datalists = dict(datalists or {})
+        datalists = datalists or DatalistHashes()
+        self._hashes = datalists.by_name
         if operating.lesion_crop and getattr(network, "has_segmentation", False):
             raise InputError(
                 "lesion_crop crops around a mask that is known, which would tell a mask head where "
@@ -155,6 +164,9 @@ class RunFolder:
             )
         if self.continued:
             check_same_images(self.path, items)
+            check_same_labels(self.path, datalists.labels, OTHER_MASKS)
+            if not read_label_hashes(self.path):  # with which masks it was begun is not known
+                self._hashes = {n: h for n, h in self._hashes.items() if "labels" not in n}
             check_same_initial_run(self.path, initial)
             self._before = read_configuration(self._training)
             training = {**workflow_config(), "resume": False}
@@ -175,6 +187,7 @@ class RunFolder:
                 write_json(partial / ENCODER_WEIGHTS, dict(encoder_weights))
             self._begin_session(partial, training, device, precision)
             operating.save(partial / "operating.json")
+            write_label_hashes(partial, datalists.labels)
             if initial is None:
                 write_training_images(partial, items)
             else:
@@ -244,7 +257,7 @@ class RunFolder:
                 items,
                 operating,
                 self._cost,
-                self._datalists,
+                self._hashes,
                 classes=training.get("classes") or CLASSES,
                 segmentation=segmentation,
                 encoder_weights=encoder_weights,
@@ -290,7 +303,7 @@ class RunFolder:
             **{name: trained.get(name, choice) for name, choice in chosen.items()},
             "network": self._cost,
             "weights_sha256": file_sha256(model) if model.is_file() else None,
-            **self._datalists,
+            **self._hashes,
         }
         initial = initial_run_record(self.path)
         if initial is not None:

@@ -19,6 +19,7 @@ from busi_monai.configurations import (
     refuse_differences,
     write_configuration,
 )
+from busi_monai.curation.label_hashes import check_same_labels
 from busi_monai.errors import InputError
 from busi_monai.files import read_json, write_json
 from busi_monai.outputs import holds_nothing
@@ -28,9 +29,9 @@ from busi_monai.training.assembly import (
     assemble_stages,
     pipeline_operating,
 )
-from busi_monai.training.data import training_items
+from busi_monai.training.data import datalist_hashes, training_items
 from busi_monai.training.initial_run import check_same_initial_run, find_initial_run
-from busi_monai.training.resuming import CHANGEABLE, refuse_other_settings
+from busi_monai.training.resuming import CHANGEABLE, OTHER_MASKS, refuse_other_settings
 from busi_monai.training.runs import check_keys, train_bundle
 from busi_monai.training.seen_images import check_same_images
 from busi_monai.training.workflow import laid_configuration
@@ -258,9 +259,10 @@ def _resumed_settings(
 
 
 def _check_same_start(run: Path, prepared: Sequence[str | Path], config: Mapping[str, Any]) -> None:
-    """Refuse other images or initial weights than a complete stage was trained with."""
+    """Refuse other images, masks or initial weights than a complete stage was trained with."""
     extra, fold, classes = (config[key] for key in ("extra_dataset_dir", "fold", "classes"))
     check_same_images(run, training_items(prepared, extra=extra, fold=fold, classes=classes))
+    check_same_labels(run, datalist_hashes(prepared, extra).labels, OTHER_MASKS)
     weights = config["encoder_weights"]
     initial = find_initial_run(config["initial_run"], encoder_weights=weights, resumed=run)
     check_same_initial_run(run, initial)

@@ -15,11 +15,18 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from numpy.typing import NDArray
 
-from busi_monai.errors import ImageReadError
+from busi_monai.errors import ImageReadError, InputError
 from busi_monai.image_files import ImageBytes
-from busi_monai.images import Picture, PictureFile, picture_from_array, read_mask, read_picture
+from busi_monai.images import (
+    Picture,
+    PictureFile,
+    mask_sha256,
+    picture_from_array,
+    read_mask,
+    read_picture,
+)
 
-__all__ = ["LoadLesionMaskd", "LoadUltrasoundd"]
+__all__ = ["LoadLesionMaskd", "LoadUltrasoundd", "check_mask"]
 
 
 class LoadUltrasoundd(MapTransform):
@@ -63,7 +70,9 @@ class LoadLesionMaskd(MapTransform):
     """Read a lesion mask: (1, H, W) float32 tensor of 0 and 1.
 
     Takes a path, read by ``busi_monai.images.read_mask``, or an (H, W) array in which every
-    non-zero pixel belongs to the lesion. A mask given as ``None`` counts as absent.
+    non-zero pixel belongs to the lesion. A mask given as ``None`` counts as absent. A mask file
+    must hold what the item states as ``label_sha256``, if it does: one that was edited in a
+    prepared folder would be trained or measured on under the name of the one that is listed.
 
     Args:
         keys: keys of the masks.
@@ -73,6 +82,7 @@ class LoadLesionMaskd(MapTransform):
 
     Raises:
         ImageReadError: if the mask cannot be read or its size differs from the picture's.
+        InputError: if it is another mask than the item states.
     """
 
     def __init__(
@@ -93,6 +103,9 @@ class LoadLesionMaskd(MapTransform):
             name = str(source) if isinstance(source, (str, Path)) else "array"
             mask = read_mask(source) if name != "array" else _mask_from_array(source)
             self._check_size(mask, loaded.get(self.image_key), name)
+            stated = loaded.get(f"{key}_sha256")
+            if stated is not None and name != "array":
+                check_mask(mask, stated, name)
             loaded[key] = torch.from_numpy(mask.astype(np.float32))[None]
         return loaded
 
@@ -103,6 +116,20 @@ class LoadLesionMaskd(MapTransform):
                 f"{name}: the mask has {mask.shape[1]}×{mask.shape[0]} pixels, its picture "
                 f"{width}×{height}; give the mask that belongs to this picture"
             )
+
+
+def check_mask(mask: NDArray[np.bool_], stated: str, path: str | Path) -> None:
+    """Refuse a mask file that holds another mask than the datalist lists for it.
+
+    Raises:
+        InputError: naming the file, and what to do.
+    """
+    if mask_sha256(mask) != stated:
+        raise InputError(
+            f"{path} holds another mask than the datalist lists (label_sha256 {stated[:12]}…): the "
+            "file was changed after it was prepared. Change masks in the dataset and prepare it "
+            "again; busi-monai verify lists all files that were changed"
+        )
 
 
 def _tensor(picture: Picture, name: str, frame: int | None = None) -> MetaTensor:

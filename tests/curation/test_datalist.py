@@ -121,7 +121,7 @@ def test_parts_are_items_with_absolute_paths(tmp_path, monkeypatch):
     assert train == {
         "id": "a", "image": str(tmp_path / "d/images/a.png"), "class_label": 1, "group": "a",
         "label": str(tmp_path / "d/labels/a.png"), "dataset": "busi", "sha256": "0" * 64,
-        "birads": None,
+        "birads": None, "label_sha256": None,
     }  # fmt: skip
     (reported,) = load_part("d", "reported")
     assert "label" not in reported

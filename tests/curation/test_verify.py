@@ -12,7 +12,14 @@ from PIL import Image
 from busi_monai.curation import load_datalist, verify_prepared
 from busi_monai.curation.datalist import Datalist
 from busi_monai.errors import InputError
-from busi_monai.images import pixel_sha256, read_picture, write_mask, write_png
+from busi_monai.images import (
+    mask_sha256,
+    pixel_sha256,
+    read_mask,
+    read_picture,
+    write_mask,
+    write_png,
+)
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +65,7 @@ def plant(folder: Path, name: str, pixels: np.ndarray) -> None:
         "image": f"images/{name}.png",
         "label": f"labels/{name}.png",
         "sha256": pixel_sha256(read_picture(folder / f"images/{name}.png").pixels),
+        "label_sha256": mask_sha256(np.ones(pixels.shape)),
     }
     rewrite(folder, test=[*datalist.test, planted])
 
@@ -158,7 +166,10 @@ def one_item(folder: Path) -> dict:
             lambda image, label: write_png(image, np.full((96, 128), 7, np.uint8)),
             {"changed_pixels", "changed_file"},
         ),
-        (lambda image, label: write_mask(label, np.eye(96, 128)), {"changed_file"}),
+        (
+            lambda image, label: write_mask(label, np.eye(96, 128)),
+            {"changed_mask", "changed_file"},
+        ),
         (lambda image, label: shutil.copy(image, image.with_name("extra.png")), {"stray_file"}),
     ],
 )
@@ -171,6 +182,21 @@ def test_spoiled_files_are_found(prepared, spoil, expected):
 def test_without_a_record_the_pixels_still_count(prepared):
     (prepared / "run.json").unlink()
     assert verify_prepared(prepared).ok
+    item = one_item(prepared)
+    write_mask(prepared / item["label"], ~read_mask(prepared / item["label"]))
+    (problem,) = verify_prepared(prepared).problems
+    assert (problem.id, problem.file, problem.kind) == (item["id"], item["label"], "changed_mask")
+    assert "prepare the dataset again" in problem.message
+
+
+def test_a_datalist_of_an_earlier_version_is_sound_and_says_what_it_lacks(
+    sound, as_before_label_hashes, caplog
+):
+    earlier = as_before_label_hashes(sound)
+    for _ in range(2):
+        assert verify_prepared(earlier).ok
+    (told,) = caplog.messages
+    assert told.startswith(f"{earlier} has hashes of its images only, none of its masks")
 
 
 def test_what_is_no_prepared_folder_is_refused(tmp_path, prepared):

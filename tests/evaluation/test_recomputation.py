@@ -183,6 +183,37 @@ def test_the_figures_of_an_evaluation_come_out_again(
             assert new[name] == old[name], name
 
 
+def test_a_table_of_other_masks_is_refused_unless_they_are_measured_anew(
+    tiny_run: Path, phantom_prepared: Path, corrected_prepared: Path, tmp_path: Path
+) -> None:
+    from busi_monai.training import run_evaluation
+
+    overrides = {"device_name": "cpu", "resamples": 5, "overlays": False}
+    first = run_evaluation(tiny_run, [phantom_prepared], tmp_path / "first", overrides=overrides)
+    table = shutil.copy(first / "predictions.csv", tmp_path / "table.csv")
+    out = evaluate_table(table, tmp_path / "same", dataset=phantom_prepared, resamples=5)
+    labels = [load_datalist(phantom_prepared).labels_sha256]
+    assert json.loads((out / "metrics.json").read_text("utf-8"))["labels_sha256"] == labels
+    told = r"measured against other masks than those of the dataset: \d+ cases: .*, to measure them"
+    with pytest.raises(InputError, match=told):
+        evaluate_table(table, tmp_path / "out", dataset=corrected_prepared, resamples=5)
+    anew = evaluate_table(first, tmp_path / "out", dataset=corrected_prepared, resamples=5)
+    masks = {item["id"]: item["label_sha256"] for item in load_datalist(corrected_prepared).test}
+    measured = read_predictions(anew)
+    assert measured["label_sha256"].tolist() == [masks[id] for id in measured["id"]]
+
+
+def test_a_table_of_an_earlier_version_claims_no_masks(
+    make_predictions: Make, folds: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = make_predictions() / "predictions.csv"
+    out = evaluate_table(table, tmp_path / "out", dataset=folds, resamples=5)
+    assert "labels_sha256" not in json.loads((out / "metrics.json").read_text("utf-8"))
+    assert [m.startswith(f"{table} has hashes of its images only") for m in caplog.messages].count(
+        True
+    ) == 1
+
+
 def test_images_that_the_table_lacks_are_told(
     make_predictions: Make, folds: Path, tmp_path: Path
 ) -> None:

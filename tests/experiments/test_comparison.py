@@ -187,6 +187,32 @@ def test_one_id_for_two_images_is_never_compared(write_system: WriteSystem, tmp_
     assert_refused(result, "is another image", "different datasets")
 
 
+def test_evaluations_on_different_masks_are_never_set_side_by_side(
+    write_system: WriteSystem, tmp_path: Path
+) -> None:
+    masks = np.array([f"{index:064x}" for index in range(60)])
+    ours = write_system("ours", predictions(seed=1).assign(label_sha256=masks))
+    corrected = np.where(np.arange(60) < 7, "f" * 64, masks)
+    theirs = write_system("theirs", predictions(seed=2).assign(label_sha256=corrected))
+    told = "against different masks of 7 cases: case (0), case (1), case (2), case (3), case (4), …"
+    for more in ([], ["--common"]):
+        assert_refused(compare(ours, theirs, *more, out=tmp_path / "out"), told)
+
+
+def test_an_evaluation_of_an_earlier_version_is_compared_and_noted_once(
+    write_system: WriteSystem, caplog: pytest.LogCaptureFixture
+) -> None:
+    tables = {name: predictions(seed=seed) for seed, name in enumerate(("ours", "same", "earlier"))}
+    for name in ("ours", "same"):
+        tables[name]["label_sha256"] = [f"{index:064x}" for index in range(60)]
+    folders = {name: write_system(name, table) for name, table in tables.items()}
+    systems = [read_system(name, folder) for name, folder in folders.items()]
+    for _ in range(2):
+        compare_systems(systems, resamples=5)
+    noted = [m for m in caplog.messages if "has hashes of its images only" in m]
+    assert len(noted) == 1 and str(folders["earlier"]) in noted[0]
+
+
 def test_failed_images_are_told(write_system: WriteSystem, tmp_path: Path) -> None:
     table = predictions(seed=1)
     failing = table.copy()

@@ -28,7 +28,7 @@ from busi_monai.experiments.plans import (
     effective_configuration,
     training_settings,
 )
-from busi_monai.files import file_sha256, read_json
+from busi_monai.files import file_sha256, read_json, write_json
 from busi_monai.metrics import fit_temperature, rescale_probabilities
 from busi_monai.shipped import DEFAULT_BUNDLE, find_bundle
 from busi_monai.training import read_training_images, train_bundle
@@ -222,6 +222,33 @@ def test_other_settings_are_refused(
     content.save(copy / "datalist.json")
     assert_refused(cross_validate(out=finished, prepared=copy), "datalist_sha256 was")
     assert state(finished) == before
+
+
+def test_other_masks_are_refused_and_named(
+    finished: Path, cross_validate: CrossValidate, folds: Path, corrected_folds: Path
+) -> None:
+    before = state(finished)
+    other = cross_validate(out=finished, prepared=corrected_folds)
+    assert_refused(other, "begun with other masks of 16 cases: benign (1), ", "other folder")
+    assert state(finished) == before
+    labels = [load_datalist(folds).labels_sha256]
+    for name in ("cross_validation.json", "metrics.json", "folds/fold_1/run.json"):
+        assert read_json(finished / name)["labels_sha256"] == labels
+
+
+def test_folds_of_an_earlier_version_go_on_and_claim_no_masks(
+    finished: Path, cross_validate: CrossValidate, corrected_folds: Path, tmp_path: Path
+) -> None:
+    out = shutil.copytree(finished, tmp_path / "out")
+    (out / "label_hashes.json").unlink()
+    for path in ("cross_validation.json", "folds/fold_0/evaluation/metrics.json"):
+        content = read_json(out / path)
+        del content["labels_sha256"]
+        write_json(out / path, content)
+    result = cross_validate(out=out, prepared=corrected_folds)
+    assert result.exit_code == 0, result.output
+    assert result.output.count(f"{out} has hashes of its images only, none of its masks") == 1
+    assert read_json(out / "metrics.json")["labels_sha256"] is None
 
 
 def test_more_data_and_earlier_weights_are_part_of_the_plan(

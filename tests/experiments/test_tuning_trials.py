@@ -103,6 +103,20 @@ def test_a_fold_of_an_overlay_is_checked_too(tmp_path: Path, phantom_prepared: P
         TuningPlan((phantom_prepared,), tmp_path / "search", SPACE, (overlay,)).check()
 
 
+def test_a_search_goes_on_with_the_masks_that_it_was_begun_with(
+    phantom_prepared: Path, corrected_prepared: Path, tmp_path: Path
+) -> None:
+    one, other = (
+        TuningPlan((folder,), tmp_path / "search", SPACE)
+        for folder in (phantom_prepared, corrected_prepared)
+    )
+    assert one.identity() == other.identity()
+    one.begin()
+    one.begin()
+    with pytest.raises(InputError, match=r"begun with other masks of 16 cases: .* Search anew"):
+        other.begin()
+
+
 def test_a_search_is_known_by_what_its_extra_datasets_hold_not_where_they_lie(
     phantom_prepared: Path, other_prepared: Path, tmp_path: Path
 ) -> None:

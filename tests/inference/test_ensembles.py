@@ -12,6 +12,7 @@ import yaml
 from click.testing import CliRunner
 
 from busi_monai.cli.main import main
+from busi_monai.curation.label_hashes import write_label_hashes
 from busi_monai.errors import InputError, WeightsError
 from busi_monai.evaluation import read_predictions
 from busi_monai.inference import (
@@ -200,6 +201,28 @@ def test_an_ensemble_never_scores_what_a_member_was_trained_on(
     assert record["training"]["seconds"] == pytest.approx(2 * single["seconds"], abs=2e-3)
     cost = {name: record["training"]["network"][name] for name in ("parameters", "flops")}
     assert cost == {name: 2 * single["network"][name] for name in cost}
+
+
+def test_members_of_different_masks_are_refused(member: MakeMember, tmp_path: Path) -> None:
+    members = [member("one"), member("two", seed=3)]
+    for folder, mask in zip(members, ("1", "2"), strict=True):
+        items = [{"id": "a", "sha256": "x", "label_sha256": mask}]
+        write_label_hashes(folder, [*items, {"id": "b", "sha256": "y", "label_sha256": "3"}])
+    with pytest.raises(
+        InputError, match=r"one and .*two were trained with different .* 1 case: a;"
+    ):
+        write_ensemble(members, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    write_label_hashes(members[1], [{"id": "c", "sha256": "z", "label_sha256": None}])
+    out = write_ensemble(members, tmp_path / "out")
+    assert json.loads((out / "label_hashes.json").read_text("utf-8")) == [
+        {"sha256": "x", "label_sha256": "1"},
+        {"sha256": "y", "label_sha256": "3"},
+        {"sha256": "z", "label_sha256": None},
+    ]
+    with pytest.raises(InputError, match="different masks of 1 case: a;"):
+        write_label_hashes(members[1], [{"id": "a", "sha256": "x", "label_sha256": "4"}])
+        write_ensemble([out, members[1]], tmp_path / "more")
 
 
 def test_what_one_member_knows_is_refused_though_another_knows_nothing(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -66,6 +67,17 @@ def test_images_that_one_stage_does_not_tell_are_not_called_known(stages, tmp_pa
     assemble_stages(*runs, tmp_path / "joined")
     known = read_json(tmp_path / "joined" / "training_images.json")
     assert known == {"sha256": sorted([*seen, "x"]), "complete": False}
+
+
+def test_stages_of_different_masks_are_not_put_together(stages, tmp_path: Path) -> None:
+    runs = stages()
+    labels = read_json(runs[1] / "label_hashes.json")
+    labels[3]["label_sha256"] = "0" * 64
+    write_json(runs[1] / "label_hashes.json", labels)
+    told = f"trained with different masks of 1 case: {re.escape(labels[3]['id'])}; train both"
+    with pytest.raises(InputError, match=told):
+        assemble_stages(*runs, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_z_scores_move_into_the_network(stages, tmp_path: Path) -> None:

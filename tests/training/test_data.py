@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,6 +20,7 @@ from busi_monai.curation import (
     prepare_dataset,
 )
 from busi_monai.errors import InputError
+from busi_monai.images import read_mask, write_mask, write_png
 from busi_monai.operating import OperatingPoint
 from busi_monai.training import (
     cached_dataset,
@@ -141,6 +144,72 @@ def test_the_disk_cache_gives_the_items_of_the_memory_cache(
     assert len(list(tmp_path.iterdir())) == len(items)
 
 
+def test_corrected_masks_are_not_taken_from_an_earlier_cache(
+    phantom_busi: Path, corrected_busi: Path, tmp_path: Path
+) -> None:
+    transform = prediction_preprocessing(OPERATING, with_label=True)
+    masks = []
+    for dataset in (phantom_busi, corrected_busi):
+        prepare_dataset(dataset, tmp_path / "out", PrepareOptions(overwrite=True))
+        items = load_items(tmp_path / "out", "train", classes=["benign", "malignant"])
+        disk = cached_dataset(items, transform, tmp_path / "cache")
+        masks.append([torch.as_tensor(item["label"]) for item in disk])
+        memory = [torch.as_tensor(item["label"]) for item in cached_dataset(items, transform)]
+        assert all(torch.equal(one, other) for one, other in zip(masks[-1], memory, strict=True))
+    assert not any(torch.equal(one, other) for one, other in zip(*masks, strict=True))
+
+
+@pytest.mark.parametrize("cache", ["cache", None])
+def test_a_mask_file_that_was_edited_is_refused_and_never_taken_from_the_cache(
+    phantom_prepared: Path, tmp_path: Path, cache: str | None
+) -> None:
+    copy = shutil.copytree(phantom_prepared, tmp_path / "copy")
+    transform = prediction_preprocessing(OPERATING, with_label=True)
+    item = load_items(copy, "validation")[0]
+    place = None if cache is None else tmp_path / cache
+    cached_dataset([item], transform, place)[0]
+    before = Path(item["label"]).stat()
+    write_mask(item["label"], ~read_mask(item["label"]))
+    os.utime(item["label"], ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(RuntimeError) as caught:
+        cached_dataset([item], transform, place)[0]
+    told = str(caught.value.__cause__)
+    assert item["label"] in told and "prepare it again; busi-monai verify lists" in told
+
+
+def test_an_image_file_that_was_edited_is_read_anew(phantom_prepared: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(phantom_prepared, tmp_path / "copy")
+    item = load_items(copy, "validation")[0]
+    transform = prediction_preprocessing(OPERATING, with_label=True)
+    before = cached_dataset([item], transform, tmp_path / "cache")[0]["image"]
+    write_png(item["image"], np.zeros((96, 128), dtype=np.uint8))
+    after = cached_dataset([item], transform, tmp_path / "cache")[0]["image"]
+    assert torch.as_tensor(before).any() and not torch.as_tensor(after).any()
+
+
+def test_a_datalist_of_an_earlier_version_trains_and_is_noted_once(
+    phantom_prepared: Path, as_before_label_hashes: Callable[[Path], Path], tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    earlier = as_before_label_hashes(phantom_prepared)
+    for _ in range(2):
+        found = datalist_hashes(earlier)
+    assert found.by_name == {
+        "datalist_sha256": [load_datalist(phantom_prepared).sha256],
+        "labels_sha256": [None],
+    }
+    (told,) = caplog.messages
+    assert told.startswith(f"{earlier} has hashes of its images only")
+    items = load_items(earlier, "validation")
+    assert {item["label_sha256"] for item in items} == {None}
+    transform = prediction_preprocessing(OPERATING, with_label=True)
+    masks = []
+    for _ in range(2):
+        write_mask(items[0]["label"], ~read_mask(items[0]["label"]))
+        masks.append(cached_dataset(items, transform, tmp_path / "cache")[0]["native_label"])
+    assert not torch.equal(*map(torch.as_tensor, masks))
+
+
 def test_other_options_are_other_files(phantom_prepared: Path, tmp_path: Path) -> None:
     items = load_items(phantom_prepared, "validation")
     for size in (32, 48):
@@ -168,6 +237,7 @@ def test_provenance_names_protocol_and_hash(phantom_prepared: Path) -> None:
     assert datalist_provenance(phantom_prepared, part="test", fold=None) == {
         "protocol": ["leakfree"],
         "datalist_sha256": [datalist.sha256],
+        "labels_sha256": [datalist.labels_sha256],
         "part": "test",
         "fold": None,
         "leaks": {"count": 0, "evaluation_images": len(datalist.test)},
@@ -325,12 +395,16 @@ def test_an_image_that_is_trained_on_twice_is_no_leak(
 def test_datalists_are_recorded_by_their_hashes(
     phantom_prepared: Path, other_prepared: Path
 ) -> None:
-    own, other = (load_datalist(folder).sha256 for folder in (phantom_prepared, other_prepared))
-    assert datalist_hashes(phantom_prepared) == {"datalist_sha256": [own]}
-    assert datalist_hashes([phantom_prepared], str(other_prepared)) == {
-        "datalist_sha256": [own],
-        "extra_datalist_sha256": [other],
+    own, other = (load_datalist(folder) for folder in (phantom_prepared, other_prepared))
+    alone = {"datalist_sha256": [own.sha256], "labels_sha256": [own.labels_sha256]}
+    assert datalist_hashes(phantom_prepared).by_name == alone
+    both = datalist_hashes([phantom_prepared], str(other_prepared))
+    assert both.by_name == alone | {
+        "extra_datalist_sha256": [other.sha256],
+        "extra_labels_sha256": [other.labels_sha256],
     }
+    keys = ("id", "sha256", "label_sha256")
+    assert both.labels == [{k: i[k] for k in keys} for i in (*own.records(), *other.records())]
 
 
 @pytest.mark.realdata

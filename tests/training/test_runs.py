@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -9,12 +10,13 @@ import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner
-from monai.bundle import ConfigParser
+from monai.bundle import ConfigParser, ConfigWorkflow
 
 from busi_monai.cli.main import main
 from busi_monai.curation import load_datalist, prepare_dataset
 from busi_monai.curation.options import PrepareOptions
 from busi_monai.errors import InputError
+from busi_monai.evaluation import read_predictions
 from busi_monai.files import file_sha256, read_json
 from busi_monai.networks import MultiTaskUNet, load_encoder_weights, load_weights
 from busi_monai.shipped import find_bundle, shipped_configs
@@ -124,6 +126,14 @@ def test_an_evaluation_keeps_how_its_network_was_trained_and_what_it_had_seen(
         training = read_json(out / "run.json")["training"]
         assert training["network"] == read_json(tiny_run / "run.json")["network"]
         assert training["epochs"] == 2
+        datalist = load_datalist(phantom_prepared)
+        for content in (read_json(out / "metrics.json"), read_json(out / "run.json"), training):
+            assert content["datalist_sha256"] == [datalist.sha256]
+            assert content["labels_sha256"] == [datalist.labels_sha256]
+        assert f"Masks SHA-256: {datalist.labels_sha256}" in (out / "report.md").read_text("utf-8")
+        masks = {item["id"]: item["label_sha256"] for item in datalist.records()}
+        table = read_predictions(out)
+        assert table["label_sha256"].tolist() == [masks[id] for id in table["id"]]
 
 
 def test_a_run_goes_on_with_the_images_that_it_was_started_with(
@@ -133,6 +143,43 @@ def test_a_run_goes_on_with_the_images_that_it_was_started_with(
     with pytest.raises(InputError, match="other training images"):
         train_bundle([other_prepared], tiny_run, resume=True)
     assert (tiny_run / "models" / "last.pt").read_bytes() == before
+
+
+def test_a_run_goes_on_with_the_masks_that_it_was_started_with(
+    tiny_run: Path, phantom_prepared: Path, corrected_prepared: Path
+) -> None:
+    datalist = load_datalist(phantom_prepared)
+    assert read_json(tiny_run / "run.json")["labels_sha256"] == [datalist.labels_sha256]
+    card = (tiny_run / "docs" / "README.md").read_text("utf-8")
+    assert f"Their masks: `{str(datalist.labels_sha256)[:12]}…`" in card
+    before = (tiny_run / "models" / "last.pt").read_bytes()
+    told = r"was begun with other masks of 16 cases: (\w+ \(\d\), ){5}…\. Resume it with the masks"
+    with pytest.raises(InputError, match=told):
+        train_bundle([corrected_prepared], tiny_run, resume=True)
+    workflow = ConfigWorkflow(
+        config_file=str(tiny_run / "configs" / "train.yaml"),
+        logging_file=False,
+        workflow_type="train",
+        dataset_dir=str(corrected_prepared),
+        resume=True,
+    )
+    with pytest.raises(RuntimeError) as refused:
+        workflow.initialize()
+    assert re.search(told, str(refused.value.__cause__))
+    assert (tiny_run / "models" / "last.pt").read_bytes() == before
+
+
+def test_a_run_of_an_earlier_version_goes_on_and_claims_no_masks(
+    tiny_run: Path, corrected_prepared: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    for name in ("label_hashes.json", "run.json"):
+        (run / name).unlink()
+    train_bundle([corrected_prepared], run, resume=True)
+    noted = [m for m in caplog.messages if m.startswith(f"{run} has hashes of its images only")]
+    assert len(noted) == 1
+    record = read_json(run / "run.json")
+    assert record["datalist_sha256"] and "labels_sha256" not in record
 
 
 def test_a_mask_head_is_not_told_where_the_lesion_is(

@@ -172,6 +172,13 @@ def test_other_images_are_refused_though_a_stage_is_complete(
         train_bundle([other_prepared], two_stage_run, resume=True)
 
 
+def test_other_masks_are_refused_though_a_stage_is_complete(
+    two_stage_run: Path, corrected_prepared: Path
+) -> None:
+    with pytest.raises(InputError, match="segmentation was begun with other masks of 16 cases: "):
+        train_bundle([corrected_prepared], two_stage_run, resume=True)
+
+
 def test_a_folder_in_use_is_refused(phantom_prepared: Path, tiny_stages_config, tmp_path) -> None:
     (tmp_path / "mine.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(InputError, match="is not empty"):
