@@ -43,7 +43,7 @@ _SHOWN = 5
 def content_sha256(content: Any) -> str:
     """Return the SHA-256 of plain JSON values, the same in whatever order keys stand."""
     text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
 
 
 def labels_sha256(items: Sequence[Mapping[str, Any]]) -> str | None:

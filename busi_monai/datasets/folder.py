@@ -16,6 +16,8 @@ from busi_monai.datasets.listing import (
     class_in_name,
     in_case_order,
     index_images,
+    is_hidden,
+    natural_key,
     problem,
     visible_files,
 )
@@ -46,6 +48,7 @@ def read_folder(root: Path) -> Listing:
         if annotated is not None:
             return read_annotated(root, annotated, problems)
     images, masks = pair_masks(root, problems)
+    _report_strays(root, problems)
     folder = child_folder(root, "images") or root
     names = ImageNames(images, folder)
     table = read_labels(root, names, images, problems, PROVENANCE_COLUMNS)
@@ -70,6 +73,19 @@ def read_folder(root: Path) -> Listing:
     if images and not cases:
         raise InputError(_no_class(root, table, problems))
     return Listing("folder", root, in_case_order(cases), problems)
+
+
+def _report_strays(root: Path, problems: list[Problem]) -> None:
+    """Report what lies beside ``images``, ``masks`` and ``labels.csv``; a record of ours may."""
+    read = {find_labels(root), root / "run.json"}
+    for path in sorted(root.iterdir(), key=natural_key):
+        if is_hidden(path.name) or path in read or path.name.lower() in {"images", "masks"}:
+            continue
+        message = "outside the folders images and masks; left out"
+        if path.is_dir():
+            count = sum(1 for _ in visible_files(path, recursive=True))
+            message += f" with its {count} files"
+        problems.append(problem(root, "stray_file", path, message))
 
 
 def _no_class(root: Path, table: LabelTable, problems: list[Problem]) -> str:
