@@ -26,6 +26,7 @@ from busi_monai.errors import InputError
 
 __all__ = ["FOLDER", "pair_masks", "read_folder"]
 
+_RECORDS = ("run.json", "provenance.json")  # of label-import
 PROVENANCE_COLUMNS = ("annotator", "submitted", "model")
 """Columns of ``labels.csv`` that ``label-import`` writes; they are kept in ``Case.meta``."""
 
@@ -77,7 +78,7 @@ def read_folder(root: Path) -> Listing:
 
 def _report_strays(root: Path, problems: list[Problem]) -> None:
     """Report what lies beside ``images``, ``masks`` and ``labels.csv``; a record of ours may."""
-    read = {find_labels(root), root / "run.json"}
+    read = {find_labels(root), *(root / name for name in _RECORDS)}
     for path in sorted(root.iterdir(), key=natural_key):
         if is_hidden(path.name) or path in read or path.name.lower() in {"images", "masks"}:
             continue
