@@ -14,7 +14,6 @@ import re
 import shutil
 import stat
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +23,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Any
 
 from busi_monai.errors import BusiMonaiError, InputError
+from busi_monai.files import temporary_folder
 from busi_monai.ids import id_key
 from busi_monai.image_files import DICOMDIR, is_hidden, suffix_of
 from busi_monai.images import is_image_file
@@ -126,8 +126,8 @@ def unpacked(path: str | Path, *, tables: bool = False) -> Iterator[UnpackedArch
         InputError: if the archive is damaged, cut short, or unpacks to more than the limits.
     """
     path = Path(path)
-    with tempfile.TemporaryDirectory(prefix="busi-monai-", ignore_cleanup_errors=True) as temporary:
-        folder = Path(temporary).resolve() / path.name
+    with temporary_folder() as temporary:
+        folder = temporary / path.name
         folder.mkdir()
         with naming(folder, path):
             archive = UnpackedArchive(path, folder)

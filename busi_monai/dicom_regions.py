@@ -107,4 +107,5 @@ def _region_spacing(region: Any) -> Spacing | None:
     if units != (_CENTIMETRES, _CENTIMETRES) or len(deltas) != 2:
         return None
     rows, columns = (_CM_IN_MM * abs(delta) for delta in deltas)
-    return believed_spacing(rows, columns)
+    # its unit is stated: 1 by 1 is no lack of a scale here, as it is of PixelSpacing
+    return (rows, columns) if rows > 0 and columns > 0 else None

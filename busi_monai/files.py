@@ -7,6 +7,9 @@ import hashlib
 import json
 import os
 import secrets
+import signal
+import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ __all__ = [
     "file_sha256",
     "lie_within_each_other",
     "read_json",
+    "temporary_folder",
     "write_json",
     "write_text",
 ]
@@ -41,6 +45,29 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Yield a private folder that is gone at the end, also where SIGTERM ends the process.
+
+    A scheduler's time limit sends it. In a thread, or where another handler is set, it is not
+    waited for.
+    """
+
+    def leave(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    handled = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    handled &= threading.current_thread() is threading.main_thread()
+    if handled:
+        signal.signal(signal.SIGTERM, leave)
+    try:
+        with tempfile.TemporaryDirectory(prefix="busi-monai-", ignore_cleanup_errors=True) as made:
+            yield Path(made).resolve()
+    finally:
+        if handled:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -42,7 +42,7 @@ class NoScale(IntEnum):
 
 NO_SCALE = {
     NoScale.OUTSIDE: "no region that is calibrated holds the whole lesion",
-    NoScale.NOT_LENGTHS: "the lesion reaches into a region that is not a 2-D image in centimetres",
+    NoScale.NOT_LENGTHS: "the lesion reaches into a region that states no lengths of a 2-D image",
     NoScale.AMBIGUOUS: "the lesion reaches into regions of different scale that overlap",
 }
 """What each means for a lesion."""

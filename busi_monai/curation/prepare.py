@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from busi_monai.archives import is_archive
 from busi_monai.cases import CLASSES, Case, Problem
 from busi_monai.curation.audit import Audit, audit_dataset, write_audit
 from busi_monai.curation.datalist import DATALIST_NAME, Datalist, load_datalist
@@ -150,6 +151,8 @@ def prepare_dataset(
             _check_ships_folds(listing)
         if options.protocol == "file" and not split.lists and published is None:
             _check_ships_parts(listing)
+        if audit is not None and is_archive(Path(source)):
+            raise InputError(f"{source}: an audit is passed on for folders only; leave it out")
         if audit is not None and audit.listing != listing:
             raise InputError(
                 f"the audit of {audit.listing.root} is not one of what {listing.root} holds now; "

@@ -6,6 +6,9 @@ import csv
 import hashlib
 import json
 import shutil
+import signal
+import subprocess
+import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -176,6 +179,23 @@ def test_ctrl_c_leaves_no_temporary_folder(command, scans, tiny_bundle, tmp_path
     monkeypatch.setattr("busi_monai.curation.audit.examine_case", interrupted)
     more = ("--run", tiny_bundle) if command == "predict" else ()
     assert run(command, scans, "--out", tmp_path / "out", *more).exit_code == 130
+
+
+@pytest.mark.slow
+def test_a_time_limit_leaves_no_temporary_folder(scans, tmp_path):
+    """As schedulers and containers end a process."""
+    script = (
+        "import sys, time; from busi_monai.archives import unpacked\n"
+        "with unpacked(sys.argv[1]) as archive: print(archive.folder, flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", script, str(scans)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        folder = Path(process.stdout.readline().strip())
+        assert folder.is_dir()
+        process.terminate()
+        assert process.wait(timeout=30) == 128 + signal.SIGTERM
+    assert not folder.parent.exists()
 
 
 def test_the_files_that_a_dicomdir_in_an_archive_names(save_ultrasound, tmp_path, tiny_bundle):

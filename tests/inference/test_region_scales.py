@@ -101,6 +101,7 @@ def dual() -> tuple[Dataset, Dataset]:
         ((region(LEFT, 0.01, 0.01, kind=3, data=3),), IN_LEFT, None, "scale_not_lengths"),
         ((region(LEFT, 0.01, 0.01, data=3),), IN_LEFT, None, "scale_not_lengths"),
         ((region(LEFT, 0.01, 0.0),), IN_LEFT, None, "scale_not_lengths"),
+        ((region(LEFT, 0.1, 0.1),), IN_LEFT, np.hypot(20, 40), None),
     ],
 )  # fmt: skip
 def test_millimetres_are_those_of_the_region_that_holds_the_lesion(
