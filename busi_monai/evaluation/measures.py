@@ -22,6 +22,7 @@ from busi_monai.evaluation.resampling import (
     group_weights,
     mean_figure,
     weighted_classification_scores,
+    weighted_mean,
 )
 from busi_monai.evaluation.tables import (
     check_predictions,
@@ -38,6 +39,7 @@ __all__ = [
     "resampled_figures",
 ]
 
+GROUP_DICE = "lesion_dice_by_group"
 PAIR_AUC = "auc_benign_malignant"
 CLASS_FIGURES = (
     "accuracy",
@@ -73,10 +75,11 @@ def evaluate_predictions(
     drawn with replacement (Efron and Tibshirani, "An introduction to the bootstrap", 1993, ch. 13).
     A figure that is undefined, such as an AUC where one class only is there, is ``None``.
 
-    Lesion figures are means over the images with a true lesion, ``all_`` figures over all images
-    with a known mask, ``normal_clean_rate`` is the part of the images without a lesion whose
-    predicted mask is empty, and ``hd95_px`` is over lesions that have a predicted mask. Class
-    figures are over images whose true class is one of ``classes``.
+    Lesion figures are means over the images with a true lesion, and ``lesion_dice_by_group`` is the
+    mean over groups of their means, so that a sweep of one lesion counts once. ``all_`` figures are
+    over all images with a known mask, ``normal_clean_rate`` is the part of the images without a
+    lesion whose predicted mask is empty, and ``hd95_px`` is over lesions that have a predicted
+    mask. Class figures are over images whose true class is one of ``classes``.
 
     Args:
         table: rows as in ``predictions.csv``; those with an ``error`` are counted and left out.
@@ -118,6 +121,7 @@ def evaluate_predictions(
             by_class["per_class"][of_class][kind] = figure.as_dict()
         else:
             figures[name] = figure.as_dict()
+    figures[GROUP_DICE] = _group_dice(usable, weights).as_dict()
     sizes = lesion_size_figures(usable, weights)
     batches = batch_average_figures(usable)
     points = _operating_points(usable, weights, classes, operating_points or {}, prevalence)
@@ -195,6 +199,18 @@ def _mask_figures(rows: pd.DataFrame, weights: Floats) -> dict[str, ResampledFig
         "hd95_px": np.where(lesion & predicted, hd95, np.nan),
     }
     return {name: mean_figure(weights, value) for name, value in values.items()}
+
+
+def _group_dice(rows: pd.DataFrame, weights: Floats) -> ResampledFigure:
+    """Return the mean over groups of the mean lesion Dice in each."""
+    dice = np.where(_true_lesion(rows), _column(rows, "dice"), np.nan)
+    defined = ~np.isnan(dice)
+    codes, counts = np.unique(
+        rows["_group"].to_numpy(dtype=str)[defined], return_inverse=True, return_counts=True
+    )[1:]
+    share, dice = 1 / counts[codes], dice[defined]  # of its group
+    value = float(np.average(dice, weights=share)) if len(dice) else math.nan
+    return ResampledFigure(value, weighted_mean(weights[:, defined] * share, dice), len(counts))
 
 
 def _class_figures(

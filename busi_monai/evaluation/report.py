@@ -25,6 +25,7 @@ SCHEMA_VERSION = 1
 
 TITLES = {
     "lesion_dice": "Lesion Dice",
+    "lesion_dice_by_group": "Lesion Dice, mean over groups",
     "lesion_iou": "Lesion IoU",
     "all_dice": "Dice, all images",
     "all_iou": "IoU, all images",

@@ -9,9 +9,19 @@ from sklearn.metrics import confusion_matrix, f1_score, roc_auc_score
 from busi_monai.cases import CLASSES
 from busi_monai.errors import InputError
 from busi_monai.evaluation import evaluate_predictions, figure_value
+from busi_monai.evaluation.measures import _group_dice
+from busi_monai.evaluation.resampling import group_weights
 
 NAMES = (
-    *("lesion_dice", "lesion_iou", "all_dice", "all_iou", "mean_iou", "normal_clean_rate"),
+    *(
+        "lesion_dice",
+        "lesion_dice_by_group",
+        "lesion_iou",
+        "all_dice",
+        "all_iou",
+        "mean_iou",
+        "normal_clean_rate",
+    ),
     *("pixel_accuracy", "hd95_px", "accuracy", "balanced_accuracy", "macro_f1", "weighted_f1"),
     *("auc_macro", "auc_malignant", "auc_benign_malignant", "average_precision_macro"),
     *("ece", "brier"),
@@ -28,6 +38,31 @@ def test_every_figure_of_the_design_has_value_interval_and_count(table):
     assert set(metrics["per_class"]["benign"]) == {
         "precision", "recall", "f1", "auc", "dice", "n"
     }  # fmt: skip
+
+
+def test_the_mean_over_groups_counts_a_sweep_once_in_every_resample(table):
+    groups = ["sweep" if number < 9 else f"g{number // 2}" for number in range(len(table))]
+    table = table.assign(group=groups)
+    lesions = table[table["true_class"] != "normal"]
+    figure = evaluate_predictions(table, resamples=50)["lesion_dice_by_group"]
+    assert figure["value"] == pytest.approx(
+        lesions.groupby("group")["dice"].mean().mean(), abs=1e-6
+    )
+    assert figure["n"] == lesions["group"].nunique()
+    weights = group_weights(groups, 3, seed=0)
+    found = by_repeating(table, weights)
+    assert found == pytest.approx(_group_dice(table.assign(_group=groups), weights).samples)
+
+
+def by_repeating(table, weights):
+    """Each group as often as it was drawn, and each draw a group of its own."""
+    means = []
+    for row in weights.astype(int):
+        drawn = table.assign(times=row)
+        drawn = drawn[(drawn["true_class"] != "normal") & (drawn["times"] > 0)]
+        of_groups = drawn.groupby("group").agg({"dice": "mean", "times": "first"})
+        means.append(np.repeat(of_groups["dice"], of_groups["times"]).mean())
+    return means
 
 
 def test_values_equal_independent_computations(table):
