@@ -93,7 +93,7 @@ def images(draw: st.DrawFn) -> dict[str, Any]:
 @st.composite
 def datasets(draw: st.DrawFn) -> dict[str, Any]:
     return {
-        "layout": draw(st.sampled_from(("busi", "folder", "split", "yolo", "flat"))),
+        "layout": draw(st.sampled_from(("busi", "folder", "split", "yolo", "coco", "flat"))),
         "images": draw(st.lists(images(), max_size=7)),
         "strays": draw(st.lists(st.sampled_from(STRAYS), max_size=2, unique=True)),
         "archived": draw(st.sampled_from((False, False, True))),
@@ -108,6 +108,7 @@ def datasets(draw: st.DrawFn) -> dict[str, Any]:
 def write_dataset(root: Path, dataset: dict[str, Any]) -> None:
     root.mkdir()
     rows = []
+    drawn: list[dict[str, Any]] = []
     for number, image in enumerate(dataset["images"]):
         folder, masks = root, root
         if dataset["layout"] == "busi":
@@ -123,6 +124,9 @@ def write_dataset(root: Path, dataset: dict[str, Any]) -> None:
         rows.append((path.name, image["class"]))
         if image["mask"] is None:
             continue
+        if dataset["layout"] == "coco":
+            drawn.append({"file_name": path.name, "class": image["class"], "mask": image["mask"]})
+            continue
         if dataset["layout"] == "yolo":
             label = root / "labels" / image["folder"] / f"{image['name']}.txt"
             label.parent.mkdir(parents=True, exist_ok=True)
@@ -131,12 +135,36 @@ def write_dataset(root: Path, dataset: dict[str, Any]) -> None:
         masks.mkdir(parents=True, exist_ok=True)
         name = f"{image['name']}_mask.png" if masks == folder else f"{image['name']}.png"
         Image.fromarray(mask_pixels(image["mask"])).save(masks / name)
+    if dataset["layout"] == "coco":
+        write_coco(root / "annotations.json", drawn)
     if dataset["table"] is not None:
         mark = ";" if ";" in dataset["table"] else ","
         with (root / "labels.csv").open("w", encoding="utf-8", errors="replace", newline="") as out:
             csv.writer(out, delimiter=mark).writerows([dataset["table"].split(mark), *rows])
     for name in dataset["strays"]:
         (root / name).write_bytes(b"{}")
+
+
+def write_coco(path: Path, drawn: list[dict[str, Any]]) -> None:
+    """Write outlines, for some kinds of mask damaged ones."""
+    outline = [9, 6, 21, 6, 21, 14, 9, 14]
+    shapes = {"small": [[1, 2]], "soft": {"counts": [5], "size": [9, 9]}, "ones": outline}
+    images = [
+        {"id": number, "file_name": entry["file_name"], "height": SIZE[0], "width": SIZE[1]}
+        for number, entry in enumerate(drawn)
+    ]
+    annotations = [
+        {
+            "id": number,
+            "image_id": [number] if entry["mask"] == "void" else number,
+            "category_id": CLASSES.index(entry["class"]),
+            "segmentation": shapes.get(entry["mask"], [outline]),
+        }
+        for number, entry in enumerate(drawn)
+    ]
+    categories = [{"id": number, "name": name} for number, name in enumerate(CLASSES)]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    path.write_text(json.dumps(content), encoding="utf-8")
 
 
 def hashes(folder: Path) -> dict[bytes, str]:
