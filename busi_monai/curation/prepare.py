@@ -34,7 +34,8 @@ Progress = Callable[[Sequence[Case]], Iterable[Case]]
 """Passes cases on while showing how far it has come."""
 
 _COST_IMAGES = {
-    "unknown_class", "duplicate_id", "mask_without_image", "missing_image", "refused_member"
+    "unknown_class", "duplicate_id", "mask_without_image", "missing_image", "annotation",
+    "refused_member",
 }  # fmt: skip
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "known_class",
     "natural_key",
     "own_part",
+    "part_meta",
     "problem",
     "visible_files",
 ]
@@ -179,10 +180,17 @@ def own_part(folder: str) -> str | None:
     """Return the part of a split that a folder's name means, or ``None``.
 
     Examples:
-        >>> own_part("Train"), own_part("valid"), own_part("benign")
+        >>> own_part("Train"), own_part("val2017"), own_part("benign")
         ('training', 'validation', None)
     """
-    return _PARTS.get(folder.lower())
+    return _PARTS.get(folder.lower().rstrip("0123456789"))
+
+
+def part_meta(path: Path, folder: Path) -> dict[str, str]:
+    """Return a case's ``meta`` of the part that the first folder on the way to its image means."""
+    first, *rest = path.relative_to(folder).parts
+    part = own_part(first) if rest else None
+    return {} if part is None else {"official_part": part}
 
 
 def known_class(label: object) -> str | None:

@@ -205,7 +205,10 @@ def test_polygons_beyond_the_border_are_named_and_cut_off(tmp_path):
     [
         ([], "no polygon and no run lengths; a box is no outline"),
         ([[1, 2, 3, 4]], "a polygon of 4 numbers"),
-        ([[1, 2, 3, 4, 5, "x"]], "could not convert"),
+        ([[1, 2, 3, 4, 5, "x"]], "'x' is no number"),
+        ([[1, 2, 3, 4, 5, 1e999]], "inf is no place in an image"),
+        ({"counts": [5, 5], "size": [40, 60]}, "run lengths fill 10 pixels, expected 60×40"),
+        ({"counts": {}, "size": [40, 60]}, "run lengths fill 0 pixels"),
         ({"counts": "12 3", "size": [40, 60]}, "none of COCO's letters"),
     ],
 )
@@ -220,24 +223,18 @@ def test_entries_that_are_no_outline_are_named(segmentation, reason, tmp_path):
     assert [case.id for case in listing.cases] == ["x1"]
 
 
-def test_another_size_than_stated_and_runs_that_do_not_fit_are_problems_of_the_audit(tmp_path):
-    for number in range(2):
-        picture(tmp_path / f"x{number}.png", number)
-    short = {"counts": [5, 5], "size": list(SIZE)}
-    coco(tmp_path / "annotations.json", {"x0.png": [("benign", short)]})
+def test_another_size_than_stated_is_a_problem_of_the_audit(tmp_path):
+    picture(tmp_path / "x1.png", 1)
     labelme(
         tmp_path / "x1.json",
         [{"label": "benign", "points": CORNERS}],
         imageHeight=SIZE[0] * 2,
         imageWidth=SIZE[1] * 2,
     )
-    audit = audit_dataset(read_dataset(tmp_path))
-    messages = {problem.file: problem for problem in audit.problems}
-    assert "run lengths fill 10 pixels" in messages["annotations.json"].message
-    assert messages["x1.json"].kind == "size_mismatch"
-    assert "drawn on 120×80 pixels, but the image has 60×40" in messages["x1.json"].message
-    assert len(audit.failures) == 2
-    with pytest.raises(InputError, match="run lengths fill 10 pixels"):
+    (problem,) = audit_dataset(read_dataset(tmp_path)).failures
+    assert (problem.file, problem.kind) == ("x1.json", "size_mismatch")
+    assert "drawn on 120×80 pixels, but the image has 60×40" in problem.message
+    with pytest.raises(InputError, match="drawn on 120×80 pixels"):
         prepare_dataset(tmp_path, tmp_path.with_name("out"))
 
 
@@ -253,14 +250,28 @@ def test_annotations_of_images_that_are_not_there_are_named(name, tmp_path):
     assert [case.id for case in listing.cases] == ["x"]
 
 
-def test_boxes_of_yolo_are_no_outlines_and_damaged_json_is_named(tmp_path):
+def test_an_image_of_which_one_entry_cannot_be_used_is_left_out(tmp_path):
     as_yolo(tmp_path)
+    picture(tmp_path / "images" / "benign_2.png", 2)
+    (tmp_path / "labels" / "benign_2.txt").write_text("1 0.1 0.1 0.5 0.1 0.5 0.5\n")
     label = tmp_path / "labels" / "train" / "x1.txt"
     label.write_text(label.read_text() + "0 0.5 0.5 0.2 0.2\n", encoding="utf-8")
-    (tmp_path / "images" / "train" / "x1.json").write_text("{", encoding="utf-8")
-    messages = kinds(read_dataset(tmp_path))["annotation"]
-    assert any("not readable as JSON" in message for message in messages)
-    assert any("line 2: a box is no outline" in message for message in messages)
+    listing = read_dataset(tmp_path)
+    assert [case.id for case in listing.cases] == ["benign_2"]
+    (message,) = kinds(listing)["annotation"]
+    assert message.startswith("labels/train/x1.txt line 2: a box is no outline")
+    assert message.endswith("the image x1 is left out")
+
+
+@pytest.mark.parametrize("text", ["{", 20000 * "[", '{"shapes": [NaN'])
+def test_damaged_json_is_named_once_and_the_rest_is_read(text, tmp_path):
+    as_labelme(tmp_path)
+    picture(tmp_path / "x2.png", 2)
+    (tmp_path / "x2.json").write_text(text, encoding="utf-8")
+    listing = read_dataset(tmp_path)
+    assert [case.id for case in listing.cases] == ["x1"]
+    (problem,) = [one for one in listing.problems if one.file == "x2.json"]
+    assert problem.kind == "annotation" and "not readable as JSON" in problem.message
 
 
 def test_stray_files_beside_annotations_are_named(tmp_path):

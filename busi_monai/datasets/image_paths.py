@@ -1,0 +1,108 @@
+"""Which image an annotation file means: by its path, by its name, or by lying beside it."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from busi_monai.datasets.listing import case_stem, index_images, own_part
+from busi_monai.ids import id_key
+
+__all__ = ["ImagePaths"]
+
+_ABSOLUTE = re.compile(r"/|[a-z]:", re.IGNORECASE)
+
+
+class ImagePaths:
+    """The images below a folder, found by what annotation files call them.
+
+    Names compare as ``id_key`` has it: letter case and the ways to write an accent do not matter,
+    except where they tell two images apart. Links count as the files that they seem to be.
+    """
+
+    def __init__(self, root: Path, images: Sequence[Path]) -> None:
+        """Index the images, all of which lie below ``root``."""
+        self.root = root
+        self._exact = {self._place(path): path for path in images}
+        self._by_place: dict[str, list[Path]] = {}
+        self._by_name: dict[str, list[Path]] = {}
+        self._by_stem: dict[str, list[Path]] = {}
+        for place, path in self._exact.items():
+            self._by_place.setdefault(id_key(place), []).append(path)
+            self._by_name.setdefault(id_key(path.name), []).append(path)
+            self._by_stem.setdefault(self._stem(path, case_stem(path)), []).append(path)
+        kept = index_images(root, images, [])  # of those that differ in suffix alone
+        self._kept = {id_key(key): path for key, path in reversed(kept.items())}
+
+    def find(self, file: Path, name: str) -> list[Path]:
+        """Return the images that a name in an annotation file can mean: none, one or several.
+
+        A name may hold folders, in either kind of slashes. It counts from the file's folder, from
+        the root or from ``images``; else the image of that name is meant whose folders end alike,
+        or that lies in the part of a split that the file's name tells (``instances_train.json``).
+        """
+        name = name.replace("\\", "/")
+        bases = (self._place(file.parent), "", "images")
+        if not _ABSOLUTE.match(name):
+            for base in bases:
+                if found := self._at(posixpath.normpath(posixpath.join(base, name))):
+                    return [found]
+        folders = _folders(name)
+        alike = self._by_name.get(id_key(posixpath.basename(name)), [])
+        ending = [path for path in alike if _end_alike(folders, _folders(self._place(path)))]
+        if len(ending) > 1 or (not ending and (not folders or _ABSOLUTE.match(name))):
+            parts = _parts_of(re.split(r"[\W_]+", file.stem)) or _parts_of(_folders(bases[0]))
+            wanted = ending or alike
+            within = [p for p in wanted if parts and _parts_of(_folders(self._place(p))) == parts]
+            return within if len(within) == 1 else wanted
+        return ending
+
+    def beside(self, file: Path, name: str = "") -> tuple[Path | None, Path | None]:
+        """Return the image beside an annotation file, and another one that it names, if any.
+
+        Of images that differ in suffix alone the one that the file names is taken, else the one
+        that ``index_images`` keeps.
+        """
+        stem = self._stem(file, file.stem)
+        within = self._by_stem.get(stem, [])
+        named = self._at(
+            posixpath.normpath(posixpath.join(self._place(file.parent), name.replace("\\", "/")))
+        )
+        if named in within:
+            return named, None
+        return self._kept.get(stem), named
+
+    def of_stem(self, folder: Path, stem: PurePosixPath) -> Path | None:
+        """Return the image of a path within a folder without suffix."""
+        return self._kept.get(id_key(posixpath.join(self._place(folder), str(stem))))
+
+    def _at(self, place: str) -> Path | None:
+        if place in self._exact:
+            return self._exact[place]
+        alike = self._by_place.get(id_key(place), [])
+        return alike[0] if len(alike) == 1 else None
+
+    def _place(self, path: Path) -> str:
+        place = path.relative_to(self.root).as_posix()
+        return "" if place == "." else place
+
+    def _stem(self, path: Path, stem: str) -> str:
+        return id_key(posixpath.join(self._place(path.parent), stem))
+
+
+def _folders(name: str) -> list[str]:
+    """Return a name's folders, without those that tell no images apart."""
+    parts = map(id_key, name.split("/")[:-1])
+    return [part for part in parts if part not in {"", ".", "..", "images"}]
+
+
+def _end_alike(stated: list[str], found: list[str]) -> bool:
+    """Whether the folders of a name and of an image are the same as far as both go."""
+    length = min(len(stated), len(found))
+    return length == 0 or stated[-length:] == found[-length:]
+
+
+def _parts_of(words: Sequence[str]) -> set[str]:
+    return {part for word in words if (part := own_part(word))}
