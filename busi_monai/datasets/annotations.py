@@ -166,7 +166,7 @@ class _Reading:
             if number is None or other != image:
                 images[number] = None, None
                 fault = "an image needs an id of its own; export the annotations again"
-                for one in filter(None, (image, other)):
+                for one in dict.fromkeys(filter(None, (image, other))):
                     self._refuse(one, "", path, f"the id {_cut(number)} of {one.name}", fault)
                 continue
             images[number] = image, stated_size(entry.get("height"), entry.get("width"))

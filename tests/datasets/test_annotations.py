@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from PIL import Image, ImageOps
 
+from busi_monai.cli.main import main
 from busi_monai.curation import PrepareOptions, audit_dataset, load_datalist, prepare_dataset
 from busi_monai.datasets import Listing, lesion_mask, read_dataset
 from busi_monai.errors import InputError
@@ -297,3 +301,237 @@ def test_split_folders_are_the_parts_of_the_protocol_file(tmp_path):
     parts = {record["id"]: record["part"] for record in records}
     assert [parts[f"x{n}"] for n in (1, 4, 7)] == ["training", "validation", "test"]
     assert len(parts) == 9
+
+
+def test_links_of_one_file_keep_their_own_outlines(tmp_path):
+    picture(tmp_path / "images" / "a.png", 1)
+    (tmp_path / "images" / "b.png").hardlink_to(tmp_path / "images" / "a.png")
+    other = [[40, 30, 50, 30, 50, 39, 40, 39]]
+    drawn = {"a.png": [("benign", [FLAT])], "b.png": [("malignant", other)]}
+    coco(tmp_path / "annotations.json", drawn)
+    found = {case.id: lesion_mask(case).sum() for case in read_dataset(tmp_path).cases}
+    assert found == {"a": 400, "b": 90}
+
+
+def test_accents_compare_however_they_are_written(tmp_path):
+    picture(tmp_path / "images" / f"{unicodedata.normalize('NFD', 'läsion')}.png", 1)
+    name = unicodedata.normalize("NFC", "läsion.png")
+    coco(tmp_path / "annotations.json", {name: [("benign", [FLAT])]})
+    assert len(read_dataset(tmp_path).cases) == 1
+
+
+def edit(path: Path, change: Callable[[Any], None]) -> None:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def unhashable_ids(content: Any) -> None:
+    content["images"][0]["id"] = [1]
+    content["annotations"][0]["image_id"] = [1]
+    content["annotations"][0]["category_id"] = {}
+
+
+def equal_ids(content: Any) -> None:
+    content["images"].append({**content["images"][0], "file_name": "x2.png"})
+
+
+def long_name(content: Any) -> None:
+    content["images"][0]["file_name"] = 300 * "a" + ".png"
+
+
+def no_lists(content: Any) -> None:
+    content["images"][0] = None
+    content["categories"].append("benign")
+
+
+@pytest.mark.parametrize("damage", [unhashable_ids, equal_ids, long_name, no_lists])
+def test_damaged_entries_of_coco_are_named_and_the_rest_is_read(damage, tmp_path):
+    for number in range(3):
+        picture(tmp_path / f"x{number}.png", number)
+    benign = ("benign", [FLAT])
+    drawn = {"x0.png": [benign], "x1.png": [benign], "x2.png": []}
+    coco(tmp_path / "annotations.json", drawn)
+    edit(tmp_path / "annotations.json", damage)
+    listing = read_dataset(tmp_path)
+    assert [case.id for case in listing.cases] == ["x1"]
+    assert {"annotation", "missing_image"} & kinds(listing).keys()
+
+
+def test_a_flat_list_of_numbers_is_one_polygon_and_ids_may_be_text(tmp_path):
+    as_coco(tmp_path)
+
+    def flatten(content: Any) -> None:
+        content["annotations"][0].update(segmentation=FLAT, image_id="100", category_id=1.0)
+
+    edit(tmp_path / "annotations" / "instances_all.json", flatten)
+    (case,) = read_dataset(tmp_path).cases
+    assert np.array_equal(lesion_mask(case), box_mask())
+
+
+def test_points_of_labelme_need_two_numbers(tmp_path):
+    as_labelme(tmp_path)
+    picture(tmp_path / "x2.png", 2)
+    corners = [(*CORNERS[0], 1), *CORNERS[1:]]
+    labelme(tmp_path / "x2.json", [{"label": "benign", "points": corners}])
+    listing = read_dataset(tmp_path)
+    assert [case.id for case in listing.cases] == ["x1"]
+    (message,) = kinds(listing)["annotation"]
+    assert message.startswith("x2.json shape 1: the point [10, 5, 1]; expected x and y")
+
+
+def test_outlines_of_other_categories_than_classes_do_not_count_beside_a_class(tmp_path):
+    for number in range(3):
+        picture(tmp_path / f"{'benign_' * (number > 1)}x{number}.png", number)
+    rib = ("rib", [[0, 0, 50, 0, 50, 4, 0, 4]])
+    drawn = {
+        "x0.png": [("malignant", [FLAT]), rib],
+        "x1.png": [("malignant", [FLAT]), ("rib", [])],
+        "benign_x2.png": [("mass", [FLAT]), rib],
+    }
+    coco(tmp_path / "annotations.json", drawn, ("malignant", "mass", "rib"))
+    listing = read_dataset(tmp_path)
+    found = {case.id: lesion_mask(case).sum() for case in listing.cases}
+    assert found == {"x0": 400, "x1": 400, "benign_x2": 600}
+    assert kinds(listing)["annotation"] == [
+        "annotations.json annotation 2 is of 'rib', which is no class, and was left out",
+        "annotations.json annotation 4 is of 'rib', which is no class, and was left out",
+    ]
+
+
+def test_a_normal_with_an_outline_is_refused(tmp_path):
+    for name in ("x0", "x1", "x2", "x3", "normal_4"):
+        picture(tmp_path / f"{name}.png", len(name))
+    background = {"counts": [SIZE[0] * SIZE[1]], "size": list(SIZE)}
+    drawn = {
+        "x0.png": [("mass", [FLAT])],
+        "x1.png": [("normal", [FLAT])],
+        "x2.png": [("normal", background)],
+        "x3.png": [("benign", [FLAT])],
+        "normal_4.png": [("mass", [FLAT])],
+    }
+    coco(tmp_path / "annotations.json", drawn, ("mass", "normal", "benign"))
+    (tmp_path / "labels.csv").write_text("image,label\nx0,normal\n", encoding="utf-8")
+    listing = read_dataset(tmp_path)
+    assert {case.id: case.class_name for case in listing.cases} == {"x2": "normal", "x3": "benign"}
+    assert kinds(listing)["unknown_class"] == [
+        "normal_4.png normal in its name, but outlined in annotations.json, annotation 5; mend one "
+        "of them",
+        "x0.png normal in labels.csv, but outlined in annotations.json, annotation 1; mend one of "
+        "them",
+        "x1.png normal in its category, but outlined in annotations.json, annotation 2; mend one "
+        "of them",
+    ]
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+@pytest.mark.parametrize("stated", ["stored", "turned", "none"])
+def test_on_turned_images_the_stated_size_tells_what_was_drawn_on(orientation, stated, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.fromarray(box_mask().astype(np.uint8) * 255)
+    image.save(tmp_path / "x1.png", exif=exif)
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "x1.png"))) > 0
+    mask = upright if stated == "turned" else box_mask()
+    counts = {"counts": runs(mask), "size": list(mask.shape)}
+    coco(tmp_path / "annotations.json", {"x1.png": [("benign", counts)]})
+    if stated == "none":
+        as_polygon = {"segmentation": [FLAT], "image_id": 100, "category_id": 1, "id": 1}
+        image = {"id": 100, "file_name": "x1.png"}
+        edit(
+            tmp_path / "annotations.json",
+            lambda content: content.update(images=[image], annotations=[as_polygon]),
+        )
+    listing = read_dataset(tmp_path)
+    if orientation >= 5 and stated != "none":
+        assert np.array_equal(lesion_mask(listing.cases[0]), upright)
+        return
+    (problem,) = audit_dataset(listing).failures
+    assert (problem.kind, problem.file) == ("annotation", "annotations.json")
+    assert f"EXIF turns x1.png (orientation {orientation})" in problem.message
+    assert "save it upright without EXIF and annotate it again" in problem.message
+
+
+def test_of_images_that_differ_in_suffix_the_annotated_one_is_taken(tmp_path):
+    for name in ("a.png", "a.bmp", "b.png", "b.bmp"):
+        picture(tmp_path / "in.png", len(name))
+        Image.open(tmp_path / "in.png").save(tmp_path / name)
+    (tmp_path / "in.png").unlink()
+    shape = {"label": "benign", "points": CORNERS}
+    labelme(tmp_path / "a.json", [shape], imagePath="a.bmp")
+    labelme(tmp_path / "b.json", [shape], imagePath="C:\\gone\\b.jpg")
+    listing = read_dataset(tmp_path)
+    assert [case.image.name for case in listing.cases] == ["a.bmp", "b.png"]
+    assert [line.split()[0] for line in kinds(listing)["duplicate_id"]] == ["a.png", "b.bmp"]
+    assert "unlabelled" not in kinds(listing)
+
+
+def test_text_of_yolo_belongs_to_the_image_that_is_kept(tmp_path):
+    as_yolo(tmp_path)
+    image = tmp_path / "images" / "train" / "x1.png"
+    Image.open(image).save(image.with_suffix(".bmp"))
+    listing = read_dataset(tmp_path)
+    assert [case.image for case in listing.cases] == [image]
+    assert list(kinds(listing)) == ["duplicate_id"]
+
+
+def test_labelme_beside_one_image_that_names_another_is_reported(tmp_path):
+    as_labelme(tmp_path)
+    picture(tmp_path / "x2.png", 2)
+    shape = {"label": "benign", "points": CORNERS}
+    labelme(tmp_path / "x2.json", [shape], imagePath="x1.png")
+    listing = read_dataset(tmp_path)
+    assert [case.id for case in listing.cases] == ["x1"]
+    assert lesion_mask(listing.cases[0]).sum() == 400
+    (message,) = kinds(listing)["annotation"]
+    assert message.startswith("x2.json imagePath: lies beside x2.png, but annotates x1.png")
+
+
+def test_equal_outlines_in_two_files_count_once(tmp_path):
+    as_coco(tmp_path)
+    folder = tmp_path / "annotations"
+    (folder / "instances_train.json").write_bytes((folder / "instances_all.json").read_bytes())
+    (case,) = read_dataset(tmp_path).cases
+    assert len(case.masks) == 1
+
+
+def test_the_name_of_a_json_tells_the_part_of_images_of_one_name(tmp_path):
+    for part in ("train", "val"):
+        picture(tmp_path / "images" / part / "x.png", len(part))
+        drawn = {"x.png": [("benign" if part == "train" else "malignant", [FLAT])]}
+        coco(tmp_path / "annotations" / f"instances_{part}2017.json", drawn)
+    coco(tmp_path / "annotations" / "more.json", {"x.png": [("benign", [FLAT])]})
+    listing = read_dataset(tmp_path)
+    assert {case.id: case.class_name for case in listing.cases} == {
+        "train-x": "benign", "val-x": "malignant",
+    }  # fmt: skip
+    (message,) = kinds(listing)["missing_image"]
+    assert message.endswith("several images of that name: images/train/x.png, images/val/x.png")
+
+
+def test_a_name_with_a_folder_never_means_an_image_of_another_one(tmp_path):
+    for patient in ("p1", "p2"):
+        picture(tmp_path / "images" / patient / f"{patient}.png", len(patient))
+    drawn = {name: [("benign", [FLAT])] for name in ("p2/p1.png", "C:\\all\\p2\\p2.png")}
+    coco(tmp_path / "annotations.json", drawn)
+    listing = read_dataset(tmp_path)
+    assert [case.id for case in listing.cases] == ["p2"]
+    assert "'p2/p1.png', which is not there" in kinds(listing)["missing_image"][0]
+
+
+def test_prepare_names_images_without_annotation_and_fails_for_entries_alone(tmp_path):
+    for number in range(8):
+        picture(tmp_path / "in" / f"x{number}.png", number)
+    drawn = {f"x{n}.png": [("benign" if n % 2 else "malignant", [FLAT])] for n in range(6)}
+    coco(tmp_path / "in" / "annotations.json", drawn)
+    command = ["prepare", str(tmp_path / "in"), "--folds", "2", "--quiet", "--out"]
+    result = CliRunner().invoke(main, [*command, str(tmp_path / "one")])
+    note = "left out, without annotation and class, 2: x6.png, x7.png"
+    assert (result.exit_code, result.stderr) == (0, f"Note: {note}\n")
+    assert json.loads((tmp_path / "one" / "run.json").read_text(encoding="utf-8"))["notes"] == [
+        note
+    ]
+    coco(tmp_path / "in" / "annotations.json", {**drawn, "x7.png": [("benign", [])]})
+    result = CliRunner().invoke(main, [*command, str(tmp_path / "two")])
+    assert result.exit_code == 1
+    assert "Failed: annotations.json: annotation 7: no polygon and no run lengths" in result.stderr
