@@ -37,6 +37,7 @@ _PARTS = {
     **dict.fromkeys(("val", "valid", "validation"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+_LONGEST_FIRST = sorted(IMAGE_SUFFIXES, key=len, reverse=True)
 _SHOWN = 6  # ids that a message names
 
 
@@ -141,7 +142,7 @@ def case_stem(path: str | Path) -> str:
         ('benign (1)', 'scan.v2')
     """
     name = Path(path).name
-    for suffix in sorted(IMAGE_SUFFIXES, key=len, reverse=True):
+    for suffix in _LONGEST_FIRST:
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]
     return Path(path).stem
@@ -165,10 +166,8 @@ def child_folder(root: Path, name: str) -> Path | None:
     """Return the subfolder of a name, whatever its letter case, or ``None``."""
     if not root.is_dir():
         return None
-    for path in sorted(root.iterdir(), key=natural_key):
-        if path.name.lower() == name.lower() and path.is_dir():
-            return path
-    return None
+    alike = (path for path in root.iterdir() if path.name.lower() == name.lower())
+    return min((path for path in alike if path.is_dir()), key=natural_key, default=None)
 
 
 def problem(root: Path, kind: str, path: Path, message: str, case_id: str = "") -> Problem:
