@@ -139,7 +139,8 @@ class _Reading:
             if image is None:
                 lost += listed not in images
                 continue
-            label = f"annotation {entry_id(entry.get('id'))}"
+            stated = entry.get("id")
+            label = f"annotation {stated if isinstance(stated, int) else _cut(stated)}"
             number = entry_id(entry.get("category_id"))
             category = "" if number is None else names.get(number, number)
             try:
@@ -229,13 +230,13 @@ class _Reading:
         places = [self.root, *dict.fromkeys(folder.parent for folder in labels), *labels]
         files = [path for folder in dict.fromkeys(places) for path in visible_files(folder)]
         found: dict[int, str] = {}
+        unreadable: dict[Path, str] = {}
         for path in files:
             if path.suffix.lower() in {".yaml", ".yml"}:
                 try:
                     names = _names_in(path)
                 except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
-                    self.found.files.append(path)
-                    self._report("annotation", path, f"no readable list of names ({error})")
+                    unreadable[path] = f"no readable list of names ({error})"
                     continue
             elif path.name.lower() == _YOLO_CLASSES:
                 lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
@@ -246,6 +247,9 @@ class _Reading:
                 self.found.files.append(path)
                 found = found or names
         if not found:
+            for path, message in unreadable.items():
+                self.found.files.append(path)
+                self._report("annotation", path, message)
             self.found.hint = (
                 "no names of YOLO's numbers were found, neither names: in a YAML file (data.yaml) "
                 f"nor {_YOLO_CLASSES}, both looked for in the dataset's folder and in labels"
