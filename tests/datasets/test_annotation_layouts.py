@@ -114,6 +114,16 @@ def test_categories_of_yolo_without_names_say_where_these_are_looked_for(tmp_pat
         read_dataset(tmp_path)
 
 
+def test_yaml_that_cannot_be_read_is_named_once_where_no_other_gives_names(tmp_path):
+    as_yolo(tmp_path)
+    (tmp_path / "a.yaml").write_text("names: [", encoding="utf-8")
+    assert list(kinds(read_dataset(tmp_path))) == ["stray_file"]
+    (tmp_path / "labels.csv").write_text("image,label\nx1,benign\n", encoding="utf-8")
+    (tmp_path / "data.yaml").unlink()
+    (problem,) = read_dataset(tmp_path).problems
+    assert (problem.kind, problem.file) == ("annotation", "a.yaml")
+
+
 @pytest.mark.parametrize("name", ["missing.png", "../outside.png", "/etc/hostname"])
 def test_annotations_of_images_that_are_not_there_are_named(name, tmp_path):
     picture(tmp_path / "outside.png", 1)
