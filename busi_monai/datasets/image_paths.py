@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from busi_monai.datasets.listing import case_stem, index_images, own_part
@@ -25,16 +25,11 @@ class ImagePaths:
     def __init__(self, root: Path, images: Sequence[Path]) -> None:
         """Index the images, all of which lie below ``root``."""
         self.root = root
-        self._exact = {self._place(path): path for path in images}
-        self._by_place: dict[str, list[Path]] = {}
-        self._by_name: dict[str, list[Path]] = {}
-        self._by_stem: dict[str, list[Path]] = {}
-        for place, path in self._exact.items():
-            self._by_place.setdefault(id_key(place), []).append(path)
-            self._by_name.setdefault(id_key(path.name), []).append(path)
-            self._by_stem.setdefault(self._stem(path, case_stem(path)), []).append(path)
-        kept = index_images(root, images, [])  # of those that differ in suffix alone
-        self._kept = {id_key(key): path for key, path in reversed(kept.items())}
+        self._by_place = _Index((self._place(path), path) for path in images)
+        self._by_name = _Index((path.name, path) for path in images)
+        self._by_stem = _Index((self._stem(path, case_stem(path)), path) for path in images)
+        # of those that differ in suffix alone, the one that readers keep
+        self._kept = _Index(index_images(root, images, []).items())
 
     def find(self, file: Path, name: str) -> list[Path]:
         """Return the images that a name in an annotation file can mean: none, one or several.
@@ -50,7 +45,7 @@ class ImagePaths:
                 if found := self._at(posixpath.normpath(posixpath.join(base, name))):
                     return [found]
         folders = _folders(name)
-        alike = self._by_name.get(id_key(posixpath.basename(name)), [])
+        alike = self._by_name.get(posixpath.basename(name))
         ending = [path for path in alike if _end_alike(folders, _folders(self._place(path)))]
         if len(ending) > 1 or (not ending and (not folders or _ABSOLUTE.match(name))):
             parts = _parts_of(re.split(r"[\W_]+", file.stem)) or _parts_of(_folders(bases[0]))
@@ -66,30 +61,45 @@ class ImagePaths:
         that ``index_images`` keeps.
         """
         stem = self._stem(file, file.stem)
-        within = self._by_stem.get(stem, [])
+        within = self._by_stem.get(stem)
         named = self._at(
             posixpath.normpath(posixpath.join(self._place(file.parent), name.replace("\\", "/")))
         )
         if named in within:
             return named, None
-        return self._kept.get(stem), named
+        return _only(self._kept.get(stem)), named
 
     def of_stem(self, folder: Path, stem: PurePosixPath) -> Path | None:
         """Return the image of a path within a folder without suffix."""
-        return self._kept.get(id_key(posixpath.join(self._place(folder), str(stem))))
+        return _only(self._kept.get(posixpath.join(self._place(folder), str(stem))))
 
     def _at(self, place: str) -> Path | None:
-        if place in self._exact:
-            return self._exact[place]
-        alike = self._by_place.get(id_key(place), [])
-        return alike[0] if len(alike) == 1 else None
+        return _only(self._by_place.get(place))
 
     def _place(self, path: Path) -> str:
         place = path.relative_to(self.root).as_posix()
         return "" if place == "." else place
 
     def _stem(self, path: Path, stem: str) -> str:
-        return id_key(posixpath.join(self._place(path.parent), stem))
+        return posixpath.join(self._place(path.parent), stem)
+
+
+class _Index:
+    """Images by a name, of which a looser match counts where there is no exact one."""
+
+    def __init__(self, named: Iterable[tuple[str, Path]]) -> None:
+        self._exact: dict[str, list[Path]] = {}
+        self._alike: dict[str, list[Path]] = {}
+        for name, path in named:
+            self._exact.setdefault(name, []).append(path)
+            self._alike.setdefault(id_key(name), []).append(path)
+
+    def get(self, name: str) -> list[Path]:
+        return self._exact.get(name) or self._alike.get(id_key(name), [])
+
+
+def _only(images: list[Path]) -> Path | None:
+    return images[0] if len(images) == 1 else None
 
 
 def _folders(name: str) -> list[str]:

@@ -146,6 +146,23 @@ def test_links_of_one_file_keep_their_own_outlines(tmp_path):
     assert found == {"a": 400, "b": 90}
 
 
+@pytest.mark.parametrize("kind", ["coco", "labelme"])
+def test_letter_case_tells_images_apart_where_there_are_both(kind, tmp_path):
+    classes = {"x": "benign", "X": "malignant"}
+    for name in classes:
+        picture(tmp_path / f"{name}.png", len(kind))
+    if len(list(tmp_path.iterdir())) == 1:
+        pytest.skip("this file system holds both for one name")
+    for name, label in classes.items():
+        if kind == "labelme":
+            labelme(tmp_path / f"{name}.json", [{"label": label, "points": CORNERS}])
+    if kind == "coco":
+        drawn = {f"{name}.png": [(label, [FLAT])] for name, label in classes.items()}
+        coco(tmp_path / "annotations.json", drawn)
+    found = {case.image.stem: case.class_name for case in read_dataset(tmp_path).cases}
+    assert found == classes
+
+
 def test_accents_compare_however_they_are_written(tmp_path):
     picture(tmp_path / "images" / f"{unicodedata.normalize('NFD', 'läsion')}.png", 1)
     name = unicodedata.normalize("NFC", "läsion.png")
