@@ -35,8 +35,9 @@ class ImagePaths:
         """Return the images that a name in an annotation file can mean: none, one or several.
 
         A name may hold folders, in either kind of slashes. It counts from the file's folder, from
-        the root or from ``images``; else the image of that name is meant whose folders end alike,
-        or that lies in the part of a split that the file's name tells (``instances_train.json``).
+        the root or from ``images``; else the image of that name is meant whose folders end alike.
+        Where the file's name or folder tells a part of a split (``instances_train.json``), an image
+        of another part is another image.
         """
         name = name.replace("\\", "/")
         bases = (self._place(file.parent), "", "images")
@@ -46,13 +47,17 @@ class ImagePaths:
                     return [found]
         folders = _folders(name)
         alike = self._by_name.get(posixpath.basename(name))
-        ending = [path for path in alike if _end_alike(folders, _folders(self._place(path)))]
-        if len(ending) > 1 or (not ending and (not folders or _ABSOLUTE.match(name))):
-            parts = _parts_of(re.split(r"[\W_]+", file.stem)) or _parts_of(_folders(bases[0]))
-            wanted = ending or alike
-            within = [p for p in wanted if parts and _parts_of(_folders(self._place(p))) == parts]
-            return within if len(within) == 1 else wanted
-        return ending
+        meant = [path for path in alike if _end_alike(folders, _folders(self._place(path)))]
+        if not meant and _ABSOLUTE.match(name):
+            meant = alike
+        own = file.stem == case_stem(name)  # an image's own file, which tells no part by its name
+        words = [] if own else re.split(r"[\W_]+", file.stem)
+        part = _parts_of(words) or _parts_of(_folders(bases[0]))
+        if not part:
+            return meant
+        parts = {path: _parts_of(_folders(self._place(path))) for path in meant}
+        within = [path for path in meant if parts[path] == part]
+        return within or [path for path in meant if not parts[path]]
 
     def beside(self, file: Path, name: str = "") -> tuple[Path | None, Path | None]:
         """Return the image beside an annotation file, and another one that it names, if any.

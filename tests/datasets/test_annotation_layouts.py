@@ -219,6 +219,17 @@ def test_the_name_of_a_json_tells_the_part_of_images_of_one_name(tmp_path):
     assert message.endswith("several images of that name: images/train/x.png, images/val/x.png")
 
 
+def test_the_part_that_a_json_is_of_excludes_images_of_other_parts(tmp_path):
+    picture(tmp_path / "images" / "val" / "x.png", 1)
+    for part in ("train", "val"):
+        drawn = {"x.png": [("benign", [FLAT if part == "val" else 2 * FLAT])]}
+        coco(tmp_path / "annotations" / f"instances_{part}.json", drawn)
+    listing = read_dataset(tmp_path)
+    assert [len(case.masks) for case in listing.cases] == [1]
+    (message,) = kinds(listing)["missing_image"]
+    assert message.startswith("annotations/instances_train.json lists the image 'x.png'")
+
+
 def test_a_name_with_a_folder_never_means_an_image_of_another_one(tmp_path):
     for patient in ("p1", "p2"):
         picture(tmp_path / "images" / patient / f"{patient}.png", len(patient))
