@@ -41,6 +41,11 @@ class Outline:
         """Return file and entry, as messages tell them."""
         return f"{self.file}: {self.entry}"
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was drawn: no polygon, and run lengths of background alone."""
+        return not self.polygons and not any(self.runs[1::2])
+
     def mask(self, size: tuple[int, int]) -> NDArray[np.bool_]:
         """Return the lesion as (H, W) bool; what lies beyond the image is cut off.
 

@@ -27,9 +27,9 @@ from busi_monai.path_names import named
 __all__ = ["DISAGREEING_IOU", "FAILURES", "Audit", "audit_dataset", "write_audit"]
 
 FAILURES = frozenset(
-    {"unreadable", "size_mismatch", "mask_values", "inverted_mask", "refused_member"}
+    {"unreadable", "size_mismatch", "mask_values", "inverted_mask", "annotation", "refused_member"}
 )
-"""Kinds of problem that keep a file from being used."""
+"""Kinds of problem that keep a file, or an entry of an annotation file, from being used."""
 
 DISAGREEING_IOU = 0.7
 """Masks of one picture below this IoU disagree: two observers of a breast lesion seldom do so much,

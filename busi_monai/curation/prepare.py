@@ -34,7 +34,8 @@ Progress = Callable[[Sequence[Case]], Iterable[Case]]
 """Passes cases on while showing how far it has come."""
 
 _COST_IMAGES = {
-    "unknown_class", "duplicate_id", "mask_without_image", "missing_image", "refused_member"
+    "unknown_class", "duplicate_id", "mask_without_image", "missing_image", "annotation",
+    "refused_member",
 }  # fmt: skip
 
 
@@ -49,7 +50,8 @@ class PrepareSummary:
         duplicate_groups: number of near-duplicate groups that the audit found.
         seconds: how long it took.
         unlisted: ids in the dataset that the replayed datalist does not name: left out.
-        notes: what to know of the dataset that cost no image, such as ids with their folder.
+        notes: what to know of the dataset although no file is at fault: ids with their folder,
+            images without annotation.
         left_out: number of members of an archive that were not looked at, by kind.
         other_masks: ids whose masks are others than the replayed datalist tells.
     """
@@ -184,10 +186,10 @@ def prepare_dataset(
             for failure in failures:
                 record.fail(failure.file, failure.message)
             extra = unlisted(datalist, listing)
-            told = {"unlisted": extra, "other_masks": masks}
+            notes = _notes(listing)
+            told = {"unlisted": extra, "other_masks": masks, "notes": notes}
             record.write(folder, {**_run_details(datalist, listing, folder), **told})
     seconds = time.monotonic() - started
-    notes = [problem.message for problem in listing.problems if problem.kind == "renamed_id"]
     return PrepareSummary(
         Path(out),
         datalist,
@@ -203,6 +205,15 @@ def prepare_dataset(
 
 def _lost_images(listing: Listing) -> list[Problem]:
     return [problem for problem in listing.problems if problem.kind in _COST_IMAGES]
+
+
+def _notes(listing: Listing) -> list[str]:
+    """Return what to know of the dataset although no file is at fault."""
+    notes = [problem.message for problem in listing.problems if problem.kind == "renamed_id"]
+    bare = [problem.file for problem in listing.problems if problem.kind == "unlabelled"]
+    if bare:
+        notes.append(f"left out, without annotation and class, {len(bare)}: {', '.join(bare)}")
+    return notes
 
 
 def _check_apart(source: Path, out: Path) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,34 +11,37 @@ from typing import Any
 import yaml
 
 from busi_monai.cases import Problem
-from busi_monai.datasets.listing import (
-    case_stem,
-    child_folder,
-    own_part,
-    problem,
-    visible_files,
+from busi_monai.datasets.annotation_entries import (
+    coco_outline,
+    entry_id,
+    labelme_points,
+    stated_size,
+    yolo_polygon,
 )
+from busi_monai.datasets.annotation_layouts import has_annotations, is_coco_name, yolo_folders
+from busi_monai.datasets.image_paths import ImagePaths
+from busi_monai.datasets.listing import problem, visible_files
 from busi_monai.images import is_image_file
-from busi_monai.outlines import Outline, Point, unpacked_runs
+from busi_monai.outlines import Outline
 
 __all__ = ["Annotated", "Annotation", "has_annotations", "read_annotations"]
 
-_COCO_NAMES = ("coco", "annotation", "instances")
-_YOLO_LABELS = "labels"
-_YOLO_NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
+_YOLO_CLASSES = "classes.txt"
 
 
 @dataclass(frozen=True)
 class Annotation:
-    """One outline of an image with its category.
+    """One entry of an annotation file for one image.
 
     Attributes:
         category: as the file names it; a class or not.
         outline: what was drawn.
+        fault: why the entry cannot be used; ``outline`` then tells its place only.
     """
 
     category: str
     outline: Outline
+    fault: str = ""
 
 
 @dataclass
@@ -49,53 +51,40 @@ class Annotated:
     Attributes:
         images: annotations by image; an image that a file lists without any has an empty list.
         files: the annotation files that were read.
+        hint: what to tell where a category is no class.
     """
 
     images: dict[Path, list[Annotation]] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
-
-    def add(self, image: Path, annotations: Iterable[Annotation]) -> None:
-        """Add annotations of an image to those that are there."""
-        self.images.setdefault(image, []).extend(annotations)
-
-
-def has_annotations(root: Path) -> bool:
-    """Whether a folder holds annotations, judged by names alone."""
-    if _yolo_folders(root) is not None:
-        return True
-    files = [path for folder in _places(root) for path in visible_files(folder)]
-    images = {path.with_suffix("") for path in files if is_image_file(path)}
-    tables = [path for path in files if path.suffix.lower() == ".json"]
-    return any(path.with_suffix("") in images for path in tables) or (
-        bool(images) and any(_is_coco_name(path) for path in tables)
-    )
+    hint: str = ""
 
 
 def read_annotations(root: Path, problems: list[Problem]) -> Annotated | None:
     """Read all annotation files below a folder.
 
-    - COCO: a JSON with ``images``, ``annotations`` and ``categories``; polygons and run lengths
-      (also of crowds). An image is found by its path from the file's folder, from the root or from
-      ``images``, else by its name where only one image has it.
-    - LabelMe: ``x.json`` beside ``x.png``; polygons, rectangles, circles and masks given as points.
+    - COCO: a JSON of any name with ``images``, ``annotations`` and ``categories``; polygons and run
+      lengths (also of crowds). How an image is found, see ``ImagePaths.find``.
+    - LabelMe: ``x.json`` beside ``x.png``, or an image that ``imagePath`` names; polygons,
+      rectangles and circles.
     - YOLO: ``labels/x.txt`` for ``images/x.png``, polygons in fractions; the categories' names from
-      ``data.yaml`` or ``classes.txt``.
+      ``names`` in a YAML file, or from ``classes.txt``.
+
+    A rectangle of LabelMe is a shape that a person drew; boxes of COCO and YOLO are no outlines.
 
     Args:
         root: the dataset's folder.
-        problems: gets what cannot be used: ``annotation`` for files and entries, ``missing_image``
-            for annotations of an image that is not there, ``outside_image`` for polygons that reach
-            beyond their image and are cut off there.
+        problems: gets what cannot be used: ``annotation`` for files and entries of no image,
+            ``missing_image`` for annotations of an image that is not there, ``outside_image`` for
+            polygons that reach beyond their image and are cut off there.
 
     Returns:
         ``None`` where there is no annotation file.
     """
     reading = _Reading(root, problems)
-    for path in _json_files(root):
-        reading.read_json(path)
-    folders = _yolo_folders(root)
-    if folders is not None:
-        reading.read_yolo(*folders)
+    reading.read_jsons()
+    folders = yolo_folders(root)
+    if folders:
+        reading.read_yolo(folders)
     return reading.found if reading.found.files else None
 
 
@@ -106,18 +95,24 @@ class _Reading:
         self.root = root
         self.problems = problems
         self.found = Annotated()
-        self._images = [path for path in _files(root) if is_image_file(path)]
-        self._by_name: dict[str, list[Path]] = {}
-        for path in self._images:
-            self._by_name.setdefault(path.name.casefold(), []).append(path)
+        self._files = list(visible_files(root, recursive=True)) if root.is_dir() else []
+        self._images = ImagePaths(root, [path for path in self._files if is_image_file(path)])
+        self._taken: set[tuple[object, ...]] = set()
 
-    def read_json(self, path: Path) -> None:
-        """Read one JSON file; one that is no annotation file is passed over."""
+    def read_jsons(self) -> None:
+        """Read the JSON files; one that is no annotation file is passed over."""
+        for path in self._files:
+            if path.suffix.lower() == ".json":
+                self._read_json(path)
+
+    def _read_json(self, path: Path) -> None:
         try:
-            content = json.loads(path.read_text(encoding="utf-8-sig"))
-        except (OSError, ValueError) as error:
-            if _is_coco_name(path) or self._beside(path):
-                self._report("annotation", path, f"not readable as JSON ({error})")
+            content = json.loads(path.read_bytes())
+        except (OSError, ValueError, RecursionError) as error:
+            reason = "nested too deeply" if isinstance(error, RecursionError) else error
+            if is_coco_name(path) or self._images.beside(path)[0]:
+                self.found.files.append(path)
+                self._report("annotation", path, f"not readable as JSON ({reason})")
             return
         if not isinstance(content, dict):
             return
@@ -129,216 +124,196 @@ class _Reading:
             self._read_labelme(path, content)
 
     def _read_coco(self, path: Path, content: Mapping[str, Any]) -> None:
-        names = {
-            entry.get("id"): str(entry.get("name", entry.get("id")))
-            for entry in _entries(content.get("categories"))
-        }
-        images: dict[Any, tuple[Path, tuple[int, int] | None]] = {}
-        for entry in _entries(content["images"]):
-            name = str(entry.get("file_name", ""))
-            image = self._image(path, name)
-            if image is None:
-                self._report("missing_image", path, f"lists the image {name!r}, which is not there")
-                continue
-            images[entry.get("id")] = image, _size(entry.get("height"), entry.get("width"))
-            self.found.add(image, [])
+        names: dict[str, str] = {}
+        for entry in self._entries(path, content, "categories"):
+            number, name = entry_id(entry.get("id")), str(entry.get("name") or entry.get("id"))
+            if number is None or names.setdefault(number, name) != name:
+                message = f"category {name!r} has no id of its own"
+                self._report("annotation", path, f"{message}; give each category another id")
+                names[str(number)] = f"category {number}"
+        images = self._coco_images(path, content)
         lost = 0
-        for entry in _entries(content["annotations"]):
-            image, size = images.get(entry.get("image_id"), (None, None))
+        for entry in self._entries(path, content, "annotations"):
+            listed = entry_id(entry.get("image_id"))
+            image, size = images.get(listed, (None, None))
             if image is None:
-                lost += 1
+                lost += listed not in images
                 continue
-            label = f"annotation {entry.get('id')}"
+            stated = entry.get("id")
+            label = f"annotation {stated if isinstance(stated, int) else _cut(stated)}"
+            number = entry_id(entry.get("category_id"))
+            category = "" if number is None else names.get(number, number)
             try:
-                outline = _coco_outline(path, label, entry, size)
-            except (ValueError, TypeError) as error:
-                self._report("annotation", path, f"{label}: {error}", image)
-                continue
-            category = names.get(entry.get("category_id"), str(entry.get("category_id")))
-            self._take(image, category, outline)
+                self._take(image, category, coco_outline(path, label, entry, size))
+            except ValueError as error:
+                self._refuse(image, category, path, label, error)
         if lost:
             self._report("annotation", path, f"{lost} annotations of images that it does not list")
 
-    def _read_labelme(self, path: Path, content: Mapping[str, Any]) -> None:
-        image = self._beside(path) or self._image(path, str(content.get("imagePath") or ""))
-        if image is None:
-            name = content.get("imagePath")
-            self._report("missing_image", path, f"annotates the image {name!r}, which is not there")
-            return
-        size = _size(content.get("imageHeight"), content.get("imageWidth"))
-        self.found.add(image, [])
-        for number, shape in enumerate(_entries(content["shapes"]), start=1):
-            label = f"shape {number}"
-            try:
-                points = _labelme_points(shape)
-            except (ValueError, TypeError) as error:
-                self._report("annotation", path, f"{label}: {error}", image)
-                continue
-            outline = Outline(path, label, (points,), size=size)
-            self._take(image, str(shape.get("label", "")), outline)
-
-    def read_yolo(self, images: Path, labels: Path) -> None:
-        """Read the text files of ``labels`` for the images of ``images``."""
-        names = self._yolo_names()
-        by_stem = {
-            path.relative_to(images).with_name(case_stem(path)): path
-            for path in self._images
-            if path.is_relative_to(images)
-        }
-        for path in visible_files(labels, recursive=True):
-            if path.suffix.lower() != ".txt" or path.name.lower() == "classes.txt":
-                continue
-            self.found.files.append(path)
-            image = by_stem.get(path.relative_to(labels).with_suffix(""))
+    def _coco_images(
+        self, path: Path, content: Mapping[str, Any]
+    ) -> dict[str | None, tuple[Path | None, tuple[int, int] | None]]:
+        """Return the images that a file of COCO lists by id, each with its stated size."""
+        images: dict[str | None, tuple[Path | None, tuple[int, int] | None]] = {}
+        for entry in self._entries(path, content, "images"):
+            name = str(entry.get("file_name") or "")
+            number = entry_id(entry.get("id"))
+            image = self._image(path, name, "lists")
             if image is None:
-                self._report("missing_image", path, "annotates an image that is not in images")
+                images[number] = None, None
                 continue
-            self.found.add(image, [])
-            lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    index, polygon = _yolo_polygon(line)
-                except ValueError as error:
-                    self._report("annotation", path, f"line {number}: {error}", image)
-                    continue
-                outline = Outline(path, f"line {number}", (polygon,), relative=True)
-                self._take(image, names.get(index, str(index)), outline)
+            self.found.images.setdefault(image, [])
+            other = images.get(number, (image, None))[0]
+            if number is None or other != image:
+                images[number] = None, None
+                fault = "an image needs an id of its own; export the annotations again"
+                for one in dict.fromkeys(filter(None, (image, other))):
+                    self._refuse(one, "", path, f"the id {_cut(number)} of {one.name}", fault)
+                continue
+            images[number] = image, stated_size(entry.get("height"), entry.get("width"))
+        return images
 
-    def _yolo_names(self) -> dict[int, str]:
-        for name in _YOLO_NAMES:
-            path = self.root / name
-            if not path.is_file():
-                continue
+    def _read_labelme(self, path: Path, content: Mapping[str, Any]) -> None:
+        name = str(content.get("imagePath") or "")
+        image, other = self._images.beside(path, name)
+        if image is not None and other is not None:
+            told = f"lies beside {image.name}, but annotates {other.relative_to(self.root)}"
+            self._refuse(image, "", path, "imagePath", f"{told}; mend the one or the other")
+            return
+        image = image or self._image(path, name, "annotates")
+        if image is None:
+            return
+        size = stated_size(content.get("imageHeight"), content.get("imageWidth"))
+        self.found.images.setdefault(image, [])
+        for number, shape in enumerate(self._entries(path, content, "shapes", image), start=1):
+            label, category = f"shape {number}", str(shape.get("label") or "")
             try:
-                stated = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("names")
-                pairs = stated.items() if isinstance(stated, dict) else enumerate(stated or ())
-                return {int(index): str(word) for index, word in pairs}
-            except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
-                self._report("annotation", path, f"no readable list of names ({error})")
-        for path in (self.root / "classes.txt", self.root / _YOLO_LABELS / "classes.txt"):
-            if path.is_file():
+                points = labelme_points(shape)
+            except ValueError as error:
+                self._refuse(image, category, path, label, error)
+                continue
+            self._take(image, category, Outline(path, label, (points,), size=size))
+
+    def read_yolo(self, folders: list[tuple[Path, Path]]) -> None:
+        """Read the text files of each ``labels`` for the images of its ``images``."""
+        names = self._yolo_names([labels for _, labels in folders])
+        for images, labels in folders:
+            for path in visible_files(labels, recursive=True):
+                if path.suffix.lower() != ".txt" or path.name.lower() == _YOLO_CLASSES:
+                    continue
+                self.found.files.append(path)
+                stem = PurePosixPath(path.relative_to(labels).with_suffix("").as_posix())
+                image = self._images.of_stem(images, stem)
+                if image is None:
+                    self._report("missing_image", path, "annotates an image that is not in images")
+                    continue
+                self._read_yolo_lines(path, image, names)
+
+    def _read_yolo_lines(self, path: Path, image: Path, names: Mapping[int, str]) -> None:
+        self.found.images.setdefault(image, [])
+        lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            index = line.split()[0].removesuffix(".0")
+            category = names.get(int(index), index) if index.isdecimal() else ""
+            try:
+                polygon = yolo_polygon(line)
+            except ValueError as error:
+                self._refuse(image, category, path, f"line {number}", error)
+                continue
+            outline = Outline(path, f"line {number}", (polygon,), relative=True)
+            self._take(image, category, outline)
+
+    def _yolo_names(self, labels: list[Path]) -> dict[int, str]:
+        """Return the categories' names from the first file that has some."""
+        places = [self.root, *dict.fromkeys(folder.parent for folder in labels), *labels]
+        files = [path for folder in dict.fromkeys(places) for path in visible_files(folder)]
+        found: dict[int, str] = {}
+        unreadable: dict[Path, str] = {}
+        for path in files:
+            if path.suffix.lower() in {".yaml", ".yml"}:
+                try:
+                    names = _names_in(path)
+                except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
+                    unreadable[path] = f"no readable list of names ({error})"
+                    continue
+            elif path.name.lower() == _YOLO_CLASSES:
                 lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-                return dict(enumerate(line.strip() for line in lines if line.strip()))
-        return {}
+                names = dict(enumerate(line.strip() for line in lines if line.strip()))
+            else:
+                continue
+            if names is not None:
+                self.found.files.append(path)
+                found = found or names
+        if not found:
+            for path, message in unreadable.items():
+                self.found.files.append(path)
+                self._report("annotation", path, message)
+            self.found.hint = (
+                "no names of YOLO's numbers were found, neither names: in a YAML file (data.yaml) "
+                f"nor {_YOLO_CLASSES}, both looked for in the dataset's folder and in labels"
+            )
+        return found
 
     def _take(self, image: Path, category: str, outline: Outline) -> None:
-        self.found.add(image, [Annotation(category, outline)])
+        """Add an outline to those of its image, unless another file has the same."""
+        drawn = (image, category, outline.polygons, outline.runs, outline.size, outline.relative)
+        if drawn in self._taken:
+            return
+        self._taken.add(drawn)
+        self.found.images.setdefault(image, []).append(Annotation(category, outline))
         if outline.reaches_beyond():
             message = f"{outline.entry} reaches beyond its image, and is cut off there"
-            self._report("outside_image", outline.file, message, image)
+            self._report("outside_image", outline.file, message)
 
-    def _image(self, annotations: Path, name: str) -> Path | None:
-        """Return the image of a name, which may hold folders, in either kind of slashes."""
-        parts = PurePosixPath(name.replace("\\", "/"))
-        if not parts.name:
-            return None
-        for base in (annotations.parent, self.root, child_folder(self.root, "images")):
-            if base is not None and not parts.is_absolute() and (base / parts).is_file():
-                path = base / parts
-                if path.resolve().is_relative_to(self.root.resolve()):
-                    return next((one for one in self._images if one.samefile(path)), None)
-        alike = self._by_name.get(parts.name.casefold(), [])
-        return alike[0] if len(alike) == 1 else None
+    def _refuse(
+        self, image: Path, category: str, file: Path, label: str, fault: ValueError | str
+    ) -> None:
+        entry = Annotation(category, Outline(file, label), str(fault))
+        self.found.images.setdefault(image, []).append(entry)
 
-    def _beside(self, path: Path) -> Path | None:
-        stem = path.with_suffix("")
-        return next((one for one in self._images if one.with_name(case_stem(one)) == stem), None)
-
-    def _report(self, kind: str, path: Path, message: str, image: Path | None = None) -> None:
-        case_id = case_stem(image) if image else ""
-        self.problems.append(problem(self.root, kind, path, message, case_id))
-
-
-def _coco_outline(
-    path: Path, label: str, entry: Mapping[str, Any], size: tuple[int, int] | None
-) -> Outline:
-    drawn = entry.get("segmentation")
-    if isinstance(drawn, Mapping):
-        counts = drawn.get("counts", ())
-        runs = unpacked_runs(counts) if isinstance(counts, str) else [int(run) for run in counts]
-        height, width = drawn.get("size", (None, None))
-        return Outline(path, label, runs=tuple(runs), size=_size(height, width) or size)
-    if not isinstance(drawn, Sequence) or not drawn:
-        raise ValueError("no polygon and no run lengths; a box is no outline")
-    return Outline(path, label, tuple(_pairs(polygon) for polygon in drawn), size=size)
-
-
-def _labelme_points(shape: Mapping[str, Any]) -> tuple[Point, ...]:
-    kind = shape.get("shape_type") or "polygon"
-    points = [(float(x), float(y)) for x, y in shape.get("points") or ()]
-    if not all(math.isfinite(value) for point in points for value in point):
-        raise ValueError("coordinates are not finite")
-    if kind == "rectangle" and len(points) >= 2:
-        (left, top), (right, bottom) = points[0], points[-1] if len(points) == 2 else points[2]
-        return (left, top), (right, top), (right, bottom), (left, bottom)
-    if kind == "circle" and len(points) == 2:
-        (x, y), edge = points
-        radius = math.dist((x, y), edge)
-        turns = [math.tau * step / 64 for step in range(64)]
-        return tuple((x + radius * math.cos(t), y + radius * math.sin(t)) for t in turns)
-    if kind != "polygon":
-        raise ValueError(f"a {kind} is no outline; expected polygon, rectangle or circle")
-    if len(points) < 3:
-        raise ValueError(f"a polygon of {len(points)} points; expected at least 3")
-    return tuple(points)
-
-
-def _yolo_polygon(line: str) -> tuple[int, tuple[Point, ...]]:
-    first, *rest = line.split()
-    if len(rest) == 4:
-        raise ValueError("a box is no outline; expected a polygon: class x1 y1 x2 y2 x3 y3 …")
-    return int(first), _pairs(rest)
-
-
-def _pairs(numbers: Sequence[Any]) -> tuple[Point, ...]:
-    values = [float(number) for number in numbers]
-    if len(values) < 6 or len(values) % 2 or not all(map(math.isfinite, values)):
-        raise ValueError(
-            f"a polygon of {len(values)} numbers; expected x and y of at least 3 points"
-        )
-    return tuple(zip(values[::2], values[1::2], strict=True))
-
-
-def _entries(value: object) -> Iterator[Mapping[str, Any]]:
-    if isinstance(value, list):
-        yield from (entry for entry in value if isinstance(entry, Mapping))
-
-
-def _size(height: object, width: object) -> tuple[int, int] | None:
-    sides = (height, width)
-    if all(isinstance(side, int | float) and side >= 1 for side in sides):
-        return int(height), int(width)  # type: ignore[call-overload]
-    return None
-
-
-def _places(root: Path) -> list[Path]:
-    """Return the folders that annotations and their images are looked for in, to tell a layout."""
-    if not root.is_dir():
-        return []
-    named = [path for name in ("images", "annotations") if (path := child_folder(root, name))]
-    above = [root, *named[:1]]
-    parts = [path for folder in above for path in folder.iterdir() if own_part(path.name)]
-    return [root, *named, *(path for path in parts if path.is_dir())]
-
-
-def _files(root: Path) -> list[Path]:
-    return list(visible_files(root, recursive=True)) if root.is_dir() else []
-
-
-def _json_files(root: Path) -> list[Path]:
-    return [path for path in _files(root) if path.suffix.lower() == ".json"]
-
-
-def _is_coco_name(path: Path) -> bool:
-    return any(word in path.name.lower() for word in _COCO_NAMES)
-
-
-def _yolo_folders(root: Path) -> tuple[Path, Path] | None:
-    """Return ``images`` and ``labels`` where the second holds text files."""
-    images, labels = child_folder(root, "images"), child_folder(root, _YOLO_LABELS)
-    if images is None or labels is None:
+    def _image(self, file: Path, name: str, verb: str) -> Path | None:
+        found = self._images.find(file, name)
+        if len(found) == 1:
+            return found[0]
+        message = f"{verb} the image {_cut(name)}, which is not there"
+        if found:
+            shown = ", ".join(path.relative_to(self.root).as_posix() for path in found)
+            message = f"{verb} the image {_cut(name)}; several images of that name: {shown}"
+        self._report("missing_image", file, message)
         return None
-    has_text = any(path.suffix.lower() == ".txt" for path in _files(labels))
-    return (images, labels) if has_text else None
+
+    def _entries(
+        self, file: Path, content: Mapping[str, Any], key: str, image: Path | None = None
+    ) -> Iterator[Mapping[str, Any]]:
+        """Yield the entries of a list, and report what stands there instead."""
+        value = content.get(key, [])
+        entries = value if isinstance(value, list) else [value]
+        for number, entry in enumerate(entries, start=1):
+            if isinstance(value, list) and isinstance(entry, dict):
+                yield entry
+                continue
+            fault = f"expected a list of objects, found {_cut(entry)}"
+            if image is None:
+                self._report("annotation", file, f"{key}, entry {number}: {fault}")
+            else:
+                self._refuse(image, "", file, f"{key}, entry {number}", fault)
+
+    def _report(self, kind: str, path: Path, message: str) -> None:
+        self.problems.append(problem(self.root, kind, path, message))
+
+
+def _names_in(path: Path) -> dict[int, str] | None:
+    """Return the ``names`` of a YAML file by number, or ``None`` where it has none."""
+    content = yaml.safe_load(path.read_bytes())
+    stated = content.get("names") if isinstance(content, dict) else None
+    if stated is None:
+        return None
+    pairs = stated.items() if isinstance(stated, dict) else enumerate(stated)
+    return {int(index): str(word) for index, word in pairs}
+
+
+def _cut(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}…"

@@ -18,6 +18,7 @@ from busi_monai.datasets.listing import (
     index_images,
     is_hidden,
     natural_key,
+    part_meta,
     problem,
     visible_files,
 )
@@ -64,7 +65,7 @@ def read_folder(root: Path) -> Listing:
             problems.append(problem(root, "unknown_class", path, message, case_id))
             continue
         mask = (masks[case_id],) if case_id in masks else ()
-        meta = table.provenance.get(case_id, {})
+        meta = {**table.provenance.get(case_id, {}), **part_meta(path, folder)}
         cases.append(Case(case_id, path, mask, class_name, "folder", meta=meta))
         if cases[-1].lacks_mask:
             message = (

@@ -27,6 +27,7 @@ __all__ = [
     "known_class",
     "natural_key",
     "own_part",
+    "part_meta",
     "problem",
     "visible_files",
 ]
@@ -36,6 +37,7 @@ _PARTS = {
     **dict.fromkeys(("val", "valid", "validation"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+_LONGEST_FIRST = sorted(IMAGE_SUFFIXES, key=len, reverse=True)
 _SHOWN = 6  # ids that a message names
 
 
@@ -140,7 +142,7 @@ def case_stem(path: str | Path) -> str:
         ('benign (1)', 'scan.v2')
     """
     name = Path(path).name
-    for suffix in sorted(IMAGE_SUFFIXES, key=len, reverse=True):
+    for suffix in _LONGEST_FIRST:
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]
     return Path(path).stem
@@ -164,10 +166,8 @@ def child_folder(root: Path, name: str) -> Path | None:
     """Return the subfolder of a name, whatever its letter case, or ``None``."""
     if not root.is_dir():
         return None
-    for path in sorted(root.iterdir(), key=natural_key):
-        if path.name.lower() == name.lower() and path.is_dir():
-            return path
-    return None
+    alike = (path for path in root.iterdir() if path.name.lower() == name.lower())
+    return min((path for path in alike if path.is_dir()), key=natural_key, default=None)
 
 
 def problem(root: Path, kind: str, path: Path, message: str, case_id: str = "") -> Problem:
@@ -179,10 +179,17 @@ def own_part(folder: str) -> str | None:
     """Return the part of a split that a folder's name means, or ``None``.
 
     Examples:
-        >>> own_part("Train"), own_part("valid"), own_part("benign")
+        >>> own_part("Train"), own_part("val2017"), own_part("benign")
         ('training', 'validation', None)
     """
-    return _PARTS.get(folder.lower())
+    return _PARTS.get(folder.lower().rstrip("0123456789"))
+
+
+def part_meta(path: Path, folder: Path) -> dict[str, str]:
+    """Return a case's ``meta`` of the part that the first folder on the way to its image means."""
+    first, *rest = path.relative_to(folder).parts
+    part = own_part(first) if rest else None
+    return {} if part is None else {"official_part": part}
 
 
 def known_class(label: object) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -28,6 +29,13 @@ MAX_BORDER = 0.5
 """Of the image's border. The lesion that leaves the image most widely takes 0.07 of it there."""
 
 _EXIF_ORIENTATION = 0x0112
+
+_TURNS: dict[int, Callable[[NDArray[np.bool_]], NDArray[np.bool_]]] = {
+    5: np.transpose,
+    6: lambda mask: np.rot90(mask, -1),
+    7: lambda mask: np.rot90(mask, 2).T,
+    8: np.rot90,
+}  # from stored to upright, by EXIF orientation
 
 
 def lesion_mask(
@@ -79,7 +87,7 @@ def case_mask(case: Case, path: Path | Outline, size: tuple[int, int]) -> NDArra
             ``lesion_pixels``), its size differs from the image's, or it covers so much of the image
             or of its border that lesion and background seem to be swapped. ``kind`` tells which.
     """
-    mask = path.mask(size) if isinstance(path, Outline) else read_mask(path)
+    mask = _drawn(case, path, size) if isinstance(path, Outline) else read_mask(path)
     if mask.shape != size:
         raise ImageReadError(
             f"{path}: expected the size of {case.image.name}, {size[1]}×{size[0]} pixels, "
@@ -96,6 +104,28 @@ def case_mask(case: Case, path: Path | Outline, size: tuple[int, int]) -> NDArra
             kind="inverted_mask",
         )
     return mask
+
+
+def _drawn(case: Case, outline: Outline, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return an outline's mask; on a turned image, only where its stated size tells which it fits.
+
+    EXIF tags turn a picture, and programs draw on the stored or on the turned pixels. Orientations
+    from 5 on swap height and width; no size tells those up to 4 apart.
+    """
+    orientation = _orientation(case.image)
+    if orientation == 1:
+        return outline.mask(size)
+    if orientation >= 5 and size[0] != size[1]:
+        if outline.size == size:
+            return outline.mask(size)
+        if outline.size == size[::-1]:
+            return _TURNS[orientation](outline.mask(size[::-1]))
+    raise ImageReadError(
+        f"{outline}: EXIF turns {case.image.name} (orientation {orientation}), and nothing tells "
+        "whether the outline was drawn on the turned picture; save it upright without EXIF and "
+        "annotate it again",
+        kind="annotation",
+    )
 
 
 def clean_mask(
@@ -145,6 +175,17 @@ def _without_specks(mask: NDArray[np.bool_], smallest: float) -> NDArray[np.bool
     areas[0] = 0
     kept: NDArray[np.bool_] = (areas >= max(1.0, smallest * areas.max()))[labels]
     return kept
+
+
+def _orientation(path: Path) -> int:
+    """Return a picture's EXIF orientation; 1 where its format or the file has none."""
+    try:
+        with Image.open(path) as image:
+            stated = image.getexif().get(_EXIF_ORIENTATION, 1)
+    except Exception as error:
+        logger.debug("%s: no EXIF (%s)", path, error)
+        return 1
+    return stated if stated in range(2, 9) else 1
 
 
 def _picture_size(path: Path) -> tuple[int, int]:

@@ -418,6 +418,23 @@ def test_class_folders_in_split_folders_are_the_parts_of_the_protocol_file(phant
     }
 
 
+def test_images_and_masks_in_split_folders_are_the_parts_of_the_protocol_file(
+    phantom_busi, tmp_path
+):
+    rows, wanted = ["image,label"], {}
+    for number, case in enumerate(read_dataset(phantom_busi).cases):
+        part = ("train", "val", "test")[number % 3]
+        for kind, path in (("images", case.image), *(("masks", mask) for mask in case.masks)):
+            folder = tmp_path / "in" / kind / part
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, folder / case.image.name)
+        rows.append(f"{case.id},{case.class_name}")
+        wanted[case.id] = {"train": "training", "val": "validation"}.get(part, part)
+    (tmp_path / "in" / "labels.csv").write_text("\n".join(rows), encoding="utf-8")
+    summary = prepare_dataset(tmp_path / "in", tmp_path / "out", PrepareOptions(protocol="file"))
+    assert parts_of(summary.datalist) == wanted and summary.failures == []
+
+
 def test_the_protocol_file_needs_lists_or_folders_of_a_split(phantom_busi, tmp_path):
     with pytest.raises(InputError, match="or folders train, val and test in the dataset"):
         prepare_dataset(phantom_busi, tmp_path / "out", PrepareOptions(protocol="file"))

@@ -3,122 +3,32 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from PIL import Image, ImageOps
 
+from busi_monai.cli.main import main
 from busi_monai.curation import PrepareOptions, audit_dataset, load_datalist, prepare_dataset
-from busi_monai.datasets import Listing, lesion_mask, read_dataset
-from busi_monai.errors import InputError
-from busi_monai.images import write_png
-
-SIZE = (40, 60)  # height, width
-BOX = (10, 5, 30, 25)  # left, top, right, bottom
-CORNERS = [(10, 5), (30, 5), (30, 25), (10, 25)]
-FLAT = [float(value) for corner in CORNERS for value in corner]
-
-
-def picture(path: Path, seed: int) -> None:
-    draw = np.random.default_rng(seed)
-    write_png(path, draw.integers(0, 255, SIZE).astype(np.uint8))
-
-
-def box_mask() -> np.ndarray:
-    mask = np.zeros(SIZE, dtype=bool)
-    mask[BOX[1] : BOX[3], BOX[0] : BOX[2]] = True
-    return mask
-
-
-def runs(mask: np.ndarray) -> list[int]:
-    values = mask.ravel(order="F").astype(int)
-    edges = np.flatnonzero(np.diff(values, prepend=0))
-    return np.diff([0, *edges, len(values)]).tolist()
-
-
-def kinds(listing: Listing) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for problem in listing.problems:
-        found.setdefault(problem.kind, []).append(f"{problem.file} {problem.message}")
-    return found
-
-
-def coco(
-    path: Path,
-    drawn: dict[str, list[tuple[str, Any]]],
-    categories: tuple[str, ...] = ("benign", "malignant", "mass"),
-) -> None:
-    """Write a COCO file of (category, segmentation) by image."""
-    numbers = {name: number for number, name in enumerate(categories, start=1)}
-    images = [
-        {"id": 100 + number, "file_name": name, "height": SIZE[0], "width": SIZE[1]}
-        for number, name in enumerate(drawn)
-    ]
-    annotations = [
-        {
-            "image_id": image["id"],
-            "category_id": numbers[category],
-            "segmentation": segmentation,
-            "iscrowd": int(isinstance(segmentation, dict)),
-        }
-        for image, entries in zip(images, drawn.values(), strict=True)
-        for category, segmentation in entries
-    ]
-    for number, annotation in enumerate(annotations, start=1):
-        annotation["id"] = number
-    named = [{"id": number, "name": name} for name, number in numbers.items()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"images": images, "annotations": annotations, "categories": named}
-    path.write_text(json.dumps(content), encoding="utf-8")
-
-
-def labelme(path: Path, shapes: list[dict[str, Any]], **further: Any) -> None:
-    content = {"shapes": shapes, "imagePath": path.with_suffix(".png").name, **further}
-    path.write_text(json.dumps(content), encoding="utf-8")
-
-
-def as_coco(root: Path) -> None:
-    picture(root / "images" / "x1.png", 1)
-    coco(root / "annotations" / "instances_all.json", {"x1.png": [("benign", [FLAT])]})
-
-
-def as_coco_runs(root: Path) -> None:
-    picture(root / "x1.png", 1)
-    counts = {"counts": runs(box_mask()), "size": list(SIZE)}
-    coco(root / "annotations.json", {"x1.png": [("benign", counts)]})
-
-
-def as_coco_packed(root: Path) -> None:
-    picture(root / "x1.png", 1)
-    # the box, packed by pycocotools 2.0.11
-    counts = {"counts": "e<d0d00000000000000000000000000000000000000[U1", "size": list(SIZE)}
-    coco(root / "_annotations.coco.json", {"x1.png": [("benign", counts)]})
-
-
-def as_labelme(root: Path) -> None:
-    picture(root / "x1.png", 1)
-    labelme(
-        root / "x1.json",
-        [{"label": "Benign", "points": CORNERS, "shape_type": "polygon"}],
-        imageHeight=SIZE[0],
-        imageWidth=SIZE[1],
-    )
-
-
-def as_labelme_rectangle(root: Path) -> None:
-    picture(root / "images" / "x1.png", 1)
-    shape = {"label": "benign", "points": [CORNERS[0], CORNERS[2]], "shape_type": "rectangle"}
-    labelme(root / "images" / "x1.json", [shape])
-
-
-def as_yolo(root: Path) -> None:
-    picture(root / "images" / "train" / "x1.png", 1)
-    line = " ".join(f"{x / SIZE[1]} {y / SIZE[0]}" for x, y in CORNERS)
-    label = root / "labels" / "train" / "x1.txt"
-    label.parent.mkdir(parents=True)
-    label.write_text(f"1 {line}\n", encoding="utf-8")
-    (root / "data.yaml").write_text("names: [malignant, benign]\n", encoding="utf-8")
-
+from busi_monai.datasets import lesion_mask, read_dataset
+from tests.datasets.annotation_files import (
+    CORNERS,
+    FLAT,
+    SIZE,
+    as_coco,
+    as_coco_packed,
+    as_coco_runs,
+    as_labelme,
+    as_labelme_rectangle,
+    as_yolo,
+    box_mask,
+    coco,
+    edit,
+    kinds,
+    picture,
+    runs,
+)
 
 WRITERS = (as_coco, as_coco_runs, as_coco_packed, as_labelme, as_labelme_rectangle, as_yolo)
 
@@ -190,87 +100,6 @@ def test_two_classes_in_one_image_are_named_and_left_out(tmp_path):
     assert contradiction.startswith("x1.png outlined as benign, but malignant in labels.csv")
 
 
-def test_polygons_beyond_the_border_are_named_and_cut_off(tmp_path):
-    picture(tmp_path / "x.png", 1)
-    beyond = [50.0, 30.0, 80.0, 30.0, 80.0, 60.0, 50.0, 60.0]
-    coco(tmp_path / "annotations.json", {"x.png": [("benign", [beyond])]})
-    listing = read_dataset(tmp_path)
-    (message,) = kinds(listing)["outside_image"]
-    assert message == "annotations.json annotation 1 reaches beyond its image, and is cut off there"
-    assert lesion_mask(listing.cases[0]).sum() == 100
-
-
-@pytest.mark.parametrize(
-    ("segmentation", "reason"),
-    [
-        ([], "no polygon and no run lengths; a box is no outline"),
-        ([[1, 2, 3, 4]], "a polygon of 4 numbers"),
-        ([[1, 2, 3, 4, 5, "x"]], "could not convert"),
-        ({"counts": "12 3", "size": [40, 60]}, "none of COCO's letters"),
-    ],
-)
-def test_entries_that_are_no_outline_are_named(segmentation, reason, tmp_path):
-    for number in range(2):
-        picture(tmp_path / f"x{number}.png", number)
-    drawn = {"x0.png": [("benign", segmentation)], "x1.png": [("benign", [FLAT])]}
-    coco(tmp_path / "annotations.json", drawn)
-    listing = read_dataset(tmp_path)
-    (message,) = kinds(listing)["annotation"]
-    assert "annotation 1" in message and reason in message
-    assert [case.id for case in listing.cases] == ["x1"]
-
-
-def test_another_size_than_stated_and_runs_that_do_not_fit_are_problems_of_the_audit(tmp_path):
-    for number in range(2):
-        picture(tmp_path / f"x{number}.png", number)
-    short = {"counts": [5, 5], "size": list(SIZE)}
-    coco(tmp_path / "annotations.json", {"x0.png": [("benign", short)]})
-    labelme(
-        tmp_path / "x1.json",
-        [{"label": "benign", "points": CORNERS}],
-        imageHeight=SIZE[0] * 2,
-        imageWidth=SIZE[1] * 2,
-    )
-    audit = audit_dataset(read_dataset(tmp_path))
-    messages = {problem.file: problem for problem in audit.problems}
-    assert "run lengths fill 10 pixels" in messages["annotations.json"].message
-    assert messages["x1.json"].kind == "size_mismatch"
-    assert "drawn on 120×80 pixels, but the image has 60×40" in messages["x1.json"].message
-    assert len(audit.failures) == 2
-    with pytest.raises(InputError, match="run lengths fill 10 pixels"):
-        prepare_dataset(tmp_path, tmp_path.with_name("out"))
-
-
-@pytest.mark.parametrize("name", ["missing.png", "../outside.png", "/etc/hostname"])
-def test_annotations_of_images_that_are_not_there_are_named(name, tmp_path):
-    picture(tmp_path / "outside.png", 1)
-    picture(tmp_path / "in" / "x.png", 1)
-    drawn = {name: [("benign", [FLAT])], "x.png": [("benign", [FLAT])]}
-    coco(tmp_path / "in" / "annotations.json", drawn)
-    listing = read_dataset(tmp_path / "in")
-    (message,) = kinds(listing)["missing_image"]
-    assert f"lists the image {name!r}" in message
-    assert [case.id for case in listing.cases] == ["x"]
-
-
-def test_boxes_of_yolo_are_no_outlines_and_damaged_json_is_named(tmp_path):
-    as_yolo(tmp_path)
-    label = tmp_path / "labels" / "train" / "x1.txt"
-    label.write_text(label.read_text() + "0 0.5 0.5 0.2 0.2\n", encoding="utf-8")
-    (tmp_path / "images" / "train" / "x1.json").write_text("{", encoding="utf-8")
-    messages = kinds(read_dataset(tmp_path))["annotation"]
-    assert any("not readable as JSON" in message for message in messages)
-    assert any("line 2: a box is no outline" in message for message in messages)
-
-
-def test_stray_files_beside_annotations_are_named(tmp_path):
-    as_coco(tmp_path)
-    (tmp_path / "README.txt").write_text("about")
-    (tmp_path / "images" / "x1.xml").write_text("<a/>")
-    files = [line.split()[0] for line in kinds(read_dataset(tmp_path))["stray_file"]]
-    assert sorted(files) == ["README.txt", "images/x1.xml"]
-
-
 def test_split_folders_are_the_parts_of_the_protocol_file(tmp_path):
     number = 0
     for name in ("train", "valid", "test"):
@@ -286,3 +115,101 @@ def test_split_folders_are_the_parts_of_the_protocol_file(tmp_path):
     parts = {record["id"]: record["part"] for record in records}
     assert [parts[f"x{n}"] for n in (1, 4, 7)] == ["training", "validation", "test"]
     assert len(parts) == 9
+
+
+def test_outlines_of_other_categories_than_classes_do_not_count_beside_a_class(tmp_path):
+    for number in range(3):
+        picture(tmp_path / f"{'benign_' * (number > 1)}x{number}.png", number)
+    rib = ("rib", [[0, 0, 50, 0, 50, 4, 0, 4]])
+    drawn = {
+        "x0.png": [("malignant", [FLAT]), rib],
+        "x1.png": [("malignant", [FLAT]), ("rib", [])],
+        "benign_x2.png": [("mass", [FLAT]), rib],
+    }
+    coco(tmp_path / "annotations.json", drawn, ("malignant", "mass", "rib"))
+    listing = read_dataset(tmp_path)
+    found = {case.id: lesion_mask(case).sum() for case in listing.cases}
+    assert found == {"x0": 400, "x1": 400, "benign_x2": 600}
+    assert kinds(listing)["annotation"] == [
+        "annotations.json annotation 2 is of 'rib', which is no class, and was left out",
+        "annotations.json annotation 4 is of 'rib', which is no class, and was left out",
+    ]
+
+
+def test_a_normal_with_an_outline_is_refused(tmp_path):
+    for name in ("x0", "x1", "x2", "x3", "normal_4"):
+        picture(tmp_path / f"{name}.png", len(name))
+    background = {"counts": [SIZE[0] * SIZE[1]], "size": list(SIZE)}
+    drawn = {
+        "x0.png": [("mass", [FLAT])],
+        "x1.png": [("normal", [FLAT])],
+        "x2.png": [("normal", background)],
+        "x3.png": [("benign", [FLAT])],
+        "normal_4.png": [("mass", [FLAT])],
+    }
+    coco(tmp_path / "annotations.json", drawn, ("mass", "normal", "benign"))
+    (tmp_path / "labels.csv").write_text("image,label\nx0,normal\n", encoding="utf-8")
+    listing = read_dataset(tmp_path)
+    assert {case.id: case.class_name for case in listing.cases} == {"x2": "normal", "x3": "benign"}
+    assert kinds(listing)["unknown_class"] == [
+        "normal_4.png normal in its name, but outlined in annotations.json, annotation 5; mend one "
+        "of them",
+        "x0.png normal in labels.csv, but outlined in annotations.json, annotation 1; mend one of "
+        "them",
+        "x1.png normal in its category, but outlined in annotations.json, annotation 2; mend one "
+        "of them",
+    ]
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+@pytest.mark.parametrize("stated", ["stored", "turned", "none"])
+def test_on_turned_images_the_stated_size_tells_what_was_drawn_on(orientation, stated, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.fromarray(box_mask().astype(np.uint8) * 255)
+    image.save(tmp_path / "x1.png", exif=exif)
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "x1.png"))) > 0
+    mask = upright if stated == "turned" else box_mask()
+    counts = {"counts": runs(mask), "size": list(mask.shape)}
+    coco(tmp_path / "annotations.json", {"x1.png": [("benign", counts)]})
+    if stated == "none":
+        as_polygon = {"segmentation": [FLAT], "image_id": 100, "category_id": 1, "id": 1}
+        image = {"id": 100, "file_name": "x1.png"}
+        edit(
+            tmp_path / "annotations.json",
+            lambda content: content.update(images=[image], annotations=[as_polygon]),
+        )
+    listing = read_dataset(tmp_path)
+    if orientation >= 5 and stated != "none":
+        assert np.array_equal(lesion_mask(listing.cases[0]), upright)
+        return
+    (problem,) = audit_dataset(listing).failures
+    assert (problem.kind, problem.file) == ("annotation", "annotations.json")
+    assert f"EXIF turns x1.png (orientation {orientation})" in problem.message
+    assert "save it upright without EXIF and annotate it again" in problem.message
+
+
+def test_equal_outlines_in_two_files_count_once(tmp_path):
+    as_coco(tmp_path)
+    folder = tmp_path / "annotations"
+    (folder / "instances_train.json").write_bytes((folder / "instances_all.json").read_bytes())
+    (case,) = read_dataset(tmp_path).cases
+    assert len(case.masks) == 1
+
+
+def test_prepare_names_images_without_annotation_and_fails_for_entries_alone(tmp_path):
+    for number in range(8):
+        picture(tmp_path / "in" / f"x{number}.png", number)
+    drawn = {f"x{n}.png": [("benign" if n % 2 else "malignant", [FLAT])] for n in range(6)}
+    coco(tmp_path / "in" / "annotations.json", drawn)
+    command = ["prepare", str(tmp_path / "in"), "--folds", "2", "--quiet", "--out"]
+    result = CliRunner().invoke(main, [*command, str(tmp_path / "one")])
+    note = "left out, without annotation and class, 2: x6.png, x7.png"
+    assert (result.exit_code, result.stderr) == (0, f"Note: {note}\n")
+    assert json.loads((tmp_path / "one" / "run.json").read_text(encoding="utf-8"))["notes"] == [
+        note
+    ]
+    coco(tmp_path / "in" / "annotations.json", {**drawn, "x7.png": [("benign", [])]})
+    result = CliRunner().invoke(main, [*command, str(tmp_path / "two")])
+    assert result.exit_code == 1
+    assert "Failed: annotations.json: annotation 7: no polygon and no run lengths" in result.stderr
