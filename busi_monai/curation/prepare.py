@@ -49,7 +49,8 @@ class PrepareSummary:
         duplicate_groups: number of near-duplicate groups that the audit found.
         seconds: how long it took.
         unlisted: ids in the dataset that the replayed datalist does not name: left out.
-        notes: what to know of the dataset that cost no image, such as ids with their folder.
+        notes: what else the reader reports, such as ids with their folder, files that it left out
+            and images that nothing labels. Lesions without a mask stand in the datalist.
         left_out: number of members of an archive that were not looked at, by kind.
         other_masks: ids whose masks are others than the replayed datalist tells.
     """
@@ -187,7 +188,6 @@ def prepare_dataset(
             told = {"unlisted": extra, "other_masks": masks}
             record.write(folder, {**_run_details(datalist, listing, folder), **told})
     seconds = time.monotonic() - started
-    notes = [problem.message for problem in listing.problems if problem.kind == "renamed_id"]
     return PrepareSummary(
         Path(out),
         datalist,
@@ -195,10 +195,15 @@ def prepare_dataset(
         len(duplicates),
         seconds,
         extra,
-        notes,
+        _notes(listing),
         listing.left_out,
         masks,
     )
+
+
+def _notes(listing: Listing) -> list[str]:
+    told = [p for p in listing.problems if p.kind not in {*_COST_IMAGES, "missing_mask"}]
+    return [p.message if p.file == "." else f"{p.file}: {p.message}" for p in told]
 
 
 def _lost_images(listing: Listing) -> list[Problem]:
