@@ -427,7 +427,7 @@ def test_the_protocol_file_needs_lists_or_folders_of_a_split(phantom_busi, tmp_p
 def test_what_a_reader_leaves_out_is_told_without_failing(phantom_busi, tmp_path):
     source = tmp_path / "set"
     shutil.copytree(phantom_busi, source)
-    image = next((source / "normal").glob("*.png"))
+    image = source / "normal" / "normal (1).png"
     shutil.copy(image, image.with_name(f"{image.stem}-mask.png"))
 
     summary = prepare_dataset(source, tmp_path / "out")
