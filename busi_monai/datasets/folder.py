@@ -25,7 +25,8 @@ from busi_monai.datasets.listing import (
 )
 from busi_monai.datasets.tables import ImageNames, LabelTable, find_labels, read_labels
 from busi_monai.errors import InputError
-from busi_monai.image_files import image_stem
+from busi_monai.ids import id_key
+from busi_monai.image_files import image_of_mask, image_stem
 
 __all__ = ["FOLDER", "pair_masks", "read_folder"]
 
@@ -127,7 +128,7 @@ def pair_masks(
             if folder and other != folder and other.name.lower() == name:
                 message = f"beside the folder {folder.name}, which was read; move its files there"
                 problems.append(problem(root, "stray_file", other, message))
-    images, found = indexed
+    images, found = _without_masks(root, indexed[0], problems), indexed[1]
     ids = case_ids(root, images, problems)
     wanted = {_renamed(key, prefixes): path for key, path in found.items()}
     masks = {ids[key]: path for key, path in wanted.items() if key in images}
@@ -150,6 +151,24 @@ def pair_masks(
             message += f", only {places}; put a mask into the same subfolder as its picture"
         problems.append(problem(root, "mask_without_image", path, message, name))
     return {ids[key]: path for key, path in images.items()}, masks
+
+
+def _without_masks(root: Path, images: dict[str, Path], problems: list[Problem]) -> dict[str, Path]:
+    """Return the images without files named as the mask of one beside them."""
+    beside: dict[str, set[str]] = {}
+    for key in images:
+        folder, _, name = key.rpartition("/")
+        beside.setdefault(folder, set()).add(id_key(name))
+    kept = {}
+    for key, path in images.items():
+        folder, _, name = key.rpartition("/")
+        mask_of = image_of_mask(name, beside[folder])
+        if mask_of and id_key(mask_of[0]) in beside[folder]:
+            message = f"looks like a mask of {mask_of[0]}; move it to masks, under that name"
+            problems.append(problem(root, "stray_file", path, message))
+        else:
+            kept[key] = path
+    return kept
 
 
 def _renamed(key: str, prefixes: tuple[str, str]) -> str:

@@ -394,3 +394,23 @@ def test_the_line_of_a_row_counts_the_line_that_states_the_separator(tmp_path: P
 
     assert [case.id for case in listing.cases] == ["a"]
     assert listing.problems[0].message.startswith("row 4: label 'cyst'")
+
+
+def test_a_mask_among_the_images_is_no_image(tmp_path: Path) -> None:
+    make(
+        tmp_path,
+        *("images/p/normal_1.png", "images/p/normal_1_mask.png", "images/p/normal_1-masks.png"),
+        *("images/normal_1_mask.png", "masks/other.png"),
+    )
+
+    listing = read_dataset(tmp_path)
+
+    assert {case.image.relative_to(tmp_path).as_posix() for case in listing.cases} == {
+        "images/p/normal_1.png",
+        "images/normal_1_mask.png",  # no image of that name beside it
+    }
+    strays = {p.file: p.message for p in listing.problems if p.kind == "stray_file"}
+    assert strays == dict.fromkeys(
+        ("images/p/normal_1_mask.png", "images/p/normal_1-masks.png"),
+        "looks like a mask of normal_1; move it to masks, under that name",
+    )
