@@ -26,7 +26,14 @@ from busi_monai.dicom_limits import CountedReads, check_content, check_sequences
 from busi_monai.dicom_regions import largest_region, scale_of
 from busi_monai.errors import ImageReadError
 from busi_monai.grey_ranges import DEPTHS, GreyRange
-from busi_monai.image_files import ImageBytes, max_pixels_of, opened, size_of
+from busi_monai.image_files import (
+    DICOMDIR,
+    ImageBytes,
+    max_pixels_of,
+    opened,
+    size_of,
+    suffix_of,
+)
 from busi_monai.pixel_scales import PixelScale
 from busi_monai.video import (
     check_decoder,
@@ -130,7 +137,8 @@ def read_dicom_frame(
         header = _header(dataset, source)
         if frame is None and header.frames != 1:
             raise ImageReadError(
-                f"{source}: expected one picture, found {header.frames} frames; say which"
+                f"{source}: a loop of {header.frames} frames; a dataset takes single images: "
+                "export the frame as PNG"
             )
         if not 0 <= (frame or 0) < header.frames:
             number = (frame or 0) + 1
@@ -279,6 +287,16 @@ def _stored_values(
         check_codestream(read_dicom_dataset(source), frame, frames, str(source))
     with opened(source) as stream:  # reads no other frame
         return np.asarray(pixel_array(stream, index=frame))
+
+
+def is_bare_dicom(path: Path) -> bool:
+    """Whether a file without suffix is DICOM, by its preamble. A DICOMDIR is not meant."""
+    if suffix_of(path) or path.name.upper() == DICOMDIR or not path.is_file():
+        return False
+    try:
+        return has_preamble(path)
+    except OSError:
+        return False  # it may not be read
 
 
 def has_preamble(source: Path | ImageBytes) -> bool:

@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections.abc import Container
 
-__all__ = ["MAX_ID_BYTES", "id_key", "safe_id", "unique_id"]
+__all__ = ["MAX_ID_BYTES", "composed", "id_key", "safe_id", "unique_id"]
 
 MAX_ID_BYTES = 120
 """Longest id in UTF-8; file systems take 255 bytes with all that stands before and behind it."""
@@ -20,7 +20,7 @@ def safe_id(name: str) -> str:
 
     Characters that some system refuses, control characters and bytes that are not UTF-8 become
     ``_``. A name of more than ``MAX_ID_BYTES`` is cut, and ends with a hash of the whole, so that
-    names which begin alike stay apart. Any other name stays as it is.
+    names which begin alike stay apart. Letters are ``composed``. Any other name stays as it is.
 
     Args:
         name: as Python has it from the file system.
@@ -34,6 +34,7 @@ def safe_id(name: str) -> str:
         >>> len(safe_id(300 * "ä").encode())
         119
     """
+    name = composed(name)
     safe = re.sub(r'[/\\:*?"<>|\x00-\x1f\x7f\ud800-\udfff]', "_", name).strip(" .") or "image"
     if len(safe.encode()) <= MAX_ID_BYTES:
         return safe
@@ -42,9 +43,14 @@ def safe_id(name: str) -> str:
     return f"{kept}~{whole[:_HASH_LENGTH]}"
 
 
+def composed(text: str) -> str:
+    """Return a text with each letter in one form, as some systems write ``ä`` as two characters."""
+    return unicodedata.normalize("NFC", text)
+
+
 def id_key(id: str) -> str:
     """Return what is the same for two ids that some file system holds to be one name."""
-    return unicodedata.normalize("NFC", id).casefold()
+    return composed(id).casefold()
 
 
 def unique_id(id: str, taken: Container[str]) -> str:

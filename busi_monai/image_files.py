@@ -1,27 +1,42 @@
-"""A file to be read: a path, or a content in memory of which only the content is believed."""
+"""A file to be read: what its name means, or a content in memory of which only that is believed."""
 
 from __future__ import annotations
 
 import io
+import re
+from collections.abc import Container
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import BinaryIO
 
 from busi_monai.errors import ImageReadError
+from busi_monai.ids import id_key
 
 __all__ = [
     "DICOMDIR",
+    "IMAGE_SUFFIXES",
     "MAX_PIXELS",
     "ImageBytes",
     "ImageSource",
     "head_of",
+    "image_of_mask",
+    "image_stem",
     "is_hidden",
+    "is_image_file",
     "max_pixels_of",
     "opened",
     "size_of",
     "suffix_of",
+    "without_image_suffix",
 ]
+
+IMAGE_SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".nii", ".nii.gz", ".dcm", ".dicom",
+    ".jfif", ".jpe", ".jp2", ".j2k", ".jpx", ".webp", ".avif", ".gif", ".pgm", ".ppm", ".pbm",
+    ".pnm", ".tga", ".dib", ".pcx",
+)  # fmt: skip
+"""Endings by which a folder's files are taken as pictures; a file that is named is read anyhow."""
 
 MAX_PIXELS = 100_000_000
 """Pixels beyond which a picture in a file on disk is no ultrasound picture."""
@@ -32,7 +47,11 @@ STRANGERS_PIXELS = 25_000_000
 DICOMDIR = "DICOMDIR"
 """Name of the directory of a medium with DICOM files."""
 
+_LONGEST_FIRST = sorted(IMAGE_SUFFIXES, key=len, reverse=True)
 _SYSTEM_FILES = {"thumbs.db", "desktop.ini", "__macosx"}
+_MASK = re.compile(r"(?P<image>.+)_mask(?:_[0-9]+)?", re.IGNORECASE)
+_LIKE_MASK = re.compile(r"[\W_]*(?P<word>masks?)(?![^\W\d_])", re.IGNORECASE)
+_MASK_OF = re.compile(r"masks?[\W_]+", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -99,6 +118,67 @@ def suffix_of(path: PurePath) -> str:
     """
     suffix = path.suffix.lower()
     return suffix if suffix.strip(".0123456789") else ""
+
+
+def is_image_file(path: str | Path) -> bool:
+    """Whether the file's name ends like a picture's."""
+    return str(path).lower().endswith(IMAGE_SUFFIXES)
+
+
+def without_image_suffix(name: str) -> str:
+    """Return a name without the suffix of a picture, any other ending kept.
+
+    Examples:
+        >>> without_image_suffix("scan.v2.nii.gz"), without_image_suffix("10.5")
+        ('scan.v2', '10.5')
+    """
+    for suffix in _LONGEST_FIRST:
+        if name.lower().endswith(suffix) and len(name) > len(suffix):
+            return name[: -len(suffix)]
+    return name
+
+
+def image_stem(path: str | PurePath) -> str:
+    """Return a file's name without its suffix.
+
+    ``.nii.gz`` is one suffix, and the numbers of a DICOM UID are none.
+
+    Examples:
+        >>> image_stem("benign (1).PNG"), image_stem("1.2.840.7"), image_stem("scan.v2.nii.gz")
+        ('benign (1)', '1.2.840.7', 'scan.v2')
+    """
+    name = Path(path).name
+    stem = without_image_suffix(name)
+    return stem if stem != name or not suffix_of(Path(name)) else Path(name).stem
+
+
+def image_of_mask(stem: str, beside: Container[str] = ()) -> tuple[str, bool] | None:
+    """Return which image a file's name makes it the mask of.
+
+    Args:
+        stem: of the file's name.
+        beside: ``id_key`` of the stems of the files beside it.
+
+    Returns:
+        The image's stem, and whether the name is one that masks have: ``<image>_mask`` or
+        ``<image>_mask_<n>``, the image there or not. Names that are only like these count where the
+        image is there. ``None`` for no mask.
+
+    Examples:
+        >>> image_of_mask("x_mask_1"), image_of_mask("X-masks (2)", {"x"}), image_of_mask("x-masks")
+        (('x', True), ('X', False), None)
+        >>> image_of_mask("x_mask (2)", {"x (2)"}), image_of_mask("mask_x", {"x"})
+        (('x (2)', False), ('x', False))
+    """
+    match = _MASK.fullmatch(stem)
+    if match:
+        return match["image"], True
+    prefix = _MASK_OF.match(stem)
+    likely = [stem[prefix.end() :]] if prefix else []
+    for tail in _LIKE_MASK.finditer(stem):
+        for end in range(tail.start("word"), tail.start() - 1, -1):
+            likely += [stem[:end], stem[:end] + stem[tail.end() :]]
+    return next(((image, False) for image in likely if id_key(image) in beside), None)
 
 
 def is_hidden(name: str) -> bool:

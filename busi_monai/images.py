@@ -31,7 +31,13 @@ from busi_monai.image_decoders import (
     decode_pillow_mask,
     is_nifti,
 )
-from busi_monai.image_files import ImageBytes, ImageSource, head_of
+from busi_monai.image_files import (
+    IMAGE_SUFFIXES,
+    ImageBytes,
+    ImageSource,
+    head_of,
+    is_image_file,
+)
 from busi_monai.mask_values import lesion_pixels
 from busi_monai.pixel_scales import NO_SPACING, PixelScale, Spacing
 from busi_monai.video import is_video, read_video_frame, read_video_header
@@ -53,12 +59,6 @@ __all__ = [
     "write_png",
 ]
 
-IMAGE_SUFFIXES = (
-    ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".nii", ".nii.gz", ".dcm", ".dicom",
-    ".jfif", ".jpe", ".jp2", ".j2k", ".jpx", ".webp", ".avif", ".gif", ".pgm", ".ppm", ".pbm",
-    ".pnm", ".tga", ".dib", ".pcx",
-)  # fmt: skip
-"""Endings by which a folder's files are taken as pictures; a file that is named is read anyhow."""
 _HEAD_LENGTH = 544  # what tells DICOM, NIfTI-1 and NIfTI-2 from the rest
 
 
@@ -126,11 +126,6 @@ class Frames:
 
     pictures: tuple[PictureFile, ...]
     frames_per_second: float | None = None
-
-
-def is_image_file(path: str | Path) -> bool:
-    """Whether the file's name ends like a picture's."""
-    return str(path).lower().endswith(IMAGE_SUFFIXES)
 
 
 def frames_of(source: ImageSource, *, crop_to_region: bool = False) -> Frames:

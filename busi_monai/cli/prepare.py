@@ -83,7 +83,7 @@ def command(dataset: Path, out: Path, quiet: bool, as_json: bool, **options: Any
 
     The folder holds the images as found, one mask per image, datalist.json (who is in which part),
     the audit with its figures and run.json. The dataset itself is never touched. Images that can't
-    be used are left out and listed; the exit code is then 1.
+    be used are left out and listed; the exit code is 1 if a file is at fault.
     """
     from busi_monai.curation import PrepareOptions, prepare_dataset
     from busi_monai.curation.label_hashes import named

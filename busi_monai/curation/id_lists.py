@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Callable, Collection
 from pathlib import Path
 
 from busi_monai.datasets import natural_key
+from busi_monai.datasets.tables import read_lines
 from busi_monai.errors import InputError
-from busi_monai.images import IMAGE_SUFFIXES
+from busi_monai.image_files import without_image_suffix
 
 __all__ = ["check_known", "read_id_list", "read_known_images"]
 
@@ -69,16 +71,16 @@ def _rows(path: str | Path, divided: Callable[[str], tuple[str, str]]) -> list[t
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines, delimiter = read_lines(path)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; expected a list of image ids") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise InputError(f"{path} is not a readable text file: {error}") from error
     lines = [line.strip() for line in lines if line.strip()]
-    rows = _from_table(lines) or [divided(line) for line in lines]
-    rows = [(_without_suffix(id), reason) for id, reason in rows]
-    ids = [id for id, _ in rows]
-    twice = sorted({id for id in ids if ids.count(id) > 1}, key=natural_key)
+    rows = _from_table(lines, delimiter) or [divided(line) for line in lines]
+    rows = [(without_image_suffix(id), reason) for id, reason in rows]
+    counts = Counter(id for id, _ in rows)
+    twice = sorted((id for id, count in counts.items() if count > 1), key=natural_key)
     if twice:
         raise InputError(f"{path} lists {_some(twice)} more than once; remove the repetition")
     return rows
@@ -105,12 +107,12 @@ def _id_and_reason(line: str) -> tuple[str, str]:
     return id.strip(), "".join(reason).strip()
 
 
-def _from_table(lines: list[str]) -> list[tuple[str, str]]:
+def _from_table(lines: list[str], delimiter: str | None) -> list[tuple[str, str]]:
     """Return the ids and reasons of a CSV with a known header, else nothing."""
     if not lines:
         return []
     header = lines[0].lower()
-    delimiter = next((mark for mark in (";", "\t", ",") if mark in header), ",")
+    delimiter = delimiter or next((mark for mark in ";\t," if mark in header), ",")
     columns = [word.strip().strip('"') for word in header.split(delimiter)]
     column = next((name for name in _ID_COLUMNS if name in columns), None)
     if column is None:
@@ -129,13 +131,6 @@ def _qualified(row: dict[str, str], column: str) -> str:
     name = row[column].strip()
     class_name = row.get("class", "").strip()
     return f"{class_name} ({name})" if class_name and name.isdigit() else name
-
-
-def _without_suffix(name: str) -> str:
-    for suffix in sorted(IMAGE_SUFFIXES, key=len, reverse=True):
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return name
 
 
 def _some(names: Collection[str], most: int = 5) -> str:

@@ -33,6 +33,8 @@ __all__ = ["PrepareOptions", "PrepareSummary", "class_counts", "prepare_dataset"
 Progress = Callable[[Sequence[Case]], Iterable[Case]]
 """Passes cases on while showing how far it has come."""
 
+_SHOWN = 5  # notes of one kind
+
 _COST_IMAGES = {
     "unknown_class", "duplicate_id", "mask_without_image", "missing_image", "annotation",
     "refused_member",
@@ -50,8 +52,8 @@ class PrepareSummary:
         duplicate_groups: number of near-duplicate groups that the audit found.
         seconds: how long it took.
         unlisted: ids in the dataset that the replayed datalist does not name: left out.
-        notes: what to know of the dataset although no file is at fault: ids with their folder,
-            images without annotation.
+        notes: what else the reader reports, such as ids with their folder, files that it left out
+            and images that nothing labels. Lesions without a mask stand in the datalist.
         left_out: number of members of an archive that were not looked at, by kind.
         other_masks: ids whose masks are others than the replayed datalist tells.
     """
@@ -203,17 +205,24 @@ def prepare_dataset(
     )
 
 
+def _notes(listing: Listing) -> list[str]:
+    """Return what to know of the dataset although no file is at fault; of many files some alone."""
+    kinds: dict[str, list[Problem]] = {}
+    for problem in listing.problems:
+        if problem.kind not in {*_COST_IMAGES, "missing_mask"}:
+            kinds.setdefault(problem.kind, []).append(problem)
+    notes = []
+    for kind, problems in kinds.items():
+        notes += [
+            p.message if p.file == "." else f"{p.file}: {p.message}" for p in problems[:_SHOWN]
+        ]
+        if len(problems) > _SHOWN:
+            notes.append(f"{kind}: {len(problems) - _SHOWN} more files, all of them in audit.json")
+    return notes
+
+
 def _lost_images(listing: Listing) -> list[Problem]:
     return [problem for problem in listing.problems if problem.kind in _COST_IMAGES]
-
-
-def _notes(listing: Listing) -> list[str]:
-    """Return what to know of the dataset although no file is at fault."""
-    notes = [problem.message for problem in listing.problems if problem.kind == "renamed_id"]
-    bare = [problem.file for problem in listing.problems if problem.kind == "unlabelled"]
-    if bare:
-        notes.append(f"left out, without annotation and class, {len(bare)}: {', '.join(bare)}")
-    return notes
 
 
 def _check_apart(source: Path, out: Path) -> None:

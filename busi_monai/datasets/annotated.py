@@ -10,7 +10,6 @@ from busi_monai.datasets.annotations import Annotated, Annotation
 from busi_monai.datasets.listing import (
     Listing,
     case_ids,
-    case_stem,
     child_folder,
     class_in_name,
     in_case_order,
@@ -21,7 +20,7 @@ from busi_monai.datasets.listing import (
     visible_files,
 )
 from busi_monai.datasets.tables import ImageNames, find_labels, read_labels
-from busi_monai.images import is_image_file
+from busi_monai.image_files import image_stem, is_image_file
 
 __all__ = ["read_annotated"]
 
@@ -81,14 +80,14 @@ def _annotated_of_a_name(
     problems: list[Problem],
 ) -> list[Path]:
     """Drop images that differ in suffix alone from one with annotations, and have none."""
-    taken = {path.with_name(case_stem(path)): path for path in annotated}
+    taken = {path.with_name(image_stem(path)): path for path in annotated}
     kept = []
     for path in files:
-        other = taken.get(path.with_name(case_stem(path))) if is_image_file(path) else None
+        other = taken.get(path.with_name(image_stem(path))) if is_image_file(path) else None
         if other is None or path in annotated:
             kept.append(path)
             continue
-        stem = case_stem(path)
+        stem = image_stem(path)
         message = f"another file of the id {stem!r}; {other.name} was taken, which is annotated"
         problems.append(problem(root, "duplicate_id", path, f"{message}: remove one of them", stem))
     return kept
@@ -129,7 +128,7 @@ def _class_of(
         return "unknown_class", f"outlines of {told} in one image; it can have one class"
     if stated and classes and stated not in classes:
         return "unknown_class", f"outlined as {told}, but {stated} in labels.csv; mend one of them"
-    named = class_in_name(case_stem(path))
+    named = class_in_name(image_stem(path))
     if not stated and not annotations:
         return "unlabelled", (
             f"no annotation, which need not mean {CLASSES[0]}; list it in labels.csv with its class"

@@ -7,10 +7,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from busi_monai.datasets.listing import case_stem, child_folder, own_part
+from busi_monai.datasets.listing import child_folder, own_part
 from busi_monai.datasets.tables import find_labels
-from busi_monai.image_files import is_hidden
-from busi_monai.images import is_image_file
+from busi_monai.image_files import image_stem, is_hidden, is_image_file
 
 __all__ = ["has_annotations", "is_coco_name", "yolo_folders"]
 
@@ -33,7 +32,7 @@ def has_annotations(root: Path) -> bool:
     tables = [path for path in files if path.suffix.lower() == ".json"]
     if not tables:
         return len(_patients(root)) > 1
-    images = {path.with_name(case_stem(path)) for path in files if is_image_file(path)}
+    images = {path.with_name(image_stem(path)) for path in files if is_image_file(path)}
     if any(path.with_suffix("") in images for path in tables):
         return True
     if images and any(map(is_coco_name, tables)):
@@ -83,7 +82,7 @@ def _patients(root: Path) -> list[Path]:
 
 def _is_labelme(folder: Path) -> bool:
     files = list(_files_in(folder))
-    images = {path.with_name(case_stem(path)) for path in files if is_image_file(path)}
+    images = {path.with_name(image_stem(path)) for path in files if is_image_file(path)}
     beside = (p for p in files if p.suffix.lower() == ".json" and p.with_suffix("") in images)
     first = next(beside, None)
     return first is not None and _head_holds(first, _LABELME)

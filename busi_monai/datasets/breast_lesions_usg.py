@@ -18,7 +18,6 @@ from busi_monai.datasets.listing import (
     Listing,
     Reader,
     case_ids,
-    case_stem,
     in_case_order,
     index_images,
     known_class,
@@ -27,6 +26,8 @@ from busi_monai.datasets.listing import (
 )
 from busi_monai.datasets.tables import report_missing_images
 from busi_monai.errors import InputError
+from busi_monai.ids import composed
+from busi_monai.image_files import image_stem, without_image_suffix
 
 __all__ = ["BREAST_LESIONS_USG", "read_breast_lesions_usg"]
 
@@ -51,7 +52,7 @@ def read_breast_lesions_usg(root: Path) -> Listing:
     masks: dict[Path, list[Path]] = {}
     pictures = []
     for path in files:
-        match = _MASK_STEM.match(case_stem(path))
+        match = _MASK_STEM.match(image_stem(path))
         if match is None:
             pictures.append(path)
         elif match["kind"].lower() != "other":
@@ -81,7 +82,7 @@ def read_breast_lesions_usg(root: Path) -> Listing:
         )
         cases.append(case)
         if case.lacks_mask:
-            message = f"no {case_stem(path)}_tumor.png beside it; a lesion needs its outline"
+            message = f"no {image_stem(path)}_tumor.png beside it; a lesion needs its outline"
             problems.append(problem(root, "missing_mask", path, message, case_id))
     for place in masks.keys() - places.values():
         for path in masks[place]:
@@ -98,7 +99,7 @@ def _mask_places(images: Iterable[Path], masks: Collection[Path]) -> dict[Path, 
 
     That is beside it, or elsewhere if one picture alone and the masks of one folder have the name.
     """
-    beside = {path: path.with_name(case_stem(path)) for path in images}
+    beside = {path: path.with_name(image_stem(path)) for path in images}
     pictures, places = (Counter(place.name for place in x) for x in (beside.values(), masks))
     only = {place.name: place for place in masks if places[place.name] == 1}
     return {
@@ -128,7 +129,11 @@ def _read_rows(table: Path) -> dict[str, dict[str, Any]]:
         rows = [dict(zip(names, row, strict=False)) for row in values]
     finally:
         workbook.close()
-    return {case_stem(str(row["Image_filename"])): row for row in rows if row["Image_filename"]}
+    return {
+        without_image_suffix(composed(str(row["Image_filename"]))): row
+        for row in rows
+        if row["Image_filename"]
+    }
 
 
 def _meta(row: dict[str, Any]) -> dict[str, Any]:
@@ -150,7 +155,7 @@ def _tables(root: Path) -> list[Path]:
 
 def _matches(root: Path) -> bool:
     return bool(_tables(root)) and any(
-        _MASK_STEM.match(case_stem(path)) for path in visible_files(root, recursive=True)
+        _MASK_STEM.match(image_stem(path)) for path in visible_files(root, recursive=True)
     )
 
 

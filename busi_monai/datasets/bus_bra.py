@@ -16,13 +16,13 @@ from busi_monai.datasets.folder import pair_masks
 from busi_monai.datasets.listing import (
     Listing,
     Reader,
-    case_stem,
     child_folder,
     in_case_order,
     known_class,
     problem,
 )
 from busi_monai.datasets.tables import read_table, report_missing_images
+from busi_monai.image_files import without_image_suffix
 
 __all__ = ["BUS_BRA", "FOLDS_TABLE", "TABLE", "read_bus_bra"]
 
@@ -49,7 +49,10 @@ def read_bus_bra(root: Path) -> Listing:
     problems: list[Problem] = []
     images, masks = pair_masks(root, problems, prefixes=("bus_", "mask_"))
     table = root / TABLE
-    rows = {case_stem(row["ID"]): row for row in read_table(table, ("ID", "Case", "Pathology"))}
+    rows = {
+        without_image_suffix(row["ID"]): row
+        for row in read_table(table, ("ID", "Case", "Pathology"))
+    }
     folds = _folds(root / FOLDS_TABLE)
     cases = []
     for case_id, path in images.items():
@@ -83,7 +86,7 @@ def _folds(table: Path) -> dict[str, dict[str, int]]:
     """Return ``official_fold`` by id."""
     rows = read_table(table, ("ID", "kFold")) if table.is_file() else []
     return {
-        case_stem(row["ID"]): {"official_fold": int(row["kFold"])}
+        without_image_suffix(row["ID"]): {"official_fold": int(row["kFold"])}
         for row in rows
         if row["kFold"].isdecimal()
     }

@@ -13,13 +13,13 @@ from busi_monai.datasets.folder import pair_masks
 from busi_monai.datasets.listing import (
     Listing,
     Reader,
-    case_stem,
     child_folder,
     in_case_order,
     known_class,
     problem,
 )
 from busi_monai.datasets.tables import read_table, report_missing_images
+from busi_monai.image_files import without_image_suffix
 
 __all__ = ["BUS_UCLM", "TABLE", "read_bus_uclm"]
 
@@ -37,7 +37,8 @@ def read_bus_uclm(root: Path) -> Listing:
     images, masks = pair_masks(root, problems)
     table = root / TABLE
     rows = {
-        case_stem(row["Image"]): row for row in read_table(table, ("Image", "Label"), delimiter=";")
+        without_image_suffix(row["Image"]): row
+        for row in read_table(table, ("Image", "Label"), delimiter=";")
     }
     cases = []
     for case_id, path in images.items():

@@ -5,7 +5,6 @@ Al-Dhabyani W. et al., "Dataset of breast ultrasound images", Data in Brief 28 (
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +13,8 @@ from busi_monai.datasets.listing import (
     Listing,
     Reader,
     case_ids,
-    case_stem,
     child_folder,
+    folders_in,
     in_case_order,
     index_images,
     natural_key,
@@ -23,11 +22,10 @@ from busi_monai.datasets.listing import (
     problem,
     visible_files,
 )
-from busi_monai.images import is_image_file
+from busi_monai.ids import composed, id_key
+from busi_monai.image_files import image_of_mask, image_stem, is_image_file
 
 __all__ = ["BUSI", "read_busi"]
-
-_MASK_STEM = re.compile(r"^(?P<id>.+)_mask(?:_[0-9]+)?$", re.IGNORECASE)
 
 
 def read_busi(root: Path) -> Listing:
@@ -58,7 +56,7 @@ def read_busi(root: Path) -> Listing:
     cases = [replace(case, id=ids[key]) for key, case in found.items()]
     for case in cases:
         if case.lacks_mask:
-            message = f"no {case_stem(case.image)}_mask.png beside it; a lesion needs its outline"
+            message = f"no {image_stem(case.image)}_mask.png beside it; a lesion needs its outline"
             problems.append(problem(root, "missing_mask", case.image, message, case.id))
     return Listing("busi", root, in_case_order(cases), problems)
 
@@ -67,16 +65,22 @@ def _read_class(
     root: Path, folder: Path, problems: list[Problem]
 ) -> dict[str, tuple[Path, tuple[Path, ...]]]:
     """Return the images of a class with their masks, by file name."""
+    files = list(visible_files(folder))
+    beside = {id_key(image_stem(path)) for path in files}
     pictures: list[Path] = []
     masks: dict[str, list[Path]] = {}
-    for path in visible_files(folder):
-        match = _MASK_STEM.match(case_stem(path))
-        if match and is_image_file(path):
-            masks.setdefault(match["id"], []).append(path)
-        else:
+    for path in files:
+        mask_of = image_of_mask(image_stem(path), beside) if is_image_file(path) else None
+        if mask_of is None:
             pictures.append(path)
+        elif mask_of[1]:
+            masks.setdefault(composed(mask_of[0]), []).append(path)
+        else:
+            suffix = path.name[len(image_stem(path)) :]
+            message = f"looks like a mask of {mask_of[0]}; rename it to {mask_of[0]}_mask_1{suffix}"
+            problems.append(problem(root, "stray_file", path, message))
     images = index_images(root, pictures, problems, folder)
-    for folder_inside in _folders_in(folder):
+    for folder_inside in folders_in(folder):
         for path in visible_files(folder_inside, recursive=True):
             message = f"in a folder inside {folder.name}; expected pictures directly in it"
             problems.append(problem(root, "stray_file", path, message))
@@ -91,16 +95,10 @@ def _report_strays(root: Path, place: Path, read: list[Path], problems: list[Pro
     for path in visible_files(place):
         message = f"outside the class folders {', '.join(CLASSES)}"
         problems.append(problem(root, "stray_file", path, message))
-    for folder in _folders_in(place):
-        if folder in read or folder.name.startswith("."):
-            continue
-        if any(visible_files(folder, recursive=True)):
+    for folder in folders_in(place):
+        if folder not in read and any(visible_files(folder, recursive=True)):
             message = f"expected one folder each of {', '.join(CLASSES)}; its files were left out"
             problems.append(problem(root, "unknown_class", folder, message))
-
-
-def _folders_in(folder: Path) -> list[Path]:
-    return sorted((path for path in folder.iterdir() if path.is_dir()), key=natural_key)
 
 
 def _part_of(place: Path) -> dict[str, str | None]:
@@ -117,7 +115,7 @@ def _places(root: Path) -> list[Path]:
         return [root]
     return [
         folder
-        for folder in _folders_in(root)
+        for folder in folders_in(root)
         if own_part(folder.name) is not None and _class_folders(folder)
     ]
 

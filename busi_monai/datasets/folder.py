@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from busi_monai.cases import CLASSES, Case, Problem
@@ -11,19 +12,22 @@ from busi_monai.datasets.listing import (
     Listing,
     Reader,
     case_ids,
-    case_stem,
     child_folder,
     class_in_name,
+    folders_in,
     in_case_order,
     index_images,
     is_hidden,
     natural_key,
     part_meta,
     problem,
+    shown,
     visible_files,
 )
 from busi_monai.datasets.tables import ImageNames, LabelTable, find_labels, read_labels
 from busi_monai.errors import InputError
+from busi_monai.ids import id_key
+from busi_monai.image_files import image_of_mask, image_stem
 
 __all__ = ["FOLDER", "pair_masks", "read_folder"]
 
@@ -59,7 +63,7 @@ def read_folder(root: Path) -> Listing:
         class_name = table.classes.get(case_id)
         if class_name is None and case_id in table.refused:
             continue
-        class_name = class_name or class_in_name(case_stem(path))
+        class_name = class_name or class_in_name(image_stem(path))
         if class_name is None:
             message = f"no class: list it in labels.csv as image,label ({', '.join(CLASSES)})"
             problems.append(problem(root, "unknown_class", path, message, case_id))
@@ -106,9 +110,9 @@ def pair_masks(
 ) -> tuple[dict[str, Path], dict[str, Path]]:
     """Return the pictures of ``images`` and of ``masks`` by id.
 
-    A mask belongs to the picture of its name in the subfolder of its name. Where one of both has no
-    subfolders and there is one picture and one mask of a name, these belong together. No other mask
-    is taken.
+    A mask belongs to the picture of its name in the subfolder of its name. Where one of both
+    folders has no subfolders at all and there is one picture and one mask of a name, these belong
+    together. No other mask is taken.
 
     Args:
         root: the dataset's folder.
@@ -121,25 +125,51 @@ def pair_masks(
         folder = child_folder(root, name)
         files = visible_files(folder, recursive=True) if folder else iter(())
         indexed.append(index_images(root, files, problems, folder))
-    images, found = indexed
+        for other in folders_in(root):
+            if folder and other != folder and other.name.lower() == name:
+                message = f"beside the folder {folder.name}, which was read; move its files there"
+                problems.append(problem(root, "stray_file", other, message))
+    images, found = _without_masks(root, indexed[0], problems), indexed[1]
     ids = case_ids(root, images, problems)
     wanted = {_renamed(key, prefixes): path for key, path in found.items()}
     masks = {ids[key]: path for key, path in wanted.items() if key in images}
+    one_is_flat = any(not any("/" in key for key in keys) for keys in (images, wanted))
+    by_name: dict[str, list[str]] = {}
+    for key in images:
+        by_name.setdefault(_name(key), []).append(key)
+    mask_names = Counter(map(_name, wanted))
     for key, path in wanted.items():
         if key in images:
             continue
         name = _name(key)
-        alike = [image for image in images if _name(image) == name]
-        alone = len(alike) == 1 and sum(_name(mask) == name for mask in wanted) == 1
-        if alone and "" in {_folder(key), _folder(alike[0])}:
+        alike = by_name.get(name, [])
+        if one_is_flat and len(alike) == mask_names[name] == 1:
             masks[ids[alike[0]]] = path
             continue
         message = f"a mask, but there is no picture {key!r} in images"
         if alike:
-            places = ", ".join(images[image].relative_to(root).as_posix() for image in alike)
+            places = shown(images[image].relative_to(root).as_posix() for image in alike)
             message += f", only {places}; put a mask into the same subfolder as its picture"
         problems.append(problem(root, "mask_without_image", path, message, name))
     return {ids[key]: path for key, path in images.items()}, masks
+
+
+def _without_masks(root: Path, images: dict[str, Path], problems: list[Problem]) -> dict[str, Path]:
+    """Return the images without files named as the mask of one beside them."""
+    beside: dict[str, set[str]] = {}
+    for key in images:
+        folder, _, name = key.rpartition("/")
+        beside.setdefault(folder, set()).add(id_key(name))
+    kept = {}
+    for key, path in images.items():
+        folder, _, name = key.rpartition("/")
+        mask_of = image_of_mask(name, beside[folder])
+        if mask_of and id_key(mask_of[0]) in beside[folder]:
+            message = f"looks like a mask of {mask_of[0]}; move it to masks, under that name"
+            problems.append(problem(root, "stray_file", path, message))
+        else:
+            kept[key] = path
+    return kept
 
 
 def _renamed(key: str, prefixes: tuple[str, str]) -> str:
@@ -150,10 +180,6 @@ def _renamed(key: str, prefixes: tuple[str, str]) -> str:
 
 def _name(key: str) -> str:
     return key.rpartition("/")[2]
-
-
-def _folder(key: str) -> str:
-    return key.rpartition("/")[0]
 
 
 def _matches(root: Path) -> bool:

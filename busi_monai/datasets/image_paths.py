@@ -7,8 +7,9 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-from busi_monai.datasets.listing import case_stem, index_images, own_part
+from busi_monai.datasets.listing import index_images, own_part
 from busi_monai.ids import id_key
+from busi_monai.image_files import image_stem
 
 __all__ = ["ImagePaths"]
 
@@ -27,7 +28,7 @@ class ImagePaths:
         self.root = root
         self._by_place = _Index((self._place(path), path) for path in images)
         self._by_name = _Index((path.name, path) for path in images)
-        self._by_stem = _Index((self._stem(path, case_stem(path)), path) for path in images)
+        self._by_stem = _Index((self._stem(path, image_stem(path)), path) for path in images)
         # of those that differ in suffix alone, the one that readers keep
         self._kept = _Index(index_images(root, images, []).items())
 
@@ -50,7 +51,7 @@ class ImagePaths:
         meant = [path for path in alike if _end_alike(folders, _folders(self._place(path)))]
         if not meant and _ABSOLUTE.match(name):
             meant = alike
-        own = file.stem == case_stem(name)  # an image's own file, which tells no part by its name
+        own = file.stem == image_stem(name)  # an image's own file, which tells no part by its name
         words = [] if own else re.split(r"[\W_]+", file.stem)
         part = _parts_of(words) or _parts_of(_folders(bases[0]))
         if not part:

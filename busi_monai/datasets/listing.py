@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path, PurePath
 
 from busi_monai.cases import CLASSES, Case, Problem, class_index
+from busi_monai.dicom_images import is_bare_dicom
 from busi_monai.errors import InputError
-from busi_monai.ids import id_key, safe_id, unique_id
-from busi_monai.image_files import is_hidden
-from busi_monai.images import IMAGE_SUFFIXES, is_image_file
+from busi_monai.ids import composed, id_key, safe_id, unique_id
+from busi_monai.image_files import IMAGE_SUFFIXES, image_stem, is_hidden, is_image_file
 
 __all__ = [
     "Listing",
     "Reader",
     "case_ids",
-    "case_stem",
     "child_folder",
     "class_in_name",
+    "folders_in",
     "in_case_order",
     "index_images",
     "is_hidden",
@@ -29,6 +30,7 @@ __all__ = [
     "own_part",
     "part_meta",
     "problem",
+    "shown",
     "visible_files",
 ]
 
@@ -37,8 +39,8 @@ _PARTS = {
     **dict.fromkeys(("val", "valid", "validation"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-_LONGEST_FIRST = sorted(IMAGE_SUFFIXES, key=len, reverse=True)
-_SHOWN = 6  # ids that a message names
+_CLASS = re.compile(rf"(?:{'|'.join(CLASSES)})(?![^\W\d_])", re.IGNORECASE)
+_SHOWN = 6  # names that a message gives
 
 
 @dataclass(frozen=True)
@@ -134,40 +136,47 @@ def in_case_order(cases: Iterable[Case]) -> list[Case]:
     return sorted(cases, key=lambda case: (case.class_label, natural_key(case.id)))
 
 
-def case_stem(path: str | Path) -> str:
-    """Return a picture's file name without its suffix, ``.nii.gz`` being one suffix.
-
-    Examples:
-        >>> case_stem("benign (1).PNG"), case_stem("scan.v2.nii.gz")
-        ('benign (1)', 'scan.v2')
-    """
-    name = Path(path).name
-    for suffix in _LONGEST_FIRST:
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return Path(path).stem
-
-
 def visible_files(folder: Path, *, recursive: bool = False) -> Iterator[Path]:
     """Yield a folder's files in natural order, without those that systems leave behind.
 
-    Left out are names with a leading dot, ``Thumbs.db``, ``desktop.ini`` and ``__MACOSX``.
+    Left out are names with a leading dot, ``Thumbs.db``, ``desktop.ini`` and ``__MACOSX``. Links to
+    folders are followed. Links that lead nowhere are yielded where they are named like images, and
+    subfolders themselves where they are not entered: links to a folder that they lie in, and those
+    that may not be read.
     """
-    found = folder.rglob("*") if recursive else folder.iterdir()
+    found = _paths_below(folder, frozenset()) if recursive else folder.iterdir()
     for path in sorted(found, key=natural_key):
-        parts = path.relative_to(folder).parts
-        if any(map(is_hidden, parts)):
+        if is_hidden(path.name) or (path.is_dir() and not recursive):
             continue
-        if path.is_file():
+        if path.exists() or is_image_file(path):
             yield path
+
+
+def _paths_below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
+    """Yield what lies in a folder and its subfolders, of folders only those not entered."""
+    above |= {folder.resolve()}
+    for path in folder.iterdir():
+        if is_hidden(path.name):
+            continue
+        if path.is_dir() and path.resolve() not in above and os.access(path, os.R_OK | os.X_OK):
+            yield from _paths_below(path, above)
+        else:
+            yield path
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """Return the visible subfolders in natural order, none of one that may not be looked into."""
+    try:
+        inside = sorted(folder.iterdir(), key=natural_key)
+    except PermissionError:
+        return []
+    return [path for path in inside if path.is_dir() and not is_hidden(path.name)]
 
 
 def child_folder(root: Path, name: str) -> Path | None:
     """Return the subfolder of a name, whatever its letter case, or ``None``."""
-    if not root.is_dir():
-        return None
-    alike = (path for path in root.iterdir() if path.name.lower() == name.lower())
-    return min((path for path in alike if path.is_dir()), key=natural_key, default=None)
+    inside = folders_in(root) if root.is_dir() else []
+    return next((path for path in inside if path.name.lower() == name.lower()), None)
 
 
 def problem(root: Path, kind: str, path: Path, message: str, case_id: str = "") -> Problem:
@@ -206,23 +215,25 @@ def known_class(label: object) -> str | None:
 
 
 def class_in_name(stem: str) -> str | None:
-    """Return the class that a file's name begins with, or ``None``.
+    """Return the class that a file's name begins with as a word, or ``None``.
 
     Examples:
-        >>> class_in_name("Benign_001"), class_in_name("scan")
-        ('benign', None)
+        >>> class_in_name("Benign_001"), class_in_name("benign1"), class_in_name("normalized_1")
+        ('benign', 'benign', None)
     """
-    return next((name for name in CLASSES if stem.lower().startswith(name)), None)
+    match = _CLASS.match(stem)
+    return match[0].lower() if match else None
 
 
 def index_images(
     root: Path, files: Iterable[Path], problems: list[Problem], folder: Path | None = None
 ) -> dict[str, Path]:
-    """Return picture files by path within a folder without suffix (``p1/scan``), in natural order.
+    """Return image files by path within a folder without suffix (``p1/scan``), in natural order.
 
-    Other files become ``stray_file`` problems. Where two pictures differ in suffix alone
-    (``x.png``, ``x.jpg``), the suffix that comes first in ``IMAGE_SUFFIXES`` is taken and the other
-    is reported as ``duplicate_id``.
+    Files without suffix are taken where their content is DICOM. Other files, and subfolders that
+    ``visible_files`` did not enter, become ``stray_file`` problems. Where two images differ in
+    suffix alone (``x.png``, ``x.jpg``), the suffix that comes first in ``IMAGE_SUFFIXES`` is taken
+    and the other is reported as ``duplicate_id``. Letters are ``composed``.
 
     Args:
         root: the dataset's folder, to which the problems' file names are relative.
@@ -232,51 +243,78 @@ def index_images(
     """
     by_key: dict[str, list[Path]] = {}
     for path in files:
-        if is_image_file(path):
-            key = path.relative_to(folder or root).with_name(case_stem(path)).as_posix()
-            by_key.setdefault(key, []).append(path)
+        if not path.is_dir() and (is_image_file(path) or is_bare_dicom(path)):
+            key = path.relative_to(folder or root).with_name(image_stem(path)).as_posix()
+            by_key.setdefault(composed(key), []).append(path)
         else:
-            problems.append(
-                problem(root, "stray_file", path, "not a picture; expected only pictures here")
-            )
+            problems.append(problem(root, "stray_file", path, _why_stray(path)))
     return {key: _first_of(root, key, paths, problems) for key, paths in by_key.items()}
 
 
+def _why_stray(path: Path) -> str:
+    if not path.is_dir():
+        return "not a picture; expected only pictures here"
+    if os.access(path, os.R_OK | os.X_OK):
+        return "a link to a folder that it lies in; not followed, remove it"
+    return "a folder that may not be read; its files were left out"
+
+
 def case_ids(root: Path, keys: Iterable[str], problems: list[Problem]) -> dict[str, str]:
-    """Return the ids of a dataset's pictures by their paths, as ``index_images`` gives them.
+    r"""Return the ids of a dataset's pictures by their paths, as ``index_images`` gives them.
 
     The id is the file's name (see ``safe_id``), without the folders in front of it. Names that
     several pictures have, letter case aside, are told apart by these folders: ``p1/scan`` and
-    ``p2/scan`` become ``p1-scan`` and ``p2-scan``, which one ``renamed_id`` problem says for all.
+    ``p2/scan`` become ``p1-scan`` and ``p2-scan``. Those that are still the same are numbered:
+    ``A`` and ``a`` become ``A`` and ``a-2``. One ``renamed_id`` problem for all says either.
 
     Examples:
         >>> found = []
-        >>> case_ids(Path(), ["p1/scan", "p2/scan", "p2/other"], found)
-        {'p1/scan': 'p1-scan', 'p2/scan': 'p2-scan', 'p2/other': 'other'}
-        >>> found[0].message
-        "files of one name in several folders; these are part of their ids: 'p1-scan', 'p2-scan'"
+        >>> case_ids(Path(), ["p1/scan", "p2/scan", "p2/other", "A", "a"], found)
+        {'p1/scan': 'p1-scan', 'p2/scan': 'p2-scan', 'p2/other': 'other', 'A': 'A', 'a': 'a-2'}
+        >>> print(*(note.message for note in found), sep="\n")
+        files of one name in several folders; these are part of their ids: 'p1-scan', 'p2-scan'
+        files whose names some systems take for one; their ids are numbered: 'A', 'a-2'
     """
     names = {key: safe_id(key.rpartition("/")[2]) for key in keys}
-    counts = Counter(map(id_key, names.values()))
-    taken = {name for name, number in counts.items() if number == 1}
+    same: dict[str, list[str]] = {}
+    for key, name in names.items():
+        same.setdefault(id_key(name), []).append(key)
+    taken = {name for name, group in same.items() if len(group) == 1}
     ids: dict[str, str] = {}
-    renamed = []
+    apart: list[str] = []
+    numbered: list[str] = []
     for key, name in names.items():
         ids[key] = name
-        if counts[id_key(name)] > 1:
+        group = same[id_key(name)]
+        if len(group) > 1:
             ids[key] = unique_id(safe_id(key.replace("/", "-")), taken)
             taken.add(id_key(ids[key]))
-            renamed.append(ids[key])
-    if renamed:
-        shown = ", ".join(map(repr, renamed[:_SHOWN])) + (", …" if len(renamed) > _SHOWN else "")
-        message = f"files of one name in several folders; these are part of their ids: {shown}"
-        problems.append(problem(root, "renamed_id", root, message))
+            folders = {id_key(one.rpartition("/")[0]) for one in group}
+            (apart if len(folders) == len(group) else numbered).append(ids[key])
+    for renamed, why in (
+        (apart, "files of one name in several folders; these are part of their ids"),
+        (numbered, "files whose names some systems take for one; their ids are numbered"),
+    ):
+        if renamed:
+            message = f"{why}: {shown(map(repr, renamed))}"
+            problems.append(problem(root, "renamed_id", root, message))
     return ids
+
+
+def shown(names: Iterable[str]) -> str:
+    """Return the first of some names for a message.
+
+    Examples:
+        >>> shown(["a", "b"]), shown("abcdefgh")
+        ('a, b', 'a, b, c, d, e, f, …')
+    """
+    first = list(islice(names, _SHOWN + 1))
+    return ", ".join(first[:_SHOWN] + ["…"] * (len(first) > _SHOWN))
 
 
 def _first_of(root: Path, key: str, paths: list[Path], problems: list[Problem]) -> Path:
     first, *others = sorted(paths, key=_suffix_rank)
-    stem = case_stem(first)
+    stem = composed(image_stem(first))
     for path in others:
         message = f"another file of the id {stem!r}; {first.name} was taken: remove one of them"
         problems.append(problem(root, "duplicate_id", path, message, stem))
@@ -284,5 +322,6 @@ def _first_of(root: Path, key: str, paths: list[Path], problems: list[Problem]) 
 
 
 def _suffix_rank(path: Path) -> tuple[int, str]:
-    suffix = path.name[len(case_stem(path)) :].lower()
-    return IMAGE_SUFFIXES.index(suffix), path.as_posix()
+    suffix = path.name[len(image_stem(path)) :].lower()
+    known = suffix in IMAGE_SUFFIXES  # bare DICOM has none
+    return IMAGE_SUFFIXES.index(suffix) if known else len(IMAGE_SUFFIXES), path.as_posix()

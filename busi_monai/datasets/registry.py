@@ -14,7 +14,7 @@ from busi_monai.datasets.bus_bra import BUS_BRA
 from busi_monai.datasets.bus_uclm import BUS_UCLM
 from busi_monai.datasets.busi import BUSI
 from busi_monai.datasets.folder import FOLDER
-from busi_monai.datasets.listing import Listing, Reader, is_hidden, natural_key
+from busi_monai.datasets.listing import Listing, Reader, folders_in, natural_key
 from busi_monai.errors import InputError
 
 __all__ = ["READERS", "detect_layout", "opened_dataset", "read_dataset"]
@@ -102,7 +102,7 @@ def _locate(root: Path, layout: str) -> tuple[str, Path]:
             return name, root
     level = [root]
     for _ in range(MAX_DEPTH):
-        level = [child for folder in level for child in _folders_in(folder)]
+        level = [child for folder in level for child in folders_in(folder)]
         found = [
             (next(name for name in names if READERS[name].matches(child)), child)
             for child in level
@@ -118,15 +118,6 @@ def _locate(root: Path, layout: str) -> tuple[str, Path]:
     wanted = "; ".join(f"{name}: {READERS[name].looks_like}" for name in names)
     shown = ", ".join(path.name for path in inside[:8])
     raise InputError(f"{root} has no known layout. Looked for {wanted}. Found {shown}")
-
-
-def _folders_in(folder: Path) -> list[Path]:
-    """Return the visible subfolders, none of one that may not be looked into."""
-    try:
-        inside = sorted(folder.iterdir(), key=natural_key)
-    except PermissionError:
-        return []
-    return [path for path in inside if path.is_dir() and not is_hidden(path.name)]
 
 
 def _candidate_names(layout: str) -> tuple[str, ...]:

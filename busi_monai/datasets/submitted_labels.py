@@ -23,7 +23,6 @@ from busi_monai.cases import CLASSES, Problem
 from busi_monai.datasets.folder import PROVENANCE_COLUMNS
 from busi_monai.datasets.label_files import LABEL_SUFFIXES, read_label_values
 from busi_monai.datasets.listing import (
-    case_stem,
     index_images,
     known_class,
     natural_key,
@@ -31,6 +30,7 @@ from busi_monai.datasets.listing import (
 )
 from busi_monai.errors import ImageReadError, InputError
 from busi_monai.files import lie_within_each_other, read_json, write_json
+from busi_monai.image_files import image_stem
 from busi_monai.images import read_picture, write_mask
 from busi_monai.outputs import output_folder
 from busi_monai.records import RunRecord
@@ -314,7 +314,7 @@ def _label_files(folder: Path) -> dict[str, list[Path]]:
 
 
 def _label_id(path: Path) -> str:
-    return path.stem if path.suffix.lower() == ".nrrd" else case_stem(path)
+    return path.stem if path.suffix.lower() == ".nrrd" else image_stem(path)
 
 
 def _image_of(

@@ -9,15 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from busi_monai.cases import CLASSES, Problem
-from busi_monai.datasets.listing import case_stem, known_class, problem
+from busi_monai.datasets.listing import known_class, problem
 from busi_monai.errors import InputError
-from busi_monai.images import is_image_file
+from busi_monai.ids import composed
+from busi_monai.image_files import image_stem, without_image_suffix
 
 __all__ = [
     "ImageNames",
     "LabelTable",
     "find_labels",
     "read_labels",
+    "read_lines",
     "read_table",
     "report_missing_images",
 ]
@@ -25,6 +27,7 @@ __all__ = [
 _DELIMITERS = ",;\t"
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _STATED = re.compile(r"([0-9]+)\s*=\s*([a-z]+)", re.IGNORECASE)
+_SEPARATOR = re.compile(rf'"?sep=([{_DELIMITERS}])"?', re.IGNORECASE)
 _NUMBER = re.compile(r"([0-9]+)(?:\.0+)?")
 _EXPECTED = ", ".join(CLASSES)
 
@@ -62,11 +65,12 @@ class ImageNames:
 
     def __init__(self, images: Mapping[str, Path], folder: Path) -> None:
         """Index the pictures of a folder, given by id."""
-        self._folder = folder.name.lower()
+        self._folder = composed(folder.name).lower()
         wholes: dict[str, list[str]] = {}
         tails: dict[str, list[str]] = {}
         for case_id, path in images.items():
-            parts = path.relative_to(folder).with_name(case_stem(path)).parts
+            within = path.relative_to(folder).with_name(image_stem(path))
+            parts = composed(within.as_posix()).split("/")
             wholes.setdefault("/".join(parts), []).append(case_id)
             for start in range(1, len(parts)):
                 tails.setdefault("/".join(parts[start:]), []).append(case_id)
@@ -74,14 +78,12 @@ class ImageNames:
 
     def find(self, cell: str) -> list[str]:
         """Return the ids of the pictures that a cell can mean: none, one or several."""
-        parts = [part for part in cell.replace("\\", "/").split("/") if part not in {"", "."}]
+        steps = composed(cell).replace("\\", "/").split("/")
+        parts = [step for step in steps if step not in {"", "."}]
         starts = [0, *(i for i, part in enumerate(parts, 1) if part.lower() == self._folder)]
         for start in starts:
             text = "/".join(parts[start:])
-            shorter = (
-                text.rpartition("/")[0] + "/" * ("/" in text) + case_stem(text) if text else ""
-            )
-            for name in (shorter, text) if is_image_file(text) else (text, shorter):
+            for name in (without_image_suffix(text), text):
                 for index in self._indices:
                     found = index.get(name) or index.get(name.lower())
                     if found:
@@ -116,8 +118,8 @@ def read_labels(
         further: columns to keep as ``provenance``.
 
     Raises:
-        InputError: if a column is missing, all labels are numbers that nothing states, or two rows
-            contradict each other.
+        InputError: if a column is missing or there twice, all labels are numbers that nothing
+            states, or two rows contradict each other.
     """
     path = find_labels(root)
     if path is None:
@@ -133,7 +135,7 @@ def read_labels(
         if not row["image"] and not row["label"]:
             continue
         found_ids = names.find(row["image"])
-        case_id = found_ids[0] if len(found_ids) == 1 else case_stem(row["image"])
+        case_id = found_ids[0] if len(found_ids) == 1 else without_image_suffix(row["image"])
         number = _NUMBER.fullmatch(row["label"])
         class_name = stated.get(int(number[1])) if number else known_class(row["label"])
         if class_name is None:
@@ -156,6 +158,8 @@ def read_labels(
             raise InputError(f"{path}: row {line}: {case_id!r} is both {both}; keep one row")
         else:
             table.provenance[case_id] = {name: row[name] for name in further if row.get(name)}
+    for case_id in table.refused:
+        table.classes.pop(case_id, None)
     return table
 
 
@@ -163,9 +167,33 @@ def read_table(path: Path, columns: tuple[str, ...], delimiter: str = ",") -> li
     """Return the rows of a table of text with its cells stripped, a byte-order mark ignored.
 
     Raises:
-        InputError: if a column is missing or the text is not UTF-8.
+        InputError: if a column is missing or there twice, or the text cannot be read.
     """
     return [row for _, row in _read_rows(path, columns, delimiter)[1]]
+
+
+def read_lines(path: Path) -> tuple[list[str], str | None]:
+    """Return the lines of a text as spreadsheets write it, with their ends.
+
+    It is UTF-8, or UTF-16 with its mark. Letters are ``composed``.
+
+    Returns:
+        The lines, and the delimiter that Excel's first line ``sep=;`` states; that line is cut.
+
+    Raises:
+        InputError: if it is neither.
+        OSError: if the file cannot be read.
+    """
+    content = path.read_bytes()
+    encoding = "utf-16" if content.startswith(_UTF16_MARKS) else "utf-8-sig"
+    try:
+        lines = composed(content.decode(encoding)).splitlines(keepends=True)
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: not a readable text file in UTF-8 or UTF-16 ({error}); save it again"
+        ) from error
+    stated = _SEPARATOR.fullmatch(lines[0].strip("\r\n")) if lines else None
+    return (lines[1:], stated[1]) if stated else (lines, None)
 
 
 def report_missing_images(
@@ -199,24 +227,24 @@ def _read_rows(
 
     Without a delimiter, it is the one of comma, semicolon and tab that finds the columns.
     """
-    content = path.read_bytes()
-    encoding = "utf-16" if content.startswith(_UTF16_MARKS) else "utf-8-sig"
+    lines, stated = read_lines(path)
+    columns_as_written = delimiter is not None
+    delimiter = delimiter or stated
     try:
-        lines = content.decode(encoding).splitlines(keepends=True)
         heads = {mark: _head(lines, mark) for mark in delimiter or _DELIMITERS}
         mark = max(heads, key=lambda mark: sum(_has(heads[mark], name) for name in columns))
         reader = csv.reader(lines, delimiter=mark, skipinitialspace=True)
         next(reader, None)
         names = [next((c for c in columns if _is_column(n, c)), n.lower()) for n in heads[mark]]
-        if delimiter:
+        if columns_as_written:
             names = [n if n in columns else w for n, w in zip(names, heads[mark], strict=True)]
         rows = [
-            (reader.line_num, dict(zip(names, map(str.strip, cells), strict=False)))
+            (reader.line_num + bool(stated), dict(zip(names, map(str.strip, cells), strict=False)))
             for cells in reader
             if any(cells)
         ]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not a table in UTF-8 ({error}); save it again") from error
+    except csv.Error as error:
+        raise InputError(f"{path}: not a table of text ({error}); save it again") from error
     missing = [name for name in columns if not _has(heads[mark], name)]
     if missing:
         raise InputError(
@@ -224,6 +252,13 @@ def _read_rows(
             f"{' or '.join(map(repr, delimiter or _DELIMITERS))}, found "
             f"{', '.join(heads[mark]) or 'none'}; missing {', '.join(missing)}"
         )
+    for name in columns:
+        same = [head for head in heads[mark] if _is_column(head, name)]
+        if len(same) > 1:
+            raise InputError(
+                f"{path}: expected one column {name}, found {' and '.join(map(repr, same))}; "
+                "remove all but one"
+            )
     blank = dict.fromkeys(names, "")
     return heads[mark], [(line, blank | row) for line, row in rows]
 

@@ -4,28 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from busi_monai.datasets import natural_key
-from busi_monai.dicom_images import NOT_PICTURES, SUFFIXES, has_preamble, silent_pydicom
-from busi_monai.image_files import DICOMDIR, suffix_of
+from busi_monai.datasets import visible_files
+from busi_monai.dicom_images import NOT_PICTURES, SUFFIXES, is_bare_dicom, silent_pydicom
+from busi_monai.image_files import DICOMDIR
 
-__all__ = ["DICOMDIR", "dicom_files_below", "files_of_dicomdir", "is_bare_dicom", "why_no_picture"]
-
-
-def is_bare_dicom(path: Path) -> bool:
-    """Whether a file without suffix is DICOM, by its preamble. A DICOMDIR is not meant."""
-    if suffix_of(path) or path.name.upper() == DICOMDIR or not path.is_file():
-        return False
-    return has_preamble(path)
+__all__ = ["DICOMDIR", "dicom_files_below", "files_of_dicomdir", "why_no_picture"]
 
 
 def dicom_files_below(folder: Path) -> list[Path]:
     """Return the DICOM files in all subfolders, in natural order; hidden ones left out."""
     return [
         path
-        for path in sorted(folder.rglob("*"), key=natural_key)
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and (path.suffix.lower() in SUFFIXES or is_bare_dicom(path))
-        and path.is_file()
+        for path in visible_files(folder, recursive=True)
+        if path.is_file() and (path.suffix.lower() in SUFFIXES or is_bare_dicom(path))
     ]
 
 

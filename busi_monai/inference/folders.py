@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from busi_monai.errors import BusiMonaiError, ImageReadError, InputError
+from busi_monai.image_files import image_stem
 from busi_monai.images import PictureFile, frames_of
 from busi_monai.inference.cine import CineSummary
 from busi_monai.inference.formats import FurtherFormats
 from busi_monai.inference.inputs import (
     FoundPictures,
     frame_id,
-    image_stem,
     pictures_of,
 )
 from busi_monai.inference.prediction import Prediction

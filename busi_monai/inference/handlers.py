@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from busi_monai.cases import CLASSES
 from busi_monai.files import file_sha256
+from busi_monai.image_files import image_stem
 from busi_monai.images import PictureFile
-from busi_monai.inference.inputs import image_stem
 from busi_monai.inference.prediction import prediction_of_item
 from busi_monai.inference.writers import PredictionsFolder, Truth
 from busi_monai.operating import OperatingPoint

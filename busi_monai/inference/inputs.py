@@ -13,15 +13,15 @@ from typing import Any
 
 from busi_monai.archives import UnpackedArchive, is_archive, left_out_sentence, unpacked
 from busi_monai.datasets import natural_key, visible_files
+from busi_monai.dicom_images import is_bare_dicom
 from busi_monai.errors import ImageReadError, InputError
 from busi_monai.ids import id_key, safe_id, unique_id
-from busi_monai.image_files import suffix_of
-from busi_monai.images import PictureFile, frames_of, is_image_file, read_picture
+from busi_monai.image_files import image_of_mask, image_stem, is_image_file, suffix_of
+from busi_monai.images import PictureFile, frames_of, read_picture
 from busi_monai.inference.dicom_folders import (
     DICOMDIR,
     dicom_files_below,
     files_of_dicomdir,
-    is_bare_dicom,
     why_no_picture,
 )
 from busi_monai.video import is_video
@@ -32,14 +32,11 @@ __all__ = [
     "file_id",
     "find_pictures",
     "frame_id",
-    "image_stem",
     "pictures_of",
     "scan_pictures",
 ]
 
 logger = logging.getLogger(__name__)
-
-_MASK = re.compile(r"^(?P<stem>.+)_mask(_\d+)?$", re.IGNORECASE)
 
 _MASK_FOLDERS = {"masks", "labels"}
 
@@ -157,7 +154,8 @@ def find_pictures(inputs: Sequence[str | Path | UnpackedArchive]) -> FoundPictur
     pictures directly in it, those its ``DICOMDIR`` names, or if there are none, the DICOM files of
     all its subfolders; anything else with ``*``, ``?`` or ``[`` is a pattern (``**`` enters
     subfolders). An archive gives all pictures in it. Except for files that are named,
-    ``<name>_mask.png`` is skipped where the picture ``<name>`` lies beside it, and a folder
+    ``<name>_mask.png`` and what is named like it (see ``image_of_mask``) is skipped where the
+    picture ``<name>`` lies beside it, and a folder
     ``masks`` or ``labels`` where pictures lie in a folder ``images`` beside it.
 
     A picture's id is its stem. Where stems collide, its suffix comes behind (``scan-png``), or as
@@ -256,21 +254,6 @@ def file_id(id: str, picture: PictureFile) -> str:
         'cine'
     """
     return id.replace(frame_id("", picture), "", 1)
-
-
-def image_stem(path: str | PurePath) -> str:
-    """Return a picture's file name without its suffix.
-
-    ``.nii.gz`` is one suffix, and the numbers of a DICOM UID are none.
-
-    Examples:
-        >>> image_stem("benign (1).png"), image_stem("1.2.840.7"), image_stem("a.nii.gz")
-        ('benign (1)', '1.2.840.7', 'a')
-    """
-    name = Path(path).name
-    if name.lower().endswith(".nii.gz"):
-        return name[: -len(".nii.gz")]
-    return name if Path(name).suffix[1:].isdecimal() else Path(name).stem
 
 
 def _add_folder(found: FoundPictures, folder: Path) -> None:
@@ -385,13 +368,16 @@ def _without_masks(found: FoundPictures, paths: Iterable[Path]) -> list[Path]:
     ordered = sorted(
         paths, key=lambda path: (natural_key(path.with_name(image_stem(path))), path.suffix)
     )
-    stems = {(path.parent, image_stem(path)) for path in ordered}
+    stems: dict[Path, set[str]] = {}
+    for path in ordered:
+        stems.setdefault(path.parent, set()).add(id_key(image_stem(path)))
     beside = {path.parent.parent for path in ordered if path.parent.name.lower() == "images"}
     kept = []
     for path in ordered:
-        match = _MASK.match(image_stem(path))
+        there = stems[path.parent]
+        masked = image_of_mask(image_stem(path), there)
         in_masks = path.parent.name.lower() in _MASK_FOLDERS and path.parent.parent in beside
-        if in_masks or (match and (path.parent, match["stem"]) in stems):
+        if in_masks or (masked and id_key(masked[0]) in there):
             found.skipped_masks.append(path)
         else:
             kept.append(path)

@@ -72,3 +72,13 @@ def test_what_is_known_of_images_needs_ids_and_reasons(tmp_path, text, message):
     path.write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=message):
         read_known_images(path, {"a", "b"})
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("first", ["", "sep=;\n"])
+def test_lists_are_read_as_spreadsheets_write_them(tmp_path, encoding, first):
+    path = tmp_path / "known.csv"
+    path.write_text(f"{first}id;reason\nla\u0308sion;axilla, left\n", encoding=encoding)
+
+    assert read_id_list(path) == ["l\u00e4sion"]
+    assert read_known_images(path, {"l\u00e4sion"}) == {"l\u00e4sion": "axilla, left"}

@@ -439,3 +439,18 @@ def test_the_protocol_file_needs_lists_or_folders_of_a_split(phantom_busi, tmp_p
     with pytest.raises(InputError, match="or folders train, val and test in the dataset"):
         prepare_dataset(phantom_busi, tmp_path / "out", PrepareOptions(protocol="file"))
     assert not (tmp_path / "out").exists()
+
+
+def test_what_a_reader_leaves_out_is_told_without_failing(phantom_busi, tmp_path):
+    source = tmp_path / "set"
+    shutil.copytree(phantom_busi, source)
+    image = source / "normal" / "normal (1).png"
+    shutil.copy(image, image.with_name(f"{image.stem}-mask.png"))
+
+    summary = prepare_dataset(source, tmp_path / "out")
+
+    assert summary.failures == []
+    assert summary.notes == [
+        f"normal/{image.stem}-mask.png: looks like a mask of {image.stem}; "
+        f"rename it to {image.stem}_mask_1.png"
+    ]

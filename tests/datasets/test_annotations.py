@@ -198,17 +198,18 @@ def test_equal_outlines_in_two_files_count_once(tmp_path):
 
 
 def test_prepare_names_images_without_annotation_and_fails_for_entries_alone(tmp_path):
-    for number in range(8):
+    for number in range(14):
         picture(tmp_path / "in" / f"x{number}.png", number)
     drawn = {f"x{n}.png": [("benign" if n % 2 else "malignant", [FLAT])] for n in range(6)}
     coco(tmp_path / "in" / "annotations.json", drawn)
     command = ["prepare", str(tmp_path / "in"), "--folds", "2", "--quiet", "--out"]
     result = CliRunner().invoke(main, [*command, str(tmp_path / "one")])
-    note = "left out, without annotation and class, 2: x6.png, x7.png"
-    assert (result.exit_code, result.stderr) == (0, f"Note: {note}\n")
-    assert json.loads((tmp_path / "one" / "run.json").read_text(encoding="utf-8"))["notes"] == [
-        note
-    ]
+    assert result.exit_code == 0
+    notes = json.loads((tmp_path / "one" / "run.json").read_text(encoding="utf-8"))["notes"]
+    assert result.stderr == "".join(f"Note: {note}\n" for note in notes)
+    assert [note.split(":")[0] for note in notes[:5]] == [f"x{n}.png" for n in range(6, 11)]
+    assert all("no annotation, which need not mean normal" in note for note in notes[:5])
+    assert notes[5:] == ["unlabelled: 3 more files, all of them in audit.json"]
     coco(tmp_path / "in" / "annotations.json", {**drawn, "x7.png": [("benign", [])]})
     result = CliRunner().invoke(main, [*command, str(tmp_path / "two")])
     assert result.exit_code == 1

@@ -153,3 +153,32 @@ def test_the_real_busi_is_found_from_the_folder_above(real_busi: Path) -> None:
 
     assert listing.root == real_busi
     assert len(listing.cases) == 780
+
+
+LIKE_MASKS = ["x_masks", "x_mask (1)", "x_mask - Copy", "x-mask", "x_mask1", "X_Mask.2", "mask_x"]
+
+
+@pytest.mark.parametrize("class_name", ["normal", "benign"])
+def test_what_is_named_like_the_mask_of_an_image_is_no_image(
+    tmp_path: Path, class_name: str
+) -> None:
+    make(tmp_path, f"{class_name}/x.png", f"{class_name}/x_mask.png", f"{class_name}/facemask.png")
+    make(tmp_path, *(f"{class_name}/{name}.png" for name in LIKE_MASKS))
+
+    listing = read_dataset(tmp_path)
+
+    assert {case.id for case in listing.cases} == {"x", "facemask"}
+    assert [path.name for path in listing.case("x").masks] == ["x_mask.png"]
+    strays = {p.file: p.message for p in listing.problems if p.kind == "stray_file"}
+    assert strays.keys() == {f"{class_name}/{name}.png" for name in LIKE_MASKS}
+    assert strays[f"{class_name}/x-mask.png"] == (
+        "looks like a mask of x; rename it to x_mask_1.png"
+    )
+
+
+def test_a_letter_in_two_forms_is_one(tmp_path: Path) -> None:
+    make(tmp_path, "benign/la\u0308sion.png", "benign/l\u00e4sion_mask.png")
+
+    case = read_dataset(tmp_path).cases[0]
+
+    assert (case.id, len(case.masks)) == ("l\u00e4sion", 1)

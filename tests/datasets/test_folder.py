@@ -266,3 +266,151 @@ def test_a_row_that_names_several_pictures_names_none(tmp_path: Path) -> None:
     assert "row 2: 'scan.png' stands for several pictures" in messages["labels.csv"]
     assert "images/p1/scan.png, images/p2/scan.png" in messages["labels.csv"]
     assert {"images/p1/scan.png", "images/p2/scan.png"} < messages.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "row"), [("10", "10.5"), ("10", "10.1"), ("scan", "scan.v2"), ("scan", "scan.dat")]
+)
+def test_only_the_suffix_of_an_image_is_cut_in_the_table(
+    tmp_path: Path, name: str, row: str
+) -> None:
+    make(
+        tmp_path,
+        f"images/{name}.png",
+        labels=f"image,label\n{name}.png,normal\n{row},malignant\n",
+    )
+
+    listing = read_dataset(tmp_path)
+
+    assert {case.id: case.class_name for case in listing.cases} == {name: "normal"}
+    assert [(p.kind, p.id) for p in listing.problems] == [("missing_image", row)]
+
+
+def test_names_alone_pair_only_where_a_whole_folder_has_no_subfolders(tmp_path: Path) -> None:
+    make(
+        tmp_path,
+        *("images/p1/benign_1.png", "images/benign_2.png"),
+        *("masks/p1/benign_1.png", "masks/p2/benign_2.png"),
+    )
+
+    listing = read_dataset(tmp_path)
+
+    assert {case.id: len(case.masks) for case in listing.cases} == {"benign_1": 1, "benign_2": 0}
+    assert ("mask_without_image", "masks/p2/benign_2.png") in {
+        (p.kind, p.file) for p in listing.problems
+    }
+
+
+def test_a_class_in_a_name_is_a_whole_word(tmp_path: Path) -> None:
+    make(
+        tmp_path,
+        *("images/normalized_malignant_01.png", "images/normality.png"),
+        *("images/Normal-1.png", "images/normal2.png", "masks/other.png"),
+    )
+
+    listing = read_dataset(tmp_path)
+
+    assert {case.id for case in listing.cases} == {"Normal-1", "normal2"}
+    assert {p.id for p in listing.problems if p.kind == "unknown_class"} == {
+        "normalized_malignant_01",
+        "normality",
+    }
+
+
+def test_a_second_folder_of_images_or_masks_is_reported(tmp_path: Path) -> None:
+    make(tmp_path, "Images/normal_1.png", "images/normal_2.png", "Masks/a.png", "masks/b.png")
+    if len(list(tmp_path.iterdir())) < 4:
+        pytest.skip("this file system takes both names for one")
+
+    listing = read_dataset(tmp_path)
+
+    assert [case.id for case in listing.cases] == ["normal_1"]
+    strays = {p.file: p.message for p in listing.problems if p.kind == "stray_file"}
+    assert strays == {
+        "images": "beside the folder Images, which was read; move its files there",
+        "masks": "beside the folder Masks, which was read; move its files there",
+    }
+
+
+def test_letters_in_two_forms_are_one_in_files_and_table(tmp_path: Path) -> None:
+    make(
+        tmp_path,
+        *("images/a\u0308/o\u0308.png", "masks/\u00e4/\u00f6.png"),
+        labels="image,label\n\u00e4/\u00f6.png,malignant\n",
+    )
+
+    listing = read_dataset(tmp_path)
+
+    assert [(case.id, len(case.masks)) for case in listing.cases] == [("\u00f6", 1)]
+    assert listing.problems == []
+
+
+def test_bare_dicom_files_are_images(tmp_path: Path) -> None:
+    make(tmp_path, "images/README", "masks/1.2.840.7.png", labels="image,label\n1.2.840.7,benign\n")
+    (tmp_path / "images" / "1.2.840.7").write_bytes(bytes(128) + b"DICM")
+
+    listing = read_dataset(tmp_path)
+
+    assert [(case.id, case.class_name, len(case.masks)) for case in listing.cases] == [
+        ("1.2.840.7", "benign", 1)
+    ]
+    assert [(p.kind, p.file) for p in listing.problems] == [("stray_file", "images/README")]
+
+
+@pytest.mark.parametrize(
+    ("head", "twice"),
+    [
+        ("image,label,Label", "'label' and 'Label'"),
+        ("image,label 0=normal,label", "'label 0=normal' and 'label'"),
+        ("IMAGE,image,label", "'IMAGE' and 'image'"),
+    ],
+)
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path, head: str, twice: str) -> None:
+    make(tmp_path, "images/a.png", labels=f"{head}\na,normal,benign\n")
+
+    with pytest.raises(InputError) as caught:
+        read_dataset(tmp_path)
+
+    assert f"found {twice}; remove all but one" in str(caught.value)
+
+
+def test_a_picture_with_a_good_and_a_refused_row_is_left_out(tmp_path: Path) -> None:
+    make(
+        tmp_path,
+        *("images/a.png", "images/b.png"),
+        labels="image,label\na,normal\na,cyst\nb,normal\n",
+    )
+
+    listing = read_dataset(tmp_path)
+
+    assert [case.id for case in listing.cases] == ["b"]
+    assert [(p.kind, p.id) for p in listing.problems] == [("unknown_class", "a")]
+
+
+def test_the_line_of_a_row_counts_the_line_that_states_the_separator(tmp_path: Path) -> None:
+    make(tmp_path, "images/a.png", labels="sep=;\nimage;label\na;normal\nb,c;cyst\n")
+
+    listing = read_dataset(tmp_path)
+
+    assert [case.id for case in listing.cases] == ["a"]
+    assert listing.problems[0].message.startswith("row 4: label 'cyst'")
+
+
+def test_a_mask_among_the_images_is_no_image(tmp_path: Path) -> None:
+    make(
+        tmp_path,
+        *("images/p/normal_1.png", "images/p/normal_1_mask.png", "images/p/normal_1-masks.png"),
+        *("images/normal_1_mask.png", "masks/other.png"),
+    )
+
+    listing = read_dataset(tmp_path)
+
+    assert {case.image.relative_to(tmp_path).as_posix() for case in listing.cases} == {
+        "images/p/normal_1.png",
+        "images/normal_1_mask.png",  # no image of that name beside it
+    }
+    strays = {p.file: p.message for p in listing.problems if p.kind == "stray_file"}
+    assert strays == dict.fromkeys(
+        ("images/p/normal_1_mask.png", "images/p/normal_1-masks.png"),
+        "looks like a mask of normal_1; move it to masks, under that name",
+    )

@@ -9,7 +9,6 @@ from busi_monai.cases import Case
 from busi_monai.datasets import Listing, natural_key
 from busi_monai.datasets.listing import (
     case_ids,
-    case_stem,
     in_case_order,
     index_images,
     visible_files,
@@ -63,20 +62,6 @@ def test_cases_stand_in_the_order_of_the_classes() -> None:
     assert [case.id for case in in_case_order(cases)] == ["z", "b9", "b10", "a"]
 
 
-@pytest.mark.parametrize(
-    ("name", "stem"),
-    [
-        ("benign (1).png", "benign (1)"),
-        ("BENIGN.PNG", "BENIGN"),
-        ("scan.nii.gz", "scan"),
-        ("a.b.png", "a.b"),
-        ("notes.txt", "notes"),
-    ],
-)
-def test_case_stem_drops_the_suffix_alone(name: str, stem: str) -> None:
-    assert case_stem(name) == stem
-
-
 def test_what_systems_leave_behind_is_not_visible(tmp_path: Path) -> None:
     for name in (".DS_Store", "Thumbs.db", "desktop.ini", "__MACOSX/._a.png", "a.png", "sub/b.png"):
         path = tmp_path / name
@@ -122,3 +107,41 @@ def test_a_listing_finds_a_case_by_its_id() -> None:
     assert listing.class_counts == {"normal": 0, "benign": 1, "malignant": 0}
     with pytest.raises(InputError, match="no case 'b'"):
         listing.case("b")
+
+
+def link(path: Path, target: Path) -> None:
+    try:
+        path.symlink_to(target, target_is_directory=target.is_dir())
+    except OSError:
+        pytest.skip("this system makes no links")
+
+
+def test_links_to_folders_are_followed_and_loops_are_cut_and_named(tmp_path: Path) -> None:
+    images, elsewhere = tmp_path / "images", tmp_path / "elsewhere"
+    images.mkdir()
+    elsewhere.mkdir()
+    (images / "a.png").touch()
+    (elsewhere / "b.png").touch()
+    link(images / "p2", elsewhere)
+    link(images / "loop", images)
+    link(elsewhere / "up", images)
+    link(images / "gone.png", tmp_path / "nowhere.png")
+
+    problems: list = []
+    found = index_images(tmp_path, visible_files(images, recursive=True), problems, images)
+
+    assert list(found) == ["a", "gone", "p2/b"]
+    assert [(p.kind, p.file) for p in problems] == [
+        ("stray_file", "images/loop"),
+        ("stray_file", "images/p2/up"),
+    ]
+    assert "a link to a folder that it lies in" in problems[0].message
+
+
+def test_names_that_differ_in_letter_case_are_told_as_such(tmp_path: Path) -> None:
+    problems: list = []
+
+    assert case_ids(tmp_path, ["A", "a"], problems) == {"A": "A", "a": "a-2"}
+    assert [p.message for p in problems] == [
+        "files whose names some systems take for one; their ids are numbered: 'A', 'a-2'"
+    ]

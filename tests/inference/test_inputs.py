@@ -162,3 +162,12 @@ def test_of_a_folder_with_images_and_masks_the_images_are_named(tmp_path: Path) 
     for name, place in (("both", "images"), ("plain", "*/*")):
         with pytest.raises(InputError, match=re.escape(f"give '{tmp_path / name}/{place}'")):
             scan_pictures([tmp_path / name])
+
+
+def test_what_is_named_like_the_mask_of_a_picture_beside_it_is_left_out(tmp_path: Path) -> None:
+    make(tmp_path, "x.png", "x_masks.png", "x-mask (1).png", "facemask.png", "y_mask.png")
+
+    found = find_pictures([tmp_path])
+
+    assert found.ids == ["facemask", "x", "y_mask"]
+    assert {path.name for path in found.skipped_masks} == {"x_masks.png", "x-mask (1).png"}
