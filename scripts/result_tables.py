@@ -73,6 +73,7 @@ PRETRAINED_VARIANTS = {
     "strong": "crop, shadow, depth gain, blur, wider rotation and scale",
     "mask_pooling": "the class head pools by the predicted mask",
     "slow_encoder": "the encoder learns at 0.3 of the others' rate",
+    "size_224": "images of 224×224",
 }
 """Single changes of the recipe that starts from ImageNet weights; the first line is unchanged."""
 
