@@ -21,6 +21,8 @@ from PIL import Image
 
 from busi_monai.cases import CLASSES
 from busi_monai.cli.main import main
+from busi_monai.ids import safe_id
+from busi_monai.image_files import image_stem
 
 EXAMPLES = 250
 PARTS = 4
@@ -242,11 +244,13 @@ def check_audit(root: Path) -> None:
     found = json.loads(result.stdout)
     read = named_by_reader(root)
     told = {problem["file"] for problem in found["problems"]}
-    # the mask of an image that is left out goes with it
-    stems = {Path(name).stem for name in told}
+    # an entry of an annotation file names its image by the id, and the mask of an image that is
+    # left out goes with it
+    stems = {Path(name).stem for name in told} | {problem["id"] for problem in found["problems"]}
     for file in visible(root):
         inside = any(file.startswith(f"{name}/") for name in told)
-        beside = stems & {Path(file).stem, Path(file).stem.removesuffix("_mask")}
+        stem = image_stem(file)
+        beside = stems & {stem, stem.removesuffix("_mask"), safe_id(stem)}
         assert file in read or file in told or inside or beside, f"{file!r}: not used, not named"
 
 
@@ -257,7 +261,7 @@ def named_by_reader(root: Path) -> set[str]:
     listing = read_dataset(root)
     used = {mask_file(mask) for case in listing.cases for mask in case.masks}
     used |= {case.image for case in listing.cases}
-    tables = {"labels.csv"}
+    tables = {"labels.csv", "annotations.json"}  # read, whatever becomes of their images
     return {path.relative_to(root).as_posix() for path in used} | tables
 
 
