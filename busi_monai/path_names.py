@@ -35,8 +35,8 @@ def named(text: object) -> str:
     """Return a path or text with the names for the folders of ``naming``.
 
     Examples:
-        >>> with naming(Path("/tmp/k3x9/scans.zip"), "scans.zip"):
-        ...     named(Path("/tmp/k3x9/scans.zip/benign/x.png"))
+        >>> with naming(Path("/unpacked/scans.zip"), "scans.zip"):
+        ...     named(Path("/unpacked/scans.zip/benign/x.png"))
         'scans.zip/benign/x.png'
     """
     told = str(text)

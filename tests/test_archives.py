@@ -138,8 +138,8 @@ EVIL: dict[str, tuple[Callable[[Path], Path], str]] = {
     "above.zip": (lambda p: zip_of(p, GOOD, ("../bad.png", PNG)), "leads out"),
     "above.tar": (lambda p: tar_of(p, GOOD, ("a/../../bad.png", PNG)), "leads out"),
     "backslash.zip": (lambda p: zip_of(p, GOOD, ("..\\bad.png", PNG)), "leads out"),
-    "absolute.zip": (lambda p: zip_of(p, GOOD, ("/tmp/bad.png", PNG)), "leads out"),
-    "absolute.tar": (lambda p: tar_of(p, GOOD, ("/tmp/bad.png", PNG)), "leads out"),
+    "absolute.zip": (lambda p: zip_of(p, GOOD, ("/outside/bad.png", PNG)), "leads out"),
+    "absolute.tar": (lambda p: tar_of(p, GOOD, ("/outside/bad.png", PNG)), "leads out"),
     "drive.zip": (lambda p: zip_of(p, GOOD, ("C:bad.png", PNG)), "leads out"),
     "link.zip": (
         lambda p: zip_of(p, GOOD, (zip_mode("bad.png", stat.S_IFLNK | 0o777), b"/etc/passwd")),

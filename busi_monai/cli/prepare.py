@@ -86,7 +86,7 @@ def command(dataset: Path, out: Path, quiet: bool, as_json: bool, **options: Any
     be used are left out and listed; the exit code is 1 if a file is at fault.
     """
     from busi_monai.curation import PrepareOptions, prepare_dataset
-    from busi_monai.curation.label_hashes import named
+    from busi_monai.curation.label_hashes import named_cases
 
     summary = prepare_dataset(
         dataset,
@@ -104,7 +104,9 @@ def command(dataset: Path, out: Path, quiet: bool, as_json: bool, **options: Any
         names = ", ".join(summary.unlisted)
         click.echo(f"Left out, not in the datalist, {len(summary.unlisted)}: {names}", err=True)
     if summary.other_masks:
-        click.echo(f"Other masks than the datalist tells: {named(summary.other_masks)}", err=True)
+        click.echo(
+            f"Other masks than the datalist tells: {named_cases(summary.other_masks)}", err=True
+        )
     for failure in summary.failures:
         click.echo(f"Failed: {failure.file}: {failure.message}", err=True)
     if summary.failures:

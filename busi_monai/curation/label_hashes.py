@@ -20,7 +20,7 @@ __all__ = [
     "joined_label_hashes",
     "label_hashes",
     "labels_sha256",
-    "named",
+    "named_cases",
     "note_without_label_hashes",
     "read_label_hashes",
     "with_label_hashes",
@@ -126,7 +126,7 @@ def check_same_labels(folder: str | Path, items: Iterable[Mapping[str, Any]], re
         return
     changed = _changed(before, now)
     if changed:
-        raise InputError(f"{folder} was begun with other masks of {named(changed)}. {remedy}")
+        raise InputError(f"{folder} was begun with other masks of {named_cases(changed)}. {remedy}")
 
 
 def joined_label_hashes(folders: Sequence[str | Path]) -> list[dict[str, Any]]:
@@ -147,19 +147,19 @@ def joined_label_hashes(folders: Sequence[str | Path]) -> list[dict[str, Any]]:
             changed = _changed(earlier, items, among=True)
             if changed:
                 raise InputError(
-                    f"{other} and {folder} were trained with different masks of {named(changed)}; "
-                    "train both on one prepared dataset"
+                    f"{other} and {folder} were trained with different masks of "
+                    f"{named_cases(changed)}; train both on one prepared dataset"
                 )
         for item in items:
             joined.setdefault((item["sha256"], item["label_sha256"]), item)
     return list(joined.values())
 
 
-def named(ids: Sequence[str]) -> str:
+def named_cases(ids: Sequence[str]) -> str:
     """Return how messages name cases: how many, and the first ids.
 
     Examples:
-        >>> named(["a"]), named(list("abcdefg"))
+        >>> named_cases(["a"]), named_cases(list("abcdefg"))
         ('1 case: a', '7 cases: a, b, c, d, e, …')
     """
     count = "1 case" if len(ids) == 1 else f"{len(ids)} cases"

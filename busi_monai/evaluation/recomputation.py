@@ -12,7 +12,7 @@ import pandas as pd
 
 from busi_monai.cases import CLASSES
 from busi_monai.curation import Datalist, load_datalist
-from busi_monai.curation.label_hashes import named, note_without_label_hashes
+from busi_monai.curation.label_hashes import named_cases, note_without_label_hashes
 from busi_monai.errors import InputError
 from busi_monai.evaluation.consistency import consistent_table
 from busi_monai.evaluation.report import write_evaluation
@@ -211,8 +211,8 @@ def _has_same_masks(
     if other:
         raise InputError(
             f"{path} was measured against other masks than those of the dataset: "
-            f"{named(other)}. Give the dataset as it was prepared then, or the predicted masks in "
-            f"{path.parent / 'masks'}, to measure them anew"
+            f"{named_cases(other)}. Give the dataset as it was prepared then, or the predicted "
+            f"masks in {path.parent / 'masks'}, to measure them anew"
         )
     return True
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from busi_monai.curation.label_hashes import named, note_without_label_hashes
+from busi_monai.curation.label_hashes import named_cases, note_without_label_hashes
 from busi_monai.datasets import natural_key
 from busi_monai.errors import InputError
 from busi_monai.evaluation import read_predictions, row_groups, table_classes, usable_rows
@@ -246,7 +246,7 @@ def _check_masks(systems: Sequence[System]) -> None:
             if changed:
                 raise InputError(
                     f"{other.name} and {system.name} were measured against different masks of "
-                    f"{named(changed)}. Evaluate both on one prepared dataset"
+                    f"{named_cases(changed)}. Evaluate both on one prepared dataset"
                 )
 
 

@@ -155,8 +155,8 @@ def find_pictures(inputs: Sequence[str | Path | UnpackedArchive]) -> FoundPictur
     all its subfolders; anything else with ``*``, ``?`` or ``[`` is a pattern (``**`` enters
     subfolders). An archive gives all pictures in it. Except for files that are named,
     ``<name>_mask.png`` and what is named like it (see ``image_of_mask``) is skipped where the
-    picture ``<name>`` lies beside it, and a folder
-    ``masks`` or ``labels`` where pictures lie in a folder ``images`` beside it.
+    picture ``<name>`` lies beside it, and a folder ``masks`` or ``labels`` where pictures lie in a
+    folder ``images`` beside it.
 
     A picture's id is its stem. Where stems collide, its suffix comes behind (``scan-png``), or as
     many of its folders' names before (``p1__scan``) as tell them apart, but none from above the
@@ -265,10 +265,10 @@ def _add_folder(found: FoundPictures, folder: Path) -> None:
         _leave_out(found, (path for path in folder.iterdir() if path not in entered), folders=True)
     else:
         pictures = dicom_files_below(folder)
-        below = set(pictures).union(visible_files(folder))
-        others = [path for path in visible_files(folder, recursive=True) if path not in below]
         if pictures:
-            _leave_out(found, others)
+            known = set(pictures).union(visible_files(folder))
+            below = visible_files(folder, recursive=True)
+            _leave_out(found, (path for path in below if path not in known))
     pictures = _without_other_objects(found, pictures)
     found.paths += pictures
     if not pictures:
