@@ -159,3 +159,14 @@ def test_drop_connect_skips_whole_blocks_in_training_alone() -> None:
         skipped = (block(given) == given).flatten(1).all(dim=1)
         assert 0 < skipped.sum() < 16
         assert not (block.eval()(given) == given).flatten(1).all(dim=1).any()
+
+
+def test_trains_its_depthwise_convolutions_in_float32_under_autocast_on_a_cpu():
+    encoder = build_encoder("efficientnet-lite0").train()
+    convolution = encoder._blocks[0]._depthwise_conv
+    image = torch.rand(1, convolution.in_channels, 8, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        trained = convolution(image.bfloat16())
+        predicted = convolution.eval()(image)
+    assert trained.dtype == torch.float32
+    assert predicted.dtype == torch.bfloat16
