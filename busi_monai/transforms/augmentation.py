@@ -1,11 +1,11 @@
 """Random variation of training pictures, made for ultrasound, on plain tensors for speed.
 
 ``training_augmentation`` chains ``RandomGeometryd`` (``geometry``), ``RandomBlurd``,
-``RandomShadowd`` and ``RandomDepthGaind`` (``acoustics``), and ``RandomGreyLevelsd`` and
-``RandomNoised`` (``grey_levels``). A random transform only samples parameters, then calls its
-deterministic twin (``warp``, ``adjust_gamma``, …). MONAI's ``RandFlipd``, ``RandAffined``,
-``RandAdjustContrastd`` and ``RandGaussianNoised`` took 3.5 ms together for a 160×160 picture with
-its mask on one core.
+``RandomShadowd`` and ``RandomDepthGaind`` (``acoustics``), ``RandomMarksd`` (``marks``), and
+``RandomGreyLevelsd`` and ``RandomNoised`` (``grey_levels``). A random transform only samples
+parameters, then calls its deterministic twin (``warp``, ``adjust_gamma``, …). MONAI's
+``RandFlipd``, ``RandAffined``, ``RandAdjustContrastd`` and ``RandGaussianNoised`` took 3.5 ms
+together for a 160×160 picture with its mask on one core.
 
 Pictures are varied in [0, 1], clipped after each step, and normalised last: a z-scored picture
 is first brought back to [0, 1] by its own range, which its z-score does not notice.
@@ -25,6 +25,7 @@ from busi_monai.transforms.acoustics import RandomBlurd, RandomDepthGaind, Rando
 from busi_monai.transforms.geometry import RandomGeometryd
 from busi_monai.transforms.grey_levels import RandomGreyLevelsd, RandomNoised
 from busi_monai.transforms.lesion_crop import RandomCropToLesiond
+from busi_monai.transforms.marks import RandomMarksd
 from busi_monai.transforms.sampling import Range
 
 __all__ = ["TrainingTensorsd", "ZScored", "training_augmentation"]
@@ -46,6 +47,7 @@ def training_augmentation(
     shadow: float = 0.6,
     depth_gain_probability: float = 0.0,
     depth_gain: float = 0.3,
+    marks_probability: float = 0.0,
     grey_probability: float = 0.5,
     gamma: Range = (0.7, 1.5),
     contrast: Range = (0.8, 1.2),
@@ -68,8 +70,8 @@ def training_augmentation(
     With a lesion crop, the first step is the random crop, which belongs before the resize:
     ``busi_monai.training.training_transforms`` puts it there.
 
-    By default, nothing is cropped, blurred, shaded or differently gained; such a step is then not
-    even in the chain.
+    By default, nothing is cropped, blurred, shaded, differently gained or marked; such a step is
+    then not even in the chain.
 
     Args:
         operating: its normalisation and lesion crop say what the network takes.
@@ -91,6 +93,8 @@ def training_augmentation(
         depth_gain_probability: how often brightness varies along the depth, as with a wrong
             time-gain compensation.
         depth_gain: its largest relative deviation.
+        marks_probability: how often calipers or text are planted, wherever the lesion is (see
+            ``RandomMarksd``).
         grey_probability: how often gamma and contrast change.
         gamma: (smallest, largest) exponent, drawn evenly on a log scale.
         contrast: (smallest, largest) factor of the deviations from the mean grey.
@@ -107,10 +111,11 @@ def training_augmentation(
         InputError: if a probability, ``shadow`` or ``depth_gain`` lies outside [0, 1], or a range
             is not increasing and positive.
     """
-    acoustics: list[RandomBlurd | RandomShadowd | RandomDepthGaind] = [
+    on_request: list[RandomBlurd | RandomShadowd | RandomDepthGaind | RandomMarksd] = [
         RandomBlurd(blur_probability, blur_sigma),
         RandomShadowd(shadow_probability, shadow),
         RandomDepthGaind(depth_gain_probability, depth_gain),
+        RandomMarksd(marks_probability),
     ]
     steps: list[Transform] = [
         TrainingTensorsd(unit_range=operating.normalisation != "unit"),
@@ -123,7 +128,7 @@ def training_augmentation(
             crop_probability=crop_probability,
             crop_scale=crop_scale,
         ),
-        *(step for step in acoustics if step.probability > 0),
+        *(step for step in on_request if step.probability > 0),
         RandomGreyLevelsd(probability=grey_probability, gamma=gamma, contrast=contrast),
         RandomNoised(
             speckle_probability=speckle_probability,

@@ -28,6 +28,7 @@ ON_REQUEST = (
     "blur_probability",
     "shadow_probability",
     "depth_gain_probability",
+    "marks_probability",
 )
 EVERYTHING = dict.fromkeys((*NOTHING, *ON_REQUEST), 1.0)
 
@@ -137,7 +138,7 @@ def test_what_is_off_by_default_is_not_even_in_the_chain() -> None:
     plain = ["TrainingTensorsd", "RandomGeometryd", "RandomGreyLevelsd", "RandomNoised"]
     assert names() == plain
     assert names(**dict.fromkeys(ON_REQUEST, 0.0)) == plain
-    every = ["RandomBlurd", "RandomShadowd", "RandomDepthGaind"]
+    every = ["RandomBlurd", "RandomShadowd", "RandomDepthGaind", "RandomMarksd"]
     assert names(**dict.fromkeys(ON_REQUEST, 0.5)) == [*plain[:2], *every, *plain[2:]]
     assert names(shadow_probability=0.5) == [*plain[:2], "RandomShadowd", *plain[2:]]
 
@@ -164,6 +165,7 @@ def test_each_option_reaches_its_step(item: dict[str, torch.Tensor]) -> None:
         ("blur_probability", -0.2),
         ("shadow_probability", 3),
         ("depth_gain_probability", -1),
+        ("marks_probability", 1.1),
         ("shadow", 1.5),
         ("depth_gain", -0.1),
         ("blur_sigma", (0, 1)),
