@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from failure_analysis import TABLES as FAILURE_TABLES
+from failure_analysis import kept_tables
 from protocol_tables import (
     beside_birads,
     consistency_rule,
@@ -52,6 +54,7 @@ PAGES = (
     REPOSITORY / "README.md",
     RESULTS / "accuracy.md",
     RESULTS / "busi-leakfree-v1.md",
+    RESULTS / "failures.md",
     REPOSITORY / "bundles" / DEFAULT_BUNDLE / "docs" / "README.md",
 )
 TABLE = re.compile(r"(<!-- table: (?P<name>[a-z0-9_]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -318,6 +321,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "busi_leakfree_v1": lambda: split_rows(RESULTS, "busi-leakfree-v1"),
     "busi_leakfree_v1_holdout": lambda: split_rows(RESULTS, "busi-leakfree-v1-holdout"),
     "out_of_fold_birads": lambda: beside_birads(RESULTS),
+    **{
+        f"failures_{name}": lambda name=name: kept_tables(RESULTS)[name]  # type: ignore[misc]
+        for name in (*FAILURE_TABLES, "mended")
+    },
     "ablations": ablations,
     "pretraining": pretraining,
     "released": released,
