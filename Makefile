@@ -53,7 +53,7 @@ floors: install  ## Check that each floor imports only from floors below it
 	$(BIN)/lint-imports
 
 unit: install  ## Run the fast tests with coverage, and the examples in the docstrings
-	$(PYTEST) --cov --cov-report=term:skip-covered --cov-fail-under=90 --doctest-modules $(patsubst %,--ignore=busi_monai/serving/label_app/%.py,$(LABEL_ONLY)) tests busi_monai
+	$(PYTEST) --cov --cov-report=term:skip-covered --cov-fail-under=90 --doctest-modules $(patsubst %,--ignore=busi_monai/label_app/%.py,$(LABEL_ONLY)) tests busi_monai
 
 realdata: install  ## Run the tests on the real datasets beside the checkout
 	$(PYTEST) -m realdata

@@ -23,7 +23,7 @@ import httpx
 import numpy as np
 
 from busi_monai.cases import CLASSES
-from busi_monai.datasets import draw_phantom
+from busi_monai.phantoms import draw_phantom
 from busi_monai.serving.answers import png_bytes
 
 MOST_REQUESTS = 50_000

@@ -26,7 +26,7 @@ from ignite.engine import Engine, Events
 from monai.bundle import ConfigWorkflow
 
 from busi_monai.curation import prepare_dataset
-from busi_monai.datasets import write_phantom_dataset
+from busi_monai.phantoms import write_phantom_dataset
 from busi_monai.shipped import find_bundle, find_config
 
 

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-TESTS = ["tests/serving/label_app", "tests/datasets/test_label_files.py"]
-TESTS += ["--doctest-modules", "busi_monai/serving/label_app"]
-TESTS += ["--ignore", "tests/serving/label_app/torchvision_shim"]
+TESTS = ["tests/label_app", "tests/label_app/test_label_files.py"]
+TESTS += ["--doctest-modules", "busi_monai/label_app"]
+TESTS += ["--ignore", "tests/label_app/torchvision_shim"]
 INSTALL_MINUTES = 20
 TEST_MINUTES = 15
 

@@ -62,7 +62,7 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
 @pytest.fixture(scope="session")
 def phantom_busi(once: Once) -> Path:
     """24 phantoms of 96×128 pixels in the BUSI layout, eight of each class."""
-    from busi_monai.datasets import write_phantom_dataset
+    from busi_monai.phantoms import write_phantom_dataset
 
     return once(
         "busi", lambda folder: write_phantom_dataset(folder, cases=24, seed=0, size=(96, 128))
@@ -249,7 +249,7 @@ def folds(phantom_busi: Path, once: Once) -> Path:
 @pytest.fixture(scope="session")
 def corrected_busi(phantom_busi: Path, once: Once) -> Path:
     """The phantoms, same pixels, with the masks of all 16 lesions eight rows further down."""
-    from busi_monai.images import read_mask, write_mask
+    from busi_monai.io.images import read_mask, write_mask
 
     def make(folder: Path) -> None:
         shutil.copytree(phantom_busi, folder)
@@ -303,7 +303,7 @@ def as_before_label_hashes(tmp_path: Path) -> Callable[[Path], Path]:
 def other_prepared(once: Once) -> Path:
     """Twelve phantoms of another seed, none of them among the others, nine of them for training."""
     from busi_monai.curation import PrepareOptions, prepare_dataset
-    from busi_monai.datasets import write_phantom_dataset
+    from busi_monai.phantoms import write_phantom_dataset
 
     def make(folder: Path) -> None:
         write_phantom_dataset(folder.parent / "busi", cases=12, seed=7, size=(64, 80))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from busi_monai.images import picture_from_array, pixel_sha256, read_picture
+from busi_monai.io.images import picture_from_array, pixel_sha256, read_picture
 
 ROWS, COLUMNS = np.mgrid[:12, :16]
 GREY = ((ROWS * 21 + COLUMNS * 13) % 256).astype(np.uint8)

@@ -115,7 +115,7 @@ def _audit_into(
 
 
 def _print_summary(audit: Audit, found: dict[str, Any], out: Path | None) -> None:
-    from busi_monai.archives import left_out_sentence
+    from busi_monai.io.archives import left_out_sentence
 
     screen = console()
     screen.print(_summary_table(found))

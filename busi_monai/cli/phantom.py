@@ -72,7 +72,8 @@ def command(
     quiet: bool,
 ) -> None:
     """Make a synthetic breast ultrasound dataset in the new folder OUT."""
-    from busi_monai.datasets import read_dataset, write_phantom_dataset
+    from busi_monai.datasets import read_dataset
+    from busi_monai.phantoms import write_phantom_dataset
 
     folder = write_phantom_dataset(
         out,

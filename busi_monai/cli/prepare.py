@@ -117,7 +117,7 @@ def _print_summary(summary: PrepareSummary) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from busi_monai.archives import left_out_sentence
+    from busi_monai.io.archives import left_out_sentence
 
     out = console()
     datalist = summary.datalist

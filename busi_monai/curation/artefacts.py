@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from busi_monai.grey_ranges import GREY_DEPTH, GREY_UNKNOWN
-from busi_monai.images import Picture
+from busi_monai.io.grey_ranges import GREY_DEPTH, GREY_UNKNOWN
+from busi_monai.io.images import Picture
 
 __all__ = ["ARTEFACT_KINDS", "count_crosses", "find_artefacts", "ink_mask", "text_lines"]
 

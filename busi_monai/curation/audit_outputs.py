@@ -14,7 +14,7 @@ from busi_monai.cases import CLASSES
 from busi_monai.datasets import lesion_mask
 from busi_monai.errors import ImageReadError
 from busi_monai.files import atomic_file, write_json, write_text
-from busi_monai.images import read_picture, write_png
+from busi_monai.io.images import read_picture, write_png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -14,7 +14,7 @@ from busi_monai.curation.artefacts import find_artefacts
 from busi_monai.curation.fingerprints import Fingerprint, fingerprint
 from busi_monai.datasets.masks import case_mask
 from busi_monai.errors import ImageReadError
-from busi_monai.images import read_mask, read_picture
+from busi_monai.io.images import read_mask, read_picture
 from busi_monai.outlines import Outline, mask_file
 from busi_monai.path_names import named
 

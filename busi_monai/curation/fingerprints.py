@@ -17,7 +17,7 @@ import scipy.fft
 from numpy.typing import NDArray
 from PIL import Image
 
-from busi_monai.images import pixel_sha256
+from busi_monai.io.images import pixel_sha256
 
 __all__ = [
     "GRID",

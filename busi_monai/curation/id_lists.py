@@ -11,7 +11,7 @@ from pathlib import Path
 from busi_monai.datasets import natural_key
 from busi_monai.datasets.tables import read_lines
 from busi_monai.errors import InputError
-from busi_monai.image_files import without_image_suffix
+from busi_monai.io.image_files import without_image_suffix
 
 __all__ = ["check_known", "read_id_list", "read_known_images"]
 

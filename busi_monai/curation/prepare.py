@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from busi_monai.archives import is_archive
 from busi_monai.cases import CLASSES, Case, Problem
 from busi_monai.curation.audit import Audit, audit_dataset, write_audit
 from busi_monai.curation.datalist import DATALIST_NAME, Datalist, load_datalist
@@ -23,6 +22,7 @@ from busi_monai.curation.storage import MaskTreatment, PreparedStore, Stored
 from busi_monai.datasets import READERS, Listing, opened_dataset
 from busi_monai.errors import InputError
 from busi_monai.files import file_sha256, lie_within_each_other
+from busi_monai.io.archives import is_archive
 from busi_monai.outputs import output_folder
 from busi_monai.path_names import named
 from busi_monai.records import RunRecord

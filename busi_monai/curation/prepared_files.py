@@ -15,7 +15,7 @@ from busi_monai.curation.storage import IMAGES, LABELS
 from busi_monai.datasets import natural_key
 from busi_monai.errors import ImageReadError
 from busi_monai.files import file_sha256, read_json
-from busi_monai.images import mask_sha256, read_picture
+from busi_monai.io.images import mask_sha256, read_picture
 
 __all__ = ["IMAGE_KINDS", "LABEL_KINDS", "MASK_KINDS", "ImageReading", "changed_files",
            "label_problems", "recorded_files", "stray_files"]  # fmt: skip

@@ -28,7 +28,7 @@ from busi_monai.curation.sample_tiles import (
 )
 from busi_monai.errors import ImageReadError, InputError
 from busi_monai.files import atomic_file
-from busi_monai.images import read_mask, read_picture
+from busi_monai.io.images import read_mask, read_picture
 from busi_monai.outputs import check_file, output_folder
 from busi_monai.plots.palette import CLASS_COLOURS, INK
 from busi_monai.records import RunRecord

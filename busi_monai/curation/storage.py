@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 from busi_monai.cases import Case, Problem
 from busi_monai.datasets import clean_mask, individual_masks, lesion_mask
 from busi_monai.errors import ImageReadError
-from busi_monai.images import (
+from busi_monai.io.images import (
     Picture,
     mask_sha256,
     pixel_sha256,

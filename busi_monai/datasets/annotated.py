@@ -20,7 +20,7 @@ from busi_monai.datasets.listing import (
     visible_files,
 )
 from busi_monai.datasets.tables import ImageNames, find_labels, read_labels
-from busi_monai.image_files import image_stem, is_image_file
+from busi_monai.io.image_files import image_stem, is_image_file
 
 __all__ = ["read_annotated"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from busi_monai.datasets.listing import child_folder, own_part
 from busi_monai.datasets.tables import find_labels
-from busi_monai.image_files import image_stem, is_hidden, is_image_file
+from busi_monai.io.image_files import image_stem, is_hidden, is_image_file
 
 __all__ = ["has_annotations", "is_coco_name", "yolo_folders"]
 

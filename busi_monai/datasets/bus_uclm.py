@@ -19,7 +19,7 @@ from busi_monai.datasets.listing import (
     problem,
 )
 from busi_monai.datasets.tables import read_table, report_missing_images
-from busi_monai.image_files import without_image_suffix
+from busi_monai.io.image_files import without_image_suffix
 
 __all__ = ["BUS_UCLM", "TABLE", "read_bus_uclm"]
 

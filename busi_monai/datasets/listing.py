@@ -10,10 +10,10 @@ from itertools import islice
 from pathlib import Path, PurePath
 
 from busi_monai.cases import CLASSES, Case, Problem, class_index
-from busi_monai.dicom_images import is_bare_dicom
 from busi_monai.errors import InputError
-from busi_monai.ids import composed, id_key, safe_id, unique_id
-from busi_monai.image_files import IMAGE_SUFFIXES, image_stem, is_hidden, is_image_file
+from busi_monai.io.dicom_images import is_bare_dicom
+from busi_monai.io.ids import composed, id_key, safe_id, unique_id
+from busi_monai.io.image_files import IMAGE_SUFFIXES, image_stem, is_hidden, is_image_file
 
 __all__ = [
     "Listing",

@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from busi_monai.cases import Case
 from busi_monai.errors import ImageReadError
-from busi_monai.images import read_mask, read_picture
+from busi_monai.io.images import read_mask, read_picture
 from busi_monai.outlines import Outline
 
 __all__ = ["MAX_BORDER", "MAX_FRACTION", "case_mask", "clean_mask", "individual_masks",

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from busi_monai.archives import ARCHIVE_SUFFIXES, is_archive, unpacked
 from busi_monai.cases import Problem
 from busi_monai.datasets.breast_lesions_usg import BREAST_LESIONS_USG
 from busi_monai.datasets.bus_bra import BUS_BRA
@@ -16,6 +15,7 @@ from busi_monai.datasets.busi import BUSI
 from busi_monai.datasets.folder import FOLDER
 from busi_monai.datasets.listing import Listing, Reader, folders_in, natural_key
 from busi_monai.errors import InputError
+from busi_monai.io.archives import ARCHIVE_SUFFIXES, is_archive, unpacked
 
 __all__ = ["READERS", "detect_layout", "opened_dataset", "read_dataset"]
 

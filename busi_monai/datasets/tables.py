@@ -11,8 +11,8 @@ from pathlib import Path
 from busi_monai.cases import CLASSES, Problem
 from busi_monai.datasets.listing import known_class, problem
 from busi_monai.errors import InputError
-from busi_monai.ids import composed
-from busi_monai.image_files import image_stem, without_image_suffix
+from busi_monai.io.ids import composed
+from busi_monai.io.image_files import image_stem, without_image_suffix
 
 __all__ = [
     "ImageNames",

@@ -23,7 +23,7 @@ from busi_monai.evaluation.tables import (
     usable_rows,
 )
 from busi_monai.files import file_sha256, read_json, write_text
-from busi_monai.images import mask_sha256, read_mask
+from busi_monai.io.images import mask_sha256, read_mask
 from busi_monai.metrics import segmentation_scores
 from busi_monai.operating import PREVALENCE, Consistency
 from busi_monai.outputs import output_folder

@@ -1,6 +1,5 @@
 """The only door from image to prediction, and what is written of it."""
 
-from busi_monai.archives import left_out_sentence
 from busi_monai.inference.ensembles import refuse_seen_images, write_ensemble
 from busi_monai.inference.export import EXPORT_FORMATS, ExportReport, export_bundle_network
 from busi_monai.inference.folders import PredictSummary, predict_to_folder
@@ -18,6 +17,7 @@ from busi_monai.inference.prediction import Prediction
 from busi_monai.inference.predictor import Predictor
 from busi_monai.inference.uncertainty import Uncertainty, disagreement
 from busi_monai.inference.writers import PredictionsFolder, Truth, prediction_columns
+from busi_monai.io.archives import left_out_sentence
 
 __all__ = [
     "EXPORT_FORMATS",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from busi_monai.datasets import visible_files
-from busi_monai.dicom_images import NOT_PICTURES, SUFFIXES, is_bare_dicom, silent_pydicom
-from busi_monai.image_files import DICOMDIR
+from busi_monai.io.dicom_images import NOT_PICTURES, SUFFIXES, is_bare_dicom, silent_pydicom
+from busi_monai.io.image_files import DICOMDIR
 
 __all__ = ["DICOMDIR", "dicom_files_below", "files_of_dicomdir", "why_no_picture"]
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from busi_monai.dicom_images import read_dicom_dataset, silent_pydicom
 from busi_monai.errors import BusiMonaiError, ImageReadError, InputError
-from busi_monai.image_files import ImageBytes
+from busi_monai.io.dicom_images import read_dicom_dataset, silent_pydicom
+from busi_monai.io.image_files import ImageBytes
 from busi_monai.records import installed_versions
 
 __all__ = [

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from busi_monai.errors import BusiMonaiError, ImageReadError, InputError
-from busi_monai.image_files import image_stem
-from busi_monai.images import PictureFile, frames_of
 from busi_monai.inference.cine import CineSummary
 from busi_monai.inference.formats import FurtherFormats
 from busi_monai.inference.inputs import (
@@ -20,6 +18,8 @@ from busi_monai.inference.inputs import (
 from busi_monai.inference.prediction import Prediction
 from busi_monai.inference.predictor import Predictor
 from busi_monai.inference.writers import PredictionsFolder
+from busi_monai.io.image_files import image_stem
+from busi_monai.io.images import PictureFile, frames_of
 from busi_monai.outputs import output_folder
 from busi_monai.path_names import named
 from busi_monai.records import RunRecord

@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 
 from busi_monai.errors import InputError
 from busi_monai.files import atomic_file
-from busi_monai.image_decoders import is_nifti
-from busi_monai.images import PictureFile
 from busi_monai.inference.cine import telling_rank
 from busi_monai.inference.dicom_seg import MAXIMUM_FRACTION, segmentation_object
 from busi_monai.inference.dicom_sources import (
@@ -26,6 +24,8 @@ from busi_monai.inference.dicom_sources import (
 from busi_monai.inference.dicom_sr import report_object
 from busi_monai.inference.inputs import file_id
 from busi_monai.inference.prediction import Prediction
+from busi_monai.io.image_decoders import is_nifti
+from busi_monai.io.images import PictureFile
 
 __all__ = ["PREDICTION_FORMATS", "FurtherFormats", "write_nifti_mask"]
 

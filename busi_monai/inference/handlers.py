@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from busi_monai.cases import CLASSES
 from busi_monai.files import file_sha256
-from busi_monai.image_files import image_stem
-from busi_monai.images import PictureFile
 from busi_monai.inference.prediction import prediction_of_item
 from busi_monai.inference.writers import PredictionsFolder, Truth
+from busi_monai.io.image_files import image_stem
+from busi_monai.io.images import PictureFile
 from busi_monai.operating import OperatingPoint
 from busi_monai.outputs import output_folder
 from busi_monai.records import RunRecord

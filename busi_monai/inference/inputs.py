@@ -11,20 +11,20 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
-from busi_monai.archives import UnpackedArchive, is_archive, left_out_sentence, unpacked
 from busi_monai.datasets import natural_key, visible_files
-from busi_monai.dicom_images import is_bare_dicom
 from busi_monai.errors import ImageReadError, InputError
-from busi_monai.ids import id_key, safe_id, unique_id
-from busi_monai.image_files import image_of_mask, image_stem, is_image_file, suffix_of
-from busi_monai.images import PictureFile, frames_of, read_picture
 from busi_monai.inference.dicom_folders import (
     DICOMDIR,
     dicom_files_below,
     files_of_dicomdir,
     why_no_picture,
 )
-from busi_monai.video import is_video
+from busi_monai.io.archives import UnpackedArchive, is_archive, left_out_sentence, unpacked
+from busi_monai.io.dicom_images import is_bare_dicom
+from busi_monai.io.ids import id_key, safe_id, unique_id
+from busi_monai.io.image_files import image_of_mask, image_stem, is_image_file, suffix_of
+from busi_monai.io.images import PictureFile, frames_of, read_picture
+from busi_monai.io.video import is_video
 
 __all__ = [
     "FoundPictures",

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from busi_monai.cases import PredictionWarning
+from busi_monai.io.pixel_scales import NO_SPACING, PixelScale, Spacing
 from busi_monai.metrics import LesionSize, lesion_box, lesion_size
-from busi_monai.pixel_scales import NO_SPACING, PixelScale, Spacing
 
 __all__ = ["Prediction", "prediction_of_item"]
 

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from busi_monai.devices import DeviceChoice, PrecisionChoice, choose_device, choose_precision
 from busi_monai.errors import BusiMonaiError, ImageReadError, InputError
 from busi_monai.files import file_sha256
-from busi_monai.image_files import ImageBytes
-from busi_monai.images import Picture, PictureFile
 from busi_monai.inference.dicom_sources import ModelIdentity
 from busi_monai.inference.heat_maps import class_heat_map
 from busi_monai.inference.inferers import PlainInferer, single_networks
 from busi_monai.inference.prediction import Prediction, prediction_of_item
 from busi_monai.inference.uncertainty import Uncertainty, disagreement
+from busi_monai.io.image_files import ImageBytes
+from busi_monai.io.images import Picture, PictureFile
 from busi_monai.networks import load_weights
 from busi_monai.operating import OperatingPoint
 from busi_monai.shipped import DEFAULT_BUNDLE, find_bundle

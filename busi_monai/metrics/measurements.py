@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from busi_monai.cases import PredictionWarning
-from busi_monai.pixel_scales import NO_SCALE, NoScale, PixelScale, Spacing, same_spacing
+from busi_monai.io.pixel_scales import NO_SCALE, NoScale, PixelScale, Spacing, same_spacing
 
 __all__ = ["LesionSize", "lesion_diameters", "lesion_size"]
 
@@ -48,7 +48,7 @@ def lesion_size(mask: ArrayLike, scale: PixelScale) -> LesionSize:
         scale: of the image, of the same height and width.
 
     Examples:
-        >>> from busi_monai.pixel_scales import ScaleRegion
+        >>> from busi_monai.io.pixel_scales import ScaleRegion
         >>> views = (ScaleRegion((0, 0, 20, 30), (0.1, 0.1)), ScaleRegion((0, 30, 20, 60), (1, 1)))
         >>> lesion = np.zeros((20, 60), dtype=bool)
         >>> lesion[5:8, 40:44] = True  # 3 rows, 4 columns, in the right view

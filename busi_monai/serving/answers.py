@@ -13,7 +13,7 @@ from PIL import Image
 
 from busi_monai.cases import CLASSES, PredictionWarning
 from busi_monai.inference import Prediction
-from busi_monai.pixel_scales import NO_SPACING
+from busi_monai.io.pixel_scales import NO_SPACING
 from busi_monai.serving.problems import Problem
 
 __all__ = ["Outcome", "entry_of", "png_bytes", "warnings_of"]

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from busi_monai.errors import ImageReadError
-from busi_monai.image_files import ImageBytes, image_stem
-from busi_monai.images import PictureFile
 from busi_monai.inference.inputs import frame_id
+from busi_monai.io.image_files import ImageBytes, image_stem
+from busi_monai.io.images import PictureFile
 from busi_monai.serving.decoding import DecodingPool
 from busi_monai.serving.limits import Limits
 

@@ -16,8 +16,8 @@ from monai.transforms import MapTransform
 from numpy.typing import NDArray
 
 from busi_monai.errors import ImageReadError, InputError
-from busi_monai.image_files import ImageBytes
-from busi_monai.images import (
+from busi_monai.io.image_files import ImageBytes
+from busi_monai.io.images import (
     Picture,
     PictureFile,
     mask_sha256,
@@ -32,9 +32,9 @@ __all__ = ["LoadLesionMaskd", "LoadUltrasoundd", "check_mask"]
 class LoadUltrasoundd(MapTransform):
     """Read a picture as one grey channel: (1, H, W) float32 ``MetaTensor`` in [0, 1].
 
-    Takes a path (every format of ``busi_monai.images``), a file's content in memory, one picture of
-    a file (``PictureFile``), a ``Picture`` that was read, or an (H, W) or (H, W, C) array. The meta
-    holds:
+    Takes a path (every format of ``busi_monai.io.images``), a file's content in memory, one picture
+    of a file (``PictureFile``), a ``Picture`` that was read, or an (H, W) or (H, W, C) array. The
+    meta holds:
 
     - ``filename_or_obj`` (empty for what was read already) and ``spatial_shape`` (H, W);
     - ``scale`` (``PixelScale.to_json``) and ``warnings`` (JSON of codes and messages);
@@ -69,7 +69,7 @@ class LoadUltrasoundd(MapTransform):
 class LoadLesionMaskd(MapTransform):
     """Read a lesion mask: (1, H, W) float32 tensor of 0 and 1.
 
-    Takes a path, read by ``busi_monai.images.read_mask``, or an (H, W) array in which every
+    Takes a path, read by ``busi_monai.io.images.read_mask``, or an (H, W) array in which every
     non-zero pixel belongs to the lesion. A mask given as ``None`` counts as absent. A mask file
     must hold what the item states as ``label_sha256``, if it does: one that was edited in a
     prepared folder would be trained or measured on under the name of the one that is listed.

@@ -16,7 +16,7 @@ from monai.bundle import ckpt_export, create_workflow, verify_metadata, verify_n
 
 from busi_monai.cli.main import main
 from busi_monai.files import read_json
-from busi_monai.images import read_mask
+from busi_monai.io.images import read_mask
 from busi_monai.inference import Predictor
 from busi_monai.metrics import lesion_box
 from busi_monai.networks import TwoStageNetwork

@@ -185,7 +185,7 @@ def test_ctrl_c_leaves_no_temporary_folder(command, scans, tiny_bundle, tmp_path
 def test_a_time_limit_leaves_no_temporary_folder(scans, tmp_path):
     """As schedulers and containers end a process."""
     script = (
-        "import sys, time; from busi_monai.archives import unpacked\n"
+        "import sys, time; from busi_monai.io.archives import unpacked\n"
         "with unpacked(sys.argv[1]) as archive: print(archive.folder, flush=True); time.sleep(60)"
     )
     command = [sys.executable, "-c", script, str(scans)]

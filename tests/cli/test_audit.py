@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from busi_monai.cli.main import main
-from busi_monai.datasets import write_phantom_dataset
+from busi_monai.phantoms import write_phantom_dataset
 
 
 def run(*arguments: object) -> Result:

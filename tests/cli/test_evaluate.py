@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from busi_monai.cli.main import main
 from busi_monai.curation import PrepareOptions, prepare_dataset
-from busi_monai.datasets import write_phantom_dataset
+from busi_monai.phantoms import write_phantom_dataset
 
 Evaluate = Callable[..., Result]
 

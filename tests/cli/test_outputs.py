@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from busi_monai.cli.main import main
 from busi_monai.files import file_sha256
-from busi_monai.images import write_mask
+from busi_monai.io.images import write_mask
 from busi_monai.outputs import HIDDEN_RECORD
 
 OUT = "OUT"

@@ -7,8 +7,9 @@ from click.testing import CliRunner, Result
 
 from busi_monai.cli.main import main
 from busi_monai.cli.options import LAYOUTS
-from busi_monai.datasets import READERS, planted_defects, read_dataset
-from busi_monai.images import read_picture
+from busi_monai.datasets import READERS, read_dataset
+from busi_monai.io.images import read_picture
+from busi_monai.phantoms import planted_defects
 
 
 def run(*arguments: object) -> Result:

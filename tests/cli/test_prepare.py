@@ -12,7 +12,7 @@ from PIL import Image
 from busi_monai.cli.main import main
 from busi_monai.curation import load_datalist
 from busi_monai.curation.protocols import PROTOCOLS
-from busi_monai.datasets import write_phantom_dataset
+from busi_monai.phantoms import write_phantom_dataset
 
 
 def prepare(*words: object) -> Result:

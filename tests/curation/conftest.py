@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from busi_monai.curation import Audit, PrepareOptions, PrepareSummary, prepare_dataset
-from busi_monai.datasets import write_phantom_dataset
+from busi_monai.phantoms import write_phantom_dataset
 
 
 @pytest.fixture(scope="module")

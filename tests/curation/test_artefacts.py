@@ -6,7 +6,7 @@ import pytest
 from numpy.typing import NDArray
 
 from busi_monai.curation.artefacts import ARTEFACT_KINDS, count_crosses, find_artefacts, ink_mask
-from busi_monai.images import Picture
+from busi_monai.io.images import Picture
 
 
 def tissue(seed: int = 0) -> NDArray[np.uint8]:

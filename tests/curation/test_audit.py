@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from busi_monai.curation.audit import Audit, audit_dataset, write_audit
-from busi_monai.datasets import planted_defects, read_dataset, write_phantom_dataset
-from busi_monai.images import write_mask, write_png
+from busi_monai.datasets import read_dataset
+from busi_monai.io.images import write_mask, write_png
+from busi_monai.phantoms import planted_defects, write_phantom_dataset
 
 
 @pytest.fixture(scope="module")

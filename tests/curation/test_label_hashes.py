@@ -21,7 +21,7 @@ from busi_monai.curation.label_hashes import (
     write_label_hashes,
 )
 from busi_monai.errors import InputError
-from busi_monai.images import mask_sha256, read_mask
+from busi_monai.io.images import mask_sha256, read_mask
 
 Prepare = Callable[..., PrepareSummary]
 

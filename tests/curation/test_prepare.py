@@ -17,9 +17,10 @@ from busi_monai.curation import (
     prepare_dataset,
 )
 from busi_monai.curation.prepare import class_counts
-from busi_monai.datasets import planted_defects, read_dataset, write_phantom_dataset
+from busi_monai.datasets import read_dataset
 from busi_monai.errors import InputError
-from busi_monai.images import pixel_sha256, read_mask, read_picture
+from busi_monai.io.images import pixel_sha256, read_mask, read_picture
+from busi_monai.phantoms import planted_defects, write_phantom_dataset
 
 
 def tree(folder: Path) -> dict[str, bytes]:

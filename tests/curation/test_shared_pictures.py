@@ -14,9 +14,9 @@ from busi_monai.curation import (
     prepare_dataset,
 )
 from busi_monai.curation.datalist import Datalist
-from busi_monai.datasets import write_phantom_dataset
 from busi_monai.errors import InputError
-from busi_monai.images import pixel_sha256, read_picture, write_png
+from busi_monai.io.images import pixel_sha256, read_picture, write_png
+from busi_monai.phantoms import write_phantom_dataset
 
 
 @pytest.fixture(scope="module")

@@ -147,7 +147,7 @@ def test_charts_count_what_the_files_hold(phantom_prepared: Path, tmp_path: Path
 
 
 def test_an_image_split_by_masks_is_drawn_and_counted_once(tmp_path: Path):
-    from busi_monai.datasets import write_phantom_dataset
+    from busi_monai.phantoms import write_phantom_dataset
 
     source = write_phantom_dataset(
         tmp_path / "source", cases=12, seed=1, size=(64, 96), defects=True

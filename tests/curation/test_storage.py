@@ -9,7 +9,7 @@ from PIL import Image
 from busi_monai.cases import Case
 from busi_monai.curation.storage import MaskTreatment, PreparedStore, store_case
 from busi_monai.errors import ImageReadError
-from busi_monai.images import pixel_sha256, read_mask, read_picture, write_mask, write_png
+from busi_monai.io.images import pixel_sha256, read_mask, read_picture, write_mask, write_png
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (20, 30), dtype=np.uint8)

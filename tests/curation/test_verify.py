@@ -12,7 +12,7 @@ from PIL import Image
 from busi_monai.curation import load_datalist, verify_prepared
 from busi_monai.curation.datalist import Datalist
 from busi_monai.errors import InputError
-from busi_monai.images import (
+from busi_monai.io.images import (
     mask_sha256,
     pixel_sha256,
     read_mask,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from busi_monai.datasets import Listing
-from busi_monai.images import write_png
+from busi_monai.io.images import write_png
 
 SIZE = (40, 60)  # height, width
 BOX = (10, 5, 30, 25)  # left, top, right, bottom

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from busi_monai.datasets import read_dataset, write_phantom_dataset
+from busi_monai.datasets import read_dataset
 from busi_monai.errors import InputError
+from busi_monai.phantoms import write_phantom_dataset
 
 HEAD = "ID,Case,Histology,Pathology,BIRADS,Device,Width,Height,Side,BBOX\n"
 ROW = '{id},{patient},fibroadenoma,{pathology},4,Logiq,64,48,left,"[1,2,3,4]"\n'

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from busi_monai.datasets import lesion_mask, read_dataset, write_phantom_dataset
+from busi_monai.datasets import lesion_mask, read_dataset
+from busi_monai.phantoms import write_phantom_dataset
 
 
 def make(root: Path, table: str, *names: str) -> Path:

@@ -9,7 +9,7 @@ from PIL import Image
 from busi_monai.cases import Case
 from busi_monai.datasets import clean_mask, individual_masks, lesion_mask, read_dataset
 from busi_monai.errors import ImageReadError
-from busi_monai.images import write_mask, write_png
+from busi_monai.io.images import write_mask, write_png
 
 
 def make_case(folder: Path, *masks: np.ndarray, size: tuple[int, int] = (20, 30)) -> Case:

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from busi_monai.datasets import LAYOUT_WRITERS, READERS, detect_layout, read_dataset
-from busi_monai.datasets import write_phantom_dataset as write
+from busi_monai.datasets import READERS, detect_layout, read_dataset
 from busi_monai.errors import InputError
+from busi_monai.phantoms import LAYOUT_WRITERS
+from busi_monai.phantoms import write_phantom_dataset as write
 
 
 def test_every_reader_has_a_writer_and_describes_itself() -> None:

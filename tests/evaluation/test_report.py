@@ -9,7 +9,7 @@ from PIL import Image
 from busi_monai.errors import InputError
 from busi_monai.evaluation import MetricsReport, read_predictions, write_evaluation
 from busi_monai.files import write_json
-from busi_monai.images import write_png
+from busi_monai.io.images import write_png
 
 
 @pytest.fixture

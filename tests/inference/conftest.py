@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from busi_monai.images import write_png
 from busi_monai.inference import Prediction, Predictor
+from busi_monai.io.images import write_png
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,8 @@ import numpy as np
 import pydicom
 from pydicom.fileset import FileSet
 
-from busi_monai.images import write_png
 from busi_monai.inference import find_pictures
+from busi_monai.io.images import write_png
 
 PIXELS = np.arange(40 * 60, dtype=np.uint16).reshape(40, 60).astype(np.uint8)
 Save = Callable[..., Path]

@@ -20,7 +20,6 @@ from pydicom.sequence import Sequence
 from busi_monai.cli.main import main
 from busi_monai.cli.predict import FORMATS
 from busi_monai.errors import InputError
-from busi_monai.images import read_mask, read_picture
 from busi_monai.inference import (
     PREDICTION_FORMATS,
     Prediction,
@@ -31,7 +30,8 @@ from busi_monai.inference import (
 from busi_monai.inference.dicom_seg import segmentation_object
 from busi_monai.inference.dicom_sources import ModelIdentity, source_reference
 from busi_monai.inference.dicom_sr import report_object
-from busi_monai.pixel_scales import PixelScale
+from busi_monai.io.images import read_mask, read_picture
+from busi_monai.io.pixel_scales import PixelScale
 
 highdicom = pytest.importorskip("highdicom", reason="the extra 'dicom' is not installed")
 

@@ -17,8 +17,8 @@ from busi_monai.cli.main import main
 from busi_monai.curation import prepare_dataset
 from busi_monai.errors import ImageReadError, InputError
 from busi_monai.evaluation import evaluate_predictions, read_predictions
-from busi_monai.images import frames_of, read_mask, read_picture
 from busi_monai.inference import Predictor
+from busi_monai.io.images import frames_of, read_mask, read_picture
 from busi_monai.metrics import segmentation_scores
 from busi_monai.operating import load_operating_point
 

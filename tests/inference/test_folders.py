@@ -11,9 +11,9 @@ from PIL import Image
 
 from busi_monai.errors import InputError
 from busi_monai.evaluation import read_predictions
-from busi_monai.ids import MAX_ID_BYTES
-from busi_monai.images import read_mask
 from busi_monai.inference import predict_to_folder
+from busi_monai.io.ids import MAX_ID_BYTES
+from busi_monai.io.images import read_mask
 
 
 def test_every_picture_gets_the_predictors_own_mask(tiny_bundle, predictor, picture, tmp_path):

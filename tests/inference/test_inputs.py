@@ -9,8 +9,8 @@ from PIL import Image
 
 from busi_monai.datasets import read_dataset
 from busi_monai.errors import ImageReadError, InputError
-from busi_monai.images import read_picture, write_png
 from busi_monai.inference import find_pictures, scan_pictures
+from busi_monai.io.images import read_picture, write_png
 
 PIXELS = np.arange(40 * 60, dtype=np.uint8).reshape(40, 60)
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from busi_monai.errors import ImageReadError, InputError, WeightsError
-from busi_monai.images import read_picture, write_png
 from busi_monai.inference import Prediction, Predictor
+from busi_monai.io.images import read_picture, write_png
 
 
 def same(a: Prediction, b: Prediction) -> bool:

@@ -17,11 +17,11 @@ from pydicom.sequence import Sequence
 
 from busi_monai.cases import Case
 from busi_monai.curation.storage import store_case
-from busi_monai.images import PictureFile, write_mask
 from busi_monai.inference import Prediction, PredictionsFolder
 from busi_monai.inference.dicom_sources import ModelIdentity
 from busi_monai.inference.formats import FurtherFormats
 from busi_monai.inference.prediction import prediction_of_item
+from busi_monai.io.images import PictureFile, write_mask
 from busi_monai.records import RunRecord
 from busi_monai.serving.answers import Outcome, entry_of, warnings_of
 from busi_monai.serving.page.cards import size_sentence

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from busi_monai.images import read_picture
 from busi_monai.inference import Prediction, Predictor, disagreement
+from busi_monai.io.images import read_picture
 from busi_monai.networks import EnsembleNetwork
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-from busi_monai.image_files import ImageBytes
+from busi_monai.io.image_files import ImageBytes
 
 
 def crash(_: ImageBytes) -> None:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from busi_monai.datasets import write_phantom_dataset
-from busi_monai.images import write_png
 from busi_monai.inference import Prediction
+from busi_monai.io.images import write_png
+from busi_monai.phantoms import write_phantom_dataset
 
 CLASSES = ("normal", "benign", "malignant")
 

@@ -17,8 +17,8 @@ from PIL import Image
 from pydicom.encaps import encapsulate
 
 from busi_monai.errors import ImageReadError
-from busi_monai.image_files import ImageBytes
-from busi_monai.images import PictureFile, read_picture
+from busi_monai.io.image_files import ImageBytes
+from busi_monai.io.images import PictureFile, read_picture
 from busi_monai.serving.decoding import DecodingPool
 
 from .conftest import png_of

@@ -19,8 +19,8 @@ from torch import nn
 
 from busi_monai.cli.main import main
 from busi_monai.evaluation import read_predictions
-from busi_monai.images import read_mask
 from busi_monai.inference import Prediction, Predictor, export_bundle_network
+from busi_monai.io.images import read_mask
 from busi_monai.serving.answers import Outcome
 from busi_monai.serving.application import application
 from busi_monai.serving.limits import Limits

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from busi_monai.image_files import ImageBytes
 from busi_monai.inference import Predictor
+from busi_monai.io.image_files import ImageBytes
 from busi_monai.operating import MalignancyThreshold
 from busi_monai.serving.credentials import password_entry
 from busi_monai.shipped import find_bundle

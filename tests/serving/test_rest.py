@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from busi_monai.errors import InputError
-from busi_monai.image_files import ImageBytes
 from busi_monai.inference import Predictor
+from busi_monai.io.image_files import ImageBytes
 from busi_monai.operating import MalignancyThreshold
 from busi_monai.serving.keeping import Keeper
 from busi_monai.serving.limits import Limits
@@ -261,7 +261,7 @@ def test_every_answer_has_the_security_headers(client, png):
 
 def test_kept_predictions_have_names_of_the_servers_own(rest, predictor, png, tmp_path):
     from busi_monai.evaluation import read_predictions
-    from busi_monai.images import read_mask
+    from busi_monai.io.images import read_mask
 
     folder = tmp_path / "kept"
     classes = predictor.operating.classes

@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 from busi_monai.cli.main import main
-from busi_monai.image_files import ImageBytes
+from busi_monai.io.image_files import ImageBytes
 from busi_monai.serving import support
 from busi_monai.serving.credentials import new_token_entry
 

@@ -20,7 +20,7 @@ from busi_monai.curation import (
     prepare_dataset,
 )
 from busi_monai.errors import InputError
-from busi_monai.images import read_mask, write_mask, write_png
+from busi_monai.io.images import read_mask, write_mask, write_png
 from busi_monai.operating import OperatingPoint
 from busi_monai.training import (
     cached_dataset,

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from ignite.engine import Engine, Events
 
-from busi_monai.images import read_picture
+from busi_monai.io.images import read_picture
 from busi_monai.training import HISTORY_COLUMNS, History, draw_history
 
 

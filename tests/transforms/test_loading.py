@@ -8,8 +8,8 @@ import torch
 from monai.data import MetaTensor
 
 from busi_monai.errors import ImageReadError
-from busi_monai.images import write_mask, write_png
-from busi_monai.pixel_scales import NO_SPACING, PixelScale
+from busi_monai.io.images import write_mask, write_png
+from busi_monai.io.pixel_scales import NO_SPACING, PixelScale
 from busi_monai.transforms import LoadLesionMaskd, LoadUltrasoundd
 
 

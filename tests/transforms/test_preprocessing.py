@@ -15,7 +15,7 @@ from monai.utils import SpaceKeys
 
 from busi_monai.datasets import clean_mask
 from busi_monai.errors import ImageReadError, InputError
-from busi_monai.images import write_mask, write_png
+from busi_monai.io.images import write_mask, write_png
 from busi_monai.operating import OperatingPoint
 from busi_monai.transforms import (
     FitToNetworkd,

@@ -13,10 +13,10 @@ import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from busi_monai.dicom_images import DicomHeader
 from busi_monai.errors import ImageReadError
-from busi_monai.image_files import ImageBytes
-from busi_monai.images import Picture, PictureFile, file_header, read_picture
+from busi_monai.io.dicom_images import DicomHeader
+from busi_monai.io.image_files import ImageBytes
+from busi_monai.io.images import Picture, PictureFile, file_header, read_picture
 from busi_monai.threads import SINGLE_THREAD
 
 __all__ = ["DecodingPool"]

@@ -11,8 +11,8 @@ from fastapi import FastAPI, Response
 from starlette.responses import PlainTextResponse
 
 from busi_monai.cases import CLASSES
-from busi_monai.datasets import draw_phantom
 from busi_monai.operating import MalignancyThreshold
+from busi_monai.phantoms import draw_phantom
 from busi_monai.plots.palette import ACCENT
 from busi_monai.serving.answers import Outcome, png_bytes
 from busi_monai.serving.limits import Limits

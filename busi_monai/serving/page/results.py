@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from busi_monai.image_files import ImageBytes
-from busi_monai.images import PictureFile
 from busi_monai.inference import draw_overlay, prediction_columns
 from busi_monai.inference.cine import telling_rank
 from busi_monai.inference.dicom_seg import segmentation_object
 from busi_monai.inference.dicom_sources import ModelIdentity, source_reference, writing_objects
 from busi_monai.inference.writers import prediction_cells, prediction_row
+from busi_monai.io.image_files import ImageBytes
+from busi_monai.io.images import PictureFile
 from busi_monai.plots.palette import PREDICTED_OUTLINE
 from busi_monai.serving.answers import Outcome, entry_of, png_bytes
 from busi_monai.serving.service import PredictionService

@@ -1,0 +1,141 @@
+"""What a DICOM file states of its grey levels: slope, window, inversion (PS3.3 C.11.1 and 2)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from busi_monai.cases import PredictionWarning
+from busi_monai.io.grey_ranges import GreyRange, Window, decide_grey_range
+
+__all__ = ["GreyLevels", "StatedGrey", "numbers_of"]
+
+_SEVERAL_WINDOWS = PredictionWarning(
+    "several_windows", "the file states several windows for display; the first one is taken"
+)
+_TABLE_NOT_APPLIED = PredictionWarning(
+    "grey_table_not_applied", "the file states a table or curve of grey levels, not applied"
+)
+
+
+@dataclass(frozen=True)
+class StatedGrey:
+    """What a file states of its grey levels.
+
+    Attributes:
+        window: stored values (black, white) of the first window, the lower one first; without one,
+            of what a slope above 1 spreads over the stated bits; else ``None``.
+        implied: whether the window is the slope's, not one for display.
+        inverted: whether low values are bright, by the photometric interpretation or the slope.
+        warnings: what of it is not done.
+    """
+
+    window: tuple[float, float] | None = None
+    implied: bool = False
+    inverted: bool = False
+    warnings: tuple[PredictionWarning, ...] = ()
+
+    @classmethod
+    def of(cls, dataset: Any) -> StatedGrey:
+        """Read it from a ``pydicom`` dataset; colours have no window."""
+        photometric = str(dataset.PhotometricInterpretation)
+        if not photometric.startswith("MONOCHROME"):
+            return cls()
+        (slope,) = numbers_of(dataset, "RescaleSlope")[:1] or [1.0]
+        (intercept,) = numbers_of(dataset, "RescaleIntercept")[:1] or [0.0]
+        slope = slope or 1.0
+        centres = numbers_of(dataset, "WindowCenter")
+        widths = numbers_of(dataset, "WindowWidth")
+        curve = str(dataset.get("VOILUTFunction") or "LINEAR")
+        table = bool(dataset.get("ModalityLUTSequence")) or (
+            bool(dataset.get("VOILUTSequence")) and not centres
+        )
+        warnings = []
+        window = None
+        if centres and widths and curve in _WINDOWS:
+            ends = _WINDOWS[curve](centres[0], widths[0])
+            black, white = sorted((end - intercept) / slope for end in ends)
+            window = (black, white) if black < white else None
+            warnings += [_SEVERAL_WINDOWS] * (len(centres) > 1)
+        implied = not centres and slope > 1
+        if implied:
+            most = 2.0 ** int(dataset.BitsStored) - 1
+            window = (-intercept / slope, (most - intercept) / slope)
+        if table or (centres and curve not in _WINDOWS):
+            warnings.append(_TABLE_NOT_APPLIED)
+        return cls(window, implied, (photometric == "MONOCHROME1") != (slope < 0), tuple(warnings))
+
+
+def _linear(centre: float, width: float) -> tuple[float, float]:
+    return centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2
+
+
+def _linear_exact(centre: float, width: float) -> tuple[float, float]:
+    return centre - width / 2, centre + width / 2
+
+
+_WINDOWS = {"LINEAR": _linear, "LINEAR_EXACT": _linear_exact}
+
+
+@dataclass(frozen=True)
+class GreyLevels:
+    """The stored values that occur in one or all frames of a file.
+
+    Attributes:
+        dtype: of the values.
+        lowest: the smallest.
+        highest: the greatest.
+        clipped: share of them outside of the stated window.
+    """
+
+    dtype: np.dtype[np.generic]
+    lowest: float
+    highest: float
+    clipped: float
+
+    @classmethod
+    def of(cls, frames: Iterable[NDArray[Any]], stated: StatedGrey) -> GreyLevels:
+        """Look through frames, one at a time."""
+        lowest, highest, outside, total = np.inf, -np.inf, 0, 0
+        dtype: np.dtype[np.generic] = np.dtype(np.uint8)
+        for values in frames:
+            dtype = values.dtype
+            lowest = min(lowest, values.min().item())
+            highest = max(highest, values.max().item())
+            total += values.size
+            if stated.window is not None:
+                black, white = stated.window
+                outside += int(np.count_nonzero((values < black) | (values > white)))
+        return cls(dtype, lowest, highest, outside / max(total, 1))
+
+    def grey_range(self, bits: int, stated: StatedGrey, source: str) -> GreyRange:
+        """Return which values are black and white, see ``decide_grey_range``.
+
+        Args:
+            bits: stored, as the file states.
+            stated: what else it states.
+            source: what messages call it.
+        """
+        window = None if stated.window is None else Window(*stated.window, self.clipped)
+        if window is not None and stated.implied and not window.fits:
+            window = None
+        found = decide_grey_range(
+            self.dtype, self.lowest, self.highest, bits=bits, window=window, source=source
+        )
+        return found.inverted() if stated.inverted else found
+
+
+def numbers_of(dataset: Any, name: str) -> list[float]:
+    """Return an element's finite numbers; none if it is missing, empty or no numbers."""
+    value = dataset.get(name)
+    values = [value] if isinstance(value, (int, float, str)) or value is None else list(value)
+    try:
+        numbers = [float(number) for number in values if number not in (None, "")]
+    except (TypeError, ValueError):
+        return []
+    return [number for number in numbers if math.isfinite(number)]

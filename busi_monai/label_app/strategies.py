@@ -1,0 +1,159 @@
+"""Which picture an annotator gets next."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from monailabel.interfaces.tasks.strategy import Strategy
+
+from busi_monai.datasets import natural_key
+from busi_monai.label_app.appraisals import Appraisals, farthest_from
+
+__all__ = ["Diverse", "Handouts", "RandomPicture", "Uncertain"]
+
+
+class Handouts:
+    """Who was handed which picture, so that none is handed to two annotators at once.
+
+    Args:
+        minutes: how long a picture that was handed out is kept for its annotator.
+    """
+
+    def __init__(self, minutes: float = 30) -> None:
+        self.seconds = 60 * minutes
+        self.lock = threading.Lock()
+        self._last: dict[str, tuple[float, str]] = {}
+
+    def free(self, images: Sequence[str], client: str, datastore: Any) -> list[str]:
+        """Return the pictures that an annotator may be handed.
+
+        Those that nobody has; if there are none, the one that the annotator was handed longest ago
+        and has not submitted. One without a name is a stranger, who never gets a picture twice.
+        """
+        held: dict[str, tuple[float, str]] = {}
+        for image in images:
+            since, whose = self._holder(image, datastore)
+            if time.time() - since < self.seconds:
+                held[image] = since, whose
+        free = [image for image in images if image not in held]
+        own = [image for image, (_, whose) in held.items() if client and whose == client]
+        return free or sorted(own, key=lambda image: held[image][0])[:1]
+
+    def hand(self, image: str, client: str) -> None:
+        """Keep a picture for an annotator."""
+        self._last[image] = time.time(), client
+
+    def _holder(self, image: str, datastore: Any) -> tuple[float, str]:
+        """Return when a picture was last handed out and to whom, also by an earlier server."""
+        told = datastore.get_image_info(image).get("strategy", {})
+        kept = [
+            (float(entry.get("ts", 0)), str(entry.get("client_id") or ""))
+            for entry in told.values()
+            if isinstance(entry, dict)
+        ]
+        return max([*kept, self._last.get(image, (0.0, ""))])
+
+
+class _NextPicture(Strategy):
+    """What all strategies do alike: an unlabelled, readable picture that nobody else holds."""
+
+    def __init__(self, description: str, handouts: Handouts, appraisals: Appraisals) -> None:
+        super().__init__(description)
+        self.handouts = handouts
+        self.appraisals = appraisals
+
+    def __call__(self, request: dict[str, Any], datastore: Any) -> dict[str, Any] | None:
+        """Return the next picture's ``id`` with its ``weight``, ``None`` if there is none."""
+        client = str(request.get("client_id") or "")
+        with self.handouts.lock:
+            known = self.appraisals.known()
+            unlabelled = sorted(datastore.get_unlabeled_images(), key=natural_key)
+            readable = [image for image in unlabelled if "error" not in known.get(image, {})]
+            free = self.handouts.free(readable, client, datastore)
+            chosen = self.choose(free, datastore) if free else None
+            if chosen is not None:
+                self.handouts.hand(chosen["id"], client)
+            return chosen
+
+    def choose(self, free: list[str], datastore: Any) -> dict[str, Any] | None:
+        """Return one of the pictures."""
+        raise NotImplementedError
+
+
+class RandomPicture(_NextPicture):
+    """Any picture, each as likely as the others."""
+
+    def __init__(self, handouts: Handouts, appraisals: Appraisals) -> None:
+        super().__init__("Any unlabelled picture", handouts, appraisals)
+        self._generator = random.Random()
+
+    def choose(self, free: list[str], datastore: Any) -> dict[str, Any] | None:
+        """Return one of the pictures."""
+        return {"id": self._generator.choice(free), "weight": 1 / len(free)}
+
+
+class Uncertain(_NextPicture):
+    """The picture that the served model is least sure of.
+
+    Args:
+        handouts: who holds which picture.
+        appraisals: how unsure the model is.
+        limit: pictures appraised for one request at most; those not appraised yet come last.
+    """
+
+    def __init__(self, handouts: Handouts, appraisals: Appraisals, limit: int = 32) -> None:
+        super().__init__(
+            "The unlabelled picture that the served model is least sure of", handouts, appraisals
+        )
+        self.limit = limit
+
+    def choose(self, free: list[str], datastore: Any) -> dict[str, Any] | None:
+        """Return the one of the highest score."""
+        known = self.appraisals.fill(_paths(free, datastore), self.limit)
+        usable = [image for image in free if "error" not in known.get(image, {})]
+        if not usable:
+            return None
+        best = max(usable, key=lambda image: known.get(image, {}).get("score", -1.0))
+        told = {key: value for key, value in known.get(best, {}).items() if key != "descriptor"}
+        return {"id": best, "weight": told.get("score"), "uncertainty": told}
+
+
+class Diverse(_NextPicture):
+    """The picture that is least like those labelled or handed out; see ``farthest_from``.
+
+    Args:
+        handouts: who holds which picture.
+        appraisals: where pictures lie.
+        limit: pictures appraised for one request at most; only appraised ones are chosen among.
+    """
+
+    def __init__(self, handouts: Handouts, appraisals: Appraisals, limit: int = 32) -> None:
+        super().__init__(
+            "The unlabelled picture that is least like those labelled or handed out",
+            handouts,
+            appraisals,
+        )
+        self.limit = limit
+
+    def choose(self, free: list[str], datastore: Any) -> dict[str, Any] | None:
+        """Return the one farthest from all others that have had their turn."""
+        taken = [image for image in datastore.list_images() if image not in set(free)]
+        known = self.appraisals.fill(_paths([*free, *taken], datastore), self.limit)
+        described = {id: each["descriptor"] for id, each in known.items() if "descriptor" in each}
+        found = farthest_from(
+            {image: described[image] for image in free if image in described},
+            [described[image] for image in taken if image in described],
+        )
+        if found is None:
+            unknown = [image for image in free if image not in known]
+            return {"id": unknown[0], "weight": None} if unknown else None
+        return {"id": found[0], "weight": found[1]}
+
+
+def _paths(images: Sequence[str], datastore: Any) -> dict[str, Path]:
+    return {image: Path(datastore.get_image_uri(image)) for image in images}

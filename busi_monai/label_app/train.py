@@ -1,0 +1,56 @@
+"""Training on what was submitted, as MONAI Label starts it: in a process of its own."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from monailabel.interfaces.tasks.train import TrainTask
+from monailabel.utils.others.generic import device_list, name_to_device
+
+from busi_monai.files import read_json
+from busi_monai.label_app.rounds import RoundOptions, train_round
+from busi_monai.label_app.served import ServedModel
+
+__all__ = ["SubmittedLabelsTask"]
+
+logger = logging.getLogger(__name__)
+
+
+class SubmittedLabelsTask(TrainTask):
+    """Trains a round and serves its run.
+
+    Args:
+        model: what is served.
+        studies: the datastore's folder.
+        rounds: where the rounds are kept.
+    """
+
+    def __init__(self, model: ServedModel, studies: Path, rounds: Path) -> None:
+        super().__init__("Train on the submitted labels, from the weights that are served")
+        self.model = model
+        self.studies = studies
+        self.rounds = rounds
+
+    def config(self) -> dict[str, Any]:
+        """Return the options with their defaults, which viewers show as a form."""
+        return {**vars(RoundOptions()), "device": device_list()}
+
+    def stats(self) -> dict[str, Any]:
+        """Return what is served, and how it was trained."""
+        record = self.model.run / "run.json"
+        known = read_json(record) if record.is_file() else {}
+        kept = ("epochs", "best", "seed", "weights_sha256", "seconds")
+        return {"run": str(self.model.run), **{key: known[key] for key in kept if key in known}}
+
+    def __call__(self, request: dict[str, Any], datastore: Any) -> dict[str, Any]:
+        """Return what the round came to."""
+        device = request.get("device") or self.model.device
+        if isinstance(device, list):  # a viewer that sends the form as it came
+            device = device[0]
+        device = device if device == "auto" else name_to_device(device)
+        options = RoundOptions.from_request({**request, "device": device})
+        done = train_round(self.model, self.studies, self.rounds, options).as_dict()
+        logger.info("served now: %s", done["run"])
+        return done

@@ -1,0 +1,286 @@
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
+)
+
+from busi_monai.errors import ImageReadError
+from busi_monai.io.dicom_images import read_dicom_frame, read_dicom_header
+from busi_monai.io.image_files import ImageBytes
+from busi_monai.io.images import PictureFile, frames_of, read_picture
+
+Save = Callable[..., Path]
+
+
+def loop(frames: int = 5) -> np.ndarray:
+    """Frames of 40×60 pixels, each brighter than the one before."""
+    ramp = np.linspace(0, 150, 60).astype(np.uint8)
+    still = np.broadcast_to(ramp, (40, 60)) + np.arange(40, dtype=np.uint8)[:, None]
+    return np.stack([still + np.uint8(10 * number) for number in range(frames)])
+
+
+def region(bounds: tuple[int, int, int, int], delta: float = 0.01, kind: int = 1) -> Dataset:
+    top, left, bottom, right = bounds
+    item = Dataset()
+    item.RegionSpatialFormat, item.RegionDataType, item.RegionFlags = kind, 1, 0
+    item.RegionLocationMinX0, item.RegionLocationMinY0 = left, top
+    item.RegionLocationMaxX1, item.RegionLocationMaxY1 = right - 1, bottom - 1
+    item.PhysicalUnitsXDirection = item.PhysicalUnitsYDirection = 3
+    item.PhysicalDeltaX = item.PhysicalDeltaY = delta
+    return item
+
+
+def test_each_frame_of_a_loop_is_read(save_ultrasound: Save, tmp_path: Path) -> None:
+    path = save_ultrasound(tmp_path / "cine.dcm", loop())
+
+    frames = frames_of(path)
+
+    assert [picture.frame for picture in frames.pictures] == [0, 1, 2, 3, 4]
+    for number, picture in enumerate(frames.pictures):
+        assert np.allclose(read_picture(picture).pixels, loop()[number] / 255)
+    assert str(frames.pictures[2]).endswith("cine.dcm frame 3")
+
+
+def test_a_colour_loop_is_read_frame_by_frame(save_ultrasound: Save, tmp_path: Path) -> None:
+    pixels = np.repeat(loop(3)[..., None], 3, axis=-1)
+    path = save_ultrasound(tmp_path / "cine.dcm", pixels, "RGB")
+
+    picture = read_picture(frames_of(path).pictures[1])
+
+    assert np.allclose(picture.pixels, loop(3)[1] / 255)
+    assert not picture.has_colour
+
+
+@pytest.mark.parametrize(
+    ("tags", "rate"),
+    [
+        ({}, None),
+        ({"FrameTime": 40}, 25),
+        ({"FrameTimeVector": [0, 20, 20, 40, 20]}, 40),
+        ({"CineRate": 30}, 30),
+        ({"RecommendedDisplayFrameRate": 12}, 12),
+        ({"FrameTime": 50, "CineRate": 30}, 20),
+    ],
+)
+def test_frames_per_second(
+    save_ultrasound: Save, tmp_path: Path, tags: dict[str, object], rate: float | None
+) -> None:
+    path = save_ultrasound(tmp_path / "cine.dcm", loop(), **tags)
+
+    assert frames_of(path).frames_per_second == rate
+
+
+def test_a_still_has_no_rate_and_no_frame_number(save_ultrasound: Save, tmp_path: Path) -> None:
+    frames = frames_of(save_ultrasound(tmp_path / "still.dcm", loop()[0], CineRate=30))
+
+    assert frames.frames_per_second is None
+    assert [picture.frame for picture in frames.pictures] == [None]
+
+
+def test_a_frame_that_is_not_there(save_ultrasound: Save, tmp_path: Path) -> None:
+    path = save_ultrasound(tmp_path / "cine.dcm", loop())
+
+    with pytest.raises(ImageReadError, match="there is no frame 6 among 5, counted from 1"):
+        read_picture(PictureFile(path, 5))
+    with pytest.raises(ImageReadError, match="only videos and DICOM files have frames"):
+        still = tmp_path / "x.nii"
+        still.write_bytes(b"x")
+        read_picture(PictureFile(still, 1))
+
+
+def test_the_largest_region_gives_spacing_and_crop(save_ultrasound: Save, tmp_path: Path) -> None:
+    regions = Sequence(
+        [region((0, 0, 5, 9)), region((4, 10, 30, 50)), region((0, 0, 40, 60), 9, 3)]
+    )
+    path = save_ultrasound(tmp_path / "x.dcm", loop()[0], SequenceOfUltrasoundRegions=regions)
+
+    whole, cropped = (read_picture(PictureFile(path, None, crop)) for crop in (False, True))
+
+    assert whole.pixels.shape == (40, 60)
+    assert whole.canvas is None
+    assert whole.spacing_mm == pytest.approx((0.1, 0.1))
+    assert cropped.canvas == (4, 10, 40, 60)
+    assert np.array_equal(cropped.pixels, whole.pixels[4:30, 10:50])
+
+
+def test_a_region_that_is_nonsense_is_not_cropped_to(save_ultrasound: Save, tmp_path: Path) -> None:
+    for bounds in ((30, 10, 4, 50), (39, 59, 41, 61), (0, 0, 40, 60)):
+        regions = Sequence([region(bounds)])
+        path = save_ultrasound(tmp_path / "x.dcm", loop()[0], SequenceOfUltrasoundRegions=regions)
+        assert read_picture(PictureFile(path, None, crop_to_region=True)).canvas is None, bounds
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless, JPEGLSLossless])
+def test_compressed_loops(save_ultrasound: Save, tmp_path: Path, syntax: str) -> None:
+    pytest.importorskip("highdicom", reason="the extra 'dicom' is not installed")
+    path = save_ultrasound(tmp_path / "cine.dcm", loop(3))
+    dataset = pydicom.dcmread(path)
+    dataset.compress(syntax)
+    dataset.save_as(path)
+
+    for number, picture in enumerate(frames_of(path).pictures):
+        assert np.allclose(read_picture(picture).pixels, loop()[number] / 255)
+
+
+def test_a_deflated_file(save_ultrasound: Save, tmp_path: Path) -> None:
+    path = save_ultrasound(tmp_path / "x.dcm", loop()[0])
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    dataset.save_as(path)
+
+    assert np.allclose(read_picture(path).pixels, loop()[0] / 255)
+
+
+def test_other_objects_are_named(save_ultrasound: Save, tmp_path: Path) -> None:
+    for modality, kind in (("SR", "a structured report"), ("SEG", "a segmentation")):
+        path = save_ultrasound(tmp_path / "x.dcm", loop()[0], Modality=modality)
+        with pytest.raises(ImageReadError, match=kind):
+            read_dicom_header(path)
+
+
+def test_no_message_tells_a_value_of_the_file(
+    save_ultrasound: Save, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    path = save_ultrasound(tmp_path / "x.dcm", loop()[0])
+    content = path.read_bytes()
+    broken = content.replace(b"20200304", b"SecretDa").replace(b"19700102", b"SecretBi")
+    for length in (len(broken), len(broken) - 800, 700, 400, 200):
+        path.write_bytes(broken[:length])
+        try:
+            read_picture(path)
+        except ImageReadError as error:
+            assert "ecret" not in str(error), error
+            assert error.__cause__ is None
+    assert not [warning for warning in recwarn if "ecret" in str(warning.message)]
+
+
+def test_bytes_are_dicom_by_their_preamble_and_limited(
+    save_ultrasound: Save, tmp_path: Path
+) -> None:
+    content = save_ultrasound(tmp_path / "x.dcm", loop()).read_bytes()
+
+    pixels, _, header = read_dicom_frame(ImageBytes(content, "a.png"), 3)
+
+    assert np.allclose(pixels, loop()[3] / 255)
+    assert header.frames == 5
+    with pytest.raises(ImageReadError, match=r"12,000 pixels in 5 frames, more than 10,000"):
+        read_dicom_header(ImageBytes(content, "a.png", max_pixels=10_000))
+    with pytest.raises(ImageReadError, match="not a picture"):
+        read_picture(ImageBytes(content[132:], "a.dcm"))
+
+
+def test_more_frames_stated_than_there_are(save_ultrasound: Save, tmp_path: Path) -> None:
+    path = save_ultrasound(tmp_path / "x.dcm", loop(), NumberOfFrames=2_000_000)
+
+    with pytest.raises(ImageReadError, match="cut short; 2000000 frames are stated"):
+        frames_of(path)
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+def test_a_file_without_preamble(save_ultrasound: Save, tmp_path: Path, explicit: bool) -> None:
+    path = save_ultrasound(tmp_path / "x.dcm", loop(3))
+    dataset = pydicom.dcmread(path)
+    pydicom.dcmwrite(path, Dataset(dataset), implicit_vr=not explicit, little_endian=True)
+    assert path.read_bytes()[128:132] != b"DICM"
+
+    assert np.allclose(read_picture(frames_of(path).pictures[2]).pixels, loop()[2] / 255)
+
+
+def test_signed_pixels(save_ultrasound: Save, tmp_path: Path) -> None:
+    signed = (loop()[0].astype(np.int16) - 128).astype(np.int8)
+    path = save_ultrasound(tmp_path / "x.dcm", signed, PixelRepresentation=1)
+
+    assert np.allclose(read_picture(path).pixels, loop()[0] / 255)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_palette_of_eight_bits_in_words_of_sixteen(
+    save_ultrasound: Save, tmp_path: Path, bits: int
+) -> None:
+    table = np.arange(256, dtype="<u2").tobytes()
+    tags: dict[str, object] = {}
+    for name in ("Red", "Green", "Blue"):
+        tags[f"{name}PaletteColorLookupTableDescriptor"] = [256, 0, bits]
+        tags[f"{name}PaletteColorLookupTableData"] = table
+    path = save_ultrasound(tmp_path / "x.dcm", loop()[0], "PALETTE COLOR", **tags)
+
+    assert np.allclose(read_picture(path).pixels, loop()[0] / 255, atol=1e-6)
+
+
+def odd_region(**tags: object) -> Sequence:
+    item = region((4, 10, 30, 50))
+    for name, value in tags.items():
+        setattr(item, name, value)
+    return Sequence([item])
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"PixelSpacing": [0.1]},
+        {"PixelSpacing": None},
+        {"FrameTimeVector": 40, "NumberOfFrames": 1},
+        {"SequenceOfUltrasoundRegions": odd_region(PhysicalDeltaX=None)},
+        {"SequenceOfUltrasoundRegions": Sequence([Dataset()])},
+        {"SequenceOfUltrasoundRegions": odd_region(RegionLocationMinX0=[1, 2])},
+    ],
+)
+def test_a_malformed_accessory_does_not_hide_the_picture(
+    save_ultrasound: Save, tmp_path: Path, tags: dict[str, object]
+) -> None:
+    path = save_ultrasound(tmp_path / "x.dcm", loop()[0], **tags)
+
+    assert np.allclose(read_picture(path).pixels, loop()[0] / 255)
+
+
+def test_an_endless_spacing_is_none(save_ultrasound: Save, tmp_path: Path) -> None:
+    path = save_ultrasound(tmp_path / "x.dcm", loop()[0], PixelSpacing=[0.25, 0.25])
+    path.write_bytes(path.read_bytes().replace(b"0.25\\0.25 ", b"inf\\inf   ", 1))
+
+    picture = read_picture(path)
+
+    assert picture.spacing_mm is None
+
+
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless])
+def test_a_codestream_larger_than_stated_is_not_decoded(
+    save_ultrasound: Save, tmp_path: Path, syntax: str
+) -> None:
+    pytest.importorskip("highdicom", reason="the extra 'dicom' is not installed")
+    path = save_ultrasound(tmp_path / "x.dcm", np.zeros((900, 800), dtype=np.uint8))
+    dataset = pydicom.dcmread(path)
+    dataset.compress(syntax)
+    dataset.save_as(path)
+    assert read_picture(ImageBytes(path.read_bytes())).pixels.shape == (900, 800)
+    dataset.Rows = dataset.Columns = 10
+    dataset.save_as(path)
+
+    with pytest.raises(ImageReadError, match="not of the size that is stated"):
+        read_picture(ImageBytes(path.read_bytes()))
+
+
+def test_reading_leaves_warnings_and_logs_as_they_were(
+    save_ultrasound: Save, tmp_path: Path
+) -> None:
+    path = save_ultrasound(tmp_path / "x.dcm", loop())
+    before = list(warnings.filters)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(read_picture, list(frames_of(path).pictures) * 4))
+
+    assert list(warnings.filters) == before
+    assert not logging.getLogger("pydicom").disabled
