@@ -63,7 +63,7 @@ class Case:
     Attributes:
         id: file name without suffix (``"benign (1)"``), after its folder where others have that
             name (``"p1-scan"``); unique within a dataset, letter case aside.
-        image: path of the picture.
+        image: path of the image.
         masks: paths of its mask files or outlines of annotation files, none to several; their union
             is the lesion. A normal case without one has an empty mask; a lesion without one is a
             ``missing_mask``.

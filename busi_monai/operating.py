@@ -34,7 +34,7 @@ SENSITIVITIES = (0.90, 0.95, 0.98)
 """Sensitivities for malignancy that thresholds are fitted for."""
 
 PREVALENCE = 0.10
-"""Part of malignant pictures that predictive values are told for, unless another is given."""
+"""Part of malignant images that predictive values are told for, unless another is given."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Consistency:
 
         Args:
             predicted_class: by the probabilities.
-            lesion_fraction: part of the picture that the mask takes, in [0, 1].
+            lesion_fraction: part of the image that the mask takes, in [0, 1].
             p_normal: calibrated probability of normal.
 
         Examples:
@@ -122,12 +122,12 @@ class Consistency:
 
 @dataclass(frozen=True)
 class LesionCrop:
-    """That a network sees the lesion's surroundings only, not the whole picture.
+    """That a network sees the lesion's surroundings only, not the whole image.
 
     Attributes:
         margin: what is added on each side of the lesion's box, as a part of the box's own height
-            and width; cut off at the picture's border.
-        when_no_lesion: what a two-stage network makes of a picture without a lesion found: its
+            and width; cut off at the image's border.
+        when_no_lesion: what a two-stage network makes of an image without a lesion found: its
             ``whole`` goes to the classifier, or its class is ``normal`` unseen.
     """
 
@@ -150,15 +150,15 @@ class MalignancyThreshold:
     """A threshold on the probability of malignancy, and what came of it where it was fitted.
 
     Attributes:
-        threshold: calibrated probability from which a picture is called malignant.
-        sensitivity: part of the malignant pictures that reach it.
+        threshold: calibrated probability from which an image is called malignant.
+        sensitivity: part of the malignant images that reach it.
         specificity: part of the others that do not.
         ppv: part of those called malignant that are, at the prevalence.
         npv: part of the others that are not malignant, at the prevalence.
-        prevalence: part of malignant pictures that ppv and npv are told for.
-        missed: number of malignant pictures below the threshold.
-        positives: number of malignant pictures it was fitted on.
-        negatives: number of other pictures.
+        prevalence: part of malignant images that ppv and npv are told for.
+        missed: number of malignant images below the threshold.
+        positives: number of malignant images it was fitted on.
+        negatives: number of other images.
     """
 
     threshold: float
@@ -191,14 +191,14 @@ class OperatingPoint:
         median_filter: odd side in pixels of a median filter before resizing, 0 for none.
         clahe: whether contrast-limited adaptive histogram equalisation is applied.
         lesion_crop: crop to the known mask before resizing: for the classifier of lesions, which
-            was trained so; ``None`` for networks that see the whole picture.
+            was trained so; ``None`` for networks that see the whole image.
         temperature: the class logits are divided by it (Guo et al., ICML 2017, "On calibration of
             modern neural networks").
         mask_threshold: lesion probability from which a pixel belongs to the mask.
         class_thresholds: by class name, the probability from which on, and only from which on, that
             class is predicted, whatever the others are; malignant goes first. If no class reaches
             its own, the most probable of those without one is predicted. Empty: the most probable.
-        flip_averaging: whether the picture and its mirror image are both predicted and averaged.
+        flip_averaging: whether the image and its mirror image are both predicted and averaged.
         consistency: the mask↔class consistency rule.
         operating_points: thresholds for malignancy by name, such as ``sensitivity_95``, that a
             prediction can be made at; see ``at``.

@@ -83,7 +83,7 @@ class RunRecord:
         details: anything else worth keeping: device, precision, seed, hashes, counts.
         failures: one ``{"file", "message"}`` for each input that could not be used.
         warnings: one ``{"file", "code", "message", "images"}`` for each kind of warning of a file,
-            with the number of its pictures that have it.
+            with the number of its images that have it.
         started: seconds since 1970.
         commit: of the checkout when the command started, see ``source_commit``.
     """
@@ -100,7 +100,7 @@ class RunRecord:
         self.failures.append({"file": named(file), "message": named(error)})
 
     def warn(self, file: str | Path, warning: PredictionWarning) -> None:
-        """Add a warning of a picture; each kind once for the frames of a file, given in turn."""
+        """Add a warning of an image; each kind once for the frames of a file, given in turn."""
         new = {"file": str(file), **asdict(warning)}
         for known in reversed(self.warnings):
             if known["file"] != new["file"]:

@@ -1,6 +1,6 @@
 """Measure the web service on this machine: latency, throughput, errors, memory over time.
 
-Starts a server of its own on loopback, sends it synthetic pictures from some clients for a time,
+Starts a server of its own on loopback, sends it synthetic images from some clients for a time,
 and ends it:
 
     python scripts/benchmark_serving.py --clients 8 --seconds 60
@@ -68,13 +68,13 @@ def main() -> None:
 
 def measure(address: str, process: int, clients: int, seconds: float) -> dict[str, object]:
     """Return what came of some clients' requests, each sending the next when one is answered."""
-    pictures = [
+    images = [
         png_bytes(draw_phantom(name, np.random.default_rng(seed)).pixels)
         for seed in range(3)
         for name in CLASSES
     ]
-    for picture in pictures:
-        httpx.post(f"{address}v1/predict", files={"file": picture}, timeout=60).raise_for_status()
+    for image in images:
+        httpx.post(f"{address}v1/predict", files={"file": image}, timeout=60).raise_for_status()
     latencies: list[float] = []
     statuses: Counter[str] = Counter()
     lock = threading.Lock()
@@ -84,11 +84,11 @@ def measure(address: str, process: int, clients: int, seconds: float) -> dict[st
     def client(number: int) -> None:
         with httpx.Client(timeout=60) as session:
             while time.monotonic() < ends and sum(statuses.values()) < MOST_REQUESTS:
-                picture = pictures[number % len(pictures)]
+                image = images[number % len(images)]
                 number += 1
                 sent = time.monotonic()
                 try:
-                    response = session.post(f"{address}v1/predict", files={"file": picture})
+                    response = session.post(f"{address}v1/predict", files={"file": image})
                     status = str(response.status_code)
                     if "Retry-After" in response.headers:
                         status += " with Retry-After"
@@ -116,7 +116,7 @@ def measure(address: str, process: int, clients: int, seconds: float) -> dict[st
         "seconds": round(took, 1),
         "clients": clients,
         "statuses": dict(statuses),
-        "pictures_per_second": round(len(latencies) / took, 2),
+        "images_per_second": round(len(latencies) / took, 2),
         "latency_seconds": {
             name: round(float(value), 4)
             for name, value in zip(("p50", "p90", "p95", "p99", "max"), percentiles, strict=False)

@@ -92,7 +92,7 @@ def main() -> None:
 
 
 def phantoms(folder: Path) -> Path:
-    """Make and prepare phantoms of the size of real pictures."""
+    """Make and prepare phantoms of the size of real images."""
     source = write_phantom_dataset(folder / "phantoms", cases=160, seed=0)
     prepare_dataset(source, folder / "prepared")
     return folder / "prepared"

@@ -51,9 +51,9 @@ def main() -> None:
     keep_run(out / "run")
     run("train", out / "prepared", "--out", out / "run", "--config", options.config)
     run("evaluate", out / "run", out / "prepared", "--out", out / "evaluation", "--overwrite")
-    pictures = test_pictures(out / "prepared", 6)
-    run("predict", *pictures, "--run", out / "run", "--out", out / "predictions", "--overwrite")
-    run("predict", *pictures, "--out", out / "predictions_released", "--overwrite")
+    images = test_images(out / "prepared", 6)
+    run("predict", *images, "--run", out / "run", "--out", out / "predictions", "--overwrite")
+    run("predict", *images, "--out", out / "predictions_released", "--overwrite")
     print_tree(out)
     print_figures(out / "evaluation" / "metrics.json")
     print(f"\n{time.time() - started:.0f} s in all. For research use only; not a medical device.")
@@ -102,8 +102,8 @@ def keep_run(folder: Path) -> None:
     print(f"\nThe earlier run is kept as {kept}")
 
 
-def test_pictures(prepared: Path, count: int) -> list[Path]:
-    """Return the first pictures of the test part, of each class in turn."""
+def test_images(prepared: Path, count: int) -> list[Path]:
+    """Return the first images of the test part, of each class in turn."""
     items = json.loads((prepared / "datalist.json").read_text(encoding="utf-8"))["test"]
     by_class: dict[int, list[Path]] = {}
     for item in items:

@@ -52,14 +52,14 @@ FIRST, SECOND = "out_of_fold", "out_of_fold_pretrained"
 MISSED, HALF, SURE = 0.1, 0.5, 0.8
 RESAMPLES = 1000
 TAGS = {
-    "axilla": "axilla (AX) is written in the picture",
+    "axilla": "axilla (AX) is written in the image",
     "hardly_visible": "hardly another grey than its surroundings, no edge to follow",
     "heterogeneous_mass": "bright and dark parts in one mass or node",
     "bright_mass": "brighter than its surroundings",
-    "several_lesions": "another mass in the picture that is not in the mask, or several masses",
+    "several_lesions": "another mass in the image that is not in the mask, or several masses",
     "shadow_outlined": "shadow is outlined instead of the lesion or with it",
     "other_structure": "a duct, vessel, node, layer of fat or the like is outlined",
-    "mask_doubtful": "no visible edge under the true outline, or a picture of the view has another",
+    "mask_doubtful": "no visible edge under the true outline, or an image of the view has another",
     "looks_like_other_class": "edge, form or shadow as of the other class",
     "other": "something else, see the note",
     "plain": "none of these",
@@ -67,7 +67,7 @@ TAGS = {
 """What is noted by eye, an image may have several."""
 
 YES_NO = {
-    "axilla": "axilla is written in the picture",
+    "axilla": "axilla is written in the image",
     "other_outline": "a near-duplicate has another outline",
     "several_masks": "more than one mask",
     "text": "burned-in text",
@@ -75,7 +75,7 @@ YES_NO = {
     "duplicated": "near-duplicates among the lesions",
 }
 THIRDS = {
-    "true_lesion_fraction": "part of the picture",
+    "true_lesion_fraction": "part of the image",
     "depth": "depth of the centre",
     "contrast": "lesion less ring, grey",
 }

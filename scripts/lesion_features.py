@@ -7,10 +7,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
+from busi_monai.images import read_image, read_mask
 from numpy.typing import NDArray
 
 from busi_monai.files import read_json
-from busi_monai.images import read_mask, read_picture
 
 __all__ = ["measured_features"]
 
@@ -25,7 +25,7 @@ def measured_features(prepared: Path) -> pd.DataFrame:
         A row per image: ``id``; ``depth`` of the lesion's centre (0 top, 1 bottom) and ``contrast``
         (its mean grey less that of the ring around it, of [0, 1]), NaN without a lesion;
         ``several_masks``, ``text``, ``markers``, ``other_outline`` (a near-duplicate is the same
-        picture with another outline) as 0 or 1.
+        image with another outline) as 0 or 1.
     """
     content, audit = read_json(prepared / "datalist.json"), read_json(prepared / "audit.json")
     artefacts = audit["artefacts"]
@@ -38,7 +38,7 @@ def measured_features(prepared: Path) -> pd.DataFrame:
     rows = []
     for item in [*content["training"], *content["validation"], *content["test"]]:
         mask = read_mask(prepared / item["label"])
-        pixels = read_picture(prepared / item["image"]).pixels
+        pixels = read_image(prepared / item["image"]).pixels
         depth, contrast = _depth_and_contrast(pixels, mask)
         flags = {name: int(item["id"] in ids) for name, ids in members.items()}
         rows.append({"id": item["id"], "depth": depth, "contrast": contrast, **flags})

@@ -56,12 +56,12 @@ def run_notebook(path: Path) -> None:
 
 def shrunk(encoded: str) -> str:
     """Return a base64 PNG no wider than the page and of few colours, to keep the notebook small."""
-    picture = Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB")
-    if picture.width > WIDEST:
-        height = round(picture.height * WIDEST / picture.width)
-        picture = picture.resize((WIDEST, height), Image.Resampling.LANCZOS)
+    image = Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB")
+    if image.width > WIDEST:
+        height = round(image.height * WIDEST / image.width)
+        image = image.resize((WIDEST, height), Image.Resampling.LANCZOS)
     small = io.BytesIO()
-    picture.quantize(COLOURS).save(small, "PNG", optimize=True)
+    image.quantize(COLOURS).save(small, "PNG", optimize=True)
     return base64.b64encode(small.getvalue()).decode()
 
 

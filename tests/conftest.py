@@ -230,7 +230,7 @@ def tiny_stages_config(tiny_config: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def phantom_prepared(phantom_busi: Path, once: Once) -> Path:
-    """The phantoms prepared by the default protocol: about 18, 3 and 3 pictures."""
+    """The phantoms prepared by the default protocol: about 18, 3 and 3 images."""
     from busi_monai.curation import prepare_dataset
 
     return once("phantoms", lambda folder: prepare_dataset(phantom_busi, folder))
@@ -238,7 +238,7 @@ def phantom_prepared(phantom_busi: Path, once: Once) -> Path:
 
 @pytest.fixture(scope="session")
 def folds(phantom_busi: Path, once: Once) -> Path:
-    """The phantoms prepared with three folds of eight pictures."""
+    """The phantoms prepared with three folds of eight images."""
     from busi_monai.curation import PrepareOptions, prepare_dataset
 
     return once(

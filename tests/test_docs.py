@@ -114,10 +114,10 @@ def test_every_page_is_in_the_index():
         assert page.name == "README.md" or f"({page.name})" in index
 
 
-def test_pictures_are_small_and_few():
-    pictures = list((DOCS / "images").iterdir())
-    assert all(path.suffix == ".png" and path.stat().st_size <= 200_000 for path in pictures)
-    assert len(pictures) <= 4
+def test_images_are_small_and_few():
+    images = list((DOCS / "images").iterdir())
+    assert all(path.suffix == ".png" and path.stat().st_size <= 200_000 for path in images)
+    assert len(images) <= 4
 
 
 def train_tunables() -> list[str]:

@@ -7,11 +7,11 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 import pytest
+from busi_monai.images import write_png
 
 from busi_monai.cases import CLASSES
 from busi_monai.evaluation import read_predictions
 from busi_monai.files import read_json, write_json
-from busi_monai.images import write_png
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = REPOSITORY / "docs" / "results"
@@ -131,7 +131,7 @@ def test_lesions_are_told_apart_by_features_and_tags(script: ModuleType) -> None
     lines = cells(tables["features"])
     assert lines["burned-in text: yes"][:2] == ["1, 1", "1"]
     assert lines["burned-in text: no"][:2] == ["2, 2", "1"]
-    assert lines["axilla is written in the picture: yes"][1] == "1"
+    assert lines["axilla is written in the image: yes"][1] == "1"
     assert "benign" not in lines
     header, first = tables["tags"].splitlines()[0], next(
         line for line in tables["tags"].splitlines() if "`axilla`" in line

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from busi_monai.io.images import picture_from_array, pixel_sha256, read_picture
+from busi_monai.io.images import image_from_array, pixel_sha256, read_image
 
 ROWS, COLUMNS = np.mgrid[:12, :16]
 GREY = ((ROWS * 21 + COLUMNS * 13) % 256).astype(np.uint8)
@@ -49,7 +49,7 @@ HASHES = {
     ],
 )
 def test_arrays_have_these_hashes(shown: str, values: np.ndarray) -> None:
-    assert picture_from_array(values).sha256 == HASHES[shown]
+    assert image_from_array(values).sha256 == HASHES[shown]
 
 
 @pytest.mark.parametrize(
@@ -76,19 +76,19 @@ def test_files_have_these_hashes(
     assert stored.mode == mode
     for suffix in suffixes.split():
         stored.save(tmp_path / f"x{suffix}")
-        assert read_picture(tmp_path / f"x{suffix}").sha256 == HASHES[shown], suffix
+        assert read_image(tmp_path / f"x{suffix}").sha256 == HASHES[shown], suffix
 
 
 def test_a_nifti_file_has_this_hash(tmp_path: Path) -> None:
     nibabel.Nifti1Image(GREY.T, np.eye(4)).to_filename(tmp_path / "x.nii.gz")
-    assert pixel_sha256(read_picture(tmp_path / "x.nii.gz").pixels) == HASHES["grey"]
+    assert pixel_sha256(read_image(tmp_path / "x.nii.gz").pixels) == HASHES["grey"]
 
 
 def test_every_grey_level_and_the_shape_count() -> None:
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    pictures = [levels, levels.T, levels.reshape(8, 32)]
+    made = [levels, levels.T, levels.reshape(8, 32)]
     for index in range(256):
-        pictures.append(levels.copy())
-        pictures[-1].flat[index] ^= 1
-    hashes = {pixel_sha256(picture_from_array(values).pixels) for values in pictures}
-    assert len(hashes) == len(pictures)
+        made.append(levels.copy())
+        made[-1].flat[index] ^= 1
+    hashes = {pixel_sha256(image_from_array(values).pixels) for values in made}
+    assert len(hashes) == len(made)

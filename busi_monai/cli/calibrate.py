@@ -34,7 +34,7 @@ __all__ = ["command"]
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     default=PREVALENCE,
     show_default=True,
-    help="Part of malignant pictures that predictive values are told for.",
+    help="Part of malignant images that predictive values are told for.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print operating.json at the end.")
 @quiet_option()
@@ -48,7 +48,7 @@ def command(
 ) -> None:
     """Fit how sure RUN (a run, ensemble or bundle) may be, and thresholds for malignancy.
 
-    PREDICTIONS is a predictions folder or table of pictures that RUN was not trained on: its
+    PREDICTIONS is a predictions folder or table of images that RUN was not trained on: its
     validation part (evaluate --split validation), or the out-of-fold table of a cross-validation
     by the same recipe. What is fitted is kept in RUN's operating.json, which every door follows.
     """
@@ -69,7 +69,7 @@ def _print_fitted(operating: OperatingPoint) -> None:
 
     fitted = operating.calibration
     click.echo(
-        f"Temperature {operating.temperature:.3f}, fitted on {fitted['images']} pictures in "
+        f"Temperature {operating.temperature:.3f}, fitted on {fitted['images']} images in "
         f"{fitted['groups']} groups."
     )
     if operating.operating_points:

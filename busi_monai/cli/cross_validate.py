@@ -43,7 +43,7 @@ __all__ = ["command"]
     show_default=True,
     help="Bootstrap resamples of the groups.",
 )
-@click.option("--overlays/--no-overlays", default=False, help="Pictures with outlines.")
+@click.option("--overlays/--no-overlays", default=False, help="Images with outlines.")
 @click.option("--ensemble", is_flag=True, help="Join the folds' networks to one bundle, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print metrics.json on stdout.")
 @quiet_option("No progress bar and no log of the epochs.")

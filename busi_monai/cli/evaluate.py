@@ -71,13 +71,13 @@ SHOWN = (
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to make.")
 @device_option
 @click.option(
-    "--batch-size", type=click.IntRange(min=1), help="Pictures for one call of the network."
+    "--batch-size", type=click.IntRange(min=1), help="Images for one call of the network."
 )
 @click.option("--resamples", type=click.IntRange(min=1), help="Bootstrap resamples of the groups.")
 @flip_option
 @operating_point_option
 @consistency_option
-@click.option("--overlays/--no-overlays", default=True, help="Pictures with outlines.")
+@click.option("--overlays/--no-overlays", default=True, help="Images with outlines.")
 @click.option(
     "--set",
     "settings",
@@ -161,9 +161,9 @@ def command(
             )
         print_seen(metrics)
         if metrics.get("lesion_boxes") == "true masks":
-            click.echo("The class was told from crops around the true lesions, not the pictures.")
+            click.echo("The class was told from crops around the true lesions, not the images.")
         click.echo(f"All figures, those by class too, are in {folder / 'metrics.json'}.")
-        click.echo(f"Predictions, pictures and report lie beside it. {RESEARCH_USE}")
+        click.echo(f"Predictions, images and report lie beside it. {RESEARCH_USE}")
 
 
 def _asked_rule(flag: bool | None, values: dict[str, Any]) -> Any:

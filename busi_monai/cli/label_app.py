@@ -1,4 +1,4 @@
-"""``busi-monai label-app``: a MONAI Label server for a folder of pictures."""
+"""``busi-monai label-app``: a MONAI Label server for a folder of images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["command"]
     "--studies",
     required=True,
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder of the pictures; labels are kept in it.",
+    help="Folder of the images; labels are kept in it.",
 )
 @click.option(
     "--bundle",
@@ -50,9 +50,9 @@ def command(
     no_start: bool,
     quiet: bool,
 ) -> None:
-    """Label a folder of pictures with MONAI Label: REST clients, 3D Slicer, CVAT.
+    """Label a folder of images with MONAI Label: REST clients, 3D Slicer, CVAT.
 
-    Proposes outline and class, hands out the next picture (random, uncertain, diverse), trains on
+    Proposes outline and class, hands out the next image (random, uncertain, diverse), trains on
     what is submitted and serves the result. An app that is there goes on with what it has trained.
     Everyone who reaches the server can read and change the labels: there is no password.
 

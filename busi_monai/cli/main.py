@@ -26,7 +26,7 @@ COMMANDS = {
     "compare": "Put evaluated systems in one table, with paired differences.",
     "predict": "Outline and classify lesions in images.",
     "serve": "Answer over REST and a page in the browser.",
-    "label-app": "Serve a folder of pictures to annotators with MONAI Label.",
+    "label-app": "Serve a folder of images to annotators with MONAI Label.",
     "label-import": "Make a dataset of the labels that they submitted.",
     "info": "List datasets, protocols, networks, losses, bundles, versions.",
 }

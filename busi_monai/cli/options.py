@@ -94,7 +94,7 @@ _TRAINING: tuple[Decorator, ...] = (
         help="A further dataset whose training part is trained on too; may be given again.",
     ),
     click.option("--epochs", type=click.IntRange(min=1), help="Length of the training."),
-    click.option("--batch-size", type=click.IntRange(min=1), help="Pictures for one step."),
+    click.option("--batch-size", type=click.IntRange(min=1), help="Images for one step."),
     click.option(
         "--image-size", type=click.IntRange(min=16), help="Side of the network's input, px."
     ),

@@ -35,7 +35,7 @@ class ImageSize(click.ParamType):
     type=click.IntRange(min=1),
     default=60,
     show_default=True,
-    help="Number of pictures; the classes take turns.",
+    help="Number of images; the classes take turns.",
 )
 @click.option(
     "--seed",
@@ -45,7 +45,7 @@ class ImageSize(click.ParamType):
     help="The same seed gives the same bytes.",
 )
 @click.option(
-    "--size", type=ImageSize(), metavar="HxW", help="Size of every picture; by default as in BUSI."
+    "--size", type=ImageSize(), metavar="HxW", help="Size of every image; by default as in BUSI."
 )
 @click.option(
     "--layout",

@@ -1,4 +1,4 @@
-"""``busi-monai predict``: pictures to masks, overlays and a table."""
+"""``busi-monai predict``: images to masks, overlays and a table."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ FORMATS = ("png", "nifti", "dicom-seg", "dicom-sr")
     default=1,
     show_default=True,
     type=click.IntRange(min=1),
-    help="Pictures for one call of the network.",
+    help="Images for one call of the network.",
 )
 @flip_option
 @operating_point_option
@@ -89,12 +89,12 @@ def command(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Outline and classify lesions in pictures.
+    """Outline and classify lesions in images.
 
-    INPUT is a file, a folder (the pictures directly in it, or else the DICOM files of its
-    subfolders), an archive (zip, tar; all pictures in it) or a quoted glob pattern. Each frame of
+    INPUT is a file, a folder (the images directly in it, or else the DICOM files of its
+    subfolders), an archive (zip, tar; all images in it) or a quoted glob pattern. Each frame of
     a video or DICOM loop is predicted. Except for files that are named, NAME_mask.png is skipped
-    where the picture NAME lies beside it. Bad files are listed with their reason and the others
+    where the image NAME lies beside it. Bad files are listed with their reason and the others
     done; the exit code is then 1.
 
     For research use only; not a medical device.
@@ -138,7 +138,7 @@ def _print_summary(summary: PredictSummary, *, quiet: bool) -> None:
     for failure in summary.failures:
         click.echo(f"Failed: {failure['message']}", err=True)
     if summary.out is None:
-        click.echo("No picture could be predicted; nothing was written.", err=True)
+        click.echo("No image could be predicted; nothing was written.", err=True)
         return
     if quiet:
         return
@@ -175,10 +175,10 @@ def _print_summary(summary: PredictSummary, *, quiet: bool) -> None:
             f"{cine['with_lesion']}; summary frame {cine['summary_frame']}"
         )
     if summary.skipped_objects:
-        output.print(f"DICOM files that hold no picture, skipped: {summary.skipped_objects}")
+        output.print(f"DICOM files that hold no image, skipped: {summary.skipped_objects}")
     if summary.skipped_masks:
         one = summary.skipped_masks == 1
-        masks = "mask file beside its picture was" if one else "mask files beside pictures were"
+        masks = "mask file beside its image was" if one else "mask files beside images were"
         output.print(f"{summary.skipped_masks} {masks} skipped")
     if summary.left_out:
         output.print(left_out_sentence(summary.left_out))

@@ -58,7 +58,7 @@ __all__ = ["command"]
     default=32.0,
     show_default=True,
     type=click.FloatRange(min=0, min_open=True),
-    help="Pixels of a picture, or of one frame.",
+    help="Pixels of an image, or of one frame.",
 )
 @click.option(
     "--max-files",
@@ -131,7 +131,7 @@ def command(
     """Answer over REST, and by a page in the browser.
 
     Listens on this machine alone unless --host says otherwise, which needs --auth-file or
-    --insecure. Pictures stay in memory, and nothing is kept without --keep. SIGTERM ends it when
+    --insecure. Images stay in memory, and nothing is kept without --keep. SIGTERM ends it when
     the running requests are answered.
 
     For research use only; not a medical device.

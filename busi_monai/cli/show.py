@@ -1,4 +1,4 @@
-"""``busi-monai show``: pictures of a prepared dataset with their outlines, and charts."""
+"""``busi-monai show``: images of a prepared dataset with their outlines, and charts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = ["command"]
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the draw."
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Picture to make: .png or .pdf.")
+@click.option("--out", type=click.Path(path_type=Path), help="Image to make: .png or .pdf.")
 @click.option("--charts", type=click.Path(path_type=Path), help="Folder of charts to make.")
 @click.option("--json", "as_json", is_flag=True, help="Print the ids shown as JSON.")
 @overwrite_option

@@ -41,7 +41,7 @@ __all__ = ["command"]
 )
 @click.option("--fold", type=click.IntRange(min=0), help="Reported fold, which is not looked at.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Length of a training.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Pictures for one step.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Images for one step.")
 @click.option("--image-size", type=click.IntRange(min=16), help="Side of the network's input, px.")
 @click.option("--patience", type=click.IntRange(min=1), help="Validations without a better score.")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of proposals and trainings.")

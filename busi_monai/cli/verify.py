@@ -13,7 +13,7 @@ from busi_monai.cli.console import console, leak_sentence, print_json, track
 from busi_monai.cli.options import quiet_option
 
 if TYPE_CHECKING:
-    from busi_monai.curation import SharedPictures, VerifyReport
+    from busi_monai.curation import SharedImages, VerifyReport
 
 __all__ = ["command"]
 
@@ -30,8 +30,8 @@ def command(prepared: tuple[Path, ...], quiet: bool, as_json: bool) -> None:
     on together, one across them and their parts is an error, too. The exit code is 1 if anything is
     wrong.
     """
-    from busi_monai.curation import find_shared_pictures, verify_prepared
-    from busi_monai.curation.shared_pictures import check_different
+    from busi_monai.curation import find_shared_images, verify_prepared
+    from busi_monai.curation.shared_images import check_different
 
     def bar(items: Sequence[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
         return track(items, "Reading", total=len(items), quiet=silent)
@@ -45,7 +45,7 @@ def command(prepared: tuple[Path, ...], quiet: bool, as_json: bool) -> None:
         reports.append(verify_prepared(folder, progress=bar))
         if not silent:
             _print_report(reports[-1])
-    shared = find_shared_pictures(prepared, progress=bar) if several else None
+    shared = find_shared_images(prepared, progress=bar) if several else None
     ok = all(report.ok for report in reports) and (shared is None or shared.ok)
     if as_json:
         print_json(_as_dict(reports, shared, ok=ok))
@@ -56,7 +56,7 @@ def command(prepared: tuple[Path, ...], quiet: bool, as_json: bool) -> None:
 
 
 def _as_dict(
-    reports: Sequence[VerifyReport], shared: SharedPictures | None, *, ok: bool
+    reports: Sequence[VerifyReport], shared: SharedImages | None, *, ok: bool
 ) -> dict[str, Any]:
     if shared is None:
         return reports[0].as_dict()
@@ -64,13 +64,13 @@ def _as_dict(
     return {"ok": ok, "folders": folders, "shared": shared.as_dict()}
 
 
-def _print_shared(shared: SharedPictures, folders: int, *, ok: bool) -> None:
+def _print_shared(shared: SharedImages, folders: int, *, ok: bool) -> None:
     from rich.markup import escape
 
     out = console()
     for problem in shared.problems:
         out.print(f"[red]{problem.kind}[/red] {escape(f'{problem.file}: {problem.message}')}")
-    leaking = sum(problem.kind == "shared_picture" for problem in shared.problems)
+    leaking = sum(problem.kind == "shared_image" for problem in shared.problems)
     same = f"; {shared.same_side} on the same side" if shared.same_side else ""
     out.print(
         f"Between the {folders} folders, {shared.images} images: {leaking} near-duplicates across "

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from busi_monai.curation.near_duplicates import NearDuplicates, find_near_duplicates
     from busi_monai.curation.prepare import PrepareOptions, PrepareSummary, prepare_dataset
     from busi_monai.curation.protocols import PROTOCOLS
-    from busi_monai.curation.shared_pictures import SharedPictures, find_shared_pictures
+    from busi_monai.curation.shared_images import SharedImages, find_shared_images
     from busi_monai.curation.verify import VerifyReport, verify_prepared
 
 __all__ = [
@@ -24,11 +24,11 @@ __all__ = [
     "NearDuplicates",
     "PrepareOptions",
     "PrepareSummary",
-    "SharedPictures",
+    "SharedImages",
     "VerifyReport",
     "audit_dataset",
     "find_near_duplicates",
-    "find_shared_pictures",
+    "find_shared_images",
     "load_datalist",
     "load_part",
     "prepare_dataset",
@@ -43,11 +43,11 @@ _HOMES = {
     "NearDuplicates": "near_duplicates",
     "PrepareOptions": "prepare",
     "PrepareSummary": "prepare",
-    "SharedPictures": "shared_pictures",
+    "SharedImages": "shared_images",
     "VerifyReport": "verify",
     "audit_dataset": "audit",
     "find_near_duplicates": "near_duplicates",
-    "find_shared_pictures": "shared_pictures",
+    "find_shared_images": "shared_images",
     "load_datalist": "datalist",
     "load_part": "datalist",
     "prepare_dataset": "prepare",

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from busi_monai.io.grey_ranges import GREY_DEPTH, GREY_UNKNOWN
-from busi_monai.io.images import Picture
+from busi_monai.io.images import LoadedImage
 
 __all__ = ["ARTEFACT_KINDS", "count_crosses", "find_artefacts", "ink_mask", "text_lines"]
 
@@ -57,15 +57,15 @@ class _Glyph(NamedTuple):
         return self.top + self.height / 2
 
 
-def find_artefacts(picture: Picture) -> list[str]:
-    """Return the kinds of artefact in a picture, in the order of ``ARTEFACT_KINDS``."""
-    ink = ink_mask(picture.pixels)
-    dark, bright = np.percentile(picture.pixels, (1, 99))
+def find_artefacts(image: LoadedImage) -> list[str]:
+    """Return the kinds of artefact in an image, in the order of ``ARTEFACT_KINDS``."""
+    ink = ink_mask(image.pixels)
+    dark, bright = np.percentile(image.pixels, (1, 99))
     present = {
-        "colour": picture.has_colour,
-        "text": bool(text_lines(picture.pixels, ink)),
+        "colour": image.has_colour,
+        "text": bool(text_lines(image.pixels, ink)),
         "markers": count_crosses(ink) > 0,
-        "grey_depth": any(warning.code in _GUESSED for warning in picture.warnings),
+        "grey_depth": any(warning.code in _GUESSED for warning in image.warnings),
         "low_contrast": float(dark) + _LEAST_CONTRAST > float(bright),
     }
     return [kind for kind in ARTEFACT_KINDS if present[kind]]

@@ -32,10 +32,10 @@ FAILURES = frozenset(
 """Kinds of problem that keep a file, or an entry of an annotation file, from being used."""
 
 DISAGREEING_IOU = 0.7
-"""Masks of one picture below this IoU disagree: two observers of a breast lesion seldom do so much,
+"""Masks of one image below this IoU disagree: two observers of a breast lesion seldom do so much,
 and a shift of a few pixels between copies costs less."""
 
-_SAME_PICTURE = 0.6  # correlation; below, the pair may be two frames with two rightful outlines
+_SAME_IMAGE = 0.6  # correlation; below, the pair may be two frames with two rightful outlines
 _WORKERS = 2
 
 _log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class Audit:
     Attributes:
         listing: the cases, and what is wrong with names and tables.
         examinations: one for each case, in the listing's order.
-        duplicates: near-duplicate groups among the readable pictures.
+        duplicates: near-duplicate groups among the readable images.
         mask_ious: IoU of the aligned masks by pair of near-duplicates, where both have one.
         known: what was known of images beforehand, as (id, reason), in the listing's order.
     """
@@ -116,11 +116,11 @@ class Audit:
 
     @property
     def disagreeing_masks(self) -> list[Pair]:
-        """Pairs that show one picture with different outlines."""
+        """Pairs that show one image with different outlines."""
         return [
             pair
             for pair in self.duplicates.pairs
-            if pair.correlation >= _SAME_PICTURE
+            if pair.correlation >= _SAME_IMAGE
             and self.mask_ious.get((pair.a, pair.b), 1.0) < DISAGREEING_IOU
         ]
 

@@ -1,4 +1,4 @@
-"""Pictures of a dataset: classes, lesion pixels, sizes, samples with outlines, contact sheets.
+"""Images of a dataset: classes, lesion pixels, sizes, samples with outlines, contact sheets.
 
 Every function takes plain data and returns either a matplotlib figure or RGB pixels; nothing is
 shown or written here.
@@ -69,7 +69,7 @@ def class_counts_figure(counts: Mapping[str, int]) -> Figure:
 def lesion_pixels_figure(
     fractions: Mapping[str, Sequence[float]], lesion: int, background: int
 ) -> Figure:
-    """Return how much of the pictures is lesion: per image by class, and in all.
+    """Return how much of the images is lesion: per image by class, and in all.
 
     Args:
         fractions: share of lesion pixels of each image, in [0, 1], by class name.
@@ -152,7 +152,7 @@ def contact_sheets(
     Conflicts of class are headed in white on dark.
 
     Args:
-        groups: the pictures of each group by its number, in the order in which they are shown.
+        groups: the images of each group by its number, in the order in which they are shown.
         conflicts: numbers of the groups whose classes contradict each other.
     """
     page = Image.new("RGB", _SHEET, PAPER)

@@ -14,7 +14,7 @@ from busi_monai.cases import CLASSES
 from busi_monai.datasets import lesion_mask
 from busi_monai.errors import ImageReadError
 from busi_monai.files import atomic_file, write_json, write_text
-from busi_monai.io.images import read_picture, write_png
+from busi_monai.io.images import read_image, write_png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -164,7 +164,7 @@ def _samples(audit: Audit) -> Iterator[Sample]:
         picks = np.linspace(0, len(sound) - 1, min(_SAMPLES_PER_CLASS, len(sound)))
         for case in (sound[round(pick)] for pick in picks):
             try:
-                pixels = read_picture(case.image).pixels
+                pixels = read_image(case.image).pixels
                 height, width = pixels.shape
                 mask = lesion_mask(case, size=(height, width))
             except (ImageReadError, OSError):  # gone since the audit looked

@@ -14,7 +14,7 @@ from busi_monai.curation.artefacts import find_artefacts
 from busi_monai.curation.fingerprints import Fingerprint, fingerprint
 from busi_monai.datasets.masks import case_mask
 from busi_monai.errors import ImageReadError
-from busi_monai.io.images import read_mask, read_picture
+from busi_monai.io.images import read_image, read_mask
 from busi_monai.outlines import Outline, mask_file
 from busi_monai.path_names import named
 
@@ -28,11 +28,11 @@ class Examination:
     Attributes:
         case: the case.
         problems: what is wrong with its files.
-        fingerprint: of the picture, or ``None`` if that cannot be read.
-        lesion: (h, w) union mask on the fingerprint's thumbnail, or ``None`` without a picture.
+        fingerprint: of the image, or ``None`` if that cannot be read.
+        lesion: (h, w) union mask on the fingerprint's thumbnail, or ``None`` without an image.
         lesion_pixels: of the union mask at native size, or ``None`` where a mask is missing or
             cannot be used.
-        brightness: mean grey value in [0, 1], or ``None`` without a picture.
+        brightness: mean grey value in [0, 1], or ``None`` without an image.
         artefacts: kinds found, see ``ARTEFACT_KINDS``.
     """
 
@@ -46,7 +46,7 @@ class Examination:
 
     @property
     def lesion_fraction(self) -> float | None:
-        """Share of the picture's pixels that the lesion takes, in [0, 1]."""
+        """Share of the image's pixels that the lesion takes, in [0, 1]."""
         if self.fingerprint is None or self.lesion_pixels is None:
             return None
         return self.lesion_pixels / (self.fingerprint.shape[0] * self.fingerprint.shape[1])
@@ -61,14 +61,14 @@ def examine_case(case: Case, root: Path) -> Examination:
     """
     problems: list[Problem] = []
     try:
-        picture = read_picture(case.image)
+        loaded = read_image(case.image)
     except (ImageReadError, OSError) as error:
         problems.append(_problem(case, case.image, root, "unreadable", str(error)))
         for path in case.masks:
             _read(case, path, None, root, problems)
         return Examination(case, problems)
-    pixels = picture.pixels
-    seen = fingerprint(pixels, picture.sha256)
+    pixels = loaded.pixels
+    seen = fingerprint(pixels, loaded.sha256)
     union = np.zeros(seen.shape, dtype=bool)
     for path in case.masks:
         mask = _read(case, path, seen.shape, root, problems)
@@ -87,7 +87,7 @@ def examine_case(case: Case, root: Path) -> Examination:
         lesion=lesion,
         lesion_pixels=lesion_pixels if usable else None,
         brightness=float(pixels.mean()),
-        artefacts=find_artefacts(picture),
+        artefacts=find_artefacts(loaded),
     )
 
 

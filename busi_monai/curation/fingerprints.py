@@ -1,8 +1,8 @@
-"""What is kept of a picture to recognise it again: hashes and a small thumbnail.
+"""What is kept of an image to recognise it again: hashes and a small thumbnail.
 
-A published copy of an ultrasound picture may be rescaled, cropped, annotated or of another
+A published copy of an ultrasound image may be rescaled, cropped, annotated or of another
 brightness. A perceptual hash survives the rescaling, not the crop; the correlation of two
-pictures' fine texture at the shift that fits best survives both a crop and annotations.
+images' fine texture at the shift that fits best survives both a crop and annotations.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ __all__ = [
 THUMBNAIL_SIDE = 160
 
 # The texture is compared at about the size at which speckle has averaged out and tissue layers,
-# lesion borders and calipers remain: the median picture's longer side becomes 60 px.
+# lesion borders and calipers remain: the median image's longer side becomes 60 px.
 COMPARED_SIDE = 60
 GRID = (64, 96)
 SQUARE = (64, 64)
 
-_FINE_SIGMA = 3.0  # px; what is coarser (depth gain, shadows) is alike in unrelated pictures
+_FINE_SIGMA = 3.0  # px; what is coarser (depth gain, shadows) is alike in unrelated images
 _CONTRAST_SIGMA = 5.0
 _CONTRAST_FLOOR = 4 / 255  # keeps noise in black borders from being amplified
 _SOFT_EDGE = 4  # px
@@ -48,13 +48,13 @@ _WORKERS = 2
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What near-duplicate search keeps of one picture: some 30 kB.
+    """What near-duplicate search keeps of one image: some 30 kB.
 
     Attributes:
         sha256: of the grey pixels with their shape (``pixel_sha256``).
-        phash: (64,) bool, imagehash's perceptual hash of the grey picture.
+        phash: (64,) bool, imagehash's perceptual hash of the grey image.
         thumbnail: (h, w) uint8, the longer side at most ``THUMBNAIL_SIDE``.
-        shape: (H, W) of the picture.
+        shape: (H, W) of the image.
     """
 
     sha256: str
@@ -64,11 +64,11 @@ class Fingerprint:
 
 
 def fingerprint(pixels: NDArray[np.float32], sha256: str | None = None) -> Fingerprint:
-    """Return the fingerprint of a picture.
+    """Return the fingerprint of an image.
 
     Args:
         pixels: (H, W) in [0, 1].
-        sha256: ``Picture.sha256``; by default that of the pixels as they are.
+        sha256: ``LoadedImage.sha256``; by default that of the pixels as they are.
     """
     grey = np.round(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
     height, width = grey.shape
@@ -94,19 +94,19 @@ def hash_distances(hashes: NDArray[np.bool_]) -> NDArray[np.int32]:
 
 
 def common_scale(prints: Sequence[Fingerprint]) -> float:
-    """Return the factor that brings the median picture's longer side to ``COMPARED_SIDE``."""
+    """Return the factor that brings the median image's longer side to ``COMPARED_SIDE``."""
     return min(1.0, COMPARED_SIDE / float(np.median([max(p.shape) for p in prints])))
 
 
 def spectrum(
     known: Fingerprint, *, scale: float | None = None
 ) -> tuple[NDArray[np.complex64], tuple[int, int]]:
-    """Return the Fourier transform of a picture's fine texture, of energy one, and its grid.
+    """Return the Fourier transform of an image's fine texture, of energy one, and its grid.
 
     Args:
-        known: the picture's fingerprint.
-        scale: resize the picture by this factor onto ``GRID``, so that crops of one picture hold
-            equal texture; ``None`` stretches the picture to ``SQUARE`` instead, so that rescaled
+        known: the image's fingerprint.
+        scale: resize the image by this factor onto ``GRID``, so that crops of one image hold
+            equal texture; ``None`` stretches the image to ``SQUARE`` instead, so that rescaled
             copies hold equal texture.
     """
     if scale is None:
@@ -129,7 +129,7 @@ def shifted_correlations(
     """Return the correlation of one texture with each of several at the shift that fits best.
 
     Cross-correlation by Fourier transform (Brown, ACM Computing Surveys 24(4), 1992, section 3.1),
-    with the contrast evened out beforehand instead of the spectrum. What one picture holds and the
+    with the contrast evened out beforehand instead of the spectrum. What one image holds and the
     other doesn't counts as uncorrelated, so the figure also says how much of them is shared.
 
     Args:
@@ -138,7 +138,7 @@ def shifted_correlations(
         grid: (h, w) as ``spectrum`` returned it.
 
     Returns:
-        (N,) float32, at most 1; unrelated ultrasound pictures lie at 0.1 to 0.3.
+        (N,) float32, at most 1; unrelated ultrasound images lie at 0.1 to 0.3.
     """
     surfaces = scipy.fft.irfft2(
         one.conj()[None] * others, s=grid, overwrite_x=True, workers=_WORKERS

@@ -97,7 +97,7 @@ def check_known(ids: Collection[str], known: Collection[str], source: str | Path
     if unknown:
         raise InputError(
             f"{source}: {len(unknown)} of {len(ids)} ids are not in the dataset: {_some(unknown)}; "
-            "an id is a picture's file name without suffix, like: benign (20)"
+            "an id is an image's file name without suffix, like: benign (20)"
         )
 
 

@@ -1,4 +1,4 @@
-"""How far the masks of two copies of one picture agree, once one copy is laid over the other."""
+"""How far the masks of two copies of one image agree, once one copy is laid over the other."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def aligned_mask_iou(
     other: Fingerprint,
     other_mask: NDArray[np.bool_],
 ) -> float | None:
-    """Return the IoU of two masks where both pictures show the same, or ``None`` if they don't fit.
+    """Return the IoU of two masks where both images show the same, or ``None`` if they don't fit.
 
-    The pictures are registered by shift, then by an affine map that maximises the correlation of
+    The images are registered by shift, then by an affine map that maximises the correlation of
     their fine texture (Evangelidis and Psarakis, IEEE TPAMI 30(10), 2008). Two masks that are empty
     there agree: 1.
 
     Args:
-        one: fingerprint of the first picture.
+        one: fingerprint of the first image.
         one_mask: (h, w) mask on the thumbnail of ``one``.
-        other: fingerprint of the second picture.
+        other: fingerprint of the second image.
         other_mask: (h, w) mask on the thumbnail of ``other``.
     """
     factor = _SIDE / max(*one.shape, *other.shape)

@@ -1,4 +1,4 @@
-"""Pictures that show the same view: exact copies, rescaled, cropped or annotated ones.
+"""Images that show the same view: exact copies, rescaled, cropped or annotated ones.
 
 Two looks. First, candidates: pairs whose perceptual hashes are close, and pairs whose fine texture
 correlates at some shift (a crop moves the hash far away). Then the aligned correlation decides.
@@ -42,11 +42,11 @@ __all__ = [
 
 PHASH_CANDIDATE_BITS = 10
 """Pairs of perceptual hashes (64 bits) up to this distance are looked at again, stretched onto each
-other. Unrelated pictures start to come in numbers at 12; known copies end at 6."""
+other. Unrelated images start to come in numbers at 12; known copies end at 6."""
 
 CONFIRMING_CORRELATION = 0.40
-"""From this aligned correlation on, two pictures are near-duplicates. In the 1.4 million pairs
-within BUSI and within BUS-BRA (its folds 1 to 4), unrelated pictures end at 0.38 and known copies
+"""From this aligned correlation on, two images are near-duplicates. In the 1.4 million pairs
+within BUSI and within BUS-BRA (its folds 1 to 4), unrelated images end at 0.38 and known copies
 begin at 0.52; what lies between are frames of one lesion from one scan. docs/audit.md names the
 pairs of BUSI that lie nearest on both sides."""
 
@@ -61,7 +61,7 @@ class Pair:
     """Two near-duplicates.
 
     Attributes:
-        a: id of one picture; naturally before ``b``.
+        a: id of one image; naturally before ``b``.
         b: id of the other.
         distance: bits by which the perceptual hashes differ, 0 to 64.
         correlation: of the aligned textures, ``CONFIRMING_CORRELATION`` to 1.
@@ -75,7 +75,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class NearDuplicates:
-    """What was found among some pictures; all ids in natural order.
+    """What was found among some images; all ids in natural order.
 
     Attributes:
         groups: connected near-duplicates, each of two ids or more.
@@ -89,17 +89,17 @@ class NearDuplicates:
 
     @property
     def members(self) -> set[str]:
-        """Ids of the pictures that have at least one near-duplicate."""
+        """Ids of the images that have at least one near-duplicate."""
         return {case_id for group in self.groups for case_id in group}
 
 
 def find_near_duplicates(
     images: Mapping[str, NDArray[np.float32]] | Iterable[tuple[str, NDArray[np.float32]]],
 ) -> NearDuplicates:
-    """Find near-duplicates among pictures, of which one at a time is held.
+    """Find near-duplicates among images, of which one at a time is held.
 
     Args:
-        images: (H, W) pictures in [0, 1] by id, or pairs of id and picture, as from a generator.
+        images: (H, W) images in [0, 1] by id, or pairs of id and image, as from a generator.
 
     Raises:
         InputError: if an id comes twice.
@@ -115,7 +115,7 @@ def find_near_duplicates(
     prints: dict[str, Fingerprint] = {}
     for case_id, pixels in pairs:
         if case_id in prints:
-            raise InputError(f"two pictures have the id {case_id!r}; expected each id once")
+            raise InputError(f"two images have the id {case_id!r}; expected each id once")
         prints[case_id] = fingerprint(pixels)
     return group_fingerprints(prints)
 
@@ -123,7 +123,7 @@ def find_near_duplicates(
 def group_fingerprints(prints: Mapping[str, Fingerprint]) -> NearDuplicates:
     """Find near-duplicates among fingerprints; the time grows with the square of their number.
 
-    780 pictures take some 4 seconds on one core.
+    780 images take some 4 seconds on one core.
     """
     ids = sorted(prints, key=natural_key)
     if len(ids) < 2:
@@ -141,7 +141,7 @@ def group_fingerprints(prints: Mapping[str, Fingerprint]) -> NearDuplicates:
         for i, j in sorted(found)
     ]
     groups = _connected(len(ids), list(found))
-    _log.info("%d pictures, %d near-duplicate groups", len(ids), len(groups))
+    _log.info("%d images, %d near-duplicate groups", len(ids), len(groups))
     return NearDuplicates(
         groups=[[ids[i] for i in group] for group in groups],
         exact=[[ids[i] for i in group] for group in exact],

@@ -15,7 +15,7 @@ from busi_monai.curation.storage import IMAGES, LABELS
 from busi_monai.datasets import natural_key
 from busi_monai.errors import ImageReadError
 from busi_monai.files import file_sha256, read_json
-from busi_monai.io.images import mask_sha256, read_picture
+from busi_monai.io.images import mask_sha256, read_image
 
 __all__ = ["IMAGE_KINDS", "LABEL_KINDS", "MASK_KINDS", "ImageReading", "changed_files",
            "label_problems", "recorded_files", "stray_files"]  # fmt: skip
@@ -26,10 +26,10 @@ MASK_KINDS = ("changed_mask",)
 
 
 class ImageReading:
-    """One pass over the pictures of a prepared folder.
+    """One pass over the images of a prepared folder.
 
     Attributes:
-        problems: pictures that are missing, unreadable or of other pixels than listed.
+        problems: images that are missing, unreadable or of other pixels than listed.
         shapes: ``{path: (H, W)}`` of those that were read.
     """
 
@@ -39,23 +39,23 @@ class ImageReading:
         self.problems: list[Problem] = []
         self.shapes: dict[str, tuple[int, int]] = {}
 
-    def pictures(
+    def loaded_images(
         self, items: Iterable[Mapping[str, Any]]
     ) -> Iterator[tuple[str, NDArray[np.float32]]]:
-        """Yield path and (H, W) pixels of each item whose picture can be read."""
+        """Yield path and (H, W) pixels of each item whose image can be read."""
         for item in items:
             path = self.folder / item["image"]
             if not path.is_file():
-                self._fail(item, "missing_image", "the picture is gone")
+                self._fail(item, "missing_image", "the image is gone")
                 continue
             try:
-                picture = read_picture(path)
+                loaded = read_image(path)
             except ImageReadError as error:
                 self._fail(item, "unreadable", str(error).removeprefix(f"{path}: "))
                 continue
-            pixels = picture.pixels
+            pixels = loaded.pixels
             self.shapes[item["image"]] = (pixels.shape[0], pixels.shape[1])
-            if picture.sha256 != item["sha256"]:
+            if loaded.sha256 != item["sha256"]:
                 self._fail(item, "changed_pixels", "other pixels than the datalist lists")
             yield item["image"], pixels
 
@@ -102,7 +102,7 @@ def label_problems(
     Args:
         folder: the prepared folder.
         items: of its datalist.
-        shapes: ``{image path: (H, W)}`` of the pictures that could be read.
+        shapes: ``{image path: (H, W)}`` of the images that could be read.
     """
     problems = []
     for item in items:
@@ -124,7 +124,7 @@ def _label_fault(
         with Image.open(path) as image:
             values = np.asarray(image)
     except (OSError, SyntaxError, ValueError) as error:
-        return "unreadable_label", f"damaged or no picture: {error}"
+        return "unreadable_label", f"damaged or no image: {error}"
     shape = values.shape
     if expected is not None and shape != expected:
         found = "×".join(str(side) for side in shape[1::-1] + shape[2:])

@@ -1,4 +1,4 @@
-"""One picture as a tile: scaled into a box, its lesion outlined, framed by its class, captioned."""
+"""One image as a tile: scaled into a box, its lesion outlined, framed by its class, captioned."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _FRAME = 3
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture to be shown.
+    """One image to be shown.
 
     Attributes:
         id: caption.
@@ -48,10 +48,10 @@ class Sample:
 
 
 def outlined(sample: Sample, width: int, height: int) -> NDArray[np.uint8]:
-    """Return a picture scaled into a box, with its lesion outlined, as (H, W, 3) uint8 RGB.
+    """Return an image scaled into a box, with its lesion outlined, as (H, W, 3) uint8 RGB.
 
     Args:
-        sample: the picture; without a mask nothing is drawn on it.
+        sample: the image; without a mask nothing is drawn on it.
         width: of the box, in pixels.
         height: of the box, in pixels.
 
@@ -80,7 +80,7 @@ def outlined(sample: Sample, width: int, height: int) -> NDArray[np.uint8]:
 
 
 def sample_tile(sample: Sample, width: int, height: int) -> Image.Image:
-    """Return a picture within a box, outlined, framed by its class, with its id below."""
+    """Return an image within a box, outlined, framed by its class, with its id below."""
     colours = outlined(sample, width, height)
     size = (colours.shape[1], colours.shape[0])
     frame = Image.new("RGB", (size[0] + 2 * _FRAME, height + 2 * _FRAME + CAPTION), PAPER)

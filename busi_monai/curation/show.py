@@ -1,4 +1,4 @@
-"""Pictures of a prepared dataset: chosen or random images beside their outlines, and charts."""
+"""Images of a prepared dataset: chosen or random images beside their outlines, and charts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from busi_monai.curation.sample_tiles import (
 )
 from busi_monai.errors import ImageReadError, InputError
 from busi_monai.files import atomic_file
-from busi_monai.io.images import read_mask, read_picture
+from busi_monai.io.images import read_image, read_mask
 from busi_monai.outputs import check_file, output_folder
 from busi_monai.plots.palette import CLASS_COLOURS, INK
 from busi_monai.records import RunRecord
@@ -41,7 +41,7 @@ SHEET_SUFFIXES = (".png", ".pdf")
 Progress = Callable[[Sequence[Any]], Iterable[Any]]
 Failures = list[tuple[str, str]]
 
-_TILE = (300, 260)  # width and height of the box that a picture is scaled into
+_TILE = (300, 260)  # width and height of the box that an image is scaled into
 _GAP = 8
 _COLUMNS = 3
 _ROWS_OF_A_PAGE = 4
@@ -186,7 +186,7 @@ def draw_sheet(
 
 
 def sample_pairs(samples: Sequence[Sample]) -> Image.Image:
-    """Return pictures, each beside itself with its lesion outlined, id and class below.
+    """Return images, each beside itself with its lesion outlined, id and class below.
 
     Args:
         samples: at least one, in reading order.
@@ -276,7 +276,7 @@ def draw_charts(
 
 
 def _read(item: Mapping[str, Any]) -> Sample:
-    pixels = read_picture(item["image"]).pixels
+    pixels = read_image(item["image"]).pixels
     mask = None if item["label"] is None else read_mask(item["label"])
     if mask is not None and mask.shape != pixels.shape:
         raise ImageReadError(

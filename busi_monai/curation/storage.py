@@ -1,4 +1,4 @@
-"""Storing one case in a prepared folder: its picture as found, its lesion as one mask."""
+"""Storing one case in a prepared folder: its image as found, its lesion as one mask."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from busi_monai.cases import Case, Problem
 from busi_monai.datasets import clean_mask, individual_masks, lesion_mask
 from busi_monai.errors import ImageReadError
 from busi_monai.io.images import (
-    Picture,
+    LoadedImage,
     mask_sha256,
     pixel_sha256,
-    read_picture,
+    read_image,
     write_mask,
     write_png,
 )
@@ -77,7 +77,7 @@ class MaskTreatment:
 
 
 class PreparedStore:
-    """The pictures and labels of a prepared folder while it is being made.
+    """The images and labels of a prepared folder while it is being made.
 
     Attributes:
         stored: usable cases by id, in the order they were added.
@@ -136,7 +136,7 @@ class PreparedStore:
         return {name: path for name, (path, _) in written.items()}
 
     def keep_only(self, paths: Collection[str]) -> None:
-        """Remove every picture and label that is not among the paths, relative to the folder."""
+        """Remove every image and label that is not among the paths, relative to the folder."""
         for name in (IMAGES, LABELS):
             for path in (self.folder / name).glob("*.png"):
                 if f"{name}/{path.name}" not in paths:
@@ -158,13 +158,13 @@ def store_case(case: Case, folder: Path, *, mask_cleanup: bool = False) -> Store
     Raises:
         ImageReadError: if a file cannot be read or a mask has another size; nothing is written.
     """
-    picture = read_picture(case.image)
-    height, width = picture.pixels.shape
+    loaded = read_image(case.image)
+    height, width = loaded.pixels.shape
     lesion = lesion_mask(case, cleanup=mask_cleanup, size=(height, width))
-    sha256 = picture.sha256
+    sha256 = loaded.sha256
     image, label = f"{IMAGES}/{case.id}.png", f"{LABELS}/{case.id}.png"
-    _store_picture(case.image, folder / image, picture)
-    spacing = case.spacing_mm or lesion_size(lesion, picture.scale).mask_mm
+    _store_image(case.image, folder / image, loaded)
+    spacing = case.spacing_mm or lesion_size(lesion, loaded.scale).mask_mm
     stored = replace(case, spacing_mm=spacing)
     if case.has_lesion and not lesion.any():
         return Stored(stored, image, None, sha256)
@@ -199,16 +199,16 @@ def _relative(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
 
-def _store_picture(source: Path, target: Path, picture: Picture) -> None:
+def _store_image(source: Path, target: Path, loaded: LoadedImage) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if _is_upright_png(source):
         shutil.copyfile(source, target)
         return
     if _save_in_own_mode(source, target):
-        again = read_picture(target)
-        if again.sha256 == picture.sha256 and np.array_equal(again.pixels, picture.pixels):
+        again = read_image(target)
+        if again.sha256 == loaded.sha256 and np.array_equal(again.pixels, loaded.pixels):
             return
-    _save_grey(target, picture)
+    _save_grey(target, loaded)
 
 
 def _is_upright_png(source: Path) -> bool:
@@ -238,13 +238,13 @@ def _save_in_own_mode(source: Path, target: Path) -> bool:
     return True
 
 
-def _save_grey(target: Path, picture: Picture) -> None:
+def _save_grey(target: Path, loaded: LoadedImage) -> None:
     """Write grey pixels in 8 bits where that loses nothing, else in 16 with the number used."""
-    in_bytes = np.round(picture.pixels * 255).astype(np.uint8)
-    if pixel_sha256(in_bytes.astype(np.float32) / np.float32(255)) == picture.sha256:
+    in_bytes = np.round(loaded.pixels * 255).astype(np.uint8)
+    if pixel_sha256(in_bytes.astype(np.float32) / np.float32(255)) == loaded.sha256:
         write_png(target, in_bytes)
         return
-    stored = np.round(picture.pixels * picture.hash_white).astype(np.uint16)
+    stored = np.round(loaded.pixels * loaded.hash_white).astype(np.uint16)
     significant = PngInfo()
-    significant.add(b"sBIT", bytes([picture.hash_white.bit_length()]))
+    significant.add(b"sBIT", bytes([loaded.hash_white.bit_length()]))
     Image.fromarray(stored).save(target, format="PNG", pnginfo=significant)

@@ -33,7 +33,7 @@ __all__ = ["CERTAIN_CORRELATION", "Check", "Progress", "VerifyReport", "side_of"
 CERTAIN_CORRELATION = 0.45
 """Aligned correlation from which a pair counts here. It lies above the audit's bound, so that a
 pair just below that bound, which moves a little with the set it is compared in and with the
-version of OpenCV, can't turn a sound folder red; copies of one picture lie well above both."""
+version of OpenCV, can't turn a sound folder red; copies of one image lie well above both."""
 
 Progress = Callable[[Sequence[Mapping[str, Any]]], Iterable[Mapping[str, Any]]]
 
@@ -112,8 +112,8 @@ class VerifyReport:
 def verify_prepared(folder: str | Path, *, progress: Progress | None = None) -> VerifyReport:
     """Check a prepared folder against its datalist, and its parts against each other.
 
-    Checked are the datalist's form and hash; that every picture and label is there, unchanged and
-    nothing else lies beside them; that a label has its picture's size and only the values 0 and
+    Checked are the datalist's form and hash; that every image and label is there, unchanged and
+    nothing else lies beside them; that a label has its image's size and only the values 0 and
     255; that no pixels, group or near-duplicate stand on both sides of a split. The last is a
     problem for the protocols that promise it, and stated for the others.
 
@@ -178,9 +178,9 @@ def _checks(
 def _near_duplicate_groups(
     reading: ImageReading, items: Sequence[Mapping[str, Any]], progress: Progress | None
 ) -> list[list[str]]:
-    """Read every picture once and return groups of certain near-duplicates."""
+    """Read every image once and return groups of certain near-duplicates."""
     once = list({item["image"]: item for item in reversed(items)}.values())[::-1]
-    found = find_near_duplicates(reading.pictures(progress(once) if progress else once))
+    found = find_near_duplicates(reading.loaded_images(progress(once) if progress else once))
     certain = [[p.a, p.b] for p in found.pairs if p.correlation >= CERTAIN_CORRELATION]
     id_of = {item["image"]: item["id"] for item in once}
     groups: dict[str, list[str]] = {}

@@ -39,7 +39,7 @@ _COLUMNS = ("CaseID", "Image_filename", "Classification")
 def read_breast_lesions_usg(root: Path) -> Listing:
     """List a folder of the BrEaST-Lesions-USG layout.
 
-    The pictures may lie in a folder beside the table. Only the tumor mask is the lesion; the other
+    The images may lie in a folder beside the table. Only the tumor mask is the lesion; the other
     masks are known and left out. ``Pixel_size`` stands in ``meta`` as found: the table states no
     unit, so it is not taken for the spacing.
 
@@ -50,14 +50,14 @@ def read_breast_lesions_usg(root: Path) -> Listing:
     table = _tables(root)[0]
     files = [path for path in visible_files(root, recursive=True) if path.suffix != table.suffix]
     masks: dict[Path, list[Path]] = {}
-    pictures = []
+    image_paths = []
     for path in files:
         match = _MASK_STEM.match(image_stem(path))
         if match is None:
-            pictures.append(path)
+            image_paths.append(path)
         elif match["kind"].lower() != "other":
             masks.setdefault(path.with_name(match["id"]), []).append(path)
-    keys = index_images(root, pictures, problems)
+    keys = index_images(root, image_paths, problems)
     ids = case_ids(root, keys, problems)
     images = {ids[key]: path for key, path in keys.items()}
     places = _mask_places(images.values(), masks)
@@ -87,7 +87,7 @@ def read_breast_lesions_usg(root: Path) -> Listing:
     for place in masks.keys() - places.values():
         for path in masks[place]:
             message = (
-                f"a mask, but there is no picture {place.name!r} beside it, and not one elsewhere"
+                f"a mask, but there is no image {place.name!r} beside it, and not one elsewhere"
             )
             problems.append(problem(root, "mask_without_image", path, message, place.name))
     report_missing_images(root, table, rows, images, problems)
@@ -95,22 +95,22 @@ def read_breast_lesions_usg(root: Path) -> Listing:
 
 
 def _mask_places(images: Iterable[Path], masks: Collection[Path]) -> dict[Path, Path]:
-    """Return under which of ``masks`` each picture's stand.
+    """Return under which of ``masks`` each image's stand.
 
-    That is beside it, or elsewhere if one picture alone and the masks of one folder have the name.
+    That is beside it, or elsewhere if one image alone and the masks of one folder have the name.
     """
     beside = {path: path.with_name(image_stem(path)) for path in images}
-    pictures, places = (Counter(place.name for place in x) for x in (beside.values(), masks))
+    image_paths, places = (Counter(place.name for place in x) for x in (beside.values(), masks))
     only = {place.name: place for place in masks if places[place.name] == 1}
     return {
         path: place if place in masks else only[place.name]
         for path, place in beside.items()
-        if place in masks or (place.name in only and pictures[place.name] == 1)
+        if place in masks or (place.name in only and image_paths[place.name] == 1)
     }
 
 
 def _read_rows(table: Path) -> dict[str, dict[str, Any]]:
-    """Return the rows of the first sheet by the picture's stem."""
+    """Return the rows of the first sheet by the image's stem."""
     import openpyxl
     from openpyxl.utils.exceptions import InvalidFileException
 

@@ -67,26 +67,26 @@ def _read_class(
     """Return the images of a class with their masks, by file name."""
     files = list(visible_files(folder))
     beside = {id_key(image_stem(path)) for path in files}
-    pictures: list[Path] = []
+    image_paths: list[Path] = []
     masks: dict[str, list[Path]] = {}
     for path in files:
         mask_of = image_of_mask(image_stem(path), beside) if is_image_file(path) else None
         if mask_of is None:
-            pictures.append(path)
+            image_paths.append(path)
         elif mask_of[1]:
             masks.setdefault(composed(mask_of[0]), []).append(path)
         else:
             suffix = path.name[len(image_stem(path)) :]
             message = f"looks like a mask of {mask_of[0]}; rename it to {mask_of[0]}_mask_1{suffix}"
             problems.append(problem(root, "stray_file", path, message))
-    images = index_images(root, pictures, problems, folder)
+    images = index_images(root, image_paths, problems, folder)
     for folder_inside in folders_in(folder):
         for path in visible_files(folder_inside, recursive=True):
-            message = f"in a folder inside {folder.name}; expected pictures directly in it"
+            message = f"in a folder inside {folder.name}; expected images directly in it"
             problems.append(problem(root, "stray_file", path, message))
     for case_id in sorted(masks.keys() - images.keys(), key=natural_key):
         for path in masks[case_id]:
-            message = f"a mask, but there is no picture {case_id!r} beside it"
+            message = f"a mask, but there is no image {case_id!r} beside it"
             problems.append(problem(root, "mask_without_image", path, message, case_id))
     return {stem: (path, tuple(masks.get(stem, ()))) for stem, path in images.items()}
 

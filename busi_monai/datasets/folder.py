@@ -39,14 +39,14 @@ PROVENANCE_COLUMNS = ("annotator", "submitted", "model")
 def read_folder(root: Path) -> Listing:
     """List a plain folder of ``images`` and ``masks``.
 
-    The class comes from ``labels.csv`` (see ``read_labels``); a picture that it does not name, or
+    The class comes from ``labels.csv`` (see ``read_labels``); an image that it does not name, or
     all where there is no table, takes the class that its name begins with (``benign_001.png``). A
-    picture without a class is left out and reported. The columns ``annotator``, ``submitted`` and
+    image without a class is left out and reported. The columns ``annotator``, ``submitted`` and
     ``model`` are kept in the cases' ``meta``. Where there is no folder ``masks``, annotation files
     give the outlines, see ``read_annotations`` and ``read_annotated``.
 
     Raises:
-        InputError: if no picture has a class, or ``labels.csv`` cannot be used.
+        InputError: if no image has a class, or ``labels.csv`` cannot be used.
     """
     problems: list[Problem] = []
     if child_folder(root, "masks") is None:
@@ -97,27 +97,27 @@ def _report_strays(root: Path, problems: list[Problem]) -> None:
 def _no_class(root: Path, table: LabelTable, problems: list[Problem]) -> str:
     if table.path is None:
         return (
-            f"{root}: no picture has a class; add labels.csv with the columns image,label "
+            f"{root}: no image has a class; add labels.csv with the columns image,label "
             f"(labels {', '.join(CLASSES)})"
         )
     rows = [p.message for p in problems if p.file == table.path.relative_to(root).as_posix()]
     told = "; ".join(rows[:3]) + (f"; and {len(rows) - 3} more" if len(rows) > 3 else "")
-    return f"{table.path} gives no picture a class: {told or 'it has no rows'}"
+    return f"{table.path} gives no image a class: {told or 'it has no rows'}"
 
 
 def pair_masks(
     root: Path, problems: list[Problem], prefixes: tuple[str, str] = ("", "")
 ) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Return the pictures of ``images`` and of ``masks`` by id.
+    """Return the images of ``images`` and of ``masks`` by id.
 
-    A mask belongs to the picture of its name in the subfolder of its name. Where one of both
-    folders has no subfolders at all and there is one picture and one mask of a name, these belong
+    A mask belongs to the image of its name in the subfolder of its name. Where one of both
+    folders has no subfolders at all and there is one image and one mask of a name, these belong
     together. No other mask is taken.
 
     Args:
         root: the dataset's folder.
         problems: gets the stray files and the masks without image.
-        prefixes: what a picture's and a mask's file name have before the part that they share
+        prefixes: what an image's and a mask's file name have before the part that they share
             (BUS-BRA: ``bus_`` and ``mask_``). The ids are those of ``case_ids``.
     """
     indexed = []
@@ -146,10 +146,10 @@ def pair_masks(
         if one_is_flat and len(alike) == mask_names[name] == 1:
             masks[ids[alike[0]]] = path
             continue
-        message = f"a mask, but there is no picture {key!r} in images"
+        message = f"a mask, but there is no image {key!r} in images"
         if alike:
             places = shown(images[image].relative_to(root).as_posix() for image in alike)
-            message += f", only {places}; put a mask into the same subfolder as its picture"
+            message += f", only {places}; put a mask into the same subfolder as its image"
         problems.append(problem(root, "mask_without_image", path, message, name))
     return {ids[key]: path for key, path in images.items()}, masks
 
@@ -173,7 +173,7 @@ def _without_masks(root: Path, images: dict[str, Path], problems: list[Problem])
 
 
 def _renamed(key: str, prefixes: tuple[str, str]) -> str:
-    """Return a mask's path as that of its picture."""
+    """Return a mask's path as that of its image."""
     folder, slash, name = key.rpartition("/")
     return f"{folder}{slash}{prefixes[0]}{name.removeprefix(prefixes[1])}"
 

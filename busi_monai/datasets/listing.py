@@ -253,17 +253,17 @@ def index_images(
 
 def _why_stray(path: Path) -> str:
     if not path.is_dir():
-        return "not a picture; expected only pictures here"
+        return "not an image; expected only images here"
     if os.access(path, os.R_OK | os.X_OK):
         return "a link to a folder that it lies in; not followed, remove it"
     return "a folder that may not be read; its files were left out"
 
 
 def case_ids(root: Path, keys: Iterable[str], problems: list[Problem]) -> dict[str, str]:
-    r"""Return the ids of a dataset's pictures by their paths, as ``index_images`` gives them.
+    r"""Return the ids of a dataset's images by their paths, as ``index_images`` gives them.
 
     The id is the file's name (see ``safe_id``), without the folders in front of it. Names that
-    several pictures have, letter case aside, are told apart by these folders: ``p1/scan`` and
+    several images have, letter case aside, are told apart by these folders: ``p1/scan`` and
     ``p2/scan`` become ``p1-scan`` and ``p2-scan``. Those that are still the same are numbered:
     ``A`` and ``a`` become ``A`` and ``a-2``. One ``renamed_id`` problem for all says either.
 

@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from busi_monai.cases import Case
 from busi_monai.errors import ImageReadError
-from busi_monai.io.images import read_mask, read_picture
+from busi_monai.io.images import read_image, read_mask
 from busi_monai.outlines import Outline
 
 __all__ = ["MAX_BORDER", "MAX_FRACTION", "case_mask", "clean_mask", "individual_masks",
@@ -53,7 +53,7 @@ def lesion_mask(
     Raises:
         ImageReadError: if a file cannot be read, or a mask cannot be used (see ``case_mask``).
     """
-    size = size or _picture_size(case.image)
+    size = size or _image_size(case.image)
     union = np.zeros(size, dtype=bool)
     for mask in individual_masks(case, size=size):
         union |= clean_mask(mask) if cleanup else mask
@@ -70,7 +70,7 @@ def individual_masks(case: Case, *, size: tuple[int, int] | None = None) -> list
     Raises:
         ImageReadError: if a file cannot be read, or a mask cannot be used (see ``case_mask``).
     """
-    size = size or _picture_size(case.image)
+    size = size or _image_size(case.image)
     return [case_mask(case, path, size) for path in case.masks]
 
 
@@ -109,7 +109,7 @@ def case_mask(case: Case, path: Path | Outline, size: tuple[int, int]) -> NDArra
 def _drawn(case: Case, outline: Outline, size: tuple[int, int]) -> NDArray[np.bool_]:
     """Return an outline's mask; on a turned image, only where its stated size tells which it fits.
 
-    EXIF tags turn a picture, and programs draw on the stored or on the turned pixels. Orientations
+    EXIF tags turn an image, and programs draw on the stored or on the turned pixels. Orientations
     from 5 on swap height and width; no size tells those up to 4 apart.
     """
     orientation = _orientation(case.image)
@@ -122,7 +122,7 @@ def _drawn(case: Case, outline: Outline, size: tuple[int, int]) -> NDArray[np.bo
             return _TURNS[orientation](outline.mask(size[::-1]))
     raise ImageReadError(
         f"{outline}: EXIF turns {case.image.name} (orientation {orientation}), and nothing tells "
-        "whether the outline was drawn on the turned picture; save it upright without EXIF and "
+        "whether the outline was drawn on the turned image; save it upright without EXIF and "
         "annotate it again",
         kind="annotation",
     )
@@ -159,7 +159,7 @@ def clean_mask(
         return solid
     radius = max(1, round(min(solid.shape) * 0.005)) if radius is None else radius
     disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    # padded, so that a lesion cut by the picture's edge is not eaten from there
+    # padded, so that a lesion cut by the image's edge is not eaten from there
     padded = np.pad(solid, 2 * radius + 1, mode="edge").astype(np.uint8)
     closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, disk)
     inner = slice(2 * radius + 1, -(2 * radius + 1))
@@ -178,7 +178,7 @@ def _without_specks(mask: NDArray[np.bool_], smallest: float) -> NDArray[np.bool
 
 
 def _orientation(path: Path) -> int:
-    """Return a picture's EXIF orientation; 1 where its format or the file has none."""
+    """Return an image's EXIF orientation; 1 where its format or the file has none."""
     try:
         with Image.open(path) as image:
             stated = image.getexif().get(_EXIF_ORIENTATION, 1)
@@ -188,15 +188,15 @@ def _orientation(path: Path) -> int:
     return stated if stated in range(2, 9) else 1
 
 
-def _picture_size(path: Path) -> tuple[int, int]:
-    """Return (H, W) as ``read_picture`` gives it, from the header alone where that is enough."""
+def _image_size(path: Path) -> tuple[int, int]:
+    """Return (H, W) as ``read_image`` gives it, from the header alone where that is enough."""
     try:
         with Image.open(path) as image:
             # Pillow turns some formats already when it opens them, others not
             if image.getexif().get(_EXIF_ORIENTATION, 1) == 1:
                 return image.height, image.width
     except Exception as error:
-        # not Pillow's format, or damaged in whatever way: read_picture knows, or says what is wrong
+        # not Pillow's format, or damaged in whatever way: read_image knows, or says what is wrong
         logger.debug("%s: no size from its header (%s)", path, error)
-    height, width = read_picture(path).pixels.shape
+    height, width = read_image(path).pixels.shape
     return height, width

@@ -51,13 +51,13 @@ def read_dataset(root: str | Path, layout: str = "auto") -> Listing:
 
     Raises:
         InputError: if the folder is missing, empty, of no known or another layout, holds several
-            datasets, or not one picture.
+            datasets, or not one image.
     """
     name, folder = _locate(Path(root), layout)
     listing = READERS[name].read(folder)
     if not listing.cases:
-        reasons = "; ".join(p.message for p in listing.problems[:3]) or "no pictures"
-        raise InputError(f"{folder}: no usable picture in the layout {name!r}: {reasons}")
+        reasons = "; ".join(p.message for p in listing.problems[:3]) or "no images"
+        raise InputError(f"{folder}: no usable image in the layout {name!r}: {reasons}")
     return listing
 
 

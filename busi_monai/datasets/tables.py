@@ -1,4 +1,4 @@
-"""Tables of text beside the pictures, as spreadsheets and other programs write them."""
+"""Tables of text beside the images, as spreadsheets and other programs write them."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _EXPECTED = ", ".join(CLASSES)
 
 @dataclass(frozen=True)
 class LabelTable:
-    """What ``labels.csv`` says of the pictures.
+    """What ``labels.csv`` says of the images.
 
     Attributes:
         path: of the table, or ``None`` where there is none.
-        classes: by id of the picture.
-        refused: ids of the pictures whose row gives no class, which a problem says.
+        classes: by id of the image.
+        refused: ids of the images whose row gives no class, which a problem says.
         provenance: non-empty cells of the further columns that were asked for, by id.
     """
 
@@ -50,11 +50,11 @@ class LabelTable:
 
 
 class ImageNames:
-    r"""Which picture a table's cell means.
+    r"""Which image a table's cell means.
 
-    A cell names a picture by as much of its path as tells it from the others, with or without what
-    leads to the folder of the pictures (``images/``, ``C:\data\images\``) and the suffix. Letter
-    case counts only where it tells two pictures apart.
+    A cell names an image by as much of its path as tells it from the others, with or without what
+    leads to the folder of the images (``images/``, ``C:\data\images\``) and the suffix. Letter
+    case counts only where it tells two images apart.
 
     Examples:
         >>> names = ImageNames({"p1-x": Path("images/p1/x.png"), "y": Path("images/y.png")},
@@ -64,7 +64,7 @@ class ImageNames:
     """
 
     def __init__(self, images: Mapping[str, Path], folder: Path) -> None:
-        """Index the pictures of a folder, given by id."""
+        """Index the images of a folder, given by id."""
         self._folder = composed(folder.name).lower()
         wholes: dict[str, list[str]] = {}
         tails: dict[str, list[str]] = {}
@@ -77,7 +77,7 @@ class ImageNames:
         self._indices = (wholes, tails, _in_lower_case(wholes), _in_lower_case(tails))
 
     def find(self, cell: str) -> list[str]:
-        """Return the ids of the pictures that a cell can mean: none, one or several."""
+        """Return the ids of the images that a cell can mean: none, one or several."""
         steps = composed(cell).replace("\\", "/").split("/")
         parts = [step for step in steps if step not in {"", "."}]
         starts = [0, *(i for i, part in enumerate(parts, 1) if part.lower() == self._folder)]
@@ -112,9 +112,9 @@ def read_labels(
 
     Args:
         root: the dataset's folder.
-        names: of the pictures.
-        images: the pictures by id.
-        problems: gets each row that gives no picture a class, by its line.
+        names: of the images.
+        images: the images by id.
+        problems: gets each row that gives no image a class, by its line.
         further: columns to keep as ``provenance``.
 
     Raises:
@@ -144,12 +144,12 @@ def read_labels(
             problems.append(problem(root, "unknown_class", path, message, case_id))
             table.refused.update(found_ids)
         elif not found_ids:
-            message = f"row {line} lists {row['image']!r}, but there is no such picture in images"
+            message = f"row {line} lists {row['image']!r}, but there is no such image in images"
             problems.append(problem(root, "missing_image", path, message, case_id))
         elif len(found_ids) > 1:
             several = ", ".join(images[i].relative_to(root).as_posix() for i in found_ids)
             message = (
-                f"row {line}: {row['image']!r} stands for several pictures, {several}; write the "
+                f"row {line}: {row['image']!r} stands for several images, {several}; write the "
                 "subfolder before the name"
             )
             problems.append(problem(root, "unknown_class", path, message))
@@ -203,10 +203,10 @@ def report_missing_images(
     images: Mapping[str, Path],
     problems: list[Problem],
 ) -> None:
-    """Add a ``missing_image`` problem for each id of a table that has no picture."""
+    """Add a ``missing_image`` problem for each id of a table that has no image."""
     for case_id in listed:
         if case_id not in images:
-            message = f"{table.name} lists {case_id!r}, but there is no picture of that id"
+            message = f"{table.name} lists {case_id!r}, but there is no image of that id"
             problems.append(problem(root, "missing_image", table, message, case_id))
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 __all__ = ["BATCH_SIZE", "batch_average_figures"]
 
 BATCH_SIZE = 8
-"""Pictures in a batch, as in the published benchmark of U-shaped networks on BUSI."""
+"""Images in a batch, as in the published benchmark of U-shaped networks on BUSI."""
 ORDERS = 200
 COLUMNS = ("dice", "lesion_fraction", "true_lesion_fraction")
 
@@ -19,16 +19,16 @@ COLUMNS = ("dice", "lesion_fraction", "true_lesion_fraction")
 def batch_average_figures(
     rows: pd.DataFrame, *, batch_size: int = BATCH_SIZE, orders: int = ORDERS, seed: int = 0
 ) -> dict[str, Any]:
-    """Return IoU and F1 of batches whose pixels are pooled, averaged over the pictures.
+    """Return IoU and F1 of batches whose pixels are pooled, averaged over the images.
 
     A large lesion outweighs the small ones of its batch, so that these figures lie above the means
     over images. They depend on who shares a batch with whom: they are averaged over random orders.
-    Every picture counts as many pixels as any other, as if resized to the same square.
+    Every image counts as many pixels as any other, as if resized to the same square.
 
     Args:
         rows: N rows with ``dice``, ``lesion_fraction`` and ``true_lesion_fraction``; those that
             lack one of them are left out.
-        batch_size: pictures in a batch; the last one may have fewer.
+        batch_size: images in a batch; the last one may have fewer.
         orders: number of random orders.
         seed: of the orders.
 
@@ -69,13 +69,13 @@ def batch_average_figures(
 
 
 def _average(parts: NDArray[np.float64], batch_size: int) -> tuple[float, float]:
-    """Return IoU and F1 of consecutive batches, weighted by their number of pictures."""
+    """Return IoU and F1 of consecutive batches, weighted by their number of images."""
     starts = np.arange(0, parts.shape[1], batch_size)
     both, predicted, true = np.add.reduceat(parts, starts, axis=1)
-    pictures = np.diff([*starts, parts.shape[1]])
+    images = np.diff([*starts, parts.shape[1]])
     iou = _ratio_or_one(both, predicted + true - both)
     f1 = _ratio_or_one(2 * both, predicted + true)
-    return float(np.average(iou, weights=pictures)), float(np.average(f1, weights=pictures))
+    return float(np.average(iou, weights=images)), float(np.average(f1, weights=images))
 
 
 def _ratio_or_one(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:

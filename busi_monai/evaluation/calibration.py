@@ -68,7 +68,7 @@ def calibrate_bundle(
             was not trained on: the validation part as ``busi-monai evaluate --split validation``
             writes it, or the out-of-fold table of a cross-validation by the same recipe.
         sensitivities: sensitivities for malignancy to fit a threshold for, each in (0, 1].
-        prevalence: part of malignant pictures that predictive values are told for, in (0, 1).
+        prevalence: part of malignant images that predictive values are told for, in (0, 1).
 
     Returns:
         The new content of ``operating.json``.
@@ -123,7 +123,7 @@ def fit_operating_points(
     Args:
         rows: with ``true_class`` and calibrated ``p_malignant``.
         sensitivities: each in (0, 1].
-        prevalence: part of malignant pictures that predictive values are told for.
+        prevalence: part of malignant images that predictive values are told for.
 
     Returns:
         By name, such as ``sensitivity_95``, the highest threshold that reaches it and what comes of

@@ -85,7 +85,7 @@ def consistent_table(
 def _scores_of_an_empty_mask(
     true: np.ndarray[tuple[int], np.dtype[np.float64]],
 ) -> dict[str, np.ndarray[tuple[int], np.dtype[np.float64]]]:
-    """Return an empty mask's scores by the true lesion's part of the picture, NaN if unknown."""
+    """Return an empty mask's scores by the true lesion's part of the image, NaN if unknown."""
     none = np.where(np.isnan(true), np.nan, (true == 0).astype(float))
     return {
         "dice": none,

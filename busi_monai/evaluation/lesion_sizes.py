@@ -13,7 +13,7 @@ from busi_monai.evaluation.resampling import mean_figure
 __all__ = ["LESION_SIZES", "lesion_size_figures"]
 
 LESION_SIZES = {"small": (0.0, 0.02), "medium": (0.02, 0.10), "large": (0.10, 1.01)}
-"""Sizes by name: the true lesion's part of the picture's pixels, from the first up to the second.
+"""Sizes by name: the true lesion's part of the image's pixels, from the first up to the second.
 
 On BUSI they hold 23, 44 and 33 % of the lesions.
 """

@@ -88,7 +88,7 @@ def operating_figures(
         weights: (R, N), how often each resample holds each row.
         thresholds: by name, one number for all rows or (N,) one for each; those fitted on
             the very rows flatter.
-        prevalence: part of malignant pictures that ``ppv`` and ``npv`` are told for, in (0, 1).
+        prevalence: part of malignant images that ``ppv`` and ``npv`` are told for, in (0, 1).
 
     Returns:
         By name ``sensitivity, specificity, ppv, npv`` as ``{value, low, high, n}``, ``thresholds``

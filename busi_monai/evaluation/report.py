@@ -264,7 +264,7 @@ def _per_size_lines(metrics: Mapping[str, Any]) -> list[str]:
     return [
         "## By size of the lesion",
         "",
-        "| part of the picture | images | Dice | IoU | found at all |",
+        "| part of the image | images | Dice | IoU | found at all |",
         "|---|---:|---:|---:|---:|",
         *(
             f"| {name}, {_size_range(name)} | {figures['n']} | "

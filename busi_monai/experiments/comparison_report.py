@@ -1,4 +1,4 @@
-"""A comparison's folder: one table as CSV, Markdown, HTML and picture, and the differences."""
+"""A comparison's folder: one table as CSV, Markdown, HTML and image, and the differences."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def write_comparison(
         out: gets ``comparison.csv``, ``.md``, ``.html``, ``.png`` and ``.json``,
             ``differences.csv`` and ``run.json``.
         overwrite: replace an earlier comparison.
-        markdown: file to write the Markdown into as well, without the picture; an earlier one is
+        markdown: file to write the Markdown into as well, without the image; an earlier one is
             replaced.
         details: what else ``run.json`` tells.
         reads: folders that the systems were read from.
@@ -57,12 +57,12 @@ def write_comparison(
     if markdown is not None:
         check_file(markdown, MARK, overwrite=True)
     with output_folder(out, "compare", reads=reads, overwrite=overwrite) as folder:
-        picture = folder / "comparison.png"
-        draw_comparison(comparison, picture)
+        image = folder / "comparison.png"
+        draw_comparison(comparison, image)
         write_text(folder / "comparison.csv", comparison_csv(comparison))
         write_text(folder / "differences.csv", differences_csv(comparison))
-        write_text(folder / "comparison.md", comparison_markdown(comparison, picture.name))
-        write_text(folder / "comparison.html", comparison_html(comparison, picture))
+        write_text(folder / "comparison.md", comparison_markdown(comparison, image.name))
+        write_text(folder / "comparison.html", comparison_html(comparison, image))
         write_json(folder / "comparison.json", comparison.as_dict())
         record.write(folder, details)
     if markdown is not None:
@@ -70,7 +70,7 @@ def write_comparison(
     return Path(out).absolute()
 
 
-def draw_comparison(comparison: Comparison, picture: Path) -> None:
+def draw_comparison(comparison: Comparison, image: Path) -> None:
     """Draw every figure of every system with its interval, one panel a figure."""
     systems = [system for system in comparison.systems if "figures" in system]
     names = [name for name in TITLES if any(_value(system, name) is not None for system in systems)]
@@ -84,7 +84,7 @@ def draw_comparison(comparison: Comparison, picture: Path) -> None:
         if position % COLUMNS:
             axes.set_yticklabels([])
     FigureCanvasAgg(figure)
-    figure.savefig(picture, dpi=120, format="png")
+    figure.savefig(image, dpi=120, format="png")
 
 
 def _panel(axes: Any, name: str, systems: list[dict[str, Any]], reference: str) -> None:

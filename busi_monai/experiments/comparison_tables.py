@@ -86,8 +86,8 @@ def differences_csv(comparison: Comparison) -> str:
     return _csv(columns, rows)
 
 
-def comparison_markdown(comparison: Comparison, picture: str | None = None) -> str:
-    """Return the comparison as Markdown; ``picture`` is a path relative to it."""
+def comparison_markdown(comparison: Comparison, image: str | None = None) -> str:
+    """Return the comparison as Markdown; ``image`` is a path relative to it."""
     lines = [
         f"# {_escaped(comparison.title)}",
         "",
@@ -97,12 +97,12 @@ def comparison_markdown(comparison: Comparison, picture: str | None = None) -> s
     lines += [f"- {_escaped(line)}" for line in header_lines(comparison)]
     for title, cells in _blocks(comparison):
         lines += ["", f"## {_escaped(title)}", "", *_markdown_table(cells)]
-    if picture:
-        lines += ["", f"![Figures with intervals]({picture})"]
+    if image:
+        lines += ["", f"![Figures with intervals]({image})"]
     return "\n".join([*lines, "", *(_explanations(comparison)), ""])
 
 
-def comparison_html(comparison: Comparison, picture: Path | None = None) -> str:
+def comparison_html(comparison: Comparison, image: Path | None = None) -> str:
     """Return the comparison as one HTML file that refers to nothing outside it."""
     parts = [
         f"<h1>{html.escape(comparison.title)}</h1>",
@@ -112,8 +112,8 @@ def comparison_html(comparison: Comparison, picture: Path | None = None) -> str:
     ]
     for title, cells in _blocks(comparison, by_class=True):
         parts += [f"<h2>{html.escape(title)}</h2>", _html_table(cells)]
-    if picture is not None:
-        data = base64.b64encode(picture.read_bytes()).decode("ascii")
+    if image is not None:
+        data = base64.b64encode(image.read_bytes()).decode("ascii")
         parts.append(f'<img alt="Figures with intervals" src="data:image/png;base64,{data}">')
     parts += [f"<p><small>{html.escape(line)}</small></p>" for line in _explanations(comparison)]
     head = f'<meta charset="utf-8"><title>{html.escape(comparison.title)}</title>'

@@ -75,7 +75,7 @@ def cross_validate(
         folds: which to do; by default all. What is pooled are all folds that are finished.
         jobs: folds at once, each in a process of its own.
         resamples: bootstrap resamples of the groups.
-        overlays: whether each fold's evaluation has pictures with outlines.
+        overlays: whether each fold's evaluation has images with outlines.
         ensemble: whether the finished folds' networks are joined to a bundle, ``ensemble/``, for
             images that none of them has seen.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from busi_monai.devices import choose_precision
 from busi_monai.errors import BusiMonaiError
-from busi_monai.experiments.tuning_outputs import write_overview, write_pictures, write_record
+from busi_monai.experiments.tuning_outputs import write_images, write_overview, write_record
 from busi_monai.experiments.tuning_plan import TuningPlan
 from busi_monai.experiments.tuning_study import require_optuna
 from busi_monai.experiments.tuning_trials import work
@@ -55,7 +55,7 @@ def tune(plan: TuningPlan, *, trials: int = 20, jobs: int = 1) -> Path:
         with study.locked():
             write_overview(plan.out, study, plan.run)
     with study.locked():
-        write_pictures(plan.out, study, plan.seed)
+        write_images(plan.out, study, plan.seed)
         write_record(plan.out, study, plan.run, record, plan.identity())
     states = [trial.state for trial in study.trials()]
     if ended and (len(states) < trials or not all(state.is_finished() for state in states)):

@@ -1,4 +1,4 @@
-"""The files that a search leaves: the table of trials, the best configuration, pictures, record."""
+"""The files that a search leaves: the table of trials, the best configuration, images, record."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from busi_monai.training.resuming import MACHINE_KEYS
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-__all__ = ["TRIAL_COLUMNS", "importances", "write_overview", "write_pictures", "write_record"]
+__all__ = ["TRIAL_COLUMNS", "importances", "write_images", "write_overview", "write_record"]
 
 TRIAL_COLUMNS = ("trial", "state", "score", "best_epoch", "epochs", "seconds")
 """First columns of ``trials.csv``; then come the searched keys, ``reason`` and ``run``."""
@@ -93,7 +93,7 @@ def _best_overlay(out: Path, study: TrialStudy, best: FrozenTrial, run: Path) ->
     )
 
 
-def write_pictures(out: Path, study: TrialStudy, seed: int = 0) -> None:
+def write_images(out: Path, study: TrialStudy, seed: int = 0) -> None:
     """Draw ``history.png``, and ``importances.png`` where there is enough to tell.
 
     Args:

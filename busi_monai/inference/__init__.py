@@ -7,10 +7,10 @@ from busi_monai.inference.formats import PREDICTION_FORMATS, FurtherFormats, wri
 from busi_monai.inference.handlers import PredictionsSaver
 from busi_monai.inference.inferers import FlipAveragingInferer, PlainInferer, prediction_inferer
 from busi_monai.inference.inputs import (
-    FoundPictures,
-    PictureScan,
-    find_pictures,
-    scan_pictures,
+    FoundImages,
+    ImageScan,
+    find_images,
+    scan_images,
 )
 from busi_monai.inference.overlays import draw_outlines, draw_overlay
 from busi_monai.inference.prediction import Prediction
@@ -24,9 +24,9 @@ __all__ = [
     "PREDICTION_FORMATS",
     "ExportReport",
     "FlipAveragingInferer",
-    "FoundPictures",
+    "FoundImages",
     "FurtherFormats",
-    "PictureScan",
+    "ImageScan",
     "PlainInferer",
     "PredictSummary",
     "Prediction",
@@ -39,13 +39,13 @@ __all__ = [
     "draw_outlines",
     "draw_overlay",
     "export_bundle_network",
-    "find_pictures",
+    "find_images",
     "left_out_sentence",
     "predict_to_folder",
     "prediction_columns",
     "prediction_inferer",
     "refuse_seen_images",
-    "scan_pictures",
+    "scan_images",
     "write_ensemble",
     "write_nifti_mask",
 ]

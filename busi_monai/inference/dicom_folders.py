@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from busi_monai.datasets import visible_files
-from busi_monai.io.dicom_images import NOT_PICTURES, SUFFIXES, is_bare_dicom, silent_pydicom
+from busi_monai.io.dicom_images import NOT_IMAGES, SUFFIXES, is_bare_dicom, silent_pydicom
 from busi_monai.io.image_files import DICOMDIR
 
-__all__ = ["DICOMDIR", "dicom_files_below", "files_of_dicomdir", "why_no_picture"]
+__all__ = ["DICOMDIR", "dicom_files_below", "files_of_dicomdir", "why_no_image"]
 
 
 def dicom_files_below(folder: Path) -> list[Path]:
@@ -52,8 +52,8 @@ def files_of_dicomdir(folder: Path) -> tuple[list[Path], list[Path]]:
     return found, missing
 
 
-def why_no_picture(path: Path) -> str | None:
-    """Return what a DICOM file holds instead of a picture, ``None`` for one that may be read.
+def why_no_image(path: Path) -> str | None:
+    """Return what a DICOM file holds instead of an image, ``None`` for one that may be read.
 
     Files that cannot be read are no matter of this function: reading them tells the reason.
     """
@@ -69,5 +69,5 @@ def why_no_picture(path: Path) -> str | None:
     except Exception:
         # whatever pydicom raises: the file is read later, and its failure told
         return None
-    kind = NOT_PICTURES.get(str(header.get("Modality")))
-    return kind or ("no picture" if "SOPClassUID" in header and "Rows" not in header else None)
+    kind = NOT_IMAGES.get(str(header.get("Modality")))
+    return kind or ("no image" if "SOPClassUID" in header and "Rows" not in header else None)

@@ -33,16 +33,16 @@ def segmentation_object(
 ) -> Any:
     """Return a segmentation (PS3.3 A.51) of one segment, "Lesion".
 
-    highdicom writes several frames only for pictures that have a place in the patient, which
+    highdicom writes several frames only for images that have a place in the patient, which
     ultrasound loops have not: of a loop, the first frame is written by highdicom, the others are
     added with the same attributes and their own reference.
 
     Args:
-        reference: of the picture, as from ``source_reference``.
+        reference: of the image, as from ``source_reference``.
         masks: (H, W) by number of the frame, counted from 0; 0 and 1, or 0 to 255 as parts of
             ``MAXIMUM_FRACTION`` if ``fractional``. Frames that lack one have no lesion.
         model: which model made it.
-        of_loop: whether the picture is a loop, each of whose frames is referred to by its number.
+        of_loop: whether the image is a loop, each of whose frames is referred to by its number.
         fractional: whether probabilities of the lesion are stored instead of a mask.
         series_uid: series that it belongs to; by default a new one.
         tracking_uid: of the lesion, the same in a report of it; by default a new one.
@@ -113,7 +113,7 @@ def _as_still(reference: Any) -> Any:
 
 
 def _refer_to(made: Any, sop_class: str) -> None:
-    """Name the picture's own class wherever the object refers to it."""
+    """Name the image's own class wherever the object refers to it."""
     for element in made.iterall():
         if element.keyword == "ReferencedSOPClassUID":
             element.value = sop_class

@@ -1,4 +1,4 @@
-"""What DICOM objects of ours tell of the picture that they refer to, and of the model."""
+"""What DICOM objects of ours tell of the image that they refer to, and of the model."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _IDENTIFYING = (
 )
 
 
-# once lossy, a picture and what is derived of it stay so (C.7.6.1.1.5)
+# once lossy, an image and what is derived of it stay so (C.7.6.1.1.5)
 _LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
 
 
@@ -99,7 +99,7 @@ def writing_objects(source: Path | ImageBytes) -> Iterator[None]:
 
 
 def source_reference(source: Path | ImageBytes, *, keep_ids: bool = False) -> Any:
-    """Return the header that an object refers to its picture by, and nothing else of the file.
+    """Return the header that an object refers to its image by, and nothing else of the file.
 
     Args:
         source: a DICOM image.

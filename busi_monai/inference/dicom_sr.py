@@ -30,7 +30,7 @@ def report_object(
     """Return an Enhanced SR (PS3.3 A.35.2) by the template for measurement reports, TID 1500.
 
     Args:
-        reference: of the picture, as from ``source_reference``.
+        reference: of the image, as from ``source_reference``.
         prediction: what to report.
         model: which model made it, told as the observing device.
         frame: number of the frame it was made of, counted from 0; ``None`` for a still.
@@ -63,7 +63,7 @@ def report_object(
     found = prediction.has_mask and prediction.lesion_pixels > 0
     group = sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(
-            uid=tracking_uid or generate_uid(), identifier="Lesion" if found else "Picture"
+            uid=tracking_uid or generate_uid(), identifier="Lesion" if found else "Image"
         ),
         finding_type=codes.SCT.Lesion if found else None,
         finding_sites=[sr.FindingSite(anatomic_location=codes.SCT.Breast)],

@@ -11,15 +11,15 @@ from busi_monai.errors import BusiMonaiError, ImageReadError, InputError
 from busi_monai.inference.cine import CineSummary
 from busi_monai.inference.formats import FurtherFormats
 from busi_monai.inference.inputs import (
-    FoundPictures,
+    FoundImages,
     frame_id,
-    pictures_of,
+    images_of,
 )
 from busi_monai.inference.prediction import Prediction
 from busi_monai.inference.predictor import Predictor
 from busi_monai.inference.writers import PredictionsFolder
 from busi_monai.io.image_files import image_stem
-from busi_monai.io.images import PictureFile, frames_of
+from busi_monai.io.images import ImageFile, frames_of
 from busi_monai.outputs import output_folder
 from busi_monai.path_names import named
 from busi_monai.records import RunRecord
@@ -35,15 +35,15 @@ class PredictSummary:
     """What ``predict_to_folder`` did.
 
     Attributes:
-        out: the folder written, or ``None`` if no picture could be predicted.
-        predicted: number of pictures predicted.
-        classes: number of pictures by predicted class.
-        with_lesion: number of pictures with a predicted lesion.
+        out: the folder written, or ``None`` if no image could be predicted.
+        predicted: number of images predicted.
+        classes: number of images by predicted class.
+        with_lesion: number of images with a predicted lesion.
         failures: one ``{"file", "message"}`` for each input that could not be used.
         warnings: what to know of predictions, as in ``run.json``.
         skipped_masks: number of mask files left out.
-        skipped_objects: number of DICOM files of folders left out that are no pictures.
-        left_out: number of other files left out of folders, by kind; see ``FoundPictures``.
+        skipped_objects: number of DICOM files of folders left out that are no images.
+        left_out: number of other files left out of folders, by kind; see ``FoundImages``.
         cines: one ``CineSummary`` as a mapping for each multi-frame file.
         device: device and why it was taken.
         precision: arithmetic and why it was taken.
@@ -92,17 +92,17 @@ def predict_to_folder(
     keep_ids: bool = False,
     track: Track | None = None,
 ) -> PredictSummary:
-    """Predict pictures and write a predictions folder, going on past those that fail.
+    """Predict images and write a predictions folder, going on past those that fail.
 
     Args:
-        inputs: files, folders, glob patterns and archives; see ``pictures_of``.
-        out: the folder to make; not made if no picture at all could be predicted.
+        inputs: files, folders, glob patterns and archives; see ``images_of``.
+        out: the folder to make; not made if no image at all could be predicted.
         bundle: name of a shipped bundle, or folder of a bundle or run; by default the shipped one.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         precision: ``fp32``, ``bf16``, ``fp16`` or ``auto``.
         overwrite: replace an earlier result of this function.
-        overlays: whether pictures with outlines are written.
-        batch_size: pictures for one call of the network.
+        overlays: whether images with outlines are written.
+        batch_size: images for one call of the network.
         flip_averaging: whether the mirror image is predicted too; by default as the bundle says.
         operating_point: one of those in the bundle's ``operating.json`` to decide malignancy at; by
             default the most probable class.
@@ -122,7 +122,7 @@ def predict_to_folder(
     if not inputs:
         raise InputError("no input given; expected files, folders or patterns")
     record = RunRecord()
-    with pictures_of(inputs) as found:
+    with images_of(inputs) as found:
         model = [] if bundle is None else [find_bundle(bundle)]
         summary = PredictSummary(
             out=str(out),
@@ -161,10 +161,10 @@ def predict_to_folder(
                 )
                 plan = _plan(found, crop_to_region=crop_to_region)
                 predictions: Iterable[Any] = predictor.predict_many(
-                    [picture for _, picture in plan.pictures], batch_size=batch_size
+                    [image for _, image in plan.sources], batch_size=batch_size
                 )
                 if track is not None:
-                    predictions = track(predictions, len(plan.pictures))
+                    predictions = track(predictions, len(plan.sources))
                 summary.device = f"{predictor.device.name} ({predictor.device.reason})"
                 summary.precision = f"{predictor.precision.name} ({predictor.precision.reason})"
                 with folder:
@@ -180,24 +180,24 @@ def predict_to_folder(
 
 def _fill(
     folder: PredictionsFolder,
-    found: FoundPictures,
+    found: FoundImages,
     plan: _Plan,
     predictions: Iterable[Any],
     summary: PredictSummary,
 ) -> None:
     """Write every prediction and every failure."""
-    ids = iter([id for id, _ in plan.pictures])
-    for picture, result in predictions:
+    ids = iter([id for id, _ in plan.sources])
+    for image, result in predictions:
         id = next(ids)
         if not isinstance(result, Prediction):
-            folder.fail(id, picture, result)
+            folder.fail(id, image, result)
             continue
-        whole = replace(picture, source=Path(str(picture.source)).absolute())
+        whole = replace(image, source=Path(str(image.source)).absolute())
         row = folder.add(id, whole, result)
         summary.rows.append(row)
         summary.with_lesion += result.lesion_pixels > 0
-        if picture.frame is not None:
-            plan.cines[str(picture.source)].add(row["id"], picture.frame, result)
+        if image.frame is not None:
+            plan.cines[str(image.source)].add(row["id"], image.frame, result)
     summary.cines = [cine.as_dict() for cine in plan.cines.values()]
     folder.record.details["cines"] = summary.cines
     for given, reason in plan.failures:
@@ -208,14 +208,14 @@ def _fill(
 
 @dataclass
 class _Plan:
-    """The pictures of all files with their ids, the loops, and the files that fail."""
+    """The images of all files with their ids, the loops, and the files that fail."""
 
-    pictures: list[tuple[str, PictureFile]] = field(default_factory=list)
+    sources: list[tuple[str, ImageFile]] = field(default_factory=list)
     cines: dict[str, CineSummary] = field(default_factory=dict)
     failures: list[tuple[str, str]] = field(default_factory=list)
 
 
-def _plan(found: FoundPictures, *, crop_to_region: bool) -> _Plan:
+def _plan(found: FoundImages, *, crop_to_region: bool) -> _Plan:
     plan = _Plan()
     for path, name in zip(found.paths, found.ids, strict=True):
         try:
@@ -223,9 +223,11 @@ def _plan(found: FoundPictures, *, crop_to_region: bool) -> _Plan:
         except ImageReadError as error:
             plan.failures.append((str(path), str(error)))
             continue
-        plan.pictures += [(frame_id(name, picture), picture) for picture in frames.pictures]
-        if frames.pictures[0].frame is not None:
+        plan.sources += [(frame_id(name, image), image) for image in frames.images]
+        if frames.images[0].frame is not None:
             plan.cines[str(path)] = CineSummary(
-                str(Path(named(path)).absolute()), len(frames.pictures), frames.frames_per_second
+                str(Path(named(path)).absolute()),
+                len(frames.images),
+                frames.frames_per_second,
             )
     return plan

@@ -25,7 +25,7 @@ from busi_monai.inference.dicom_sr import report_object
 from busi_monai.inference.inputs import file_id
 from busi_monai.inference.prediction import Prediction
 from busi_monai.io.image_decoders import is_nifti
-from busi_monai.io.images import PictureFile
+from busi_monai.io.images import ImageFile
 
 __all__ = ["PREDICTION_FORMATS", "FurtherFormats", "write_nifti_mask"]
 
@@ -38,7 +38,7 @@ def write_nifti_mask(
     mask: NDArray[np.generic],
     spacing_mm: tuple[float, float] | None = None,
     *,
-    picture: Path | None = None,
+    loaded: Path | None = None,
 ) -> None:
     """Write an (H, W) mask as NIfTI of 0 and 1, in index order (first axis = columns), atomically.
 
@@ -46,14 +46,14 @@ def write_nifti_mask(
         path: file to make, ending in ``.nii.gz`` or ``.nii``.
         mask: non-zero on the lesion.
         spacing_mm: (row, column); without it the header holds 1 by 1 of unknown unit.
-        picture: a NIfTI file of that height and width, which decides axes, place and unit instead,
+        loaded: a NIfTI file of that height and width, which decides axes, place and unit instead,
             so that viewers lay the mask over it. Nothing else of its header is taken over.
     """
     import nibabel
 
     values = (np.asarray(mask).T > 0).astype(np.uint8)
-    if picture is not None:
-        image = _placed_like(nibabel.load(picture), values)
+    if loaded is not None:
+        image = _placed_like(nibabel.load(loaded), values)
     else:
         rows, columns = spacing_mm or (1.0, 1.0)
         image = nibabel.Nifti1Image(values, np.diag([columns, rows, 1.0, 1.0]))
@@ -64,19 +64,19 @@ def write_nifti_mask(
         nibabel.save(image, partial)
 
 
-def _placed_like(picture: Any, values: NDArray[np.uint8]) -> Any:
-    """Return nibabel's image of (columns, rows) values that lie where a picture lies."""
+def _placed_like(loaded: Any, values: NDArray[np.uint8]) -> Any:
+    """Return nibabel's image of (columns, rows) values that lie where an image lies."""
     import nibabel
 
-    coloured = math.prod(picture.shape) > values.size
-    shape = picture.shape[:-1] if coloured else picture.shape
+    coloured = math.prod(loaded.shape) > values.size
+    shape = loaded.shape[:-1] if coloured else loaded.shape
     image = nibabel.Nifti1Image(values.reshape(shape), None)
-    image.header.set_zooms(picture.header.get_zooms()[: len(shape)])
+    image.header.set_zooms(loaded.header.get_zooms()[: len(shape)])
     for name in ("qform", "sform"):
-        affine, code = getattr(picture, f"get_{name}")(coded=True)
+        affine, code = getattr(loaded, f"get_{name}")(coded=True)
         if code > 0:
             getattr(image, f"set_{name}")(affine, int(code))
-    image.header.set_xyzt_units(picture.header.get_xyzt_units()[0])
+    image.header.set_xyzt_units(loaded.header.get_xyzt_units()[0])
     return image
 
 
@@ -85,7 +85,7 @@ class _Loop:
     """The frames of one file seen so far."""
 
     id: str
-    picture: PictureFile
+    loaded: ImageFile
     masks: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
     summary: Prediction | None = None
     summary_frame: int | None = None
@@ -128,32 +128,32 @@ class FurtherFormats:
         if self._dicom:
             check_dicom_support()
 
-    def add(self, folder: Path, id: str, picture: PictureFile, prediction: Prediction) -> None:
+    def add(self, folder: Path, id: str, loaded: ImageFile, prediction: Prediction) -> None:
         """Write what belongs to one prediction, or keep it until its file is complete.
 
         Args:
             folder: where the formats' own folders are made.
             id: name of the prediction's files.
-            picture: what was predicted; the frames of a file come one after another.
+            loaded: what was predicted; the frames of a file come one after another.
             prediction: what was predicted for it.
         """
         if "nifti" in self._formats:
             path = folder / "nifti" / f"{id}.nii.gz"
-            source = picture.source if isinstance(picture.source, Path) else None
+            source = loaded.source if isinstance(loaded.source, Path) else None
             write_nifti_mask(
                 path,
                 prediction.mask,
                 prediction.measured.mask_mm,
-                picture=source if source and is_nifti(source, b"") else None,
+                loaded=source if source and is_nifti(source, b"") else None,
             )
         if not self._dicom:
             return
         if self._loop is None:
-            self._loop = _Loop(file_id(id, picture), picture)
-        self._remember(self._loop, picture.frame or 0, prediction)
+            self._loop = _Loop(file_id(id, loaded), loaded)
+        self._remember(self._loop, loaded.frame or 0, prediction)
 
     def complete_file(self, folder: Path) -> None:
-        """Write the DICOM objects of the file whose last picture has come, if there was any.
+        """Write the DICOM objects of the file whose last image has come, if there was any.
 
         Raises:
             ImageReadError: if nothing can refer to that file.
@@ -161,18 +161,18 @@ class FurtherFormats:
         loop, self._loop = self._loop, None
         if loop is None or loop.summary is None:
             return
-        with writing_objects(loop.picture.source):
+        with writing_objects(loop.loaded.source):
             self._write_objects(folder, loop, loop.summary)
 
     def _write_objects(self, folder: Path, loop: _Loop, summary: Prediction) -> None:
-        reference = source_reference(loop.picture.source, keep_ids=self._keep_ids)
+        reference = source_reference(loop.loaded.source, keep_ids=self._keep_ids)
         tracking_uid = _new_uid()
         if "dicom-seg" in self._formats and summary.has_mask:
             made = segmentation_object(
                 reference,
                 loop.masks,
                 self._model,
-                of_loop=loop.picture.frame is not None,
+                of_loop=loop.loaded.frame is not None,
                 fractional=self._fractional,
                 series_uid=self._series_uid(reference, "seg"),
                 tracking_uid=tracking_uid,
@@ -197,7 +197,7 @@ class FurtherFormats:
             loop.masks[frame] = prediction.mask
         if loop.summary is None or telling_rank(prediction) > telling_rank(loop.summary):
             loop.summary = prediction
-            loop.summary_frame = loop.picture.frame if loop.picture.frame is None else frame
+            loop.summary_frame = loop.loaded.frame if loop.loaded.frame is None else frame
 
     def _series_uid(self, reference: Any, kind: str) -> str:
         """Return one new series for all objects of a kind that refer to the same series."""

@@ -21,7 +21,7 @@ from busi_monai.files import file_sha256
 from busi_monai.inference.prediction import prediction_of_item
 from busi_monai.inference.writers import PredictionsFolder, Truth
 from busi_monai.io.image_files import image_stem
-from busi_monai.io.images import PictureFile
+from busi_monai.io.images import ImageFile
 from busi_monai.operating import OperatingPoint
 from busi_monai.outputs import output_folder
 from busi_monai.records import RunRecord
@@ -42,12 +42,12 @@ class PredictionsSaver:
         with_truth: whether the items carry ``class_label`` (index in ``label_classes``, -1 for
             unknown) and ``native_label`` ((1, H, W), all -1 for unknown); adds the true class and
             the scores to the table.
-        overlays: whether pictures with outlines are written.
+        overlays: whether images with outlines are written.
         overwrite: replace an earlier result of the same kind.
         reads: folders and files that are read, or lists of them, none of which ``output_dir`` may
             hold.
         weights: checkpoint whose hash ``run.json`` tells.
-        failures: (input, reason) for pictures that were left out of the dataset; each gets a row.
+        failures: (input, reason) for images that were left out of the dataset; each gets a row.
         details: what else ``run.json`` tells: device, precision, datalist hash, fold.
         label_classes: class names that ``class_label`` counts through.
         finish: called with the folder when its table is complete and before it is renamed, for
@@ -144,7 +144,7 @@ class PredictionsSaver:
         seconds = (time.perf_counter() - self._clock) / max(len(outputs), 1)
         for given, output in zip(batch, outputs, strict=True):
             item = {**given, **output}
-            image = _picture(item["image"].meta)
+            image = _image(item["image"].meta)
             prediction = prediction_of_item(item, self._operating.classes, seconds)
             truth = self._truth(given) if self._with_truth else None
             name = str(given.get("id") or image_stem(str(image.source)))
@@ -178,9 +178,9 @@ class PredictionsSaver:
         )
 
 
-def _picture(meta: Mapping[str, Any]) -> PictureFile:
+def _image(meta: Mapping[str, Any]) -> ImageFile:
     frame = int(meta.get("frame", -1))
-    return PictureFile(Path(str(meta["filename_or_obj"])), None if frame < 0 else frame)
+    return ImageFile(Path(str(meta["filename_or_obj"])), None if frame < 0 else frame)
 
 
 def _native_mask(item: Mapping[str, Any]) -> NDArray[np.bool_] | None:

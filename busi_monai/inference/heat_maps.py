@@ -1,4 +1,4 @@
-"""Where in a picture a class decision comes from: MONAI's Grad-CAM on the class head's input."""
+"""Where in an image a class decision comes from: MONAI's Grad-CAM on the class head's input."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def class_heat_map(network: nn.Module, image: Tensor, class_index: int) -> Tenso
 def _heat_map(network: nn.Module, image: Tensor, class_index: int) -> Tensor:
     if not (isinstance(network, MultiTaskUNet) and network.has_classification):
         raise InputError(
-            f"a heat map needs a network whose class head sees the whole picture; "
+            f"a heat map needs a network whose class head sees the whole image; "
             f"{type(network).__name__} has none"
         )
     explain = GradCAM(

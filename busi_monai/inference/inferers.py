@@ -64,7 +64,7 @@ class PlainInferer(Inferer):
         """Return the network's logits.
 
         Args:
-            inputs: (N, 1, H, W) float pictures.
+            inputs: (N, 1, H, W) float images.
             network: the network, or any callable.
             args: passed on to the network.
             kwargs: passed on to the network.
@@ -74,12 +74,12 @@ class PlainInferer(Inferer):
 
 
 class FlipAveragingInferer(PlainInferer):
-    """Averages the network's logits for a picture and for its mirror image.
+    """Averages the network's logits for an image and for its mirror image.
 
     Logits are averaged rather than probabilities: the temperature of ``operating.json`` divides
     averaged logits, nothing saturates, and no clamping is needed on the way back. For two
     probabilities this is their normalised geometric mean. The mask of the mirror image is mirrored
-    back first, so that a mirrored picture gets exactly the mirrored mask and the same class.
+    back first, so that a mirrored image gets exactly the mirrored mask and the same class.
 
     Examples:
         >>> averaging = FlipAveragingInferer()
@@ -96,9 +96,9 @@ class FlipAveragingInferer(PlainInferer):
         """Return averaged logits.
 
         Args:
-            inputs: (N, 1, H, W) float pictures.
+            inputs: (N, 1, H, W) float images.
             network: gives (N, 1, H, W) and (N, C) logits in a dict, or one such tensor.
-            args: passed on to the network; pictures and masks (N, 1, H, W) mirrored as well.
+            args: passed on to the network; images and masks (N, 1, H, W) mirrored as well.
             kwargs: the same.
         """
         # two calls rather than one of twice the batch, which would take twice the memory
@@ -113,8 +113,8 @@ class FlipAveragingInferer(PlainInferer):
 
 
 def _mirrored(value: Any) -> Any:
-    is_picture = isinstance(value, torch.Tensor) and value.ndim == 4
-    return torch.flip(value, dims=(-1,)) if is_picture else value
+    is_image = isinstance(value, torch.Tensor) and value.ndim == 4
+    return torch.flip(value, dims=(-1,)) if is_image else value
 
 
 def _average(straight: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:

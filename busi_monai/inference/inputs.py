@@ -1,4 +1,4 @@
-"""Which pictures a list of files, folders and patterns means."""
+"""Which images a list of files, folders and patterns means."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from busi_monai.inference.dicom_folders import (
     DICOMDIR,
     dicom_files_below,
     files_of_dicomdir,
-    why_no_picture,
+    why_no_image,
 )
 from busi_monai.io.archives import UnpackedArchive, is_archive, left_out_sentence, unpacked
 from busi_monai.io.dicom_images import is_bare_dicom
 from busi_monai.io.ids import id_key, safe_id, unique_id
 from busi_monai.io.image_files import image_of_mask, image_stem, is_image_file, suffix_of
-from busi_monai.io.images import PictureFile, frames_of, read_picture
+from busi_monai.io.images import ImageFile, frames_of, read_image
 from busi_monai.io.video import is_video
 
 __all__ = [
-    "FoundPictures",
-    "PictureScan",
+    "FoundImages",
+    "ImageScan",
     "file_id",
-    "find_pictures",
+    "find_images",
     "frame_id",
-    "pictures_of",
-    "scan_pictures",
+    "images_of",
+    "scan_images",
 ]
 
 logger = logging.getLogger(__name__)
@@ -42,17 +42,17 @@ _MASK_FOLDERS = {"masks", "labels"}
 
 
 @dataclass
-class FoundPictures:
-    """The pictures that were meant, and what was not found.
+class FoundImages:
+    """The images that were meant, and what was not found.
 
     Attributes:
-        paths: pictures in the order of the inputs, each once, within a folder in natural order of
+        paths: images in the order of the inputs, each once, within a folder in natural order of
             their stems, as cases are prepared.
-        ids: one for each path, see ``find_pictures``.
-        failures: (input, reason) for each input that gives no picture.
+        ids: one for each path, see ``find_images``.
+        failures: (input, reason) for each input that gives no image.
         skipped_masks: files left out of folders, patterns and archives as they are masks of a
-            picture there.
-        skipped_objects: (file, what it is) for each DICOM file of a folder that is no picture, such
+            image there.
+        skipped_objects: (file, what it is) for each DICOM file of a folder that is no image, such
             as a report.
         left_out: number of other files of folders and patterns by their suffix (``".txt"``, or
             ``"no suffix"``), and of ``"subfolder"`` that were not entered; system files and hidden
@@ -68,12 +68,12 @@ class FoundPictures:
 
 
 @dataclass
-class PictureScan:
-    """The readable pictures as items for a dataset, and what is not readable.
+class ImageScan:
+    """The readable images as items for a dataset, and what is not readable.
 
     Attributes:
-        items: ``{"id", "image"}`` for each picture, ``image`` an absolute path, or a
-            ``PictureFile`` for a frame of a loop.
+        items: ``{"id", "image"}`` for each image, ``image`` an absolute path, or a
+            ``ImageFile`` for a frame of a loop.
         failures: (input, reason) for each that cannot be used.
     """
 
@@ -91,42 +91,42 @@ class PictureScan:
             raise ImageReadError(f"{len(self.failures)} inputs could not be used: {reasons}")
 
 
-def scan_pictures(inputs: str | Path | Sequence[str | Path]) -> PictureScan:
-    """Find pictures and read each once, so that a bad one cannot stop a batch later.
+def scan_images(inputs: str | Path | Sequence[str | Path]) -> ImageScan:
+    """Find images and read each once, so that a bad one cannot stop a batch later.
 
     Args:
-        inputs: a file, folder or pattern, or several; see ``find_pictures``.
+        inputs: a file, folder or pattern, or several; see ``find_images``.
 
     Raises:
-        InputError: if not a single picture can be used; a MONAI engine would end well without one.
+        InputError: if not a single image can be used; a MONAI engine would end well without one.
     """
-    found = find_pictures([inputs] if isinstance(inputs, str | Path) else inputs)
-    scan = PictureScan(failures=list(found.failures))
+    found = find_images([inputs] if isinstance(inputs, str | Path) else inputs)
+    scan = ImageScan(failures=list(found.failures))
     if found.left_out:
         logger.info(left_out_sentence(found.left_out))
     for path, name in zip(found.paths, found.ids, strict=True):
         try:
-            frames = frames_of(path.absolute()).pictures
+            frames = frames_of(path.absolute()).images
         except ImageReadError as error:
             scan.failures.append((str(path), str(error)))
             continue
-        for picture in frames:
+        for loaded in frames:
             try:
-                read_picture(picture)
+                read_image(loaded)
             except ImageReadError as error:
-                scan.failures.append((str(picture), str(error)))
+                scan.failures.append((str(loaded), str(error)))
             else:
-                image = str(picture.source) if picture.frame is None else picture
-                scan.items.append({"id": frame_id(name, picture), "image": image})
+                image = str(loaded.source) if loaded.frame is None else loaded
+                scan.items.append({"id": frame_id(name, loaded), "image": image})
     if not scan.items:
         reasons = "; ".join(reason for _, reason in scan.failures) or "no input was given"
-        raise InputError(f"no picture to predict: {reasons}")
+        raise InputError(f"no image to predict: {reasons}")
     return scan
 
 
 @contextlib.contextmanager
-def pictures_of(inputs: Sequence[str | Path]) -> Iterator[FoundPictures]:
-    """As ``find_pictures``, with archives, whose pictures are there while the block runs.
+def images_of(inputs: Sequence[str | Path]) -> Iterator[FoundImages]:
+    """As ``find_images``, with archives, whose images are there while the block runs.
 
     An archive that cannot be read is among the failures, and so is each member that is refused.
     """
@@ -142,28 +142,28 @@ def pictures_of(inputs: Sequence[str | Path]) -> Iterator[FoundPictures]:
                     opened[path] = stack.enter_context(unpacked(given))
                 except InputError as error:
                     failures.append((str(given), str(error)))
-        found = find_pictures(list(opened.values()))
+        found = find_images(list(opened.values()))
         found.failures = failures + found.failures
         yield found
 
 
-def find_pictures(inputs: Sequence[str | Path | UnpackedArchive]) -> FoundPictures:
-    """Return the pictures that files, folders, glob patterns and unpacked archives mean.
+def find_images(inputs: Sequence[str | Path | UnpackedArchive]) -> FoundImages:
+    """Return the images that files, folders, glob patterns and unpacked archives mean.
 
     A path that exists is taken as it is, whatever brackets its name holds; a folder gives the
-    pictures directly in it, those its ``DICOMDIR`` names, or if there are none, the DICOM files of
+    images directly in it, those its ``DICOMDIR`` names, or if there are none, the DICOM files of
     all its subfolders; anything else with ``*``, ``?`` or ``[`` is a pattern (``**`` enters
-    subfolders). An archive gives all pictures in it. Except for files that are named,
+    subfolders). An archive gives all images in it. Except for files that are named,
     ``<name>_mask.png`` and what is named like it (see ``image_of_mask``) is skipped where the
-    picture ``<name>`` lies beside it, and a folder ``masks`` or ``labels`` where pictures lie in a
+    image ``<name>`` lies beside it, and a folder ``masks`` or ``labels`` where images lie in a
     folder ``images`` beside it.
 
-    A picture's id is its stem. Where stems collide, its suffix comes behind (``scan-png``), or as
+    An image's id is its stem. Where stems collide, its suffix comes behind (``scan-png``), or as
     many of its folders' names before (``p1__scan``) as tell them apart, but none from above the
     folder that was given or that a pattern begins with: these may name patients. What still
     collides is numbered. See ``safe_id`` for long and odd names.
     """
-    found = FoundPictures()
+    found = FoundImages()
     # by absolute path: the path as given, and as seen from above the input
     within: dict[Path, tuple[Path, PurePath]] = {}
     for given in inputs:
@@ -183,20 +183,20 @@ def find_pictures(inputs: Sequence[str | Path | UnpackedArchive]) -> FoundPictur
         for one in found.paths[before:]:
             within.setdefault(one.absolute(), (one, one.relative_to(base.parent)))
     found.paths = [path for path, _ in within.values()]
-    found.ids = _picture_ids([below for _, below in within.values()])
+    found.ids = _image_ids([below for _, below in within.values()])
     found.left_out = dict(sorted(found.left_out.items()))
     return found
 
 
-def _picture_ids(paths: Sequence[PurePath]) -> list[str]:
-    """Return one id for each path below its input, as ``find_pictures`` tells.
+def _image_ids(paths: Sequence[PurePath]) -> list[str]:
+    """Return one id for each path below its input, as ``find_images`` tells.
 
     Examples:
-        >>> _picture_ids([Path("a/1.png"), Path("b/1.png"), Path("b/2.png")])
+        >>> _image_ids([Path("a/1.png"), Path("b/1.png"), Path("b/2.png")])
         ['a__1', 'b__1', '2']
-        >>> _picture_ids([Path("x/s/1.dcm"), Path("y/s/1.dcm")])
+        >>> _image_ids([Path("x/s/1.dcm"), Path("y/s/1.dcm")])
         ['x__s__1', 'y__s__1']
-        >>> _picture_ids([Path("scan.png"), Path("scan.tif"), Path("a.png"), Path("A.png")])
+        >>> _image_ids([Path("scan.png"), Path("scan.tif"), Path("a.png"), Path("A.png")])
         ['scan-png', 'scan-tif', 'a', 'A-2']
     """
     same_stem: dict[str, list[PurePath]] = {}
@@ -236,49 +236,49 @@ def _fixed_part(pattern: str) -> Path:
     return Path(*parts[:wild])
 
 
-def frame_id(id: str, picture: PictureFile) -> str:
-    """Return the id of a file's picture: the file's own, with the frame's number in a loop.
+def frame_id(id: str, loaded: ImageFile) -> str:
+    """Return the id of a file's image: the file's own, with the frame's number in a loop.
 
     Examples:
-        >>> frame_id("cine", PictureFile(Path("cine.dcm"), frame=11))
+        >>> frame_id("cine", ImageFile(Path("cine.dcm"), frame=11))
         'cine_frame_012'
     """
-    return id if picture.frame is None else f"{id}_frame_{picture.frame + 1:03d}"
+    return id if loaded.frame is None else f"{id}_frame_{loaded.frame + 1:03d}"
 
 
-def file_id(id: str, picture: PictureFile) -> str:
-    """Return the id of a whole file from that of one of its pictures, as ``frame_id`` made it.
+def file_id(id: str, loaded: ImageFile) -> str:
+    """Return the id of a whole file from that of one of its images, as ``frame_id`` made it.
 
     Examples:
-        >>> file_id("cine_frame_012", PictureFile(Path("cine.dcm"), frame=11))
+        >>> file_id("cine_frame_012", ImageFile(Path("cine.dcm"), frame=11))
         'cine'
     """
-    return id.replace(frame_id("", picture), "", 1)
+    return id.replace(frame_id("", loaded), "", 1)
 
 
-def _add_folder(found: FoundPictures, folder: Path) -> None:
-    pictures = _without_masks(found, _pictures_among(found, visible_files(folder)))
+def _add_folder(found: FoundImages, folder: Path) -> None:
+    image_files = _without_masks(found, _images_among(found, visible_files(folder)))
     named = _named_by_dicomdir(found, folder)
-    pictures += named
-    if pictures:
+    image_files += named
+    if image_files:
         entered = {folder_above for path in named for folder_above in path.parents}
         _leave_out(found, (path for path in folder.iterdir() if path not in entered), folders=True)
     else:
-        pictures = dicom_files_below(folder)
-        if pictures:
-            known = set(pictures).union(visible_files(folder))
+        image_files = dicom_files_below(folder)
+        if image_files:
+            known = set(image_files).union(visible_files(folder))
             below = visible_files(folder, recursive=True)
             _leave_out(found, (path for path in below if path not in known))
-    pictures = _without_other_objects(found, pictures)
-    found.paths += pictures
-    if not pictures:
+    image_files = _without_other_objects(found, image_files)
+    found.paths += image_files
+    if not image_files:
         hint = _where_else(folder)
         if any(folder in path.parents for path, _ in found.skipped_objects):
             hint = ", only DICOM files of other kinds"
-        found.failures.append((str(folder), f"{folder}: the folder holds no pictures{hint}"))
+        found.failures.append((str(folder), f"{folder}: the folder holds no images{hint}"))
 
 
-def _named_by_dicomdir(found: FoundPictures, folder: Path) -> list[Path]:
+def _named_by_dicomdir(found: FoundImages, folder: Path) -> list[Path]:
     named, missing = files_of_dicomdir(folder)
     found.failures += [
         (str(path), f"{path}: named by {folder / DICOMDIR}, but not there") for path in missing
@@ -286,38 +286,38 @@ def _named_by_dicomdir(found: FoundPictures, folder: Path) -> list[Path]:
     return named
 
 
-def _add_archive(found: FoundPictures, archive: UnpackedArchive) -> None:
+def _add_archive(found: FoundImages, archive: UnpackedArchive) -> None:
     files = visible_files(archive.folder, recursive=True)
-    pictures = _without_masks(found, _pictures_among(found, files))
-    pictures = _without_other_objects(found, pictures)
-    found.paths += pictures
+    image_files = _without_masks(found, _images_among(found, files))
+    image_files = _without_other_objects(found, image_files)
+    found.paths += image_files
     for directory in sorted(archive.folder.rglob(DICOMDIR)):
         _named_by_dicomdir(found, directory.parent)
     for name, reason in archive.refused:
         found.failures.append((f"{archive.path}/{name}", f"{archive.path}/{name}: {reason}"))
     for kind, count in archive.left_out.items():
         found.left_out[kind] = found.left_out.get(kind, 0) + count
-    if not pictures:
-        found.failures.append((str(archive.path), f"{archive.path}: holds no picture to predict"))
+    if not image_files:
+        found.failures.append((str(archive.path), f"{archive.path}: holds no image to predict"))
 
 
 def _where_else(folder: Path) -> str:
-    """Return a hint where pictures are; of a dataset with masks, not these."""
-    below = {path.parent.name for path in folder.glob("*/*") if _is_picture(path)}
+    """Return a hint where images are; of a dataset with masks, not these."""
+    below = {path.parent.name for path in folder.glob("*/*") if _is_image(path)}
     if not below:
         return ""
     place = "images" if {"images", "masks"} <= below else "*/*"
     return f"; its subfolders do: give '{folder}/{place}'"
 
 
-def _add_matches(found: FoundPictures, pattern: str) -> None:
+def _add_matches(found: FoundImages, pattern: str) -> None:
     matches = [Path(name) for name in glob.glob(pattern, recursive=True)]  # noqa: PTH207
-    pictures = _without_masks(found, _pictures_among(found, matches))
-    pictures = _without_other_objects(found, pictures)
-    found.paths += pictures
-    if not pictures:
+    image_files = _without_masks(found, _images_among(found, matches))
+    image_files = _without_other_objects(found, image_files)
+    found.paths += image_files
+    if not image_files:
         hint = _bracket_hint(pattern)
-        found.failures.append((pattern, f"{pattern}: no picture matches this pattern{hint}"))
+        found.failures.append((pattern, f"{pattern}: no image matches this pattern{hint}"))
 
 
 def _bracket_hint(pattern: str) -> str:
@@ -328,17 +328,17 @@ def _bracket_hint(pattern: str) -> str:
     return f"; [ begins a set of characters; for names with brackets give '{literal}'"
 
 
-def _pictures_among(found: FoundPictures, paths: Iterable[Path]) -> list[Path]:
-    """Return the pictures, and count the other files."""
-    pictures: list[Path] = []
+def _images_among(found: FoundImages, paths: Iterable[Path]) -> list[Path]:
+    """Return the images, and count the other files."""
+    image_files: list[Path] = []
     others: list[Path] = []
     for path in paths:
-        (pictures if _is_picture(path) else others).append(path)
+        (image_files if _is_image(path) else others).append(path)
     _leave_out(found, others)
-    return pictures
+    return image_files
 
 
-def _leave_out(found: FoundPictures, paths: Iterable[Path], *, folders: bool = False) -> None:
+def _leave_out(found: FoundImages, paths: Iterable[Path], *, folders: bool = False) -> None:
     """Count files by kind, or subfolders; hidden ones and a DICOMDIR are not counted."""
     for path in paths:
         if path.name.startswith(".") or path.name == DICOMDIR or path.is_dir() != folders:
@@ -347,15 +347,15 @@ def _leave_out(found: FoundPictures, paths: Iterable[Path], *, folders: bool = F
         found.left_out[kind] = found.left_out.get(kind, 0) + 1
 
 
-def _is_picture(path: Path) -> bool:
+def _is_image(path: Path) -> bool:
     named = is_image_file(path) or is_video(path) or is_bare_dicom(path)
     return named and path.is_file() and not path.name.startswith(".")
 
 
-def _without_other_objects(found: FoundPictures, paths: Iterable[Path]) -> list[Path]:
+def _without_other_objects(found: FoundImages, paths: Iterable[Path]) -> list[Path]:
     kept = []
     for path in paths:
-        other = why_no_picture(path)
+        other = why_no_image(path)
         if other is None:
             kept.append(path)
         else:
@@ -363,7 +363,7 @@ def _without_other_objects(found: FoundPictures, paths: Iterable[Path]) -> list[
     return kept
 
 
-def _without_masks(found: FoundPictures, paths: Iterable[Path]) -> list[Path]:
+def _without_masks(found: FoundImages, paths: Iterable[Path]) -> list[Path]:
     # by stem, as the cases of a prepared dataset; by suffix where these are the same
     ordered = sorted(
         paths, key=lambda path: (natural_key(path.with_name(image_stem(path))), path.suffix)

@@ -1,4 +1,4 @@
-"""Overlays: the lesion's outline over the picture, with the class and its probability."""
+"""Overlays: the lesion's outline over the image, with the class and its probability."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def draw_overlay(
     true_mask: NDArray[np.generic] | None = None,
     true_class: str | None = None,
 ) -> NDArray[np.uint8]:
-    """Draw predicted and true outlines over a picture, and a caption below it.
+    """Draw predicted and true outlines over an image, and a caption below it.
 
     Args:
         pixels: (H, W) grey in [0, 1].
@@ -38,10 +38,10 @@ def draw_overlay(
         true_class: told in the caption.
 
     Returns:
-        (H + caption, W, 3) uint8 RGB; the picture itself is neither scaled nor written on.
+        (H + caption, W, 3) uint8 RGB; the image itself is neither scaled nor written on.
 
     Raises:
-        ValueError: if a mask's size is not the picture's.
+        ValueError: if a mask's size is not the image's.
     """
     outlines = [(true_mask, TRUE_OUTLINE)] if true_mask is not None else []
     canvas = draw_outlines(pixels, [*outlines, (mask, PREDICTED_OUTLINE)])
@@ -55,7 +55,7 @@ def draw_overlay(
 def draw_outlines(
     pixels: NDArray[np.floating], outlines: list[tuple[NDArray[np.generic], Colour]]
 ) -> NDArray[np.uint8]:
-    """Draw masks' outlines over a picture.
+    """Draw masks' outlines over an image.
 
     Args:
         pixels: (H, W) grey in [0, 1].
@@ -77,7 +77,7 @@ def draw_outlines(
     for mask, colour in outlines:
         if mask.shape != grey.shape:
             raise ValueError(
-                f"mask of {mask.shape} over a picture of {grey.shape}; expected the same size"
+                f"mask of {mask.shape} over an image of {grey.shape}; expected the same size"
             )
         binary = np.ascontiguousarray(np.asarray(mask) > 0).astype(np.uint8)
         contours, _ = cv2.findContours(binary, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)

@@ -1,4 +1,4 @@
-"""``Prediction``: what every door gives for one picture."""
+"""``Prediction``: what every door gives for one image."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Prediction", "prediction_of_item"]
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What is predicted for one picture of (H, W) pixels.
+    """What is predicted for one image of (H, W) pixels.
 
     Attributes:
         mask: (H, W) uint8, 1 on the lesion; all 0 if the network has no mask head.
@@ -35,7 +35,7 @@ class Prediction:
         seconds: time taken, reading included; in a batch, the batch's time shared out.
         has_mask: whether the network has a mask head at all, so that an empty mask says something.
         scale: distances of pixels in millimetres, by region.
-        picture_warnings: what was decided on reading the picture.
+        image_warnings: what was decided on reading the image.
     """
 
     mask: NDArray[np.uint8]
@@ -48,7 +48,7 @@ class Prediction:
     seconds: float
     has_mask: bool = True
     scale: PixelScale = NO_SPACING
-    picture_warnings: tuple[PredictionWarning, ...] = ()
+    image_warnings: tuple[PredictionWarning, ...] = ()
 
     @cached_property
     def measured(self) -> LesionSize:
@@ -57,14 +57,14 @@ class Prediction:
 
     @property
     def warnings(self) -> tuple[PredictionWarning, ...]:
-        """What to know of the picture and of the sizes."""
-        return (*self.picture_warnings, *self.measured.warnings)
+        """What to know of the image and of the sizes."""
+        return (*self.image_warnings, *self.measured.warnings)
 
     @property
     def spacing_mm(self) -> Spacing | None:
         """(row, column) distance of pixels in mm where the largest region of the mask lies.
 
-        ``None`` where it is unknown; of an empty mask the only one of the picture.
+        ``None`` where it is unknown; of an empty mask the only one of the image.
         """
         return self.measured.spacing_mm
 
@@ -143,7 +143,7 @@ def prediction_of_item(
         seconds=seconds,
         has_mask=has_mask,
         scale=PixelScale.from_json(meta["scale"]) if "scale" in meta else NO_SPACING,
-        picture_warnings=tuple(
+        image_warnings=tuple(
             PredictionWarning(**each) for each in json.loads(meta.get("warnings", "[]"))
         ),
     )
@@ -154,7 +154,7 @@ def _listed(values: tuple[float, ...] | None) -> list[float] | None:
 
 
 def _on_canvas(pixels: NDArray[Any], canvas: Any) -> NDArray[Any]:
-    """Return (H, W) pixels of a part of a picture laid on the whole, which is 0 elsewhere."""
+    """Return (H, W) pixels of a part of an image laid on the whole, which is 0 elsewhere."""
     if canvas is None:
         return pixels
     top, left, height, width = (int(value) for value in canvas)

@@ -1,4 +1,4 @@
-"""``Predictor``: the only door from a picture to a prediction, whoever asks for it."""
+"""``Predictor``: the only door from an image to a prediction, whoever asks for it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from busi_monai.inference.inferers import PlainInferer, single_networks
 from busi_monai.inference.prediction import Prediction, prediction_of_item
 from busi_monai.inference.uncertainty import Uncertainty, disagreement
 from busi_monai.io.image_files import ImageBytes
-from busi_monai.io.images import Picture, PictureFile
+from busi_monai.io.images import ImageFile, LoadedImage
 from busi_monai.networks import load_weights
 from busi_monai.operating import OperatingPoint
 from busi_monai.shipped import DEFAULT_BUNDLE, find_bundle
@@ -34,7 +34,7 @@ __all__ = ["Predictor", "inference_config"]
 
 logger = logging.getLogger(__name__)
 
-Source = str | Path | ImageBytes | PictureFile | Picture | NDArray[Any]
+Source = str | Path | ImageBytes | ImageFile | LoadedImage | NDArray[Any]
 
 
 class Predictor:
@@ -138,33 +138,33 @@ class Predictor:
         )
 
     def predict(self, source: Source) -> Prediction:
-        """Predict for one picture.
+        """Predict for one image.
 
         Args:
-            source: path of a picture, its content in memory, one picture of a file that holds
-                several, a ``Picture`` that was read, or its pixels (H, W) or (H, W, 3) as uint8 or
-                floats in [0, 1].
+            source: path of an image, its content in memory, one image of a file that holds
+                several, a ``LoadedImage``, or pixels (H, W) or (H, W, 3) as uint8 or floats in
+                [0, 1].
 
         Raises:
-            ImageReadError: if the picture cannot be read.
+            ImageReadError: if the image cannot be read.
         """
         for _, prediction in self.predict_many([source]):
             if isinstance(prediction, Exception):
                 raise prediction
             return prediction
-        raise AssertionError("one picture gives one prediction")
+        raise AssertionError("one image gives one prediction")
 
     def predict_many(
         self, sources: Iterable[Source], *, batch_size: int = 1
     ) -> Iterator[tuple[Source, Prediction | ImageReadError]]:
-        """Yield each source with its prediction, in order, going on past pictures that fail.
+        """Yield each source with its prediction, in order, going on past images that fail.
 
         Args:
             sources: paths or pixels, as for ``predict``.
-            batch_size: pictures for one call of the network. One is as fast on a CPU.
+            batch_size: images for one call of the network. One is as fast on a CPU.
 
         Yields:
-            (source, prediction), or (source, error) for a picture that could not be read.
+            (source, prediction), or (source, error) for an image that could not be read.
 
         Raises:
             InputError: if ``batch_size`` is below 1.
@@ -181,7 +181,7 @@ class Predictor:
             yield from self._predict_batch(batch)
 
     def views(self, source: Source) -> list[Prediction]:
-        """Predict for one picture and for its mirror image apart, by each member of an ensemble.
+        """Predict for one image and for its mirror image apart, by each member of an ensemble.
 
         Args:
             source: as for ``predict``.
@@ -191,7 +191,7 @@ class Predictor:
             ``predict`` gives, which averages logits.
 
         Raises:
-            ImageReadError: if the picture cannot be read.
+            ImageReadError: if the image cannot be read.
         """
         item = self._read(source)
         if isinstance(item, Exception):
@@ -210,25 +210,25 @@ class Predictor:
         return found
 
     def uncertainty(self, source: Source) -> Uncertainty:
-        """Return how much the ``views`` of one picture disagree.
+        """Return how much the ``views`` of one image disagree.
 
         Raises:
-            ImageReadError: if the picture cannot be read.
+            ImageReadError: if the image cannot be read.
         """
         return disagreement(self.views(source))
 
     def heat_map(self, source: Source, class_name: str) -> NDArray[np.float32]:
-        """Return which places of a picture speak for a class, see ``class_heat_map``.
+        """Return which places of an image speak for a class, see ``class_heat_map``.
 
         Args:
             source: as for ``predict``.
             class_name: one of ``operating.classes``.
 
         Returns:
-            (H, W) float32 in [0, 1] at the picture's own size.
+            (H, W) float32 in [0, 1] at the image's own size.
 
         Raises:
-            ImageReadError: if the picture cannot be read.
+            ImageReadError: if the image cannot be read.
             InputError: for an unknown class, or a network that this cannot be told of.
         """
         if class_name not in self.operating.classes:
@@ -352,7 +352,7 @@ def _read_error(error: Exception, source: Source) -> ImageReadError:
     cause = _cause(error, ImageReadError)
     if isinstance(cause, ImageReadError):
         return cause
-    name = "the given pixels" if isinstance(source, (np.ndarray, Picture)) else str(source)
+    name = "the given pixels" if isinstance(source, (np.ndarray, LoadedImage)) else str(source)
     inner = error.__cause__ or error
     logger.debug("reading %s failed", name, exc_info=error)
     return ImageReadError(f"{name}: cannot be read: {type(inner).__name__}: {inner}")

@@ -1,4 +1,4 @@
-"""How much predictions of one picture disagree: between mirror images and an ensemble's members."""
+"""How much predictions of one image disagree: between mirror images and an ensemble's members."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Uncertainty", "disagreement"]
 
 @dataclass(frozen=True)
 class Uncertainty:
-    """Disagreement of several predictions of one picture.
+    """Disagreement of several predictions of one image.
 
     Attributes:
         class_disagreement: greatest range of a class's probability, in [0, 1]; ``None`` without
@@ -33,16 +33,16 @@ class Uncertainty:
 
     @property
     def score(self) -> float:
-        """Mean of what is known, in [0, 1]: what pictures are ranked by for annotation."""
+        """Mean of what is known, in [0, 1]: what images are ranked by for annotation."""
         known = [v for v in (self.class_disagreement, self.mask_disagreement) if v is not None]
         return sum(known) / len(known) if known else 0.0
 
 
 def disagreement(views: Sequence[Prediction]) -> Uncertainty:
-    """Return how much predictions of one picture disagree.
+    """Return how much predictions of one image disagree.
 
     Args:
-        views: at least two predictions of the same picture, as from ``Predictor.views``.
+        views: at least two predictions of the same image, as from ``Predictor.views``.
 
     Raises:
         ValueError: if there are fewer.

@@ -19,7 +19,7 @@ from busi_monai.inference.formats import FurtherFormats
 from busi_monai.inference.overlays import draw_overlay
 from busi_monai.inference.prediction import Prediction
 from busi_monai.io.ids import id_key, safe_id, unique_id
-from busi_monai.io.images import PictureFile, mask_sha256, read_picture, write_mask, write_png
+from busi_monai.io.images import ImageFile, mask_sha256, read_image, write_mask, write_png
 from busi_monai.metrics import segmentation_scores
 from busi_monai.path_names import named
 from busi_monai.records import RunRecord
@@ -41,7 +41,7 @@ SCORE_COLUMNS = ("dice", "iou", "mean_iou", "pixel_accuracy", "hd95_px")
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """What is known of a picture beforehand.
+    """What is known of an image beforehand.
 
     Attributes:
         class_name: true class, or ``None``.
@@ -130,7 +130,7 @@ class PredictionsFolder:
         folder: an empty folder, as from ``output_folder``.
         classes: ordered class names, one probability column for each; empty without a class head.
         with_truth: whether true classes and masks will be told.
-        overlays: whether pictures with outlines are written.
+        overlays: whether images with outlines are written.
         record: becomes ``run.json``; by default a new one.
         formats: what else is written of each prediction.
         finish: called with the folder when its table is complete, for what is made from it
@@ -187,7 +187,7 @@ class PredictionsFolder:
     def add(
         self,
         id: str,
-        image: str | Path | PictureFile,
+        image: str | Path | ImageFile,
         prediction: Prediction,
         truth: Truth | None = None,
     ) -> dict[str, Any]:
@@ -195,7 +195,7 @@ class PredictionsFolder:
 
         Args:
             id: name of the row and of the files; one that is taken already gets a number.
-            image: path of the picture or a frame of a file, told in the table and drawn in the
+            image: path of the image or a frame of a file, told in the table and drawn in the
                 overlay. The frames of a file come one after another.
             prediction: what was predicted.
             truth: what is known of it, if the folder is ``with_truth``.
@@ -204,43 +204,41 @@ class PredictionsFolder:
             The row, numbers as such and ``None`` where its cell is empty.
         """
         id = self._unique(id)
-        picture = image if isinstance(image, PictureFile) else PictureFile(Path(image))
-        self._begin_file(picture)
-        row = prediction_row(
-            id, _image_cell(picture), prediction, self.classes, frame=picture.frame
-        )
+        loaded = image if isinstance(image, ImageFile) else ImageFile(Path(image))
+        self._begin_file(loaded)
+        row = prediction_row(id, _image_cell(loaded), prediction, self.classes, frame=loaded.frame)
         if self._with_truth and truth is not None:
             row |= _truth_columns(truth, prediction)
         write_mask(self.folder / "masks" / f"{id}.png", prediction.mask)
         if self._overlays:
-            self._write_overlay(id, picture, prediction, truth)
+            self._write_overlay(id, loaded, prediction, truth)
         if self._formats is not None:
-            self._formats.add(self.folder, id, picture, prediction)
+            self._formats.add(self.folder, id, loaded, prediction)
         self._write_row(row)
         for warning in prediction.warnings:
-            self.record.warn(str(picture.source), warning)
+            self.record.warn(str(loaded.source), warning)
         self.counts["predicted"] += 1
         if prediction.predicted_class:
             self.counts[prediction.predicted_class] += 1
         return row
 
-    def fail(self, id: str, image: str | Path | PictureFile, error: object) -> None:
-        """Write a row for a picture that could not be predicted, with the reason."""
-        frame = image.frame if isinstance(image, PictureFile) else None
+    def fail(self, id: str, image: str | Path | ImageFile, error: object) -> None:
+        """Write a row for an image that could not be predicted, with the reason."""
+        frame = image.frame if isinstance(image, ImageFile) else None
         row: dict[str, Any] = {
             "id": self._unique(id),
             "image": named(image),
             "error": named(error),
         }
-        if isinstance(image, PictureFile):
+        if isinstance(image, ImageFile):
             row |= {"image": named(image.source), "frame": None if frame is None else frame + 1}
         self._write_row(row)
         self.record.fail(str(image), error)
         self.counts["failed"] += 1
 
-    def _begin_file(self, picture: PictureFile) -> None:
+    def _begin_file(self, loaded: ImageFile) -> None:
         """Complete what is written once for a file when another one begins."""
-        image = _image_cell(picture)
+        image = _image_cell(loaded)
         if image != self._current:
             self._complete_file()
             self._current = image
@@ -268,10 +266,10 @@ class PredictionsFolder:
         self._stream.flush()
 
     def _write_overlay(
-        self, id: str, picture: PictureFile, prediction: Prediction, truth: Truth | None
+        self, id: str, loaded: ImageFile, prediction: Prediction, truth: Truth | None
     ) -> None:
         drawn = draw_overlay(
-            read_picture(replace(picture, crop_to_region=False)).pixels,
+            read_image(replace(loaded, crop_to_region=False)).pixels,
             prediction.mask,
             predicted_class=prediction.predicted_class,
             confidence=prediction.confidence,
@@ -287,8 +285,8 @@ class PredictionsFolder:
         return id
 
 
-def _image_cell(picture: PictureFile) -> str:
-    return str(Path(named(picture.source)).absolute())
+def _image_cell(loaded: ImageFile) -> str:
+    return str(Path(named(loaded.source)).absolute())
 
 
 def _cell(value: Any) -> str:

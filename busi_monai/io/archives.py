@@ -44,7 +44,7 @@ MAX_DISK_SHARE = 0.9
 """Part of the free disk that an archive may take."""
 
 MAX_RATIO = 200
-"""Unpacked bytes for each packed one; pictures of one grey reach it only where they are small."""
+"""Unpacked bytes for each packed one; images of one grey reach it only where they are small."""
 
 MAX_BYTES_AT_ANY_RATIO = 64 * 2**20
 
@@ -119,7 +119,7 @@ def unpacked(path: str | Path, *, tables: bool = False) -> Iterator[UnpackedArch
 
     Args:
         path: file ending in one of ``ARCHIVE_SUFFIXES``.
-        tables: whether tables and annotations are used beside pictures, as in a dataset; videos
+        tables: whether tables and annotations are used beside images, as in a dataset; videos
             are otherwise.
 
     Raises:
@@ -136,7 +136,7 @@ def unpacked(path: str | Path, *, tables: bool = False) -> Iterator[UnpackedArch
 
 
 def left_out_sentence(left_out: Mapping[str, int]) -> str:
-    """Say how many files of which kinds are no pictures, or not looked at.
+    """Say how many files of which kinds are no images, or not looked at.
 
     Examples:
         >>> left_out_sentence({".txt": 3, "no suffix": 1, "subfolder": 2})

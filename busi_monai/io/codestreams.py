@@ -1,4 +1,4 @@
-"""What the coded pictures inside a stranger's file state of their size, before they are decoded."""
+"""What the coded images inside a stranger's file state of their size, before they are decoded."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _start_of_j2k(content: bytes) -> int | None:
         if kind == b"jp2c":
             start = at + (16 if length == 1 else 8)
             return start if content[start : start + 4] == _J2K else None
-        if length < 8:  # lasts to the end, or is too long for a picture
+        if length < 8:  # lasts to the end, or is too long for an image
             return None
         at += length
     return None
@@ -89,8 +89,8 @@ def check_codestream(dataset: Any, frame: int, frames: int, name: str) -> None:
     content = get_frame(dataset.PixelData, frame, number_of_frames=frames)
     found, stated = coded_size(content), (int(dataset.Rows), int(dataset.Columns))
     if found is None and dataset.file_meta.TransferSyntaxUID != _RLE:
-        raise ImageReadError(f"{name}: the coded picture is damaged, or of an unknown kind")
+        raise ImageReadError(f"{name}: the coded image is damaged, or of an unknown kind")
     if found is not None and found != stated:
-        raise ImageReadError(f"{name}: the coded picture is not of the size that is stated")
+        raise ImageReadError(f"{name}: the coded image is not of the size that is stated")
     if found is not None and content[:2] == b"\xff\xd8" and scan_count(content) > MOST_SCANS:
-        raise ImageReadError(f"{name}: more than {MOST_SCANS} scans in one picture")
+        raise ImageReadError(f"{name}: more than {MOST_SCANS} scans in one image")

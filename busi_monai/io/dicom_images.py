@@ -1,4 +1,4 @@
-"""Pictures in DICOM files: frames, grey levels, spacing, the region that is ultrasound.
+"""Images in DICOM files: frames, grey levels, spacing, the region that is ultrasound.
 
 No value of a DICOM file stands in a message or a log: any of them may name a patient. Tags and
 codes by PS3.3: C.7.6.3 (image pixel), C.7.6.5 (cine), C.8.5.5 (ultrasound region calibration).
@@ -43,7 +43,7 @@ from busi_monai.io.video import (
 )
 
 __all__ = [
-    "NOT_PICTURES",
+    "NOT_IMAGES",
     "SUFFIXES",
     "DicomHeader",
     "has_preamble",
@@ -56,14 +56,14 @@ __all__ = [
 
 SUFFIXES = (".dcm", ".dicom")
 
-NOT_PICTURES = {
+NOT_IMAGES = {
     "SEG": "a segmentation",
     "SR": "a structured report",
     "PR": "a presentation state",
     "KO": "a list of key objects",
     "RTSTRUCT": "a set of contours",
 }
-"""What a DICOM file of a modality holds instead of a picture."""
+"""What a DICOM file of a modality holds instead of an image."""
 
 _one_reader = threading.RLock()
 
@@ -73,7 +73,7 @@ _levels_by_file: dict[str, GreyLevels] = {}  # guarded by the reader's lock; hol
 
 @dataclass(frozen=True)
 class DicomHeader:
-    """What a DICOM file tells of its pictures.
+    """What a DICOM file tells of its images.
 
     Attributes:
         frames: number of frames, 1 for a still.
@@ -102,10 +102,10 @@ def is_dicom(source: Path | ImageBytes, head: bytes) -> bool:
 
 
 def read_dicom_header(source: Path | ImageBytes) -> DicomHeader:
-    """Read what a DICOM file tells of its pictures, without decoding any.
+    """Read what a DICOM file tells of its images, without decoding any.
 
     Raises:
-        ImageReadError: if it is damaged, holds no picture, or one that is too large.
+        ImageReadError: if it is damaged, holds no image, or one that is too large.
     """
     with _reported(source):
         dataset = read_dicom_dataset(source, pixels=False)
@@ -229,11 +229,9 @@ def _uncompressed_syntax(dataset: Any) -> str:
 
 
 def _header(dataset: Any, source: Path | ImageBytes) -> DicomHeader:
-    kind = NOT_PICTURES.get(str(dataset.get("Modality")))
+    kind = NOT_IMAGES.get(str(dataset.get("Modality")))
     if kind is not None or "Rows" not in dataset:
-        raise ImageReadError(
-            f"{source}: not a readable DICOM image; it holds {kind or 'no picture'}"
-        )
+        raise ImageReadError(f"{source}: not a readable DICOM image; it holds {kind or 'no image'}")
     frames = int(dataset.get("NumberOfFrames") or 1)
     height, width = int(dataset.Rows), int(dataset.Columns)
     most = max_pixels_of(source)

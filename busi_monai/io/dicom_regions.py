@@ -53,7 +53,7 @@ def _bounds(region: Any) -> tuple[int, int, int, int]:
 def largest_region(dataset: Any, size: tuple[int, int]) -> tuple[int, int, int, int] | None:
     """Return (top, left, bottom, right) of the largest two-dimensional region.
 
-    ``None`` where none is stated, it is the whole picture, or no part of it.
+    ``None`` where none is stated, it is the whole image, or no part of it.
 
     Args:
         dataset: from ``pydicom``.

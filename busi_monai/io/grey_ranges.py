@@ -263,7 +263,7 @@ def _of_depth(depth: int, bits: int | None) -> GreyRange:
 
 def _own_range(lowest: float, highest: float, source: str) -> GreyRange:
     if lowest == highest:
-        raise ImageReadError(f"{source}: every pixel holds {lowest:g}; expected a picture")
+        raise ImageReadError(f"{source}: every pixel holds {lowest:g}; expected an image")
     warning = PredictionWarning(
         GREY_UNKNOWN,
         "the values fit no depth of grey levels and were stretched from their lowest to their "

@@ -1,4 +1,4 @@
-"""Ids: names of cases and pictures that every file system and every table can hold."""
+"""Ids: names of cases and images that every file system and every table can hold."""
 
 from __future__ import annotations
 

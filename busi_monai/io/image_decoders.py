@@ -35,7 +35,7 @@ _MOST_CHUNKS = 100  # of a PNG file before its pixels that are looked through
 _NIFTI_1_LENGTH, _NIFTI_2_LENGTH = 348, 540
 _MOST_BEFORE_PIXELS = 1_000_000
 _MOST_PIXEL_BYTES = 8  # of a NIfTI file for each pixel that is allowed
-_SMALL = 1_000_000  # pixels, as many as tiles may be larger than the picture in any case
+_SMALL = 1_000_000  # pixels, as many as tiles may be larger than the image in any case
 
 
 def is_nifti(source: Path | ImageBytes, head: bytes) -> bool:
@@ -48,7 +48,7 @@ def is_nifti(source: Path | ImageBytes, head: bytes) -> bool:
 
 
 def decode_pillow(source: Path | ImageBytes) -> tuple[NDArray[np.float32], GreyRange]:
-    """Return a picture's (H, W) or (H, W, 3) values in [0, 1] and their range.
+    """Return an image's (H, W) or (H, W, 3) values in [0, 1] and their range.
 
     EXIF orientation is applied.
 
@@ -74,61 +74,61 @@ def decode_pillow_mask(source: Path) -> tuple[NDArray[Any], bool]:
 def _opened_upright(
     source: Path | ImageBytes, values_of: Callable[[Image.Image, _StoredSamples], _Decoded]
 ) -> _Decoded:
-    """Return what is made of a picture that is turned upright, told what the file states."""
+    """Return what is made of an image that is turned upright, told what the file states."""
     limit = max_pixels_of(source)
     formats = STRANGERS_FORMATS if isinstance(source, ImageBytes) else None
     try:
         # as a stream: by its name, Pillow maps raw TIFFs and garbles those stored sideways
-        with opened(source) as stream, Image.open(stream, formats=formats) as picture:
-            if picture.width * picture.height > limit:
+        with opened(source) as stream, Image.open(stream, formats=formats) as loaded:
+            if loaded.width * loaded.height > limit:
                 raise ImageReadError(
-                    f"{source}: {picture.width}×{picture.height} pixels, more than {limit:,}"
+                    f"{source}: {loaded.width}×{loaded.height} pixels, more than {limit:,}"
                 )
             if isinstance(source, ImageBytes):
-                _check_stranger(source, picture)
-            if _is_animated(picture):
+                _check_stranger(source, loaded)
+            if _is_animated(loaded):
                 raise ImageReadError(
-                    f"{source}: expected one picture, found several frames; save one as PNG"
+                    f"{source}: expected one image, found several frames; save one as PNG"
                 )
-            stored = _StoredSamples.of(picture, stream)
-            return values_of(ImageOps.exif_transpose(picture), stored)
+            stored = _StoredSamples.of(loaded, stream)
+            return values_of(ImageOps.exif_transpose(loaded), stored)
     except ImageReadError:
         raise
     except UnidentifiedImageError:
         raise ImageReadError(
-            f"{source}: not a picture that can be read; expected PNG, JPEG, BMP, TIFF, NIfTI or "
+            f"{source}: not an image that can be read; expected PNG, JPEG, BMP, TIFF, NIfTI or "
             "DICOM"
         ) from None
     except Image.DecompressionBombError as error:
-        raise ImageReadError(f"{source}: too many pixels to be a picture: {error}") from error
+        raise ImageReadError(f"{source}: too many pixels to be an image: {error}") from error
     except Exception as error:
         # Pillow's decoders raise OSError, SyntaxError, TypeError and more for damaged files
         raise ImageReadError(f"{source}: damaged or truncated ({error}); copy it again") from error
 
 
-def _check_stranger(source: ImageBytes, picture: Image.Image) -> None:
+def _check_stranger(source: ImageBytes, loaded: Image.Image) -> None:
     """Refuse what is decoded at much more cost than its number of pixels says."""
-    tags: Mapping[int, Any] = getattr(picture, "tag_v2", {})
+    tags: Mapping[int, Any] = getattr(loaded, "tag_v2", {})
     tile = [int(tags.get(tag) or 0) for tag in (_TILE_WIDTH, _TILE_LENGTH)]
     if math.prod(tile) > 0:
         padded = [
-            side * math.ceil(whole / side) for side, whole in zip(tile, picture.size, strict=True)
+            side * math.ceil(whole / side) for side, whole in zip(tile, loaded.size, strict=True)
         ]
-        if math.prod(padded) > 4 * math.prod(picture.size) + _SMALL:
+        if math.prod(padded) > 4 * math.prod(loaded.size) + _SMALL:
             raise ImageReadError(
-                f"{source}: tiles of {tile[0]}×{tile[1]} pixels in a picture of "
-                f"{picture.width}×{picture.height}"
+                f"{source}: tiles of {tile[0]}×{tile[1]} pixels in an image of "
+                f"{loaded.width}×{loaded.height}"
             )
-    if picture.format in {"JPEG", "MPO"} and scan_count(source.content) > MOST_SCANS:
-        raise ImageReadError(f"{source}: more than {MOST_SCANS} scans in one picture")
+    if loaded.format in {"JPEG", "MPO"} and scan_count(source.content) > MOST_SCANS:
+        raise ImageReadError(f"{source}: more than {MOST_SCANS} scans in one image")
 
 
-def _is_animated(picture: Image.Image) -> bool:
+def _is_animated(loaded: Image.Image) -> bool:
     """Whether there is a second frame; to count them all may take for ever."""
-    if picture.format == "MPO":  # a phone's picture with previews of itself
+    if loaded.format == "MPO":  # a phone's image with previews of itself
         return False
     try:
-        picture.seek(1)
+        loaded.seek(1)
     except EOFError:
         return False
     return True
@@ -151,18 +151,18 @@ class _StoredSamples:
     lossy: bool = False
 
     @classmethod
-    def of(cls, picture: Image.Image, stream: BinaryIO) -> _StoredSamples:
-        """Read it from a picture that was opened from a stream."""
-        if picture.format == "PNG":
+    def of(cls, loaded: Image.Image, stream: BinaryIO) -> _StoredSamples:
+        """Read it from an image that was opened from a stream."""
+        if loaded.format == "PNG":
             return cls(*_png_bits(stream))
-        if picture.format == "PPM" and picture.mode == "I":
+        if loaded.format == "PPM" and loaded.mode == "I":
             return cls(16, 16)  # Pillow has brought its greatest value to 65535
-        tags: Mapping[int, Any] = getattr(picture, "tag_v2", {})
-        coding = {str(picture.info.get("compression")), _JPEG.get(picture.format or "")}
+        tags: Mapping[int, Any] = getattr(loaded, "tag_v2", {})
+        coding = {str(loaded.info.get("compression")), _JPEG.get(loaded.format or "")}
         bits = tags.get(_BITS_PER_SAMPLE)
         return cls(
             bits=bits[0] if isinstance(bits, tuple) else bits,
-            white_is_zero=tags.get(_PHOTOMETRIC) == 0 and picture.mode[0] in "IF",
+            white_is_zero=tags.get(_PHOTOMETRIC) == 0 and loaded.mode[0] in "IF",
             lossy="jpeg" in coding,
         )
 
@@ -229,7 +229,7 @@ def _stored_values(image: Image.Image) -> NDArray[Any]:
 
 
 def _numbers_labels(image: Image.Image) -> bool:
-    """Whether the indices of a picture with palette are labels, not places of a grey value."""
+    """Whether the indices of an image with palette are labels, not places of a grey value."""
     palette = np.array(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
     used = np.unique(np.asarray(image))
     colours = palette[used[used < len(palette)]]
@@ -253,7 +253,7 @@ def decode_nifti(
     """Return (H, W) or (H, W, 3) values in [0, 1], their range, and the (row, column) mm stated.
 
     Raises:
-        ImageReadError: if it is damaged, too large, or not one 2-D picture.
+        ImageReadError: if it is damaged, too large, or not one 2-D image.
     """
     values, spacing = _nifti_values(source)
     return *scale_grey(values, source=str(source)), spacing
@@ -284,7 +284,7 @@ def _nifti_values(
     if values.dtype.names:  # RGB24 is a structured type
         values = np.stack([values[channel] for channel in values.dtype.names], axis=-1)
     if values.ndim not in {2, 3} or (values.ndim == 3 and values.shape[2] not in {3, 4}):
-        raise ImageReadError(f"{source}: expected one 2-D picture, found shape {image.shape}")
+        raise ImageReadError(f"{source}: expected one 2-D image, found shape {image.shape}")
     return np.swapaxes(values, 0, 1), _nifti_spacing(image)
 
 

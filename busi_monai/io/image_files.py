@@ -36,13 +36,13 @@ IMAGE_SUFFIXES = (
     ".jfif", ".jpe", ".jp2", ".j2k", ".jpx", ".webp", ".avif", ".gif", ".pgm", ".ppm", ".pbm",
     ".pnm", ".tga", ".dib", ".pcx",
 )  # fmt: skip
-"""Endings by which a folder's files are taken as pictures; a file that is named is read anyhow."""
+"""Endings by which a folder's files are taken as images; a file that is named is read anyhow."""
 
 MAX_PIXELS = 100_000_000
-"""Pixels beyond which a picture in a file on disk is no ultrasound picture."""
+"""Pixels beyond which an image in a file on disk is no ultrasound image."""
 
 STRANGERS_PIXELS = 25_000_000
-"""The same for all pictures of an upload together: each takes up to 36 bytes while it is read."""
+"""The same for all images of an upload together: each takes up to 36 bytes while it is read."""
 
 DICOMDIR = "DICOMDIR"
 """Name of the directory of a medium with DICOM files."""
@@ -85,7 +85,7 @@ def opened(source: Path | ImageBytes) -> AbstractContextManager[BinaryIO]:
 
 
 def max_pixels_of(source: Path | ImageBytes) -> int:
-    """Return how many pixels the picture may have."""
+    """Return how many pixels the image may have."""
     return source.max_pixels if isinstance(source, ImageBytes) else MAX_PIXELS
 
 
@@ -121,12 +121,12 @@ def suffix_of(path: PurePath) -> str:
 
 
 def is_image_file(path: str | Path) -> bool:
-    """Whether the file's name ends like a picture's."""
+    """Whether the file's name ends like an image's."""
     return str(path).lower().endswith(IMAGE_SUFFIXES)
 
 
 def without_image_suffix(name: str) -> str:
-    """Return a name without the suffix of a picture, any other ending kept.
+    """Return a name without the suffix of an image, any other ending kept.
 
     Examples:
         >>> without_image_suffix("scan.v2.nii.gz"), without_image_suffix("10.5")

@@ -1,8 +1,8 @@
-"""Reading ultrasound pictures and masks from files, and writing masks.
+"""Reading ultrasound images and masks from files, and writing masks.
 
-Every picture becomes one grey channel (H, W) of float32 in [0, 1], EXIF orientation applied, as
+Every image becomes one grey channel (H, W) of float32 in [0, 1], EXIF orientation applied, as
 found in size. Formats: PNG, JPEG, BMP, TIFF and what else Pillow reads; NIfTI by nibabel; DICOM by
-pydicom; frames of videos by PyAV. NIfTI pictures are taken in index order (first axis = columns,
+pydicom; frames of videos by PyAV. NIfTI images are taken in index order (first axis = columns,
 second = rows).
 Contents in memory (uploads) are read by the same code, but only as PNG, JPEG, BMP, TIFF, NIfTI or
 DICOM, and by what they hold, not by their name.
@@ -45,16 +45,16 @@ from busi_monai.io.video import is_video, read_video_frame, read_video_header
 __all__ = [
     "IMAGE_SUFFIXES",
     "Frames",
-    "Picture",
-    "PictureFile",
+    "Image",
+    "ImageFile",
     "file_header",
     "frames_of",
+    "image_from_array",
     "is_image_file",
     "mask_sha256",
-    "picture_from_array",
     "pixel_sha256",
+    "read_image",
     "read_mask",
-    "read_picture",
     "write_mask",
     "write_png",
 ]
@@ -63,15 +63,15 @@ _HEAD_LENGTH = 544  # what tells DICOM, NIfTI-1 and NIfTI-2 from the rest
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One ultrasound picture.
+class LoadedImage:
+    """One ultrasound image.
 
     Attributes:
         pixels: (H, W) float32 in [0, 1].
-        scale: distances of pixels in millimetres that the file states, in the whole picture's
+        scale: distances of pixels in millimetres that the file states, in the whole image's
             rows and columns.
         has_colour: whether the file's colour channels differ anywhere.
-        canvas: (top, left, height, width) in pixels if only a part of the file's picture was read:
+        canvas: (top, left, height, width) in pixels if only a part of the file's image was read:
             where the part begins and how large the whole is. ``None`` for the whole.
         warnings: what was decided on reading that the file does not state.
         hash_white: the 16-bit integer that a grey of 1 counts as in ``sha256``.
@@ -96,12 +96,12 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class PictureFile:
-    """One picture of a file that may hold several, not read yet.
+class ImageFile:
+    """One image of a file that may hold several, not read yet.
 
     Attributes:
         source: path of the file, or its content.
-        frame: number of the frame, counted from 0; ``None`` for the only picture.
+        frame: number of the frame, counted from 0; ``None`` for the only image.
         crop_to_region: whether only the ultrasound region is read that a DICOM file states, without
             what is written around it.
     """
@@ -117,19 +117,19 @@ class PictureFile:
 
 @dataclass(frozen=True)
 class Frames:
-    """The pictures of a file.
+    """The images of a file.
 
     Attributes:
-        pictures: one, or each frame of a cine loop in order; none is read yet.
-        frames_per_second: rate of a loop, or ``None`` for a single picture or where it is unknown.
+        images: one, or each frame of a cine loop in order; none is read yet.
+        frames_per_second: rate of a loop, or ``None`` for a single image or where it is unknown.
     """
 
-    pictures: tuple[PictureFile, ...]
+    images: tuple[ImageFile, ...]
     frames_per_second: float | None = None
 
 
 def frames_of(source: ImageSource, *, crop_to_region: bool = False) -> Frames:
-    """Return the pictures of a file: several for a video or a multi-frame DICOM file, else one.
+    """Return the images of a file: several for a video or a multi-frame DICOM file, else one.
 
     Raises:
         ImageReadError: if a video's or a DICOM file's header cannot be read, or what decodes it is
@@ -138,16 +138,16 @@ def frames_of(source: ImageSource, *, crop_to_region: bool = False) -> Frames:
     file = _file(source)
     header = read_video_header(file) if is_video(file) else file_header(file)
     if header is None or header.frames == 1:
-        return Frames((PictureFile(file, None, crop_to_region),))
+        return Frames((ImageFile(file, None, crop_to_region),))
     numbers = range(header.frames)
     return Frames(
-        tuple(PictureFile(file, number, crop_to_region) for number in numbers),
+        tuple(ImageFile(file, number, crop_to_region) for number in numbers),
         header.frames_per_second,
     )
 
 
 def file_header(source: ImageSource) -> DicomHeader | None:
-    """Return what a DICOM file tells of its pictures; ``None`` for the other formats.
+    """Return what a DICOM file tells of its images; ``None`` for the other formats.
 
     Raises:
         ImageReadError: if the header cannot be read; other formats are not opened.
@@ -156,17 +156,17 @@ def file_header(source: ImageSource) -> DicomHeader | None:
     return read_dicom_header(file) if is_dicom(file, head_of(file, _HEAD_LENGTH)) else None
 
 
-def read_picture(source: ImageSource | PictureFile) -> Picture:
-    """Read one ultrasound picture.
+def read_image(source: ImageSource | ImageFile) -> LoadedImage:
+    """Read one ultrasound image.
 
     Args:
-        source: path of a file, its content, or one picture of a file that holds several.
+        source: path of a file, its content, or one image of a file that holds several.
 
     Raises:
         ImageReadError: if the file is missing, empty, truncated, of no known format, animated, or
             of more than ``MAX_PIXELS`` pixels; the message names file, reason and remedy.
     """
-    wanted = source if isinstance(source, PictureFile) else PictureFile(_file(source))
+    wanted = source if isinstance(source, ImageFile) else ImageFile(_file(source))
     read = _read_values(wanted)
     return replace(
         read,
@@ -175,15 +175,15 @@ def read_picture(source: ImageSource | PictureFile) -> Picture:
     )
 
 
-def picture_from_array(values: NDArray[np.generic]) -> Picture:
-    """Return pixels that are already in memory as ``read_picture`` would from a file.
+def image_from_array(values: NDArray[np.generic]) -> LoadedImage:
+    """Return pixels that are already in memory as ``read_image`` would from a file.
 
     Args:
         values: (H, W), or (H, W, C) with 1 grey, 3 RGB or 4 RGBA channels, of any type; see
             ``decide_grey_range`` for which value becomes white.
 
     Raises:
-        ImageReadError: for another shape, a picture of less than 2×2 pixels, NaN or infinity.
+        ImageReadError: for another shape, an image of less than 2×2 pixels, NaN or infinity.
     """
     values = np.asarray(values)
     if values.ndim == 3 and values.shape[2] == 1:
@@ -204,7 +204,7 @@ def read_mask(path: str | Path) -> NDArray[np.bool_]:
     transparent is background.
 
     Raises:
-        ImageReadError: as for ``read_picture``, and if the values are no mask's.
+        ImageReadError: as for ``read_image``, and if the values are no mask's.
     """
     path = Path(path)
     values, lossy = _mask_values(path)
@@ -226,12 +226,12 @@ def write_mask(path: str | Path, mask: NDArray[np.generic]) -> None:
 
 
 def pixel_sha256(pixels: NDArray[np.float32], white: int = 65535) -> str:
-    """Return the SHA-256 of a picture's grey pixels, the same in whatever format they are stored.
+    """Return the SHA-256 of an image's grey pixels, the same in whatever format they are stored.
 
     Args:
-        pixels: (H, W) in [0, 1], as from ``read_picture``; hashed with their shape, as 16 bits.
-        white: what a grey of 1 is as 16 bits. With ``Picture.hash_white``, integers of 16 bits are
-            hashed as they are stored, so that how deep they are found to be does not matter.
+        pixels: (H, W) in [0, 1], as from ``read_image``; hashed with their shape, as 16 bits.
+        white: what a grey of 1 is as 16 bits. With ``LoadedImage.hash_white``, integers of 16 bits
+            are hashed as they are stored, so that how deep they are found to be does not matter.
     """
     digest = hashlib.sha256(f"{pixels.shape[0]}x{pixels.shape[1]}".encode())
     digest.update(np.round(pixels * white).astype("<u2").tobytes())
@@ -259,8 +259,8 @@ def _file(source: ImageSource) -> Path | ImageBytes:
     return source if isinstance(source, ImageBytes) else Path(source)
 
 
-def _read_values(wanted: PictureFile) -> Picture:
-    """Return a picture whose pixels are still (H, W) or (H, W, C)."""
+def _read_values(wanted: ImageFile) -> LoadedImage:
+    """Return an image whose pixels are still (H, W) or (H, W, C)."""
     file = wanted.source
     head = head_of(file, _HEAD_LENGTH)
     if is_dicom(file, head):
@@ -288,8 +288,10 @@ def _as_found(
     found: GreyRange,
     scale: PixelScale = NO_SPACING,
     further: tuple[PredictionWarning, ...] = (),
-) -> Picture:
-    return Picture(values, scale, warnings=(*further, *found.warnings), hash_white=found.hash_white)
+) -> LoadedImage:
+    return LoadedImage(
+        values, scale, warnings=(*further, *found.warnings), hash_white=found.hash_white
+    )
 
 
 def _differs(values: NDArray[np.float32]) -> bool:
@@ -309,7 +311,7 @@ def _mask_values(path: Path) -> tuple[NDArray[Any], bool]:
 
 
 def _to_grey(values: NDArray[np.float32], path: Path | str) -> NDArray[np.float32]:
-    """Luminance by ITU-R 601-2, exact for grey pictures stored as colour."""
+    """Luminance by ITU-R 601-2, exact for grey images stored as colour."""
     if not np.isfinite(values).all():
         raise ImageReadError(f"{path}: the pixels hold NaN or infinite values")
     if values.ndim == 3:
@@ -319,7 +321,7 @@ def _to_grey(values: NDArray[np.float32], path: Path | str) -> NDArray[np.float3
         else:
             values = _luminance(values)
     if min(values.shape) < 2:
-        raise ImageReadError(f"{path}: {values.shape[1]}×{values.shape[0]} pixels is no picture")
+        raise ImageReadError(f"{path}: {values.shape[1]}×{values.shape[0]} pixels is no image")
     return np.ascontiguousarray(np.clip(values, 0, 1), dtype=np.float32)
 
 

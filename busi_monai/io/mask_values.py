@@ -93,7 +93,7 @@ _REMEDY = "save the lesion as 255 on 0, or lesions as 1, 2, … on 0"
 
 
 def _full(dtype: np.dtype[Any]) -> float:
-    """Return the highest value of a type as files of pictures use it."""
+    """Return the highest value of a type as files of images use it."""
     return float(np.iinfo(dtype).max) if dtype.kind in "iu" else 1.0
 
 

@@ -2,7 +2,7 @@
 
 PyAV decodes (extra ``video``). Frames are decoded once, one after another, and only the last of
 them are kept, so that a long video costs no more memory than a short one. The luminance of a frame
-is its grey picture, as it is stored; neither the processor nor a scaler rounds it.
+is its grey image, as it is stored; neither the processor nor a scaler rounds it.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def is_video_syntax(syntax: str) -> bool:
 
 
 def check_decoder(syntax: Any, source: Path | ImageBytes) -> None:
-    """Check that pictures of a DICOM transfer syntax can be decoded here.
+    """Check that images of a DICOM transfer syntax can be decoded here.
 
     Args:
         syntax: the ``pydicom`` UID.
@@ -149,9 +149,7 @@ def read_video_frame(path: Path, frame: int | None) -> NDArray[np.float32]:
     """
     header = read_video_header(path)
     if frame is None and header.frames != 1:
-        raise ImageReadError(
-            f"{path}: expected one picture, found {header.frames} frames; say which"
-        )
+        raise ImageReadError(f"{path}: expected one image, found {header.frames} frames; say which")
     return _frame(path, lambda: path.open("rb"), frame or 0, header.frames)
 
 

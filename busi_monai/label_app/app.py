@@ -21,7 +21,7 @@ from busi_monai.label_app.infer import LABELS, ProposalTask
 from busi_monai.label_app.rounds import check_trainable
 from busi_monai.label_app.scoring import AgreementScoring, UncertaintyScoring
 from busi_monai.label_app.served import ServedModel
-from busi_monai.label_app.strategies import Diverse, Handouts, RandomPicture, Uncertain
+from busi_monai.label_app.strategies import Diverse, Handouts, RandomImage, Uncertain
 from busi_monai.label_app.train import SubmittedLabelsTask
 from busi_monai.shipped import DEFAULT_BUNDLE, find_bundle
 
@@ -34,13 +34,13 @@ MODEL = "breast_ultrasound"
 
 
 class BreastUltrasoundApp(MONAILabelApp):
-    """Labels a local folder of breast ultrasound pictures: lesion and class.
+    """Labels a local folder of breast ultrasound images: lesion and class.
 
     MONAI Label finds it as a direct subclass of ``MONAILabelApp`` in the app folder's ``main.py``.
 
     Args:
         app_dir: the app's folder; models and rounds of training are kept in it.
-        studies: folder of the pictures.
+        studies: folder of the images.
         conf: what ``--conf`` says: ``bundle``, ``device``, ``uncertainty``, ``keep_minutes``,
             ``appraise_at_once``.
 
@@ -70,10 +70,10 @@ class BreastUltrasoundApp(MONAILabelApp):
             version=__version__,
             labels=LABELS,
         )
-        self._auto_update_scoring = False  # it would start a process for every next picture
+        self._auto_update_scoring = False  # it would start a process for every next image
 
     def init_datastore(self) -> KeepingDatastore:
-        """Return the folder of pictures."""
+        """Return the folder of images."""
         return KeepingDatastore(
             self.studies,
             self.model,
@@ -97,13 +97,13 @@ class BreastUltrasoundApp(MONAILabelApp):
         return {MODEL: trainer}
 
     def init_strategies(self) -> dict[str, Any]:
-        """Return the ways to the next picture, by name."""
+        """Return the ways to the next image, by name."""
         handouts = Handouts(self._number("keep_minutes", 30))
         limit = int(self._number("appraise_at_once", 32))
         return {
             "uncertain": Uncertain(handouts, self.appraisals, limit),
             "diverse": Diverse(handouts, self.appraisals, limit),
-            "random": RandomPicture(handouts, self.appraisals),
+            "random": RandomImage(handouts, self.appraisals),
         }
 
     def init_scoring_methods(self) -> dict[str, Any]:
@@ -115,7 +115,7 @@ class BreastUltrasoundApp(MONAILabelApp):
         }
 
     def init_batch_infer(self) -> FolderBatchTask:
-        """Return what predicts many pictures."""
+        """Return what predicts many images."""
         return FolderBatchTask()
 
     def infer(self, request: dict[str, Any], datastore: Any = None) -> dict[str, Any]:

@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 SETTINGS_NAME = "settings.json"
-MAIN = '''"""The app: ``python -m monailabel.main start_server --app FOLDER --studies PICTURES``."""
+MAIN = '''"""The app: ``python -m monailabel.main start_server --app FOLDER --studies IMAGES``."""
 
 from busi_monai.label_app.app import BreastUltrasoundApp
 

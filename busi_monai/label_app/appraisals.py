@@ -1,4 +1,4 @@
-"""What the served model makes of each picture: how unsure it is, and where it lies among others."""
+"""What the served model makes of each image: how unsure it is, and where it lies among others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scipy.spatial.distance import cdist
 
 from busi_monai.errors import BusiMonaiError, InputError
 from busi_monai.files import read_json, write_json
-from busi_monai.io.images import read_picture
+from busi_monai.io.images import read_image
 from busi_monai.label_app.served import ServedModel
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ __all__ = ["Appraisals", "describe", "farthest_from"]
 logger = logging.getLogger(__name__)
 
 GRID = 8
-"""Rows and columns of the coarse maps that describe a picture."""
+"""Rows and columns of the coarse maps that describe an image."""
 
 
 class Appraisals:
@@ -45,10 +45,10 @@ class Appraisals:
         self._lock = threading.Lock()
 
     def known(self) -> dict[str, dict[str, Any]]:
-        """Return the appraisals by the served model, by picture id.
+        """Return the appraisals by the served model, by image id.
 
         Each holds ``score`` in [0, 1], ``class_disagreement``, ``mask_disagreement``,
-        ``descriptor`` and the picture's ``modified`` time; or ``error`` instead.
+        ``descriptor`` and the image's ``modified`` time; or ``error`` instead.
         """
         if not self.path.is_file():
             return {}
@@ -60,21 +60,21 @@ class Appraisals:
         images = kept.get("images") if kept.get("model") == self.model.version() else None
         return images if isinstance(images, dict) else {}
 
-    def fill(self, pictures: Mapping[str, Path], limit: int | None = None) -> dict[str, Any]:
-        """Appraise the pictures that are not known yet, and return all appraisals.
+    def fill(self, image_paths: Mapping[str, Path], limit: int | None = None) -> dict[str, Any]:
+        """Appraise the images that are not known yet, and return all appraisals.
 
         Args:
-            pictures: path by id.
+            image_paths: path by id.
             limit: how many at most; ``None`` for all.
         """
         with self._lock:
             known = self.known()
             wanted = [
                 id
-                for id, path in pictures.items()
+                for id, path in image_paths.items()
                 if known.get(id, {}).get("modified") != _modified(path)
             ]
-            found = {id: self._appraise(pictures[id]) for id in wanted[:limit]}
+            found = {id: self._appraise(image_paths[id]) for id in wanted[:limit]}
             if found:
                 # another process may have written meanwhile
                 known = {**self.known(), **found}
@@ -84,9 +84,9 @@ class Appraisals:
     def _appraise(self, path: Path) -> dict[str, Any]:
         modified = _modified(path)
         try:
-            predictor, picture = self.model.predictor(), read_picture(path)
-            uncertainty = predictor.uncertainty(picture)
-            described = describe(predictor.predict(picture), picture.pixels)
+            predictor, image = self.model.predictor(), read_image(path)
+            uncertainty = predictor.uncertainty(image)
+            described = describe(predictor.predict(image), image.pixels)
         except BusiMonaiError as error:
             return {"error": str(error), "modified": modified}
         return {
@@ -99,13 +99,13 @@ class Appraisals:
 
 
 def describe(prediction: Prediction, pixels: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return where a picture lies among others, as the model sees it.
+    """Return where an image lies among others, as the model sees it.
 
     Three parts of about the same weight, the same for every network: the class probabilities, the
     lesion's probability averaged on a coarse grid, and the grey levels on the same grid.
 
     Args:
-        prediction: for the picture.
+        prediction: for the image.
         pixels: (H, W) in [0, 1].
 
     Returns:

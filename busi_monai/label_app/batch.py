@@ -1,4 +1,4 @@
-"""Proposals for many pictures in one go."""
+"""Proposals for many images in one go."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class FolderBatchTask(BatchInferTask):
-    """Goes on past pictures that fail, one after the other.
+    """Goes on past images that fail, one after the other.
 
     The stock task divides them among as many workers as there are GPUs, and fails where there are
     none.
@@ -25,7 +25,7 @@ class FolderBatchTask(BatchInferTask):
     def __call__(
         self, request: dict[str, Any], datastore: Any, infer: Callable[..., Any]
     ) -> dict[str, Any]:
-        """Save a label of the tag ``original`` for each picture and return what was said of it."""
+        """Save a label of the tag ``original`` for each image and return what was said of it."""
         images = sorted(self.get_images(request, datastore), key=natural_key)
         images = images[: int(request.get("max_batch_size") or 0) or None]
         tag = str(request.get("label_tag") or "original")
@@ -35,7 +35,7 @@ class FolderBatchTask(BatchInferTask):
             try:
                 results[image] = run_infer_task(task, datastore, infer)
             except Exception as error:
-                # one picture must not stop the others
+                # one image must not stop the others
                 reason = str(getattr(error, "detail", error))
                 logger.warning("%s: %s", image, reason)
                 results[image] = {"error": reason}

@@ -1,4 +1,4 @@
-"""A local folder of pictures, in which nothing that an annotator said is lost."""
+"""A local folder of images, in which nothing that an annotator said is lost."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class KeepingDatastore(LocalDatastore):
 
     ``datastore_v2.json`` is rewritten whole by every process of a server from its memory, so that a
     class submitted meanwhile is lost from it. ``labels/<tag>/<id>.json`` is written with its label
-    and read before it. Suffixes may have any letter case, and ``NAME_mask.png`` beside the picture
-    ``NAME`` is no picture.
+    and read before it. Suffixes may have any letter case, and ``NAME_mask.png`` beside the image
+    ``NAME`` is no image.
 
     Args:
         studies: the folder.
@@ -57,11 +57,11 @@ class KeepingDatastore(LocalDatastore):
         super().__init__(studies, extensions=patterns, auto_reload=auto_reload, read_only=read_only)
 
     def note_proposal(self, image_id: str, proposal: dict[str, Any]) -> None:
-        """Remember what a model proposed for a picture, until a label of it is submitted."""
+        """Remember what a model proposed for an image, until a label of it is submitted."""
         self._proposals[image_id] = proposal
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
-        """Add a picture of a name that is no path."""
+        """Add an image of a name that is no path."""
         _check_name(image_id or Path(image_filename).name, "image")
         self._init_from_datastore_file()
         added: str = super().add_image(image_id, image_filename, image_info)
@@ -115,7 +115,7 @@ class KeepingDatastore(LocalDatastore):
             self._own_info(label_id, tag).unlink(missing_ok=True)
 
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
-        """Add to what is kept of a picture."""
+        """Add to what is kept of an image."""
         self._init_from_datastore_file()
         super().update_image_info(image_id, info)
 
@@ -156,8 +156,8 @@ class KeepingDatastore(LocalDatastore):
 
 
 def _is_mask(image_id: str, ids: set[str]) -> bool:
-    picture = re.sub(r"_mask(_\d+)?$", "", image_id)
-    return picture != image_id and picture in ids
+    image = re.sub(r"_mask(_\d+)?$", "", image_id)
+    return image != image_id and image in ids
 
 
 def _tag(tag: Any) -> str:

@@ -21,7 +21,7 @@ from busi_monai.cases import CLASSES
 from busi_monai.errors import BusiMonaiError, ImageReadError
 from busi_monai.inference.prediction import Prediction
 from busi_monai.inference.uncertainty import Uncertainty
-from busi_monai.io.images import PictureFile, read_picture, write_png
+from busi_monai.io.images import ImageFile, read_image, write_png
 from busi_monai.label_app.served import ServedModel
 
 __all__ = ["LABELS", "ProposalTask", "polygons", "result_suffix", "write_label"]
@@ -34,7 +34,7 @@ VOLUMES = (".nii.gz", ".nii", ".nrrd")
 
 
 class ProposalTask(InferTask):
-    """Predicts one picture with the run that is served.
+    """Predicts one image with the run that is served.
 
     Args:
         model: what is served.
@@ -65,19 +65,19 @@ class ProposalTask(InferTask):
         """Return the file of the mask, and all else that is predicted as plain JSON values.
 
         Raises:
-            HTTPException: 400 for a picture that cannot be read, 404 for one that is not there.
+            HTTPException: 400 for an image that cannot be read, 404 for one that is not there.
         """
         started = time.perf_counter()
-        path = _picture_path(request.get("image"))
+        path = _image_path(request.get("image"))
         source = _frame_of(path, request.get("frame"))
         device = request.get("device")
         asked = str(request.get("uncertainty", self.uncertainty)).lower() == "true"
         try:
             with self._one_at_a_time:
                 predictor = self.model.predictor(name_to_device(device) if device else None)
-                picture = read_picture(source)
-                prediction = predictor.predict(picture)
-                uncertainty = predictor.uncertainty(picture) if asked else None
+                loaded = read_image(source)
+                prediction = predictor.predict(loaded)
+                uncertainty = predictor.uncertainty(loaded) if asked else None
         except ImageReadError as error:
             raise HTTPException(400, str(error)) from error
         except BusiMonaiError as error:
@@ -117,12 +117,12 @@ def result_suffix(path: Path) -> str:
 
 
 def write_label(mask: NDArray[np.uint8], file: Path, reference: Path) -> None:
-    """Write a mask of 0 and 1; a volume gets its picture's geometry, so that a viewer overlays it.
+    """Write a mask of 0 and 1; a volume gets its image's geometry, so that a viewer overlays it.
 
     Args:
         mask: (H, W).
         file: to be written; its suffix tells the format.
-        reference: the picture.
+        reference: the image.
     """
     if file.name.endswith(".png"):
         write_png(file, mask)
@@ -162,23 +162,23 @@ def _outline_name(prediction: Prediction) -> str:
     return "lesion" if name in {None, CLASSES[0]} else str(name)
 
 
-def _picture_path(source: Any) -> Path:
+def _image_path(source: Any) -> Path:
     if not isinstance(source, str) or not source:
-        raise HTTPException(404, "there is no such picture in the datastore")
+        raise HTTPException(404, "there is no such image in the datastore")
     path = Path(source)
     if not path.is_dir():
         return path
     files = sorted(each for each in path.iterdir() if each.is_file())
     if len(files) != 1:
-        raise HTTPException(400, f"{path.name}: expected one picture, found {len(files)} files")
+        raise HTTPException(400, f"{path.name}: expected one image, found {len(files)} files")
     return files[0]
 
 
-def _frame_of(path: Path, frame: Any) -> Path | PictureFile:
+def _frame_of(path: Path, frame: Any) -> Path | ImageFile:
     if frame is None:
         return path
     try:
-        return PictureFile(path, int(frame) - 1)
+        return ImageFile(path, int(frame) - 1)
     except ValueError:
         raise HTTPException(400, f"frame {frame!r}: expected a number from 1") from None
 

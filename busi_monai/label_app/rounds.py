@@ -33,7 +33,7 @@ SHORTEST_AVERAGED = 200
 """Iterations below which the weights' moving average would hardly leave where it started."""
 
 LEDGER = "validated.json"
-"""File among the rounds: hashes of the pictures that were validated on, so that they stay there."""
+"""File among the rounds: hashes of the images that were validated on, so that they stay there."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class RoundOptions:
 
     Attributes:
         max_epochs: length of the training.
-        batch_size: pictures for one step.
+        batch_size: images for one step.
         learning_rate: at its highest.
-        val_split: part of the submitted pictures that is validated on, in (0, 0.5].
+        val_split: part of the submitted images that is validated on, in (0, 0.5].
         pretrained: whether training starts from the weights that are served.
         seed: of every random draw.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -112,8 +112,8 @@ class Round:
     Attributes:
         run: the run that was trained, and is served now.
         before: the bundle or run that was served before.
-        training: number of pictures trained on.
-        validation: number of pictures validated on.
+        training: number of images trained on.
+        validation: number of images validated on.
         left_out: submitted labels that could not be used, with the reason.
         best: epoch and score of the weights that were kept.
     """
@@ -138,7 +138,7 @@ def train_round(
     Args:
         model: what is served; its weights are where training starts.
         studies: folder of the server's datastore.
-        rounds: where the folder of the round is made, and the ledger of validated pictures kept.
+        rounds: where the folder of the round is made, and the ledger of validated images kept.
         options: see ``RoundOptions``.
 
     Raises:
@@ -161,7 +161,7 @@ def train_round(
         )
     datalist = _prepare(folder, served, rounds / LEDGER, options)
     counts = len(datalist.training), len(datalist.validation)
-    logger.info("training on %d pictures, validating on %d", *counts)
+    logger.info("training on %d images, validating on %d", *counts)
     overlay = folder / "round.yaml"
     write_configuration(overlay, _settings(served, options, counts[0]))
     run = train_bundle(
@@ -217,7 +217,7 @@ def divide(
 ) -> dict[str, list[str]]:
     """Return the ids to train and to validate on, whole groups on one side.
 
-    A group of which the served weights have seen a picture is trained on; one that an earlier round
+    A group of which the served weights have seen an image is trained on; one that an earlier round
     validated on is validated on again. Of the others, so many of each class are drawn that the
     share is reached, at least one where the class has two groups or more.
 
@@ -251,7 +251,7 @@ def divide(
 
 
 def _prepare(folder: Path, served: Path, ledger: Path, options: RoundOptions) -> Datalist:
-    """Divide the submitted pictures and return the datalist of ``folder/prepared``."""
+    """Divide the submitted images and return the datalist of ``folder/prepared``."""
     from busi_monai.training import read_training_images
 
     together = PrepareOptions(layout="folder", ratios="100/0/0", seed=options.seed)
@@ -270,7 +270,7 @@ def _prepare(folder: Path, served: Path, ledger: Path, options: RoundOptions) ->
     for part, ids in parts.items():
         if not ids:
             raise InputError(
-                f"of {len(grouped.records())} submitted pictures none is left for {part}: label "
+                f"of {len(grouped.records())} submitted images none is left for {part}: label "
                 "some more that the served weights were not trained on"
             )
         write_text(folder / f"{part}.txt", "\n".join(ids) + "\n")
@@ -290,9 +290,9 @@ def _prepare(folder: Path, served: Path, ledger: Path, options: RoundOptions) ->
     return replace(prepared, excluded=grouped.excluded)
 
 
-def _settings(served: Path, options: RoundOptions, pictures: int) -> dict[str, Any]:
+def _settings(served: Path, options: RoundOptions, images: int) -> dict[str, Any]:
     """Return the overlay over the served run's ``train.yaml``."""
-    iterations = options.max_epochs * math.ceil(pictures / options.batch_size)
+    iterations = options.max_epochs * math.ceil(images / options.batch_size)
     point = load_operating_point(served / "operating.json")
     trained = read_configuration(served / "configs" / "train.yaml")
     settings = {
@@ -322,7 +322,7 @@ def _settings(served: Path, options: RoundOptions, pictures: int) -> dict[str, A
 def _keep_operating(served: Path, run: Path) -> None:
     """Let the new run decide as the served one does.
 
-    A handful of pictures is too few to fit a temperature on: that of the weights it started from
+    A handful of images is too few to fit a temperature on: that of the weights it started from
     is the better guess. What was measured of thresholds is not true of the new weights.
     """
     before = load_operating_point(served / "operating.json")

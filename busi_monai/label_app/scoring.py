@@ -1,4 +1,4 @@
-"""What is measured of all pictures at once, by a process of its own."""
+"""What is measured of all images at once, by a process of its own."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ __all__ = ["AgreementScoring", "UncertaintyScoring"]
 
 
 class UncertaintyScoring(ScoringMethod):
-    """Appraises every picture, so that the next one is found at once."""
+    """Appraises every image, so that the next one is found at once."""
 
     def __init__(self, appraisals: Appraisals) -> None:
-        super().__init__("How unsure the served model is of each picture's class and outline")
+        super().__init__("How unsure the served model is of each image's class and outline")
         self.appraisals = appraisals
 
     def __call__(self, request: dict[str, Any], datastore: Any) -> dict[str, Any]:
-        """Return how many pictures are appraised now, and the mean score of the unlabelled."""
+        """Return how many images are appraised now, and the mean score of the unlabelled."""
         images = {image: Path(datastore.get_image_uri(image)) for image in datastore.list_images()}
         known = self.appraisals.fill(images, int(request.get("max_samples") or 0) or None)
         unlabelled = set(datastore.get_unlabeled_images())
@@ -44,12 +44,12 @@ class UncertaintyScoring(ScoringMethod):
 class AgreementScoring(ScoringMethod):
     """Compares what the served model predicts with what annotators submitted.
 
-    Pictures that the model was trained on are among them: a look at the labels, no evidence.
+    Images that the model was trained on are among them: a look at the labels, no evidence.
 
     Args:
         model: what is served.
         studies: the datastore's folder.
-        path: file that keeps the figures of each picture.
+        path: file that keeps the figures of each image.
     """
 
     def __init__(self, model: ServedModel, studies: Path, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Which picture an annotator gets next."""
+"""Which image an annotator gets next."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from busi_monai.datasets import natural_key
 from busi_monai.label_app.appraisals import Appraisals, farthest_from
 
-__all__ = ["Diverse", "Handouts", "RandomPicture", "Uncertain"]
+__all__ = ["Diverse", "Handouts", "RandomImage", "Uncertain"]
 
 
 class Handouts:
-    """Who was handed which picture, so that none is handed to two annotators at once.
+    """Who was handed which image, so that none is handed to two annotators at once.
 
     Args:
-        minutes: how long a picture that was handed out is kept for its annotator.
+        minutes: how long an image that was handed out is kept for its annotator.
     """
 
     def __init__(self, minutes: float = 30) -> None:
@@ -30,10 +30,10 @@ class Handouts:
         self._last: dict[str, tuple[float, str]] = {}
 
     def free(self, images: Sequence[str], client: str, datastore: Any) -> list[str]:
-        """Return the pictures that an annotator may be handed.
+        """Return the images that an annotator may be handed.
 
         Those that nobody has; if there are none, the one that the annotator was handed longest ago
-        and has not submitted. One without a name is a stranger, who never gets a picture twice.
+        and has not submitted. One without a name is a stranger, who never gets an image twice.
         """
         held: dict[str, tuple[float, str]] = {}
         for image in images:
@@ -45,11 +45,11 @@ class Handouts:
         return free or sorted(own, key=lambda image: held[image][0])[:1]
 
     def hand(self, image: str, client: str) -> None:
-        """Keep a picture for an annotator."""
+        """Keep an image for an annotator."""
         self._last[image] = time.time(), client
 
     def _holder(self, image: str, datastore: Any) -> tuple[float, str]:
-        """Return when a picture was last handed out and to whom, also by an earlier server."""
+        """Return when an image was last handed out and to whom, also by an earlier server."""
         told = datastore.get_image_info(image).get("strategy", {})
         kept = [
             (float(entry.get("ts", 0)), str(entry.get("client_id") or ""))
@@ -59,8 +59,8 @@ class Handouts:
         return max([*kept, self._last.get(image, (0.0, ""))])
 
 
-class _NextPicture(Strategy):
-    """What all strategies do alike: an unlabelled, readable picture that nobody else holds."""
+class _NextImage(Strategy):
+    """What all strategies do alike: an unlabelled, readable image that nobody else holds."""
 
     def __init__(self, description: str, handouts: Handouts, appraisals: Appraisals) -> None:
         super().__init__(description)
@@ -68,7 +68,7 @@ class _NextPicture(Strategy):
         self.appraisals = appraisals
 
     def __call__(self, request: dict[str, Any], datastore: Any) -> dict[str, Any] | None:
-        """Return the next picture's ``id`` with its ``weight``, ``None`` if there is none."""
+        """Return the next image's ``id`` with its ``weight``, ``None`` if there is none."""
         client = str(request.get("client_id") or "")
         with self.handouts.lock:
             known = self.appraisals.known()
@@ -81,34 +81,34 @@ class _NextPicture(Strategy):
             return chosen
 
     def choose(self, free: list[str], datastore: Any) -> dict[str, Any] | None:
-        """Return one of the pictures."""
+        """Return one of the images."""
         raise NotImplementedError
 
 
-class RandomPicture(_NextPicture):
-    """Any picture, each as likely as the others."""
+class RandomImage(_NextImage):
+    """Any image, each as likely as the others."""
 
     def __init__(self, handouts: Handouts, appraisals: Appraisals) -> None:
-        super().__init__("Any unlabelled picture", handouts, appraisals)
+        super().__init__("Any unlabelled image", handouts, appraisals)
         self._generator = random.Random()
 
     def choose(self, free: list[str], datastore: Any) -> dict[str, Any] | None:
-        """Return one of the pictures."""
+        """Return one of the images."""
         return {"id": self._generator.choice(free), "weight": 1 / len(free)}
 
 
-class Uncertain(_NextPicture):
-    """The picture that the served model is least sure of.
+class Uncertain(_NextImage):
+    """The image that the served model is least sure of.
 
     Args:
-        handouts: who holds which picture.
+        handouts: who holds which image.
         appraisals: how unsure the model is.
-        limit: pictures appraised for one request at most; those not appraised yet come last.
+        limit: images appraised for one request at most; those not appraised yet come last.
     """
 
     def __init__(self, handouts: Handouts, appraisals: Appraisals, limit: int = 32) -> None:
         super().__init__(
-            "The unlabelled picture that the served model is least sure of", handouts, appraisals
+            "The unlabelled image that the served model is least sure of", handouts, appraisals
         )
         self.limit = limit
 
@@ -123,18 +123,18 @@ class Uncertain(_NextPicture):
         return {"id": best, "weight": told.get("score"), "uncertainty": told}
 
 
-class Diverse(_NextPicture):
-    """The picture that is least like those labelled or handed out; see ``farthest_from``.
+class Diverse(_NextImage):
+    """The image that is least like those labelled or handed out; see ``farthest_from``.
 
     Args:
-        handouts: who holds which picture.
-        appraisals: where pictures lie.
-        limit: pictures appraised for one request at most; only appraised ones are chosen among.
+        handouts: who holds which image.
+        appraisals: where images lie.
+        limit: images appraised for one request at most; only appraised ones are chosen among.
     """
 
     def __init__(self, handouts: Handouts, appraisals: Appraisals, limit: int = 32) -> None:
         super().__init__(
-            "The unlabelled picture that is least like those labelled or handed out",
+            "The unlabelled image that is least like those labelled or handed out",
             handouts,
             appraisals,
         )

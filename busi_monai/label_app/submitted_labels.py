@@ -1,6 +1,6 @@
 """What annotators submitted to a MONAI Label server of a local folder, read without MONAI Label.
 
-The folder holds the pictures, ``labels/<tag>/<id>.<suffix>`` with what was drawn of each, and
+The folder holds the images, ``labels/<tag>/<id>.<suffix>`` with what was drawn of each, and
 ``datastore_v2.json`` with what was said of it. A server of ours keeps the latter in
 ``labels/<tag>/<id>.json`` as well, which goes first: the stock file is rewritten whole by every
 process of a server from its own memory, so that a class can be lost from it.
@@ -30,7 +30,7 @@ from busi_monai.datasets.listing import (
 from busi_monai.errors import ImageReadError, InputError
 from busi_monai.files import lie_within_each_other, read_json, write_json
 from busi_monai.io.image_files import image_stem
-from busi_monai.io.images import read_picture, write_mask
+from busi_monai.io.images import read_image, write_mask
 from busi_monai.label_app.label_files import LABEL_SUFFIXES, read_label_values
 from busi_monai.outputs import output_folder
 from busi_monai.records import RunRecord
@@ -53,11 +53,11 @@ NORMAL = CLASSES[0]
 
 @dataclass(frozen=True)
 class SubmittedLabel:
-    """One picture with what an annotator submitted of it.
+    """One image with what an annotator submitted of it.
 
     Attributes:
-        id: the picture's name without suffix.
-        image: the picture.
+        id: the image's name without suffix.
+        image: the image.
         label: the label as submitted.
         class_name: one of ``CLASSES``.
         lesion_pixels: pixels of the lesion.
@@ -150,7 +150,7 @@ def read_submitted_labels(studies: str | Path, tag: str = "final") -> SubmittedL
         relative = path.relative_to(studies).as_posix()
         image = _image_of(studies, label_id, entries, images)
         if image is None:
-            message = f"there is no picture {label_id!r} for this label"
+            message = f"there is no image {label_id!r} for this label"
             problems.append(Problem(label_id, relative, "mask_without_image", message))
             continue
         try:
@@ -266,11 +266,11 @@ class _UnusableLabelError(InputError):
 
 def _read_label(label_id: str, image: Path, path: Path, info: Mapping[str, Any]) -> SubmittedLabel:
     values = read_label_values(path)
-    size = read_picture(image).pixels.shape
+    size = read_image(image).pixels.shape
     if values.shape != size:
         raise _UnusableLabelError(
             "size_mismatch",
-            f"the label is {values.shape[1]}×{values.shape[0]} pixels, its picture "
+            f"the label is {values.shape[1]}×{values.shape[0]} pixels, its image "
             f"{size[1]}×{size[0]}",
         )
     name = class_of_label(info, values)
@@ -352,7 +352,7 @@ def _check_apart(studies: Path, out: Path) -> None:
     if lie_within_each_other(studies, out):
         raise InputError(
             f"--out {out} and the studies {studies} lie within each other; choose a folder outside "
-            "them, so that the server does not take the copies for pictures of its own"
+            "them, so that the server does not take the copies for images of its own"
         )
 
 

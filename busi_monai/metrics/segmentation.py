@@ -158,7 +158,7 @@ def hausdorff95_px(pred: ArrayLike, true: ArrayLike) -> float:
     The larger of the two directed 95th percentiles of the distances from each outline pixel to the
     nearest one of the other mask, as in ``monai.metrics.compute_hausdorff_distance`` (which takes
     twice as long). Outline pixels are those of the mask with one of their four neighbours, or the
-    outside of the picture, not in it. Both masks empty: 0; one of them: NaN.
+    outside of the image, not in it. Both masks empty: 0; one of them: NaN.
 
     Raises:
         ValueError: as for ``segmentation_scores``.

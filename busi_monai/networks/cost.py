@@ -1,4 +1,4 @@
-"""What a network costs: its parameters, and the arithmetic of one picture."""
+"""What a network costs: its parameters, and the arithmetic of one image."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def network_cost(network: nn.Module, image_size: Sequence[int]) -> dict[str, Any
     the "MACs" (often called FLOPs, too) of other tables.
 
     Args:
-        network: takes (1, 1, H, W) pictures; its weights, statistics and modes stay as they are. On
+        network: takes (1, 1, H, W) images; its weights, statistics and modes stay as they are. On
             the device ``meta`` nothing is computed, only counted.
         image_size: (H, W) in pixels.
 
     Returns:
-        ``parameters`` (number), ``flops`` (number, of one picture, prediction mode) and
+        ``parameters`` (number), ``flops`` (number, of one image, prediction mode) and
         ``image_size`` ([H, W]).
 
     Raises:
-        ValueError: if the network does not take pictures of that size.
+        ValueError: if the network does not take images of that size.
 
     Examples:
         >>> cost = network_cost(nn.Conv2d(1, 2, kernel_size=3, padding=1), (8, 8))

@@ -25,7 +25,7 @@ class Decoder(nn.Module):
 
     Attributes:
         channels: channels of the levels.
-        strides: by how much each is smaller than the picture.
+        strides: by how much each is smaller than the image.
         gives_logits: whether the last level holds the mask's logits already.
     """
 
@@ -46,7 +46,7 @@ class UNetDecoder(Decoder):
         encoder_strides: their strides.
         channels: channels of each level. With one less than the encoder has maps, the last level
             has the stride of the encoder's finest map; every further one doubles the size without
-            an encoder's map, up to the picture's size.
+            an encoder's map, up to the image's size.
         upsample: ``transpose`` (a learnt transposed convolution), ``bilinear`` or ``nearest``.
         attention: whether a gate weighs the encoder's maps (Oktay et al., "Attention U-Net",
             MIDL 2018), MONAI's ``AttentionBlock``.

@@ -22,7 +22,7 @@ class DynUNetEncoder(Encoder):
     """The contracting path of MONAI's ``DynUNet``; its decoder is that network's other half.
 
     Isensee et al., "nnU-Net", Nature Methods 2021: convolutions with stride instead of pooling,
-    instance normalisation, leaky ReLU; widths doubled up to 512, as nnU-Net does for 2-D pictures.
+    instance normalisation, leaky ReLU; widths doubled up to 512, as nnU-Net does for 2-D images.
 
     Args:
         filters: channels of each level, three at least.

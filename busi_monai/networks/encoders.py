@@ -1,4 +1,4 @@
-"""Encoders: from a grey picture to feature maps, fine to coarse. One registry, ``ENCODERS``."""
+"""Encoders: from a grey image to feature maps, fine to coarse. One registry, ``ENCODERS``."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Encoder(nn.Module):
     the bottleneck that the classification head pools.
 
     Attributes:
-        in_channels: 1 for a grey picture, 3 where pretrained weights want three.
+        in_channels: 1 for a grey image, 3 where pretrained weights want three.
         channels: channels of the feature maps, fine to coarse.
-        strides: by how much each is smaller than the picture.
+        strides: by how much each is smaller than the image.
         published_as: whose files of pretrained weights fit, for messages.
         imagenet_package: the package that installs its ImageNet weights; empty if there is none.
     """

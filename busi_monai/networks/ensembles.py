@@ -15,12 +15,12 @@ __all__ = ["EnsembleNetwork"]
 class EnsembleNetwork(nn.Module):
     """The mean of the logits that several networks give.
 
-    Logits are averaged, as for mirrored pictures: their mean is the normalised geometric mean of
+    Logits are averaged, as for mirrored images: their mean is the normalised geometric mean of
     the members' probabilities (Hinton, "Training products of experts by minimizing contrastive
     divergence", Neural Computation 2002), and nothing saturates.
 
     Args:
-        members: networks that take the same pictures and return the same heads in a dict.
+        members: networks that take the same images and return the same heads in a dict.
         temperatures: of each member; its class logits are divided by it before the mean, so that
             members that were calibrated apart weigh the same. One for each by default.
 

@@ -42,7 +42,7 @@ def import_library(name: str) -> ModuleType:
 
 
 class _LibraryEncoder(Encoder):
-    """An encoder whose channels and strides are measured on a blank picture."""
+    """An encoder whose channels and strides are measured on a blank image."""
 
     def _measure(self, side: int) -> None:
         training = self.training
@@ -60,7 +60,7 @@ class _LibraryEncoder(Encoder):
             )
 
     def decoder_defaults(self) -> dict[str, Any]:
-        """Return one level for each finer map, and one up to half the picture's size."""
+        """Return one level for each finer map, and one up to half the image's size."""
         levels = len(self.strides) - 1 + (self.strides[0] > 2)
         widths = (96, 64, 48, 32, 32, 32)
         return {"channels": widths[:levels], "upsample": "bilinear"}
@@ -103,7 +103,7 @@ class SmpEncoder(_LibraryEncoder):
         self.model = smp.encoders.get_encoder(
             name, in_channels=in_channels, depth=depth, weights=None, **options
         )
-        # the first map is the picture itself; a transformer has an empty one for stride 2
+        # the first map is the image itself; a transformer has an empty one for stride 2
         self.kept = [i for i, width in enumerate(self.model.out_channels) if i > 0 and width > 0]
         self._measure(side=64)
         _freeze_unused(self)
@@ -174,7 +174,7 @@ class TimmEncoder(_LibraryEncoder):
 
 
 def _probe_size(timm: ModuleType, name: str, options: dict[str, Any]) -> int:
-    """Return the side of a blank picture that the network takes, in pixels."""
+    """Return the side of a blank image that the network takes, in pixels."""
     size = options.get("img_size")
     if size is not None:
         return int(size if isinstance(size, int) else min(size))

@@ -18,7 +18,7 @@ __all__ = ["HeadOutput", "MultiTaskUNet"]
 
 
 class MultiTaskUNet(nn.Module):
-    """A U-Net whose pooled bottleneck also tells the class of the whole picture.
+    """A U-Net whose pooled bottleneck also tells the class of the whole image.
 
     Without arguments it is the classic multitask U-Net: double convolutions of 64 to 1024 channels,
     head 1024→512→256→3.
@@ -29,7 +29,7 @@ class MultiTaskUNet(nn.Module):
         segmentation: whether there is a decoder with its mask head at all.
         encoder_options: keyword arguments of the encoder.
         decoder_channels: channels of the decoder's levels, coarse to fine; None takes the encoder's
-            proposal. If the last level is smaller than the picture, the logits are enlarged
+            proposal. If the last level is smaller than the image, the logits are enlarged
             bilinearly, which costs a CPU much less than a further level.
         decoder_options: further keyword arguments of ``UNetDecoder``: ``upsample``, ``skips``,
             ``convolutions``, ``bias``, ``norm``.

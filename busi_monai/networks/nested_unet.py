@@ -22,7 +22,7 @@ class BasicUNetPlusPlusEncoder(Encoder):
 
     Zhou et al., "UNet++: A Nested U-Net Architecture for Medical Image Segmentation", DLMIA 2018.
     With deep supervision, the auxiliary masks are those of the paper: of the shallower U-Nets that
-    the network contains, at the picture's size.
+    the network contains, at the image's size.
 
     Args:
         features: six widths: of five levels and of the last decoder level.
@@ -64,7 +64,7 @@ class BasicUNetPlusPlusEncoder(Encoder):
 
 
 class _NestedDecoder(Decoder):
-    """One column of nodes after the other; its maps are the uppermost, as large as the picture."""
+    """One column of nodes after the other; its maps are the uppermost, as large as the image."""
 
     def __init__(self, network: BasicUNetPlusPlus, features: Sequence[int]) -> None:
         super().__init__([features[0]] * 3 + [features[5]], strides=[1, 1, 1, 1])

@@ -51,7 +51,7 @@ def load_encoder_weights(network: nn.Module, path: str | Path) -> dict[str, str]
     - counters of batches, which old files lack,
     - the first convolution, where one side takes three channels and the other one: from three to
       one, the weights are summed over the channels, from one to three, each third is spread. Either
-      gives for a grey picture what the other gives for it repeated three times.
+      gives for a grey image what the other gives for it repeated three times.
 
     Args:
         network: has an ``encoder``, as ``MultiTaskUNet``; changed in place.
@@ -79,10 +79,10 @@ def load_encoder_weights(network: nn.Module, path: str | Path) -> dict[str, str]
         ...     torch.save(colour.encoder.state_dict(), Path(folder) / "resnet18.pth")
         ...     load_encoder_weights(grey, Path(folder) / "resnet18.pth")["name"]
         'resnet18.pth'
-        >>> picture = torch.rand(1, 1, 32, 32)
+        >>> image = torch.rand(1, 1, 32, 32)
         >>> with torch.no_grad():
-        ...     found = grey.encoder(picture)[-1]
-        ...     expected = colour.encoder(picture.repeat(1, 3, 1, 1))[-1]
+        ...     found = grey.encoder(image)[-1]
+        ...     expected = colour.encoder(image.repeat(1, 3, 1, 1))[-1]
         >>> torch.allclose(found, expected, atol=1e-5)
         True
     """

@@ -1,4 +1,4 @@
-"""``TwoStageNetwork``: find the lesion in a small picture, tell its class from a large crop."""
+"""``TwoStageNetwork``: find the lesion in a small image, tell its class from a large crop."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OVERSAMPLING = 2
 class TwoStageNetwork(nn.Module):
     """A segmentation network, and a classifier that sees the lesion it finds at full resolution.
 
-    The input is large, near the pictures' native size. It is resized for the segmenter; the box of
+    The input is large, near the images' native size. It is resized for the segmenter; the box of
     the largest lesion found, with a margin, is cropped from the large input for the classifier.
     No gradient goes from the class to the mask: the two are trained one after the other.
 
@@ -35,7 +35,7 @@ class TwoStageNetwork(nn.Module):
         crop_size: (height, width) in pixels of the classifier's input.
         margin: part of the box's sides that is added on each side, as in
             ``busi_monai.operating.LesionCrop``.
-        when_no_lesion: ``whole``: the whole picture is classified; ``normal``: ``normal`` has
+        when_no_lesion: ``whole``: the whole image is classified; ``normal``: ``normal`` has
             probability ``NO_LESION_NORMAL`` (before the temperature), the others share the rest.
         classes: names of the classifier's classes, in order.
         mask_threshold: lesion probability from which a pixel counts for the box.
@@ -115,7 +115,7 @@ class TwoStageNetwork(nn.Module):
         Args:
             image: (N, 1, H, W) in [0, 1].
             lesion: (N, 1, H, W) true masks of 0 and 1, from which the boxes are taken instead of
-                from the predicted ones; all −1 where a picture has none. The mask logits are the
+                from the predicted ones; all −1 where an image has none. The mask logits are the
                 predicted ones all the same.
         """
         image = image.float()
@@ -154,7 +154,7 @@ def lesion_boxes(mask: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         (N, 4) float32 left, top, right, bottom as parts of the width and height, in [0, 1], the
-        whole picture where there is no lesion; and (N,) bool, whether there is one.
+        whole image where there is no lesion; and (N,) bool, whether there is one.
 
     Examples:
         >>> mask = torch.zeros(1, 1, 8, 16, dtype=torch.bool)
@@ -173,7 +173,7 @@ def crop_boxes(
     margin: float = 0.0,
     oversampling: int = OVERSAMPLING,
 ) -> Tensor:
-    """Return the pictures' boxes with a margin, resampled to one size.
+    """Return the images' boxes with a margin, resampled to one size.
 
     Sampled bilinearly at a multiple of the size and averaged, so that large boxes are not aliased.
 
@@ -181,7 +181,7 @@ def crop_boxes(
         image: (N, 1, H, W) float.
         boxes: (N, 4) left, top, right, bottom in [0, 1].
         size: (height, width) of the crops.
-        margin: part of the box's sides added on each side, as far as the picture reaches.
+        margin: part of the box's sides added on each side, as far as the image reaches.
         oversampling: the multiple.
 
     Returns:
@@ -248,7 +248,7 @@ def _enclosing_boxes(filled: Tensor) -> tuple[Tensor, Tensor]:
 def _true_boxes(lesion: Tensor, boxes: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
     """Return the boxes of true masks, and the predicted ones where there is no mask.
 
-    All lesions of a picture are in its box, as in the classifier's training.
+    All lesions of an image are in its box, as in the classifier's training.
     """
     known = (lesion >= 0).flatten(1).all(dim=1)
     true, present = _enclosing_boxes((lesion[:, 0] > 0).float())
@@ -261,7 +261,7 @@ def _centres(count: int, like: Tensor) -> Tensor:
 
 
 def _standardised(image: Tensor) -> Tensor:
-    """Return each picture with mean 0 and deviation 1, as MONAI's ``NormalizeIntensity`` does."""
+    """Return each image with mean 0 and deviation 1, as MONAI's ``NormalizeIntensity`` does."""
     mean = image.mean(dim=[1, 2, 3], keepdim=True)
     deviation = (image - mean).square().mean(dim=[1, 2, 3], keepdim=True).sqrt()
     return (image - mean) / torch.where(deviation > 0, deviation, torch.ones_like(deviation))

@@ -39,9 +39,9 @@ def write_phantom_dataset(
 
     Args:
         out: the folder to make.
-        cases: number of pictures, without those that ``defects`` adds.
+        cases: number of images, without those that ``defects`` adds.
         seed: non-negative.
-        size: (H, W) of every picture in px; by default they vary as in BUSI.
+        size: (H, W) of every image in px; by default they vary as in BUSI.
         layout: a name in ``READERS`` (dashes pass for underscores).
         defects: add cases and files with defects, and record them in ``.defects.json``, which
             ``planted_defects`` reads.

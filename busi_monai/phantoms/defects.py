@@ -22,7 +22,7 @@ _LABELS = ("RT BREAST", "LT UOQ", "RADIAL 3 OCL", "LT LOQ", "RT AX", "12MHZ 4CM"
 def plant_defects(
     writer: LayoutWriter, cases: int, rng: np.random.Generator, size: tuple[int, int] | None
 ) -> dict[str, Any]:
-    """Add pictures and files with defects to a dataset that is being written.
+    """Add images and files with defects to a dataset that is being written.
 
     Nothing that was written before is changed.
 
@@ -30,7 +30,7 @@ def plant_defects(
         writer: of the dataset's layout.
         cases: how many sound cases there are; the number of near-duplicates grows with it.
         rng: the only source of randomness.
-        size: (H, W) of the pictures, or ``None`` for sizes that vary.
+        size: (H, W) of the images, or ``None`` for sizes that vary.
 
     Returns:
         What was planted, as ``planted_defects`` describes it.
@@ -67,7 +67,7 @@ class _Planting:
         }  # fmt: skip
 
     def near_duplicate(self, class_name: str) -> None:
-        """The same picture twice: the copy cropped, rescaled, brighter, with a text of its own."""
+        """The same image twice: the copy cropped, rescaled, brighter, with a text of its own."""
         phantom = self._draw(class_name)
         first = self._add(phantom)
         copy, lesion = near_copy(phantom.pixels, phantom.lesion, self.rng)
@@ -76,7 +76,7 @@ class _Planting:
         self.planted["text"].append(second)
 
     def class_conflict(self) -> None:
-        """The same picture once as benign and once as malignant."""
+        """The same image once as benign and once as malignant."""
         phantom = self._draw("benign")
         first = self._add(phantom)
         copy, lesion = near_copy(phantom.pixels, phantom.lesion, self.rng)
@@ -95,7 +95,7 @@ class _Planting:
         self.planted["multi_mask"].append(case_id)
 
     def text(self, class_name: str) -> None:
-        """A label burned into the picture."""
+        """A label burned into the image."""
         phantom = self._draw(class_name)
         pixels = burn_text(phantom.pixels, self.rng)
         self.planted["text"].append(self.writer.add(class_name, pixels, [phantom.lesion]))
@@ -113,7 +113,7 @@ class _Planting:
         self.planted["colour"].append(self.writer.add("benign", pixels, [phantom.lesion]))
 
     def truncated(self) -> None:
-        """A picture whose file ends in the middle."""
+        """An image whose file ends in the middle."""
         case_id = self._add(self._draw("malignant"))
         path = self.writer.image_path(case_id)
         content = path.read_bytes()
@@ -121,7 +121,7 @@ class _Planting:
         self.planted["truncated"].append(case_id)
 
     def other_mask_size(self) -> None:
-        """A mask that is smaller than its picture."""
+        """A mask that is smaller than its image."""
         phantom = self._draw("benign")
         mask = phantom.lesion[: phantom.lesion.shape[0] - 6, : phantom.lesion.shape[1] - 4]
         case_id = self.writer.add("benign", phantom.pixels, [mask])
@@ -142,7 +142,7 @@ class _Planting:
 
 
 def near_copy(pixels: Pixels, lesion: Mask, rng: np.random.Generator) -> tuple[Pixels, Mask]:
-    """Return a slightly cropped, rescaled and brighter copy of a picture and its mask.
+    """Return a slightly cropped, rescaled and brighter copy of an image and its mask.
 
     Args:
         pixels: (H, W) uint8.

@@ -1,4 +1,4 @@
-"""Synthetic breast ultrasound: one picture of a class, with its exact lesion mask."""
+"""Synthetic breast ultrasound: one image of a class, with its exact lesion mask."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ADD_LESION = {"benign": add_benign, "malignant": add_malignant}
 
 @dataclass(frozen=True)
 class Phantom:
-    """One synthetic picture.
+    """One synthetic image.
 
     Attributes:
         pixels: (H, W) uint8.

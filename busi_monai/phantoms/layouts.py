@@ -27,11 +27,11 @@ Mask = NDArray[np.bool_]
 
 
 class LayoutWriter(ABC):
-    """Writes pictures with their masks into a folder of one layout, one after the other.
+    """Writes images with their masks into a folder of one layout, one after the other.
 
     Attributes:
         classes: the classes that the layout can hold.
-        many_masks: whether a picture may have several masks; else their union is written.
+        many_masks: whether an image may have several masks; else their union is written.
         folder: where to write.
     """
 
@@ -45,11 +45,11 @@ class LayoutWriter(ABC):
 
     @abstractmethod
     def add(self, class_name: str, pixels: Pixels, masks: Sequence[Mask]) -> str:
-        """Write one picture, (H, W) or (H, W, 3), with its (H, W) masks, and return its id."""
+        """Write one image, (H, W) or (H, W, 3), with its (H, W) masks, and return its id."""
 
     @abstractmethod
     def image_path(self, case_id: str) -> Path:
-        """Return where the picture of an id lies."""
+        """Return where the image of an id lies."""
 
     def finish(self) -> None:
         """Write the table of the rows that were added, if the layout has one."""
@@ -70,7 +70,7 @@ class BusiWriter(LayoutWriter):
     many_masks = True
 
     def add(self, class_name: str, pixels: Pixels, masks: Sequence[Mask]) -> str:
-        """Write one picture with its masks."""
+        """Write one image with its masks."""
         case_id = f"{class_name} ({self._next(class_name)})"
         write_png(self.image_path(case_id), pixels)
         for index, mask in enumerate(masks):
@@ -79,7 +79,7 @@ class BusiWriter(LayoutWriter):
         return case_id
 
     def image_path(self, case_id: str) -> Path:
-        """Return where the picture of an id lies."""
+        """Return where the image of an id lies."""
         return self.folder / case_id.split(" ", maxsplit=1)[0] / f"{case_id}.png"
 
 
@@ -87,7 +87,7 @@ class FolderWriter(LayoutWriter):
     """``images/case_0001.png``, ``masks/case_0001.png``, ``labels.csv``."""
 
     def add(self, class_name: str, pixels: Pixels, masks: Sequence[Mask]) -> str:
-        """Write one picture with the union of its masks."""
+        """Write one image with the union of its masks."""
         case_id = f"case_{self._next('case'):04d}"
         write_png(self.image_path(case_id), pixels)
         write_mask(self.folder / "masks" / f"{case_id}.png", _union(masks))
@@ -95,7 +95,7 @@ class FolderWriter(LayoutWriter):
         return case_id
 
     def image_path(self, case_id: str) -> Path:
-        """Return where the picture of an id lies."""
+        """Return where the image of an id lies."""
         return self.folder / "images" / f"{case_id}.png"
 
     def _write_table(self) -> None:
@@ -110,7 +110,7 @@ class BusBraWriter(LayoutWriter):
                 "Side", "BBOX")  # fmt: skip
 
     def add(self, class_name: str, pixels: Pixels, masks: Sequence[Mask]) -> str:
-        """Write one picture with the union of its masks."""
+        """Write one image with the union of its masks."""
         patient, side = divmod(self._next("case") - 1, 2)
         case_id = f"bus_{patient + 1:04d}-{'lr'[side]}"
         mask = _union(masks)
@@ -134,7 +134,7 @@ class BusBraWriter(LayoutWriter):
         return case_id
 
     def image_path(self, case_id: str) -> Path:
-        """Return where the picture of an id lies."""
+        """Return where the image of an id lies."""
         return self.folder / "Images" / f"{case_id}.png"
 
     def _write_table(self) -> None:
@@ -154,7 +154,7 @@ class BusUclmWriter(LayoutWriter):
     }
 
     def add(self, class_name: str, pixels: Pixels, masks: Sequence[Mask]) -> str:
-        """Write one picture with the union of its masks."""
+        """Write one image with the union of its masks."""
         patient, image = divmod(self._next("case") - 1, 3)
         letters = "".join(chr(ord("A") + patient // 26**place % 26) for place in (2, 1, 0))
         case_id = f"P{letters}_{image:03d}"
@@ -169,7 +169,7 @@ class BusUclmWriter(LayoutWriter):
         return case_id
 
     def image_path(self, case_id: str) -> Path:
-        """Return where the picture of an id lies."""
+        """Return where the image of an id lies."""
         return self.folder / "images" / f"{case_id}.png"
 
     def _write_table(self) -> None:
@@ -185,7 +185,7 @@ class BreastLesionsUsgWriter(LayoutWriter):
                 "Pixel_size", "BIRADS", "Classification")  # fmt: skip
 
     def add(self, class_name: str, pixels: Pixels, masks: Sequence[Mask]) -> str:
-        """Write one picture with the union of its masks; every fourth has another mask as well."""
+        """Write one image with the union of its masks; every fourth has another mask as well."""
         number = self._next("case")
         case_id = f"case{number:03d}"
         mask = _union(masks)
@@ -204,7 +204,7 @@ class BreastLesionsUsgWriter(LayoutWriter):
         return case_id
 
     def image_path(self, case_id: str) -> Path:
-        """Return where the picture of an id lies."""
+        """Return where the image of an id lies."""
         return self.folder / f"{case_id}.png"
 
     def _write_table(self) -> None:

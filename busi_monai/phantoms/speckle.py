@@ -1,4 +1,4 @@
-"""The physics of a phantom: from maps of echo strength and attenuation to a B-mode picture.
+"""The physics of a phantom: from maps of echo strength and attenuation to a B-mode image.
 
 Fully developed speckle: a field of complex Gaussian scatterers, weighted by the tissue's echo
 strength, is convolved with an anisotropic point spread function; its envelope is Rayleigh
@@ -26,7 +26,7 @@ class Scanner:
     Attributes:
         axial_px: standard deviation of the point spread function along depth, in px.
         lateral_px: the same across, at the focus.
-        focus: depth of the focus as a fraction of the picture's height.
+        focus: depth of the focus as a fraction of the image's height.
         looks: how many views from different angles are compounded; more make smoother speckle.
         dynamic_range_db: echo strengths over this range fill black to white.
         gain_db: added to all echoes.
@@ -43,7 +43,7 @@ class Scanner:
 
 
 def random_scanner(rng: np.random.Generator, size: tuple[int, int]) -> Scanner:
-    """Draw a scanner whose speckle fits a picture of (H, W) px."""
+    """Draw a scanner whose speckle fits an image of (H, W) px."""
     scale = float(np.sqrt(size[0] * size[1])) / 450
     return Scanner(
         axial_px=max(0.5, rng.uniform(0.8, 1.15) * scale),
@@ -79,7 +79,7 @@ def scan(
     scanner: Scanner,
     size: tuple[int, int],
 ) -> NDArray[np.uint8]:
-    """Return the B-mode picture of a tissue.
+    """Return the B-mode image of a tissue.
 
     Args:
         rng: the source of scatterers and noise.
@@ -88,7 +88,7 @@ def scan(
             good, positive for less echo; summed up along depth it gives shadows and, where
             negative, enhancement.
         scanner: the settings.
-        size: (H, W) of the picture in px.
+        size: (H, W) of the image in px.
 
     Returns:
         (H, W) uint8.

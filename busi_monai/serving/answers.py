@@ -23,7 +23,7 @@ NORMAL = CLASSES[0]
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What came of one picture.
+    """What came of one image.
 
     Attributes:
         id: of its entry.
@@ -66,7 +66,7 @@ def warnings_of(prediction: Prediction, image_size: tuple[int, int]) -> list[Pre
             f"{width}×{height} pixels are less than half of the network's {image_size[1]}×"
             f"{image_size[0]} and were enlarged"
         )
-        found.append(PredictionWarning("small_picture", message))
+        found.append(PredictionWarning("small_image", message))
     if prediction.has_mask and prediction.predicted_class is not None:
         says_normal = prediction.predicted_class == NORMAL
         if says_normal and prediction.lesion_pixels:
@@ -82,7 +82,7 @@ def entry_of(outcome: Outcome, *, with_mask: bool = False) -> dict[str, Any]:
     """Return the entry of an answer as plain JSON values.
 
     Args:
-        outcome: what came of a picture.
+        outcome: what came of an image.
         with_mask: whether the mask is told as a PNG file of 0 and 255 at native size, in base64.
     """
     prediction = outcome.prediction

@@ -39,7 +39,7 @@ def application(
         hosts: names that it may be called by.
         page: whether there is a page in the browser; one in a process.
     """
-    # uploads stay in memory: nothing of a picture ever touches the disk
+    # uploads stay in memory: nothing of an image ever touches the disk
     MultiPartParser.spool_max_size = service.limits.max_bytes + 1
     api = rest_application(service)
     if page:

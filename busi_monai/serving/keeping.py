@@ -23,7 +23,7 @@ __all__ = ["Keeper"]
 class Keeper:
     """Adds each prediction to a folder of ``predictions.csv``, ``masks/`` and ``run.json``.
 
-    Rows and masks have names that the server made; neither the pictures nor the clients' file
+    Rows and masks have names that the server made; neither the images nor the clients' file
     names are kept.
 
     Args:

@@ -24,7 +24,7 @@ class Limits:
     Attributes:
         max_bytes: size of a request, all its files together.
         max_files: number of files in a request.
-        max_pixels: rows times columns of a picture, or of one frame of a loop.
+        max_pixels: rows times columns of an image, or of one frame of a loop.
         max_frames: frames of a loop that are predicted; of a longer one as many, evenly spaced.
         seconds: time for an upload to arrive, for a place to become free, and for the predictions
             of one request; frames that are not begun by then are told as timed out.

@@ -76,13 +76,13 @@ def rest_application(service: PredictionService) -> FastAPI:
     api.state.service = service
     _add_problem_handlers(api)
 
-    @api.post("/v1/predict", openapi_extra=_FORM, responses=_ERRORS, summary="Predict pictures")
+    @api.post("/v1/predict", openapi_extra=_FORM, responses=_ERRORS, summary="Predict images")
     async def predict(
         request: Request, mask: bool = False, operating_point: str | None = None
     ) -> JSONResponse:
         """Outline and classify the lesions of the files sent as ``file``.
 
-        One entry for each picture, of a DICOM loop for each frame, in order; a file that cannot be
+        One entry for each image, of a DICOM loop for each frame, in order; a file that cannot be
         read has an entry with an error. ``mask=1`` adds the mask as a PNG file in base64;
         ``operating_point`` names where malignancy is decided.
         """
@@ -177,7 +177,7 @@ def _nothing_predicted(
     status = 500 if "internal" in codes else 503 if codes == {"timed_out"} else 422
     problem = problems[0]
     if len(problems) > 1:
-        message = f"none of {len(outcomes)} pictures could be predicted; first: {problem.message}"
+        message = f"none of {len(outcomes)} images could be predicted; first: {problem.message}"
         problem = Problem(problem.code, message, problem.file)
     headers = {"Retry-After": "5"} if status == 503 else None
     return problem_response(status, problem, headers, {"entries": entries})

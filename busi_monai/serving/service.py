@@ -1,4 +1,4 @@
-"""The one place where pictures of a request are predicted, for REST and for the page."""
+"""The one place where images of a request are predicted, for REST and for the page."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from busi_monai.serving.decoding import DecodingPool
 from busi_monai.serving.keeping import Keeper
 from busi_monai.serving.limits import Budget, Limits, Places
 from busi_monai.serving.problems import Problem, ServiceError
-from busi_monai.serving.uploads import Upload, UploadedPictures, pictures_of
+from busi_monai.serving.uploads import Upload, UploadedImages, images_of
 
 __all__ = ["PredictionService"]
 
@@ -115,7 +115,7 @@ class PredictionService:
     def outcomes(
         self, uploads: Sequence[Upload], operating_point: str | None = None
     ) -> Iterator[Outcome]:
-        """Predict every picture of some uploads, going on past those that fail; use ``in_turn``.
+        """Predict every image of some uploads, going on past those that fail; use ``in_turn``.
 
         Args:
             uploads: the files of a request.
@@ -128,7 +128,7 @@ class PredictionService:
                 yield self._timed_out(upload, upload.id)
                 continue
             try:
-                found = pictures_of(upload, self.limits, self.decoding)
+                found = images_of(upload, self.limits, self.decoding)
             except ImageReadError as error:
                 problem = Problem("unreadable", str(error), upload.name)
                 yield Outcome(upload.id, upload.name, problem=problem)
@@ -136,38 +136,38 @@ class PredictionService:
             except Exception:
                 yield _failed(upload, upload.id)
                 continue
-            yield from self._predict_pictures(predictor, upload, found, ends)
+            yield from self._predict_images(predictor, upload, found, ends)
 
-    def _predict_pictures(
-        self, predictor: Predictor, upload: Upload, found: UploadedPictures, ends: float
+    def _predict_images(
+        self, predictor: Predictor, upload: Upload, found: UploadedImages, ends: float
     ) -> Iterator[Outcome]:
         left_out = _left_out(found)
-        for id, picture in found.pictures:
+        for id, image in found.images:
             if time.monotonic() > ends:
-                yield self._timed_out(upload, id, picture.frame)
+                yield self._timed_out(upload, id, image.frame)
                 continue
             try:
-                prediction = predictor.predict(self.decoding.read(picture))
+                prediction = predictor.predict(self.decoding.read(image))
                 if self.keeper is not None:
-                    self.keeper.add(prediction, frame=picture.frame)
+                    self.keeper.add(prediction, frame=image.frame)
             except ImageReadError as error:
                 problem = Problem("unreadable", str(error), upload.name)
-                yield Outcome(id, upload.name, picture.frame, problem=problem)
+                yield Outcome(id, upload.name, image.frame, problem=problem)
             except Exception:
-                yield _failed(upload, id, picture.frame)
+                yield _failed(upload, id, image.frame)
             else:
                 warned = warnings_of(prediction, predictor.operating.image_size)
                 # the probabilities of all pixels of a long loop would fill the memory
                 light = replace(prediction, lesion_probability=np.zeros((0, 0), np.float32))
-                yield Outcome(id, upload.name, picture.frame, light, warnings=(*warned, *left_out))
+                yield Outcome(id, upload.name, image.frame, light, warnings=(*warned, *left_out))
 
     def _timed_out(self, upload: Upload, id: str, frame: int | None = None) -> Outcome:
         message = f"{upload.name}: not begun within {self.limits.seconds:g} s; send less"
         return Outcome(id, upload.name, frame, problem=Problem("timed_out", message, upload.name))
 
 
-def _left_out(found: UploadedPictures) -> list[PredictionWarning]:
-    shown = len(found.pictures)
+def _left_out(found: UploadedImages) -> list[PredictionWarning]:
+    shown = len(found.images)
     if shown == found.frames:
         return []
     message = f"of {found.frames} frames {shown} were predicted, evenly spaced over the loop"

@@ -1,4 +1,4 @@
-"""Files that came from a stranger: their names made harmless, their pictures found and limited."""
+"""Files that came from a stranger: their names made harmless, their images found and limited."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from busi_monai.errors import ImageReadError
 from busi_monai.inference.inputs import frame_id
 from busi_monai.io.image_files import ImageBytes, image_stem
-from busi_monai.io.images import PictureFile
+from busi_monai.io.images import ImageFile
 from busi_monai.serving.decoding import DecodingPool
 from busi_monai.serving.limits import Limits
 
-__all__ = ["Upload", "UploadedPictures", "pictures_of", "safe_name", "uploads_of"]
+__all__ = ["Upload", "UploadedImages", "images_of", "safe_name", "uploads_of"]
 
 _LONGEST_NAME = 80
 
@@ -35,16 +35,16 @@ class Upload:
 
 
 @dataclass(frozen=True)
-class UploadedPictures:
-    """The pictures of an upload that are to be predicted.
+class UploadedImages:
+    """The images of an upload that are to be predicted.
 
     Attributes:
-        pictures: (id, picture) of a still, or of the frames of a loop.
+        images: (id, image) of a still, or of the frames of a loop.
         frames: number of frames in the file.
         frames_per_second: rate of a loop, or ``None``.
     """
 
-    pictures: tuple[tuple[str, PictureFile], ...]
+    images: tuple[tuple[str, ImageFile], ...]
     frames: int
     frames_per_second: float | None
 
@@ -90,8 +90,8 @@ def uploads_of(files: Iterable[tuple[str | None, bytes]]) -> list[Upload]:
     return uploads
 
 
-def pictures_of(upload: Upload, limits: Limits, decoding: DecodingPool) -> UploadedPictures:
-    """Return the pictures of an upload, of a long loop as many as are allowed, evenly spaced.
+def images_of(upload: Upload, limits: Limits, decoding: DecodingPool) -> UploadedImages:
+    """Return the images of an upload, of a long loop as many as are allowed, evenly spaced.
 
     Args:
         upload: the file.
@@ -107,7 +107,7 @@ def pictures_of(upload: Upload, limits: Limits, decoding: DecodingPool) -> Uploa
     header = decoding.header(whole)
     if header is None or header.frames == 1:
         still = ImageBytes(upload.content, upload.name, limits.max_pixels)
-        return UploadedPictures(((upload.id, PictureFile(still)),), 1, None)
+        return UploadedImages(((upload.id, ImageFile(still)),), 1, None)
     height, width = header.size
     if height * width > limits.max_pixels:
         raise ImageReadError(
@@ -115,6 +115,6 @@ def pictures_of(upload: Upload, limits: Limits, decoding: DecodingPool) -> Uploa
         )
     shown = min(header.frames, limits.max_frames)
     numbers = [place * header.frames // shown for place in range(shown)]
-    chosen = [PictureFile(whole, number) for number in numbers]
-    pictures = tuple((frame_id(upload.id, picture), picture) for picture in chosen)
-    return UploadedPictures(pictures, header.frames, header.frames_per_second)
+    chosen = [ImageFile(whole, number) for number in numbers]
+    images = tuple((frame_id(upload.id, image), image) for image in chosen)
+    return UploadedImages(images, header.frames, header.frames_per_second)

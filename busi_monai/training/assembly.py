@@ -138,13 +138,13 @@ def _operating(
 
 
 def _checked_crop(runs: Mapping[str, Path], points: Mapping[str, OperatingPoint]) -> LesionCrop:
-    """Return how the classifier's pictures were cropped, once the stages are known to fit."""
+    """Return how the classifier's images were cropped, once the stages are known to fit."""
     masks, classes = points["segmentation"], points["classification"]
     if not classes.classes:
         raise InputError(f"{runs['classification']} has no class head to classify lesions with")
     if classes.lesion_crop is None:
         raise InputError(
-            f"{runs['classification']} was trained on whole pictures; train it with lesion_crop, "
+            f"{runs['classification']} was trained on whole images; train it with lesion_crop, "
             "as configs/train_classification.yaml does"
         )
     for name in ("median_filter", "clahe"):
@@ -152,7 +152,7 @@ def _checked_crop(runs: Mapping[str, Path], points: Mapping[str, OperatingPoint]
             raise InputError(
                 f"{name} is {getattr(masks, name)} in {runs['segmentation']} and "
                 f"{getattr(classes, name)} in {runs['classification']}: both stages work on one "
-                "picture, so set it alike"
+                "image, so set it alike"
             )
     for name, point in points.items():
         if point.aspect != "stretch":

@@ -63,7 +63,7 @@ def prepare_batch_with_lesion(
 
     Returns:
         ``image`` and targets as from ``prepare_batch``, no further positional arguments, and
-        ``{"lesion": (N, 1, H, W) float32}``, all −1 for pictures without a mask.
+        ``{"lesion": (N, 1, H, W) float32}``, all −1 for images without a mask.
     """
     image, targets = prepare_batch(batchdata, device, non_blocking, **kwargs)
     return image, targets, (), {"lesion": targets["seg"]}

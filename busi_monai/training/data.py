@@ -221,7 +221,7 @@ def cached_dataset(
             hashes or files have changed since is made anew.
     """
     if cache_dir is not None:
-        # going back to native size needs the pictures' history; training drops it before the cache,
+        # going back to native size needs the images' history; training drops it before the cache,
         # and then a cached item would come back of another type than a fresh one
         plain = any(isinstance(step, TrainingTensorsd) for step in transform.flatten().transforms)
         return PersistentDataset(

@@ -1,4 +1,4 @@
-"""Several processes, one a GPU: who draws which pictures, and who writes."""
+"""Several processes, one a GPU: who draws which images, and who writes."""
 
 from __future__ import annotations
 

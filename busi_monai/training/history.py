@@ -1,4 +1,4 @@
-"""``history.csv``, one row an epoch, and the pictures of the training's course."""
+"""``history.csv``, one row an epoch, and the images of the training's course."""
 
 from __future__ import annotations
 
@@ -75,14 +75,14 @@ class History:
         write_text(self.path, "\n".join([",".join(HISTORY_COLUMNS), *self._rows]) + "\n")
 
 
-def draw_history(history_csv: str | Path, picture: str | Path) -> None:
+def draw_history(history_csv: str | Path, image: str | Path) -> None:
     """Draw losses, Dice, class figures and learning rate over the epochs into a PNG.
 
     What the network has no head for gets no panel.
 
     Args:
         history_csv: a ``history.csv``.
-        picture: path of the PNG to write.
+        image: path of the PNG to write.
     """
     import pandas as pd
     from matplotlib.figure import Figure
@@ -108,7 +108,7 @@ def draw_history(history_csv: str | Path, picture: str | Path) -> None:
         axes.set(title=title, xlabel="epoch")
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
-    with atomic_file(picture) as partial:
+    with atomic_file(image) as partial:
         figure.savefig(partial, dpi=110)
 
 

@@ -6,14 +6,14 @@ then teaches the Dice term nothing. What happens instead is chosen by ``empty_ma
 
 =================== =================================================================
 ``false_positives`` (default) the Dice term is ``S / (S + k)`` with the sum ``S`` of the predicted
-                    lesion probabilities over the picture and ``k`` = 1 % of its pixels: about 0
-                    for a confidently empty prediction, 0.5 if a hundredth of the picture is
+                    lesion probabilities over the image and ``k`` = 1 % of its pixels: about 0
+                    for a confidently empty prediction, 0.5 if a hundredth of the image is
                     predicted, towards 1 beyond
-``leave_out``       no Dice term for that picture; the pixelwise term, if there is one, remains
+``leave_out``       no Dice term for that image; the pixelwise term, if there is one, remains
 ``smooth``          MONAI's own: close to 1 unless the prediction is exactly empty
 =================== =================================================================
 
-Pictures without a mask (all −1) or without a class (−1) count in neither sum nor mean.
+Images without a mask (all −1) or without a class (−1) count in neither sum nor mean.
 
 Soft truth, as ``mixing`` makes it. Masks may lie anywhere in [0, 1]; one that stays below a half
 everywhere is empty, a normal with a trace of a lesion, which would otherwise be as inert as under
@@ -70,7 +70,7 @@ class MultiTaskLoss(nn.Module):
     """``seg_weight`` · mask loss + ``cls_weight`` · class loss, in float32 whatever the autocast.
 
     A weight of 0 turns its head off: nothing is computed for it, and the network need not have it.
-    Each head's loss is the mean over those pictures of the batch that carry its truth, and 0 if
+    Each head's loss is the mean over those images of the batch that carry its truth, and 0 if
     none does.
 
     Args:
@@ -139,7 +139,7 @@ class MultiTaskLoss(nn.Module):
         Args:
             outputs: ``seg`` (N, 1, H, W) and ``cls`` (N, C) logits, and ``seg_aux1``, … of deep
                 supervision.
-            targets: ``seg`` (N, 1, H, W) from 0 to 1, all −1 where a picture has no mask; ``cls``
+            targets: ``seg`` (N, 1, H, W) from 0 to 1, all −1 where an image has no mask; ``cls``
                 (N,) integer, −1 where it has no class, or (N, C) probabilities, all −1 where it has
                 none. A key that is absent counts as missing for all.
         """
@@ -178,7 +178,7 @@ class MultiTaskLoss(nn.Module):
 
 
 class MaskLoss(nn.Module):
-    """Mean over the pictures that have a mask of the sum of a loss's terms.
+    """Mean over the images that have a mask of the sum of a loss's terms.
 
     Args:
         name: a name of ``SEGMENTATION_LOSSES``.
@@ -244,10 +244,10 @@ class MaskLoss(nn.Module):
 
 
 class ClassLoss(nn.Module):
-    """Weighted mean over the pictures that have a class, as ``torch.nn.CrossEntropyLoss`` takes it.
+    """Weighted mean over the images that have a class, as ``torch.nn.CrossEntropyLoss`` takes it.
 
     Integer labels and probabilities are averaged as torch does: by the sum of the labels' class
-    weights, and by the number of pictures.
+    weights, and by the number of images.
 
     Args:
         name: a name of ``CLASSIFICATION_LOSSES``.

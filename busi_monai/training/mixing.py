@@ -1,12 +1,12 @@
-"""Mixed pictures for training: mixup and cutmix of a batch, masks and classes included.
+"""Mixed images for training: mixup and cutmix of a batch, masks and classes included.
 
 ``mixup`` (Zhang et al., ICLR 2018) and ``cutmix`` (Yun et al., ICCV 2019) are deterministic;
 ``MixedBatches`` samples from torch's global generator, which ``EpochSeed`` seeds anew in every
 epoch, so that a resumed run mixes as one that was never stopped.
 
-What is missing stays missing. A picture is mixed only with a partner that has every truth (mask,
+What is missing stays missing. An image is mixed only with a partner that has every truth (mask,
 class) that it has itself, since one half of a truth is none: without such a partner it stays as it
-is. A truth that a picture lacks is not taken from its partner either.
+is. A truth that an image lacks is not taken from its partner either.
 
 Classes become soft: (N, C) float32 that add up to 1 in each row, all −1 where the class is missing,
 as all −1 is a missing mask. ``mixup`` makes masks of 0 to 1; those of ``cutmix`` remain 0 and 1.
@@ -62,9 +62,9 @@ def make_prepare_batch(
 
 
 class MixedBatches:
-    """``prepare_batch`` for training that mixes the pictures of some batches with each other.
+    """``prepare_batch`` for training that mixes the images of some batches with each other.
 
-    Every picture of such a batch meets another one of it, drawn at random. Where both kinds are
+    Every image of such a batch meets another one of it, drawn at random. Where both kinds are
     on, each takes half of the batches that are mixed.
 
     Args:
@@ -117,7 +117,7 @@ class MixedBatches:
         if not self.kinds or float(torch.rand(())) >= self.probability:
             return image, targets
         if isinstance(image, MetaTensor):
-            image = image.as_tensor()  # a mixed picture has no history to go back by
+            image = image.as_tensor()  # a mixed image has no history to go back by
         kind = list(self.kinds)[int(torch.randint(len(self.kinds), ()))]
         order = torch.randperm(len(image)).to(image.device)
         share = _beta(self.kinds[kind])
@@ -135,18 +135,18 @@ def mixup(
     *,
     classes: int = len(CLASSES),
 ) -> Batch:
-    """Return ``share`` of every picture plus the rest of its partner; masks and classes alike.
+    """Return ``share`` of every image plus the rest of its partner; masks and classes alike.
 
     Args:
         image: (N, 1, H, W) float32.
         targets: ``seg`` (N, 1, H, W) of 0 to 1, all −1 where there is no mask, and ``cls`` (N,)
             int, −1 where there is no class; either may be absent.
-        order: (N,) int, the partner of each picture.
-        share: of the picture itself, in [0, 1].
+        order: (N,) int, the partner of each image.
+        share: of the image itself, in [0, 1].
         classes: how many there are.
 
     Returns:
-        the mixed pictures, and ``{"seg": (N, 1, H, W) float, "cls": (N, classes) float32}``.
+        the mixed images, and ``{"seg": (N, 1, H, W) float, "cls": (N, classes) float32}``.
 
     Examples:
         >>> image = torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1)
@@ -173,17 +173,17 @@ def cutmix(
     *,
     classes: int = len(CLASSES),
 ) -> Batch:
-    """Return every picture with a rectangle of its partner's at the same place; masks alike.
+    """Return every image with a rectangle of its partner's at the same place; masks alike.
 
     Args:
         image: (N, 1, H, W) float32.
         targets: as for ``mixup``.
-        order: (N,) int, the partner of each picture.
-        box: (left, top, width, height) in pixels, within the picture.
+        order: (N,) int, the partner of each image.
+        box: (left, top, width, height) in pixels, within the image.
         classes: how many there are.
 
     Returns:
-        the pictures with what was pasted, and ``{"seg": (N, 1, H, W), "cls": (N, classes)
+        the images with what was pasted, and ``{"seg": (N, 1, H, W), "cls": (N, classes)
         float32}``, the classes mixed by area.
 
     Examples:
@@ -220,13 +220,13 @@ def soft_classes(labels: Tensor, classes: int) -> Tensor:
 
 
 def random_box(size: Sequence[int], part: float) -> Box:
-    """Return a (left, top, width, height) box of the picture's aspect, drawn as in cutmix.
+    """Return a (left, top, width, height) box of the image's aspect, drawn as in cutmix.
 
-    Its middle falls anywhere, and what reaches beyond the picture is cut off.
+    Its middle falls anywhere, and what reaches beyond the image is cut off.
 
     Args:
         size: (height, width) in pixels.
-        part: of the picture's area, before it is cut.
+        part: of the image's area, before it is cut.
     """
     spans = []
     for side, middle in zip(size, torch.rand(2).tolist(), strict=True):
@@ -251,7 +251,7 @@ def _has_mask(mask: Tensor) -> Tensor:
 
 
 def _matched(targets: Mapping[str, Tensor], order: Tensor) -> Tensor:
-    """Return which pictures have a partner with every truth that they have, (N,) bool."""
+    """Return which images have a partner with every truth that they have, (N,) bool."""
     matched = torch.ones_like(order, dtype=torch.bool)
     if "seg" in targets:
         known = _has_mask(targets["seg"]).flatten()

@@ -15,12 +15,12 @@ _RESEARCH_USE = "**For research use only; not a medical device.**"
 _LIMITATIONS = """\
 - Validated on nothing but what its evaluations say.
 - Other hospitals, machines, probes and populations than those of the training will do worse.
-- One picture at a time: no other views, no patient history, no video.
+- One image at a time: no other views, no patient history, no video.
 - Sizes are in pixels unless the file states a pixel spacing.
 - Probabilities are only as calibrated as the data that the temperature was fitted on."""
 _PERFORMANCE = """\
-Nothing had been measured when this card was written. `busi-monai evaluate` measures on pictures
-that were not trained on, and writes `metrics.json` and `report.md`: lesion Dice per picture at
+Nothing had been measured when this card was written. `busi-monai evaluate` measures on images
+that were not trained on, and writes `metrics.json` and `report.md`: lesion Dice per image at
 native size, accuracy, AUC, calibration and more, each with a bootstrap interval over groups of
 near-duplicates."""
 
@@ -74,7 +74,7 @@ def training_sections(
     height, width = operating.image_size
     configuration = [
         f"- Network: {cost['parameters'] / 1e6:.1f} million parameters, "
-        f"{cost['flops'] / 1e9:.1f} GFLOPs for one picture.",
+        f"{cost['flops'] / 1e9:.1f} GFLOPs for one image.",
         f"- Input: one channel, {height} × {width} px, {operating.aspect}, "
         f"{operating.normalisation}.",
         f"- Classes: {', '.join(operating.classes) or 'none'}.",
@@ -106,7 +106,7 @@ def ensemble_sections(members: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return {
         "Model overview": f"{len(members)} networks for 2-D B-mode breast ultrasound as one. "
         f"{_RESEARCH_USE}",
-        "Data": "That of the members; `training_images.json` holds the hashes of all pictures that "
+        "Data": "That of the members; `training_images.json` holds the hashes of all images that "
         "any of them has seen. No images are part of this bundle.",
         "Training configuration": f"An ensemble of {len(members)} networks, whose logits are "
         "averaged:\n\n" + "\n".join(names) + "\n\n`run.json` tells how each was trained.",
@@ -130,7 +130,7 @@ def _data(
     counts = Counter(int(item.get("class_label", -1)) for item in items)
     named = [f"{counts[index]} {name}" for index, name in enumerate(classes) if counts[index]]
     datasets = sorted({str(item["dataset"]) for item in items if item.get("dataset")})
-    text = f"Trained on {len(items)} pictures"
+    text = f"Trained on {len(items)} images"
     text += f" ({', '.join(named)})" if named else ""
     text += f" of {', '.join(datasets)}" if datasets else ""
     lines = [f"{text}."]
@@ -142,7 +142,7 @@ def _data(
             hashes = [f"`{value[:12]}…`" if value else "not told" for value in told]
             lines.append(f"- {title}: {', '.join(hashes)}.")
     lines.append(
-        "- `training_images.json` holds the hashes of all pictures that the weights have seen, "
+        "- `training_images.json` holds the hashes of all images that the weights have seen, "
         "by which an evaluation knows them. No images are part of this bundle."
     )
     return "\n".join(lines)

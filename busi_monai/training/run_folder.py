@@ -140,7 +140,7 @@ class RunFolder:
 
         Raises:
             InputError: if the folder is not empty and the run is not to be resumed, if the network
-                does not take pictures of ``operating.image_size`` or would be told where the
+                does not take images of ``operating.image_size`` or would be told where the
                 lesions are that it is to find, if a resumed run was trained on other images or
                 masks or started from other weights, or if the running configuration has a key that
                 the bundle does not have and nothing refers to: a misspelt override, which MONAI

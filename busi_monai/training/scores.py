@@ -63,7 +63,7 @@ class TrainingScores:
     """Handler: mean loss and its parts, lesion Dice and accuracy over an epoch's own batches.
 
     The figures come from the augmented images at network size, while the weights still move: a
-    cheap look at over-fitting, not a measurement. Of mixed pictures (``mixing``), the class with
+    cheap look at over-fitting, not a measurement. Of mixed images (``mixing``), the class with
     the largest share counts, and as lesion what is one by half or more. They are left in
     ``engine.state.metrics`` as ``train_loss``, ``train_loss_seg``, ``train_loss_cls``,
     ``train_lesion_dice`` and ``train_accuracy``.

@@ -1,4 +1,4 @@
-"""Pictures for TensorBoard: image, true mask and predicted mask side by side."""
+"""Images for TensorBoard: image, true mask and predicted mask side by side."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ class ImageTriplets:
         self._shown = 0
 
     def __call__(self, engine: Engine) -> None:
-        """Add the pictures of a batch until enough are shown."""
+        """Add the images of a batch until enough are shown."""
         if (self._validations - 1) % self.interval:
             return
         for item, predicted in zip(engine.state.batch, engine.state.output, strict=True):
             if self._shown >= self.count or "seg" not in predicted or "label" not in item:
                 return
             panels = [_unit(item["image"][0]), _unit(item["label"][0]), predicted["seg"][0] > 0]
-            picture = np.concatenate([np.asarray(panel, dtype=np.float32) for panel in panels], 1)
+            image = np.concatenate([np.asarray(panel, dtype=np.float32) for panel in panels], 1)
             self.writer.add_image(
-                f"validation/{self._shown}", picture[None], global_step=engine.state.epoch
+                f"validation/{self._shown}", image[None], global_step=engine.state.epoch
             )
             self._shown += 1
 

@@ -1,4 +1,4 @@
-"""What a scanner and the tissue above do to a picture: resolution, shadows, gain along the depth.
+"""What a scanner and the tissue above do to an image: resolution, shadows, gain along the depth.
 
 The skin is on top, so that depth goes down the rows, and beams along the columns. The ``Random…d``
 transforms only sample; ``blur``, ``shade_band`` and ``adjust_depth_gain`` do the work, on
@@ -146,7 +146,7 @@ def blur(image: torch.Tensor, *, lateral: float, axial: float) -> torch.Tensor:
     """Return a (1, H, W) float32 tensor blurred by a Gaussian; its edges are continued.
 
     Args:
-        image: the picture.
+        image: the image.
         lateral: standard deviation along the rows, across the beams, in pixels.
         axial: standard deviation along the depth, in pixels.
     """
@@ -176,14 +176,14 @@ def shade_band(
         image: (1, H, W) float32 in [0, 1].
         change: relative change inside the band; below 0 a shadow, above 0 enhancement.
         column: the band's middle as a part of the width.
-        width: the band's width at its top as a part of the picture's.
+        width: the band's width at its top as a part of the image's.
         top: where it begins as a part of the height, in [0, 1).
         widening: by how much it grows from its top to its bottom, as a part of its width.
         softness: over which part of the width and of the height its edges fade, centred on the
             lateral edges and downwards from the top.
 
     Returns:
-        the picture times 1 + ``change`` in the band, clipped to [0, 1].
+        the image times 1 + ``change`` in the band, clipped to [0, 1].
     """
     height, width_px = image.shape[-2:]
     rows = (np.arange(height, dtype=np.float32) + 0.5) / height

@@ -1,13 +1,13 @@
-"""Random variation of training pictures, made for ultrasound, on plain tensors for speed.
+"""Random variation of training images, made for ultrasound, on plain tensors for speed.
 
 ``training_augmentation`` chains ``RandomGeometryd`` (``geometry``), ``RandomBlurd``,
 ``RandomShadowd`` and ``RandomDepthGaind`` (``acoustics``), ``RandomMarksd`` (``marks``), and
 ``RandomGreyLevelsd`` and ``RandomNoised`` (``grey_levels``). A random transform only samples
 parameters, then calls its deterministic twin (``warp``, ``adjust_gamma``, …). MONAI's
 ``RandFlipd``, ``RandAffined``, ``RandAdjustContrastd`` and ``RandGaussianNoised`` took 3.5 ms
-together for a 160×160 picture with its mask on one core.
+together for a 160×160 image with its mask on one core.
 
-Pictures are varied in [0, 1], clipped after each step, and normalised last: a z-scored picture
+Images are varied in [0, 1], clipped after each step, and normalised last: a z-scored image
 is first brought back to [0, 1] by its own range, which its z-score does not notice.
 """
 
@@ -75,13 +75,13 @@ def training_augmentation(
 
     Args:
         operating: its normalisation and lesion crop say what the network takes.
-        flip_probability: how often a picture is mirrored left to right.
+        flip_probability: how often an image is mirrored left to right.
         affine_probability: how often it is rotated, zoomed and moved.
         rotation_degrees: largest rotation either way.
         scale_range: (smallest, largest) zoom, drawn evenly on a log scale; above 1 enlarges.
         translate: largest shift as a part of the height and width.
         crop_probability: how often the field of view is narrowed to a part of it, which then fills
-            the picture; never so far that most of a lesion is lost (see ``RandomGeometryd``).
+            the image; never so far that most of a lesion is lost (see ``RandomGeometryd``).
         crop_scale: (smallest, largest) part that is kept of the height and of the width, drawn for
             each by itself, so that the aspect changes too.
         blur_probability: how often resolution is lost.
@@ -104,7 +104,7 @@ def training_augmentation(
         noise: largest standard deviation of the noise, in grey levels of [0, 1].
         crop_jitter: with a lesion crop, how far each side of the box moves at most, as a part of
             the box's length.
-        no_lesion_crop_probability: with a lesion crop, how often a picture without lesion is
+        no_lesion_crop_probability: with a lesion crop, how often an image without lesion is
             cropped at random.
 
     Raises:
@@ -151,10 +151,10 @@ def training_augmentation(
 
 
 class TrainingTensorsd(Transform):
-    """Strip history and ``native_label``, and bring a normalised picture back to [0, 1].
+    """Strip history and ``native_label``, and bring a normalised image back to [0, 1].
 
     Args:
-        unit_range: whether to scale each picture by its own range to [0, 1].
+        unit_range: whether to scale each image by its own range to [0, 1].
     """
 
     def __init__(self, unit_range: bool = False) -> None:

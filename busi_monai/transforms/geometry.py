@@ -1,4 +1,4 @@
-"""Where things lie: mirror, rotate, zoom, move and crop a picture and its mask in one warp.
+"""Where things lie: mirror, rotate, zoom, move and crop an image and its mask in one warp.
 
 ``RandomGeometryd`` only samples; ``mirror``, ``affine_matrix``, ``crop_matrix``, ``chain`` and
 ``warp`` do the work, on (1, H, W) float32 tensors.
@@ -33,7 +33,7 @@ CROP_DRAWS = 4
 """How many crops are drawn at most to find one that keeps the lesion."""
 
 LESION_IN_VIEW = 0.5
-"""The part of a lesion's pixels that a crop has to leave in the picture."""
+"""The part of a lesion's pixels that a crop has to leave in the image."""
 
 
 class RandomGeometryd(MapTransform, Randomizable):
@@ -41,9 +41,9 @@ class RandomGeometryd(MapTransform, Randomizable):
 
     What comes from outside is black and no lesion. See ``training_augmentation`` for the options.
 
-    A crop cuts lesions, as a narrow field of view does, but a picture whose lesion is gone would
+    A crop cuts lesions, as a narrow field of view does, but an image whose lesion is gone would
     carry a wrong class. So a crop after which less than half of the mask's lesion pixels are in
-    view is drawn again, up to ``CROP_DRAWS`` times in all, and then left out. A picture without a
+    view is drawn again, up to ``CROP_DRAWS`` times in all, and then left out. An image without a
     known mask is not cropped: nobody could tell what it loses. One with an empty mask always may.
     """
 
@@ -67,7 +67,7 @@ class RandomGeometryd(MapTransform, Randomizable):
         self.crop_scale = checked_range("crop_scale", crop_scale, limit=1)
 
     def randomize(self, data: tuple[int, int]) -> None:
-        """Sample whether to mirror, the matrix, and the crops, for a picture of (height, width)."""
+        """Sample whether to mirror, the matrix, and the crops, for an image of (height, width)."""
         self.flip = bool(self.R.random_sample() < self.flip_probability)
         self.matrix: np.ndarray | None = None
         if self.R.random_sample() < self.affine_probability:
@@ -78,7 +78,7 @@ class RandomGeometryd(MapTransform, Randomizable):
                 shift=self.R.uniform(-self.translate, self.translate, size=2),
             )
         self.crops: list[np.ndarray] = []
-        # without crops, nothing more is drawn: the pictures are those of a run that knows of none
+        # without crops, nothing more is drawn: the images are those of a run that knows of none
         if self.crop_probability and self.R.random_sample() < self.crop_probability:
             for _ in range(CROP_DRAWS):
                 part = self.R.uniform(*self.crop_scale, size=2)
@@ -118,7 +118,7 @@ def affine_matrix(
 
     Args:
         size: (height, width) in pixels.
-        rotation_degrees: anticlockwise rotation about the picture's centre.
+        rotation_degrees: anticlockwise rotation about the image's centre.
         scale: zoom about the centre; above 1 enlarges.
         shift: movement (down, right) as parts of the height and width.
     """
@@ -134,7 +134,7 @@ def affine_matrix(
 def crop_matrix(
     size: tuple[int, int], *, part: Sequence[float], place: Sequence[float]
 ) -> np.ndarray:
-    """Return the (2, 3) matrix, as ``affine_matrix``, that fills the picture with a part of it.
+    """Return the (2, 3) matrix, as ``affine_matrix``, that fills the image with a part of it.
 
     Args:
         size: (height, width) in pixels.
@@ -159,7 +159,7 @@ def crop_matrix(
 def chain(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
     """Return the (2, 3) matrix of both: ``warp`` by ``inner`` first, then by ``outer``.
 
-    In one warp a picture is resampled only once, and turning it brings in what lies beyond the
+    In one warp an image is resampled only once, and turning it brings in what lies beyond the
     crop instead of black.
     """
     return inner @ np.vstack([outer, [0, 0, 1]])
@@ -169,7 +169,7 @@ def warp(image: torch.Tensor, matrix: np.ndarray, *, nearest: bool = False) -> t
     """Return a (1, H, W) float32 tensor resampled by OpenCV through ``affine_matrix``.
 
     Args:
-        image: the picture or mask; 0 comes in from outside.
+        image: the image or mask; 0 comes in from outside.
         matrix: (2, 3), output to input pixels.
         nearest: take the nearest pixel instead of the linear mean, for masks.
     """
@@ -180,7 +180,7 @@ def warp(image: torch.Tensor, matrix: np.ndarray, *, nearest: bool = False) -> t
 
 
 def part_in_view(mask: torch.Tensor, matrix: np.ndarray) -> float:
-    """Return the part of a mask's lesion pixels that ``warp`` leaves in the picture.
+    """Return the part of a mask's lesion pixels that ``warp`` leaves in the image.
 
     Args:
         mask: (1, H, W) of 0 and 1; an empty one loses nothing.

@@ -64,7 +64,7 @@ class RandomNoised(Randomizable, Transform):
         self.noise = noise
 
     def randomize(self, data: tuple[int, int]) -> None:
-        """Sample the fields for a picture of this (height, width), or none."""
+        """Sample the fields for an image of this (height, width), or none."""
         self.speckle_field: torch.Tensor | None = None
         self.noise_field: torch.Tensor | None = None
         if self.R.random_sample() < self.speckle_probability:

@@ -1,4 +1,4 @@
-"""The lesion's surroundings instead of the whole picture: what a classifier of lesions sees."""
+"""The lesion's surroundings instead of the whole image: what a classifier of lesions sees."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ Box = tuple[int, int, int, int]
 def box_with_margin(
     box: tuple[float, float, float, float], margin: float, size: tuple[int, int]
 ) -> Box:
-    """Return a box enlarged on each side by a part of its own sides, within the picture.
+    """Return a box enlarged on each side by a part of its own sides, within the image.
 
     Args:
         box: (left, top, width, height) in pixels.
         margin: part of the box's width that is added left and right, and of its height above and
             below; negative to shrink.
-        size: (height, width) of the picture.
+        size: (height, width) of the image.
 
     Returns:
         (left, top, width, height) in whole pixels, at least one each way.
@@ -46,11 +46,11 @@ def box_with_margin(
 
 
 class CropToLesiond(MapTransform, InvertibleTransform):
-    """Crop picture and mask to the known lesion's box plus a margin, at native resolution.
+    """Crop image and mask to the known lesion's box plus a margin, at native resolution.
 
     The box holds every lesion of the mask. Without a mask (prediction on a folder), or with an
-    empty one, the whole picture stays; the first is said once in the log, since a network that was
-    trained on crops knows nothing of whole pictures. The meta still tells the native
+    empty one, the whole image stays; the first is said once in the log, since a network that was
+    trained on crops knows nothing of whole images. The meta still tells the native
     ``spatial_shape``, and ``inverse`` puts a probability back in its place, 0 around it.
 
     Args:
@@ -80,7 +80,7 @@ class CropToLesiond(MapTransform, InvertibleTransform):
         return {**super().get_transform_info(), TraceKeys.ID: TraceKeys.NONE}
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the item with its pictures and masks cropped."""
+        """Return the item with its images and masks cropped."""
         item = dict(data)
         size = _size(item, self.keys)
         return self._cropped(item, self._box(item, size))
@@ -109,7 +109,7 @@ class CropToLesiond(MapTransform, InvertibleTransform):
         left, top, width, height = box
         for key in self.key_iterator(item):
             source = item[key]
-            # a copy: a view would keep the whole picture in the cache
+            # a copy: a view would keep the whole image in the cache
             values = _plain(source)[..., top : top + height, left : left + width].clone()
             if isinstance(source, MetaTensor):
                 tracked = MetaTensor(values).copy_meta_from(source)
@@ -126,9 +126,9 @@ class CropToLesiond(MapTransform, InvertibleTransform):
         self._warned = True
         logger.warning(
             "the network was trained on crops around known lesions, and %s comes without a mask: "
-            "the whole picture is taken, here and for all others without one; "
+            "the whole image is taken, here and for all others without one; "
             "breast_ultrasound_two_stage finds the lesion by itself",
-            getattr(item.get("image"), "meta", {}).get("filename_or_obj") or "a picture",
+            getattr(item.get("image"), "meta", {}).get("filename_or_obj") or "an image",
         )
 
 
@@ -136,14 +136,14 @@ class RandomCropToLesiond(CropToLesiond, Randomizable):
     """``CropToLesiond`` for training: the box moves and grows a little, drawn anew every time.
 
     A predicted box is never quite the true one. And where a lesion is missed or imagined, a
-    classifier that had seen normals only as whole pictures would take any crop for a lesion: so
-    pictures without lesion are cropped at random places half of the time.
+    classifier that had seen normals only as whole images would take any crop for a lesion: so
+    images without lesion are cropped at random places half of the time.
 
     Args:
         keys: keys of (1, H, W) tensors to crop alike.
         margin: part of the box's sides that is added on each side, in the mean.
         jitter: every side of the box moves by up to this part of the box's length, either way.
-        no_lesion_probability: how often a picture with an empty mask is cropped at random, to
+        no_lesion_probability: how often an image with an empty mask is cropped at random, to
             between a fifth and four fifths of each side.
         label_key: key of the mask.
 

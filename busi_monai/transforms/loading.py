@@ -1,4 +1,4 @@
-"""From a path or an array to a channel-first tensor: pictures and lesion masks."""
+"""From a path or an array to a channel-first tensor: images and lesion masks."""
 
 from __future__ import annotations
 
@@ -18,51 +18,51 @@ from numpy.typing import NDArray
 from busi_monai.errors import ImageReadError, InputError
 from busi_monai.io.image_files import ImageBytes
 from busi_monai.io.images import (
-    Picture,
-    PictureFile,
+    ImageFile,
+    LoadedImage,
+    image_from_array,
     mask_sha256,
-    picture_from_array,
+    read_image,
     read_mask,
-    read_picture,
 )
 
 __all__ = ["LoadLesionMaskd", "LoadUltrasoundd", "check_mask"]
 
 
 class LoadUltrasoundd(MapTransform):
-    """Read a picture as one grey channel: (1, H, W) float32 ``MetaTensor`` in [0, 1].
+    """Read an image as one grey channel: (1, H, W) float32 ``MetaTensor`` in [0, 1].
 
-    Takes a path (every format of ``busi_monai.io.images``), a file's content in memory, one picture
-    of a file (``PictureFile``), a ``Picture`` that was read, or an (H, W) or (H, W, C) array. The
+    Takes a path (every format of ``busi_monai.io.images``), a file's content in memory, one image
+    of a file (``ImageFile``), a ``LoadedImage`` that was read, or an (H, W) or (H, W, C) array. The
     meta holds:
 
     - ``filename_or_obj`` (empty for what was read already) and ``spatial_shape`` (H, W);
     - ``scale`` (``PixelScale.to_json``) and ``warnings`` (JSON of codes and messages);
     - ``canvas`` (top, left, height, width), of which the pixels are a part;
-    - ``frame``, counted from 0, -1 for a picture by itself.
+    - ``frame``, counted from 0, -1 for an image by itself.
 
     Rows stay the first axis.
 
     Raises:
-        ImageReadError: if the picture cannot be read; the message names the file and the reason.
+        ImageReadError: if the image cannot be read; the message names the file and the reason.
     """
 
     def __init__(self, keys: KeysCollection = "image", allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the item with the pictures under ``keys`` read."""
+        """Return the item with the images under ``keys`` read."""
         loaded = dict(data)
         for key in self.key_iterator(loaded):
             source = loaded[key]
             if isinstance(source, (str, Path, ImageBytes)):
-                loaded[key] = _tensor(read_picture(source), str(source))
-            elif isinstance(source, PictureFile):
-                loaded[key] = _tensor(read_picture(source), str(source.source), source.frame)
-            elif isinstance(source, Picture):
+                loaded[key] = _tensor(read_image(source), str(source))
+            elif isinstance(source, ImageFile):
+                loaded[key] = _tensor(read_image(source), str(source.source), source.frame)
+            elif isinstance(source, LoadedImage):
                 loaded[key] = _tensor(source, "")
             else:
-                loaded[key] = _tensor(picture_from_array(np.asarray(source)), "")
+                loaded[key] = _tensor(image_from_array(np.asarray(source)), "")
         return loaded
 
 
@@ -77,11 +77,11 @@ class LoadLesionMaskd(MapTransform):
     Args:
         keys: keys of the masks.
         allow_missing_keys: whether an item may lack them.
-        image_key: key of the loaded picture that the mask must match in size; not checked where
+        image_key: key of the loaded image that the mask must match in size; not checked where
             the item has none.
 
     Raises:
-        ImageReadError: if the mask cannot be read or its size differs from the picture's.
+        ImageReadError: if the mask cannot be read or its size differs from the image's.
         InputError: if it is another mask than the item states.
     """
 
@@ -113,8 +113,8 @@ class LoadLesionMaskd(MapTransform):
         if isinstance(image, torch.Tensor) and tuple(image.shape[1:]) != mask.shape:
             height, width = image.shape[1:]
             raise ImageReadError(
-                f"{name}: the mask has {mask.shape[1]}×{mask.shape[0]} pixels, its picture "
-                f"{width}×{height}; give the mask that belongs to this picture"
+                f"{name}: the mask has {mask.shape[1]}×{mask.shape[0]} pixels, its image "
+                f"{width}×{height}; give the mask that belongs to this image"
             )
 
 
@@ -132,16 +132,16 @@ def check_mask(mask: NDArray[np.bool_], stated: str, path: str | Path) -> None:
         )
 
 
-def _tensor(picture: Picture, name: str, frame: int | None = None) -> MetaTensor:
+def _tensor(loaded: LoadedImage, name: str, frame: int | None = None) -> MetaTensor:
     meta = {
         "filename_or_obj": name,
-        "spatial_shape": torch.tensor(picture.pixels.shape),
-        "scale": picture.scale.to_json(),
-        "warnings": json.dumps([asdict(warning) for warning in picture.warnings]),
+        "spatial_shape": torch.tensor(loaded.pixels.shape),
+        "scale": loaded.scale.to_json(),
+        "warnings": json.dumps([asdict(warning) for warning in loaded.warnings]),
         "frame": torch.tensor(-1 if frame is None else frame),
-        "canvas": torch.tensor(picture.canvas or (0, 0, *picture.pixels.shape)),
+        "canvas": torch.tensor(loaded.canvas or (0, 0, *loaded.pixels.shape)),
     }
-    return MetaTensor(torch.from_numpy(picture.pixels)[None], meta=meta)
+    return MetaTensor(torch.from_numpy(loaded.pixels)[None], meta=meta)
 
 
 def _mask_from_array(values: Any) -> NDArray[np.bool_]:

@@ -137,7 +137,7 @@ class DecideClassd(Transform):
 class MaskClassConsistencyd(Transform):
     """Make mask and class agree; probabilities are never altered.
 
-    A lesion smaller than ``min_lesion_fraction`` of the picture, or none at all, or a p_normal from
+    A lesion smaller than ``min_lesion_fraction`` of the image, or none at all, or a p_normal from
     ``normal_threshold`` on makes the predicted class normal; a predicted normal gets an empty mask.
     While p_malignant is at or above its operating threshold nothing is changed: neither a mask
     erased nor a class made normal.

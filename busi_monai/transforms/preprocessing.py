@@ -1,4 +1,4 @@
-"""From a picture as found to the network's input, the same for every door to prediction."""
+"""From an image as found to the network's input, the same for every door to prediction."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ torch.serialization.add_safe_globals([TraceKeys])
 def prediction_preprocessing(
     operating: OperatingPoint, *, with_label: bool = False, clean_labels: bool = False
 ) -> Compose:
-    """Return what every picture goes through before the network, deterministic throughout.
+    """Return what every image goes through before the network, deterministic throughout.
 
     Load → median filter and CLAHE where asked for → crop to the known lesion if the network was
     trained so → resize (bicubic with antialiasing, clipped to [0, 1]; masks nearest) → normalise.
-    A crop needs the mask: without it the whole picture is taken. Z-scores are taken over the whole
+    A crop needs the mask: without it the whole image is taken. Z-scores are taken over the whole
     network input, the black border of ``aspect="pad"`` included.
 
     Args:
@@ -62,7 +62,7 @@ def prediction_preprocessing(
         (1, H, W), which is absent where the item has no mask.
 
     Raises:
-        RuntimeError: (when called) by MONAI, from the ``ImageReadError`` of a picture or mask that
+        RuntimeError: (when called) by MONAI, from the ``ImageReadError`` of an image or mask that
             cannot be read or whose sizes differ.
     """
     keys = ("image", "label") if with_label else ("image",)
@@ -142,10 +142,10 @@ class MissingLabeld(MapTransform):
 
 
 class MedianFilterd(MapTransform):
-    """Median filter against speckle, by OpenCV (MONAI's takes 39 ms for a BUSI picture, this 0.2).
+    """Median filter against speckle, by OpenCV (MONAI's takes 39 ms for a BUSI image, this 0.2).
 
     Args:
-        keys: keys of (1, H, W) pictures in [0, 1].
+        keys: keys of (1, H, W) images in [0, 1].
         size: odd side of the window in native pixels; above 5 the grey values are cut to 8 bits.
 
     Raises:
@@ -159,7 +159,7 @@ class MedianFilterd(MapTransform):
         self.size = size
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the item with the pictures filtered."""
+        """Return the item with the images filtered."""
         filtered = dict(data)
         for key in self.key_iterator(filtered):
             pixels = filtered[key][0].numpy()
@@ -175,7 +175,7 @@ class EqualiseContrastd(MapTransform):
     """Contrast-limited adaptive histogram equalisation (Zuiderveld 1994) by OpenCV, in 8 bits.
 
     Args:
-        keys: keys of (1, H, W) pictures in [0, 1].
+        keys: keys of (1, H, W) images in [0, 1].
         clip_limit: highest slope of the equalisation relative to a flat histogram.
         tiles: number of tiles (down, across) that are equalised each on its own.
     """
@@ -191,7 +191,7 @@ class EqualiseContrastd(MapTransform):
         self.tiles = tiles
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the item with the pictures equalised."""
+        """Return the item with the images equalised."""
         # OpenCV's object can't be pickled for a worker, and costs microseconds to make
         equaliser = cv2.createCLAHE(self.clip_limit, (self.tiles[1], self.tiles[0]))
         equalised = dict(data)
@@ -204,7 +204,7 @@ class EqualiseContrastd(MapTransform):
 class FitToNetworkd(MapTransform, InvertibleTransform):
     """Resize to the network's size, stretched or padded with 0 around the centre; invertible.
 
-    MONAI's ``Resize`` with antialiasing takes 5.5 ms for a BUSI picture against 0.6 ms for
+    MONAI's ``Resize`` with antialiasing takes 5.5 ms for a BUSI image against 0.6 ms for
     torch's own antialiased interpolation, keeps the aspect ratio only for square sizes, and goes
     back to native size with the bicubic interpolation it came with. Half-pixel centres in both
     directions (``nearest-exact``, ``align_corners=False``), so nothing shifts.
@@ -242,7 +242,7 @@ class FitToNetworkd(MapTransform, InvertibleTransform):
         return {**super().get_transform_info(), TraceKeys.ID: TraceKeys.NONE}
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the item with its pictures and masks at the network's size."""
+        """Return the item with its images and masks at the network's size."""
         fitted = dict(data)
         for key, mode in self.key_iterator(fitted, self.resampling):
             source = fitted[key]
@@ -282,7 +282,7 @@ class FitToNetworkd(MapTransform, InvertibleTransform):
         return native
 
     def _place(self, native: Sequence[int]) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Return size and upper left corner of the resized picture within the network's input."""
+        """Return size and upper left corner of the resized image within the network's input."""
         if self.aspect == "stretch":
             return self.size, (0, 0)
         scale = min(self.size[0] / native[0], self.size[1] / native[1])

@@ -89,7 +89,7 @@ def test_only_training_batches_are_mixed() -> None:
         {"seg_weight": 1.0, "cls_weight": 0.0},
     ],
 )
-def test_mixed_and_varied_pictures_train(more: dict[str, object], train: Train) -> None:
+def test_mixed_and_varied_images_train(more: dict[str, object], train: Train) -> None:
     history = pd.read_csv(train(**MIXED, **VARIED, **more, max_epochs=1) / "history.csv")
     heads = {"lesion_dice": more.get("seg_weight") != 0, "accuracy": more.get("cls_weight") != 0}
     assert history["train_loss"].notna().all()

@@ -185,7 +185,7 @@ def test_true_masks_give_what_a_crop_by_hand_gives(
     predictor = Predictor.load(two_stage_run, device="cpu")
     network = predictor.network
     image = str(phantom_prepared / "images" / f"{row['id']}.png")
-    picture = predictor._preprocessing({"image": image})["image"].as_tensor()
+    loaded = predictor._preprocessing({"image": image})["image"].as_tensor()
     truth = read_mask(phantom_prepared / "labels" / f"{row['id']}.png")
     rows, columns = (
         np.floor((np.arange(count) + 0.5) * length / count).astype(int)
@@ -205,7 +205,7 @@ def test_true_masks_give_what_a_crop_by_hand_gives(
         ).float()
         places = torch.stack([grid[1] / 48 - 1, grid[0] / 32 - 1], dim=2)[None]
         fine = torch.nn.functional.grid_sample(
-            picture[None], places, padding_mode="border", align_corners=False
+            loaded[None], places, padding_mode="border", align_corners=False
         )
         crop = torch.nn.functional.avg_pool2d(fine, 2)
         crop = torch.flip(crop, (-1,)) if turned else crop
@@ -268,7 +268,7 @@ def test_true_masks_are_unknown_to_other_bundles(
     assert result.exit_code == 2 and "unknown configuration key 'true_masks'" in result.output
 
 
-def test_a_crop_classifier_says_that_it_gets_whole_pictures(
+def test_a_crop_classifier_says_that_it_gets_whole_images(
     two_stage_run: Path, phantom_prepared: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = two_stage_run / "stages" / "classification"

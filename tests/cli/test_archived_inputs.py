@@ -53,13 +53,13 @@ def scans(tmp_path: Path, phantom_busi: Path) -> Path:
             "normal/normal (1).png",
         ):
             archive.write(phantom_busi / name, f"set/{name}")
-        archive.writestr("set/benign/bad.png", b"no picture")
+        archive.writestr("set/benign/bad.png", b"no image")
         archive.write(phantom_busi / "normal/normal (2).png", "../outside.png")
         archive.writestr("set/notes.doc", b"x")
     return path
 
 
-def test_predict_takes_all_pictures_of_an_archive(scans, tiny_bundle, tmp_path, temporary):
+def test_predict_takes_all_images_of_an_archive(scans, tiny_bundle, tmp_path, temporary):
     before = hashlib.sha256(scans.read_bytes()).hexdigest()
     out = tmp_path / "out"
     result = run("predict", scans, "--out", out, "--run", tiny_bundle, "--device", "cpu", "--json")
@@ -72,7 +72,7 @@ def test_predict_takes_all_pictures_of_an_archive(scans, tiny_bundle, tmp_path, 
         ("normal (1)", f"{scans}/set/normal/normal (1).png"),
         ("outside", f"{scans}/../outside.png"),
     ]
-    assert rows[0]["error"].startswith(f"{scans}/set/benign/bad.png: not a picture")
+    assert rows[0]["error"].startswith(f"{scans}/set/benign/bad.png: not an image")
     assert rows[3]["error"].endswith("left out: its name leads out of the archive")
     record = json.loads((out / "run.json").read_text(encoding="utf-8"))
     assert record["left_out"] == {".doc": 1} and record["skipped_masks"] == 1
@@ -93,7 +93,7 @@ def test_archives_of_equal_members_and_an_unreadable_one(scans, tiny_bundle, tmp
     inputs = ("scans.zip", "other.zip", "./scans.zip", "no.tar.gz")
     result = run("predict", *inputs, "--out", "out", "--run", tiny_bundle, "--device", "cpu")
     assert "Failed: no.tar.gz: not a readable archive" in result.stderr
-    assert "Failed: scans.zip/set/benign/bad.png: not a picture" in result.stderr
+    assert "Failed: scans.zip/set/benign/bad.png: not an image" in result.stderr
     masks = {path.stem for path in (tmp_path / "out" / "masks").iterdir()}
     assert {"scans.zip__set__normal__normal (1)", "other.zip__set__normal__normal (1)"} < masks
     assert len(masks) == 4
@@ -103,7 +103,7 @@ def test_archives_of_equal_members_and_an_unreadable_one(scans, tiny_bundle, tmp
         }
 
 
-def test_masks_in_a_folder_beside_the_images_are_no_pictures(phantom_busi, tmp_path, tiny_bundle):
+def test_masks_in_a_folder_beside_the_images_are_no_images(phantom_busi, tmp_path, tiny_bundle):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.write(phantom_busi / "benign/benign (1).png", "Images/bus_1.png")
         archive.write(phantom_busi / "benign/benign (1)_mask.png", "Masks/mask_1.png")

@@ -40,8 +40,8 @@ def test_predictions_follow_what_was_fitted(
     run: Path, validated: Path, phantom_prepared: Path, tmp_path: Path,
     invoke: Callable[..., Result],
 ) -> None:  # fmt: skip
-    picture = next((phantom_prepared / "images").iterdir())
-    before = Predictor.load(run, "cpu").predict(picture)
+    image = next((phantom_prepared / "images").iterdir())
+    before = Predictor.load(run, "cpu").predict(image)
     result = invoke("calibrate", run, validated)
     assert result.exit_code == 0, result.output
     assert "Temperature" in result.output and "sensitivity_95" in result.output
@@ -49,7 +49,7 @@ def test_predictions_follow_what_was_fitted(
     written = json.loads((run / "operating.json").read_text(encoding="utf-8"))
     assert written["calibration"]["same_network"] is True
     assert written["calibration"]["part"] == "validation"
-    after = Predictor.load(run, "cpu").predict(picture)
+    after = Predictor.load(run, "cpu").predict(image)
     assert np.array_equal(after.mask, before.mask)
     logits = np.log(list(before.probabilities.values())) / written["temperature"]
     expected = np.exp(logits) / np.exp(logits).sum()
@@ -64,9 +64,9 @@ def test_an_operating_point_decides_at_every_door(
     content = json.loads((run / "operating.json").read_text(encoding="utf-8"))
     content["operating_points"]["sensitivity_98"]["threshold"] = 0.0  # all are malignant
     (run / "operating.json").write_text(json.dumps(content), encoding="utf-8")
-    picture = next((phantom_prepared / "images").iterdir())
+    image = next((phantom_prepared / "images").iterdir())
     at = Predictor.load(run, "cpu", operating_point="sensitivity_98")
-    assert at.predict(picture).predicted_class == "malignant"
+    assert at.predict(image).predicted_class == "malignant"
     words = ("--run", run, "--out", tmp_path / "out", "--device", "cpu", "--no-overlays")
     images = phantom_prepared / "images"
     result = invoke("predict", images, *words, "--operating-point", "sensitivity_98")

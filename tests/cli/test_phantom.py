@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 from busi_monai.cli.main import main
 from busi_monai.cli.options import LAYOUTS
 from busi_monai.datasets import READERS, read_dataset
-from busi_monai.io.images import read_picture
+from busi_monai.io.images import read_image
 from busi_monai.phantoms import planted_defects
 
 
@@ -29,7 +29,7 @@ def test_makes_a_dataset(tmp_path: Path) -> None:
     assert "4 phantoms (2 normal, 1 benign, 1 malignant)" in result.output
     listing = read_dataset(out)
     assert len(listing.cases) == 4
-    assert read_picture(listing.cases[0].image).pixels.shape == (40, 56)
+    assert read_image(listing.cases[0].image).pixels.shape == (40, 56)
 
 
 @pytest.mark.parametrize("layout", [*LAYOUTS, "bus-bra"])

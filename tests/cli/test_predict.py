@@ -36,7 +36,7 @@ def draw() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures of every kind that works, and of every kind that does not."""
+    """Images of every kind that works, and of every kind that does not."""
     path = tmp_path_factory.mktemp("input") / "Bilder [neu] é"
     path.mkdir()
     grey = Image.fromarray(draw())
@@ -49,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     whole = (path / "plain.png").read_bytes()
     (path / "truncated.png").write_bytes(whole[: len(whole) // 2])
     (path / "zero.png").write_bytes(b"")
-    (path / "text.png").write_text("not a picture")
+    (path / "text.png").write_text("not an image")
     grey.save(path / "animated.tif", save_all=True, append_images=[grey, grey])
     return path
 
@@ -96,9 +96,7 @@ def test_success_prints_a_summary_and_exits_0(tiny_bundle, clean, tmp_path):
     assert "with space (1)" in result.stdout
 
 
-def test_a_picture_without_its_dicom_object_was_predicted_all_the_same(
-    tiny_bundle, clean, tmp_path
-):
+def test_a_image_without_its_dicom_object_was_predicted_all_the_same(tiny_bundle, clean, tmp_path):
     pytest.importorskip("highdicom", reason="the extra 'dicom' is not installed")
     words = [clean / "plain.png", tmp_path / "no.png", "--format", "dicom-seg"]
     result = run(*words, "--out", tmp_path / "out", "--run", tiny_bundle, "--device", "cpu")
@@ -194,7 +192,7 @@ def test_a_full_disk_exits_1_with_the_systems_words(tiny_bundle, clean, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_more_pictures_than_fit_a_screen_are_counted(tiny_bundle, clean, tmp_path):
+def test_more_images_than_fit_a_screen_are_counted(tiny_bundle, clean, tmp_path):
     (tmp_path / "many").mkdir()
     content = (clean / "plain.png").read_bytes()
     for number in range(23):
@@ -205,7 +203,7 @@ def test_more_pictures_than_fit_a_screen_are_counted(tiny_bundle, clean, tmp_pat
     )
     assert result.exit_code == 0, result.output
     assert "and 3 more" in result.stdout
-    assert "1 mask file beside its picture was skipped" in result.stdout
+    assert "1 mask file beside its image was skipped" in result.stdout
 
 
 def test_the_installed_command_takes_a_pattern(tiny_bundle, folder, tmp_path):
@@ -218,7 +216,7 @@ def test_the_installed_command_takes_a_pattern(tiny_bundle, folder, tmp_path):
         env={**os.environ, "PYTHONUTF8": "1"},
     )  # fmt: skip
     assert result.returncode == 1, result.stderr
-    assert "no picture matches this pattern" in result.stderr
+    assert "no image matches this pattern" in result.stderr
     assert (tmp_path / "aus ü" / "masks" / "Überblick ß 乳.png").is_file()
 
 

@@ -53,7 +53,7 @@ def test_a_damaged_image_is_listed_and_the_rest_drawn(
 ) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(phantom_prepared, copy)
-    (copy / "images" / "benign (1).png").write_bytes(b"no picture")
+    (copy / "images" / "benign (1).png").write_bytes(b"no image")
     words = ["--id", "benign (1)", "--id", "benign (2)", "--charts", tmp_path / "charts"]
     result = show(copy, "--out", tmp_path / "sheet.png", *words)
     assert result.exit_code == 1

@@ -168,7 +168,7 @@ def test_a_dataset_that_is_not_there(train: Train, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_a_picture_that_is_gone_or_damaged(
+def test_a_image_that_is_gone_or_damaged(
     train: Train, phantom_prepared: Path, tmp_path: Path
 ) -> None:
     copy = tmp_path / "copy"

@@ -53,7 +53,7 @@ def test_several_folders_are_compared_with_each_other(prepared, tmp_path):
     assert result.exit_code == 1
     report = json.loads(result.stdout)
     kinds = {problem["kind"] for problem in report["shared"]["problems"]}
-    assert kinds == {"shared_picture"} and len(report["folders"]) == 2 and not report["ok"]
+    assert kinds == {"shared_image"} and len(report["folders"]) == 2 and not report["ok"]
     assert "Problems found" in verify(prepared, other).stdout
 
 

@@ -6,7 +6,7 @@ import pytest
 from numpy.typing import NDArray
 
 from busi_monai.curation.artefacts import ARTEFACT_KINDS, count_crosses, find_artefacts, ink_mask
-from busi_monai.io.images import Picture
+from busi_monai.io.images import LoadedImage
 
 
 def tissue(seed: int = 0) -> NDArray[np.uint8]:
@@ -20,7 +20,7 @@ def tissue(seed: int = 0) -> NDArray[np.uint8]:
 
 
 def flags(grey: NDArray[np.uint8], *, colour: bool = False) -> list[str]:
-    return find_artefacts(Picture(grey.astype(np.float32) / 255, has_colour=colour))
+    return find_artefacts(LoadedImage(grey.astype(np.float32) / 255, has_colour=colour))
 
 
 def plus(grey: NDArray[np.uint8], x: int, y: int, *, arm: int = 7, value: int = 232) -> None:
@@ -67,7 +67,7 @@ def test_cross_at_the_edge_is_no_error():
     assert set(flags(grey)) <= {"markers"}
 
 
-def test_colour_is_taken_from_the_picture():
+def test_colour_is_taken_from_the_image():
     assert flags(tissue(), colour=True) == ["colour"]
 
 

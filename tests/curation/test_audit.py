@@ -136,7 +136,7 @@ def test_damaged_mask_is_named(small):
     assert problem.message.startswith("damaged or truncated")
 
 
-def test_other_outline_of_one_picture_disagrees(tmp_path):
+def test_other_outline_of_one_image_disagrees(tmp_path):
     root = write_phantom_dataset(tmp_path / "busi", cases=12, seed=2, size=(240, 320))
     folder = root / "benign"
     shutil.copy(folder / "benign (1).png", folder / "benign (90).png")
@@ -209,7 +209,7 @@ def test_written_files_open_again(audit, tmp_path):
             assert min(figure.size) > 50
 
 
-def test_one_picture_under_two_patients_is_told(tmp_path):
+def test_one_image_under_two_patients_is_told(tmp_path):
     root = write_phantom_dataset(
         tmp_path / "bus", cases=6, seed=2, size=(96, 128), layout="bus_uclm"
     )

@@ -16,26 +16,26 @@ from busi_monai.errors import InputError
 
 
 def scan(seed: int, size: tuple[int, int] = (360, 480)) -> NDArray[np.float32]:
-    """Texture at several scales under a depth gain that all pictures share."""
+    """Texture at several scales under a depth gain that all images share."""
     rng = np.random.default_rng(seed)
-    picture = np.zeros(size, dtype=np.float32)
+    image = np.zeros(size, dtype=np.float32)
     for sigma in (2, 8, 24):
         noise = cv2.GaussianBlur(rng.standard_normal(size).astype(np.float32), (0, 0), sigma)
-        picture += noise / noise.std()
+        image += noise / noise.std()
     gain = np.linspace(0.7, 0.2, size[0], dtype=np.float32)[:, None]
-    return np.clip(gain + 0.1 * picture, 0, 1).astype(np.float32)
+    return np.clip(gain + 0.1 * image, 0, 1).astype(np.float32)
 
 
-def annotated(picture: NDArray[np.float32]) -> NDArray[np.float32]:
-    grey = np.round(picture * 255).astype(np.uint8)
+def annotated(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    grey = np.round(image * 255).astype(np.uint8)
     cv2.putText(grey, "RT AXILLA", (20, 330), cv2.FONT_HERSHEY_SIMPLEX, 0.7, 255, 2)
     for x, y in ((120, 150), (260, 180)):
         cv2.drawMarker(grey, (x, y), 255, cv2.MARKER_CROSS, 14, 2)
     return grey.astype(np.float32) / 255
 
 
-def resized(picture: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
-    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+def resized(image: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
 
 
 @pytest.fixture(scope="module")
@@ -55,13 +55,13 @@ def others() -> dict[str, NDArray[np.float32]]:
         pytest.param(lambda p: p[60:, :360], id="cropped_top_and_right"),
     ],
 )
-def test_copy_is_found_among_unrelated_pictures(copy, others):
-    picture = scan(100)
-    found = find_near_duplicates({"first": picture, "second": copy(picture), **others})
+def test_copy_is_found_among_unrelated_images(copy, others):
+    image = scan(100)
+    found = find_near_duplicates({"first": image, "second": copy(image), **others})
     assert found.groups == [["first", "second"]]
 
 
-def test_unrelated_pictures_make_no_group(others):
+def test_unrelated_images_make_no_group(others):
     assert find_near_duplicates(others) == NearDuplicates()
 
 
@@ -80,13 +80,13 @@ def test_equal_pixels_are_exact_and_near(others):
     assert found.pairs[0].correlation == pytest.approx(1)
 
 
-def test_blank_pictures_match_only_each_other(others):
+def test_blank_images_match_only_each_other(others):
     blank = np.zeros((90, 120), dtype=np.float32)
     found = find_near_duplicates({"blank (2)": blank, "blank (10)": blank, **others})
     assert found.groups == [["blank (2)", "blank (10)"]]
 
 
-def test_order_of_pictures_does_not_matter(others):
+def test_order_of_images_does_not_matter(others):
     images = {**others, "x (10)": scan(5), "x (2)": annotated(scan(5))}
     forward = find_near_duplicates(images)
     backward = find_near_duplicates(reversed(list(images.items())))
@@ -95,7 +95,7 @@ def test_order_of_pictures_does_not_matter(others):
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_too_few_pictures_give_nothing(count):
+def test_too_few_images_give_nothing(count):
     assert find_near_duplicates({str(i): scan(i) for i in range(count)}).groups == []
 
 

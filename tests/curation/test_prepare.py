@@ -19,7 +19,7 @@ from busi_monai.curation import (
 from busi_monai.curation.prepare import class_counts
 from busi_monai.datasets import read_dataset
 from busi_monai.errors import InputError
-from busi_monai.io.images import pixel_sha256, read_mask, read_picture
+from busi_monai.io.images import pixel_sha256, read_image, read_mask
 from busi_monai.phantoms import planted_defects, write_phantom_dataset
 
 
@@ -46,7 +46,7 @@ def test_a_prepared_folder_is_complete_and_the_original_untouched(phantom_busi, 
         case = listing.case(record["id"])
         image = tmp_path / "out" / record["image"]
         assert image.read_bytes() == case.image.read_bytes()
-        assert record["sha256"] == pixel_sha256(read_picture(image).pixels)
+        assert record["sha256"] == pixel_sha256(read_image(image).pixels)
         assert record["class_label"] == CLASSES.index(case.class_name)
         label = read_mask(tmp_path / "out" / record["label"])
         assert np.array_equal(label, np.any([read_mask(mask) for mask in case.masks], axis=0))

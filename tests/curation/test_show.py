@@ -19,7 +19,7 @@ def outline(pixels: np.ndarray) -> np.ndarray:
     return np.abs(pixels.astype(int) - TRUE_OUTLINE).max(axis=-1) < 60
 
 
-def test_the_outline_is_on_the_second_picture_alone():
+def test_the_outline_is_on_the_second_image_alone():
     mask = np.zeros((60, 90), dtype=bool)
     mask[20:40, 30:60] = True
     pixels = np.full((60, 90), 90, dtype=np.uint8)
@@ -27,7 +27,7 @@ def test_the_outline_is_on_the_second_picture_alone():
     left, right = np.array_split(sheet, 2, axis=1)
     assert not outline(left).any()
     assert outline(right).any()
-    # the picture itself is as bright on both sides
+    # the image itself is as bright on both sides
     assert (left == 90).all(-1).sum() > (right == 90).all(-1).sum() > 0
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from busi_monai.cases import Case
 from busi_monai.curation.storage import MaskTreatment, PreparedStore, store_case
 from busi_monai.errors import ImageReadError
-from busi_monai.io.images import pixel_sha256, read_mask, read_picture, write_mask, write_png
+from busi_monai.io.images import pixel_sha256, read_image, read_mask, write_mask, write_png
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (20, 30), dtype=np.uint8)
@@ -33,7 +33,7 @@ def test_a_png_is_copied_byte_for_byte(tmp_path):
     copied = tmp_path / "out" / stored.image
     assert copied.read_bytes() == (tmp_path / "benign (1).png").read_bytes()
     assert stored.image == "images/benign (1).png"
-    assert stored.sha256 == pixel_sha256(read_picture(copied).pixels)
+    assert stored.sha256 == pixel_sha256(read_image(copied).pixels)
     with Image.open(tmp_path / "out" / "labels/benign (1).png") as label:
         values = np.asarray(label)
     assert values.dtype == np.uint8
@@ -46,17 +46,17 @@ def test_a_png_is_copied_byte_for_byte(tmp_path):
 def test_other_formats_keep_their_pixels(tmp_path, mode, suffix):
     path = tmp_path / f"scan{suffix}"
     if mode == "I;16":
-        picture = Image.fromarray(GREY.astype(np.uint16) * 199)
+        loaded = Image.fromarray(GREY.astype(np.uint16) * 199)
     else:
-        picture = Image.fromarray(GREY).convert("RGB" if mode in {"P", "CMYK"} else "L")
-        picture = picture.convert(mode)
+        loaded = Image.fromarray(GREY).convert("RGB" if mode in {"P", "CMYK"} else "L")
+        loaded = loaded.convert(mode)
     try:
-        picture.save(path)
+        loaded.save(path)
     except OSError:
         pytest.skip(f"{suffix} has no {mode}")
     stored = store_case(case(path, class_name="normal"), tmp_path / "out")
-    written = read_picture(tmp_path / "out" / stored.image).pixels
-    assert pixel_sha256(written) == stored.sha256 == pixel_sha256(read_picture(path).pixels)
+    written = read_image(tmp_path / "out" / stored.image).pixels
+    assert pixel_sha256(written) == stored.sha256 == pixel_sha256(read_image(path).pixels)
 
 
 def test_an_image_that_is_turned_by_exif_is_stored_upright(tmp_path):
@@ -72,14 +72,14 @@ def test_an_image_that_is_turned_by_exif_is_stored_upright(tmp_path):
         assert np.array_equal(np.asarray(image), np.rot90(GREY, -1))
 
 
-def test_a_nifti_picture_becomes_a_png_with_its_spacing_kept(tmp_path):
+def test_a_nifti_image_becomes_a_png_with_its_spacing_kept(tmp_path):
     nibabel = pytest.importorskip("nibabel")
     path = tmp_path / "scan.nii.gz"
     image = nibabel.Nifti1Image(GREY.T.astype(np.float32) * 3.7, np.diag([0.2, 0.1, 1, 1]))
     image.header.set_xyzt_units("mm")
     nibabel.save(image, path)
     stored = store_case(Case("scan", path, (), "normal", "folder"), tmp_path / "out")
-    assert pixel_sha256(read_picture(tmp_path / "out" / stored.image).pixels) == stored.sha256
+    assert pixel_sha256(read_image(tmp_path / "out" / stored.image).pixels) == stored.sha256
     assert stored.case.spacing_mm == pytest.approx((0.1, 0.2))
 
 

@@ -15,8 +15,8 @@ from busi_monai.errors import InputError
 from busi_monai.io.images import (
     mask_sha256,
     pixel_sha256,
+    read_image,
     read_mask,
-    read_picture,
     write_mask,
     write_png,
 )
@@ -64,7 +64,7 @@ def plant(folder: Path, name: str, pixels: np.ndarray) -> None:
         "group": name,
         "image": f"images/{name}.png",
         "label": f"labels/{name}.png",
-        "sha256": pixel_sha256(read_picture(folder / f"images/{name}.png").pixels),
+        "sha256": pixel_sha256(read_image(folder / f"images/{name}.png").pixels),
         "label_sha256": mask_sha256(np.ones(pixels.shape)),
     }
     rewrite(folder, test=[*datalist.test, planted])

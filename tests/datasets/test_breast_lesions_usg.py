@@ -52,18 +52,18 @@ def test_only_the_tumor_mask_is_the_lesion(tmp_path: Path) -> None:
     assert listing.problems == []
 
 
-def test_pictures_in_a_folder_beside_the_table(tmp_path: Path) -> None:
+def test_images_in_a_folder_beside_the_table(tmp_path: Path) -> None:
     make(
         tmp_path / "download",
         [(1, "case001.png", "case001_tumor.png", 0.1, 3, "benign")],
-        *("pictures and masks/case001.png", "pictures and masks/case001_tumor.png"),
+        *("images and masks/case001.png", "images and masks/case001_tumor.png"),
     )
 
     assert detect_layout(tmp_path) == "breast_lesions_usg"
     assert read_dataset(tmp_path).mask_count == 1
 
 
-def test_masks_of_one_name_stay_with_the_picture_beside_them(tmp_path: Path) -> None:
+def test_masks_of_one_name_stay_with_the_image_beside_them(tmp_path: Path) -> None:
     make(
         tmp_path,
         [
@@ -71,7 +71,7 @@ def test_masks_of_one_name_stay_with_the_picture_beside_them(tmp_path: Path) -> 
             (2, "case002.png", "case002_tumor.png", None, None, "benign"),
         ],
         *("p1/case001.png", "p2/case001.png", "p2/case001_tumor.png"),
-        *("pictures/case002.png", "masks/case002_tumor.png"),
+        *("images/case002.png", "masks/case002_tumor.png"),
     )
 
     listing = read_dataset(tmp_path)

@@ -120,7 +120,7 @@ def test_the_table_as_other_programs_write_it(tmp_path: Path, table: bytes, name
     assert listing.problems == []
 
 
-def test_letter_case_counts_where_it_tells_two_pictures_apart(tmp_path: Path) -> None:
+def test_letter_case_counts_where_it_tells_two_images_apart(tmp_path: Path) -> None:
     make(tmp_path, "images/p/A.png", "images/q/a.png", labels="image,label\na,normal\nA,benign\n")
 
     assert {case.id: case.class_name for case in read_dataset(tmp_path).cases} == {
@@ -164,12 +164,12 @@ def test_rows_that_cannot_be_read_are_told_by_their_line(tmp_path: Path) -> None
         (
             "missing_image",
             "labels.csv",
-            "row 4 lists 'gone.png', but there is no such picture in images",
+            "row 4 lists 'gone.png', but there is no such image in images",
         ),
     ]
 
 
-def test_a_table_that_gives_no_picture_a_class_says_which_rows(tmp_path: Path) -> None:
+def test_a_table_that_gives_no_image_a_class_says_which_rows(tmp_path: Path) -> None:
     make(tmp_path, "images/a.png", labels="image,label\na.png,cyst\nb.png,benign\n")
 
     with pytest.raises(
@@ -178,7 +178,7 @@ def test_a_table_that_gives_no_picture_a_class_says_which_rows(tmp_path: Path) -
         read_dataset(tmp_path)
 
 
-def test_two_labels_of_one_picture_are_refused(tmp_path: Path) -> None:
+def test_two_labels_of_one_image_are_refused(tmp_path: Path) -> None:
     make(tmp_path, "images/a.png", labels="image,label\na.png,benign\na,malignant\n")
 
     with pytest.raises(InputError, match="'a' is both benign and malignant"):
@@ -252,7 +252,7 @@ def test_a_mask_in_another_subfolder_is_not_taken(tmp_path: Path) -> None:
     assert {p.kind for p in listing.problems} == {"mask_without_image", "missing_mask"}
 
 
-def test_a_row_that_names_several_pictures_names_none(tmp_path: Path) -> None:
+def test_a_row_that_names_several_images_names_none(tmp_path: Path) -> None:
     make(
         tmp_path,
         *("images/p1/scan.png", "images/p2/scan.png", "images/p2/other.png", "masks/p2/other.png"),
@@ -263,7 +263,7 @@ def test_a_row_that_names_several_pictures_names_none(tmp_path: Path) -> None:
 
     assert [case.id for case in listing.cases] == ["other"]
     messages = {p.file: p.message for p in listing.problems if p.kind == "unknown_class"}
-    assert "row 2: 'scan.png' stands for several pictures" in messages["labels.csv"]
+    assert "row 2: 'scan.png' stands for several images" in messages["labels.csv"]
     assert "images/p1/scan.png, images/p2/scan.png" in messages["labels.csv"]
     assert {"images/p1/scan.png", "images/p2/scan.png"} < messages.keys()
 
@@ -374,7 +374,7 @@ def test_a_column_that_is_there_twice_is_refused(tmp_path: Path, head: str, twic
     assert f"found {twice}; remove all but one" in str(caught.value)
 
 
-def test_a_picture_with_a_good_and_a_refused_row_is_left_out(tmp_path: Path) -> None:
+def test_a_image_with_a_good_and_a_refused_row_is_left_out(tmp_path: Path) -> None:
     make(
         tmp_path,
         *("images/a.png", "images/b.png"),

@@ -106,7 +106,7 @@ def test_the_size_of_a_turned_photo_counts_as_it_is_read(tmp_path: Path, suffix:
     assert lesion_mask(case).shape == (30, 20)
 
 
-def test_a_picture_that_is_not_pillows_is_read_for_its_size(tmp_path: Path) -> None:
+def test_a_image_that_is_not_pillows_is_read_for_its_size(tmp_path: Path) -> None:
     nibabel = pytest.importorskip("nibabel")
     values = np.zeros((30, 20), dtype=np.uint8)
     nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "x.nii.gz")
@@ -156,7 +156,7 @@ def test_clean_up_keeps_a_second_lesion() -> None:
     assert (clean_mask(mask) ^ mask).sum() <= 16
 
 
-def test_clean_up_does_not_eat_from_the_edge_of_the_picture() -> None:
+def test_clean_up_does_not_eat_from_the_edge_of_the_image() -> None:
     mask = box(slice(0, 40), slice(0, 60), (100, 120))
 
     cleaned = clean_mask(mask)

@@ -57,11 +57,11 @@ def test_another_layout_than_asked_for(phantom_busi: Path) -> None:
         read_dataset(phantom_busi, "bus-bra")
 
 
-def test_class_folders_without_pictures(tmp_path: Path) -> None:
+def test_class_folders_without_images(tmp_path: Path) -> None:
     (tmp_path / "benign").mkdir()
     (tmp_path / "benign" / "readme.txt").touch()
 
-    with pytest.raises(InputError, match="no usable picture"):
+    with pytest.raises(InputError, match="no usable image"):
         read_dataset(tmp_path)
 
 

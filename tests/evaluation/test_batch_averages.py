@@ -17,7 +17,7 @@ def a_row(predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
     }
 
 
-def test_one_batch_pools_the_pixels_of_its_pictures() -> None:
+def test_one_batch_pools_the_pixels_of_its_images() -> None:
     draw = np.random.default_rng(0)
     true = draw.random((6, 20, 30)) < np.linspace(0.05, 0.8, 6)[:, None, None]
     predicted = true ^ (draw.random(true.shape) < 0.1)
@@ -43,7 +43,7 @@ def test_batches_of_one_are_the_means_over_images() -> None:
     assert found["f1"]["low"] == pytest.approx(found["f1"]["high"])
 
 
-def test_a_smaller_last_batch_weighs_by_its_pictures() -> None:
+def test_a_smaller_last_batch_weighs_by_its_images() -> None:
     # in any order two share a batch and one is left; unweighted, the one would count for half
     rows = pd.DataFrame(
         {"dice": [0.9, 0.9, 0.0], "lesion_fraction": 0.1, "true_lesion_fraction": 0.1}

@@ -56,7 +56,7 @@ def test_the_table_holds_every_figure_of_each_evaluation(
         assert written.loc[name, ["seed", "epochs"]].tolist() == [7, 12]
 
 
-def test_markdown_html_and_picture_stand_alone(write_system: WriteSystem, tmp_path: Path) -> None:
+def test_markdown_html_and_image_stand_alone(write_system: WriteSystem, tmp_path: Path) -> None:
     folders = [write_system(name, predictions(seed=k)) for k, name in enumerate(["a|b", "c<i>"])]
     notes = ["--note", "c<i>=quick & small", "--note", "giant=needs weights"]
     title = ["--title", "Five $ystems", "--markdown", tmp_path / "report.md"]
@@ -73,9 +73,9 @@ def test_markdown_html_and_picture_stand_alone(write_system: WriteSystem, tmp_pa
     page = (tmp_path / "out" / "comparison.html").read_text("utf-8")
     assert "c&lt;i&gt;" in page and "<i>" not in page and "quick &amp; small" in page
     assert re.findall(r'(?:src|href)="(.{10})', page) == ["data:image"] and "http" not in page
-    with Image.open(tmp_path / "out" / "comparison.png") as picture:
-        picture.load()
-        assert np.asarray(picture.convert("L")).std() > 5
+    with Image.open(tmp_path / "out" / "comparison.png") as image:
+        image.load()
+        assert np.asarray(image.convert("L")).std() > 5
     run = json.loads((tmp_path / "out" / "run.json").read_text("utf-8"))
     assert set(run["systems"]) == {"a|b", "c<i>"}
 

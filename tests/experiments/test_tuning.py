@@ -69,7 +69,7 @@ def outcomes(folder: Path) -> list[dict[str, str]]:
 def test_a_search_and_its_best_configuration(
     tune: Tune, tmp_path: Path, phantom_prepared: Path
 ) -> None:
-    blind = tmp_path / "blind"  # without the pictures of the reported part
+    blind = tmp_path / "blind"  # without the images of the reported part
     shutil.copytree(phantom_prepared, blind)
     for item in json.loads((blind / "datalist.json").read_text("utf-8"))["test"]:
         (blind / item["image"]).unlink()

@@ -15,18 +15,18 @@ def predictor(tiny_bundle: Path) -> Predictor:
 
 
 @pytest.fixture(scope="session")
-def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An asymmetric picture of 70×110 pixels."""
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An asymmetric image of 70×110 pixels."""
     rows, columns = np.mgrid[:70, :110]
     pixels = np.clip(rows * 1.3 + columns * 0.9 + 60 * np.sin(columns / 5), 0, 255)
-    path = tmp_path_factory.mktemp("pictures") / "Bild (1) ä [x].png"
+    path = tmp_path_factory.mktemp("images") / "Bild (1) ä [x].png"
     write_png(path, pixels.astype(np.uint8))
     return path
 
 
 @pytest.fixture
 def prediction() -> Prediction:
-    """A benign lesion of 20×30 pixels in a picture of 70×110."""
+    """A benign lesion of 20×30 pixels in an image of 70×110."""
     mask = np.zeros((70, 110), dtype=np.uint8)
     mask[10:30, 40:70] = 1
     return Prediction(

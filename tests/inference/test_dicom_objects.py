@@ -30,7 +30,7 @@ from busi_monai.inference import (
 from busi_monai.inference.dicom_seg import segmentation_object
 from busi_monai.inference.dicom_sources import ModelIdentity, source_reference
 from busi_monai.inference.dicom_sr import report_object
-from busi_monai.io.images import read_mask, read_picture
+from busi_monai.io.images import read_image, read_mask
 from busi_monai.io.pixel_scales import PixelScale
 
 highdicom = pytest.importorskip("highdicom", reason="the extra 'dicom' is not installed")
@@ -269,7 +269,7 @@ def test_segmentation_and_report_follow_the_same_lesion(
     assert segment.TrackingUID in [element.value for element in report.iterall()]
 
 
-def test_a_normal_picture_is_reported_without_lesion(
+def test_a_normal_image_is_reported_without_lesion(
     save_ultrasound: Save, tmp_path: Path, prediction: Prediction
 ) -> None:
     source = save_ultrasound(tmp_path / "x.dcm", grey())
@@ -403,31 +403,31 @@ def test_nifti_masks_have_their_geometry_in_the_affine(tmp_path: Path) -> None:
     ("shape", "forms"),
     [((90, 60), "sq"), ((90, 60, 1), "s"), ((90, 60, 1, 3), "q"), ((90, 60), "")],
 )
-def test_nifti_masks_lie_over_their_nifti_picture(
+def test_nifti_masks_lie_over_their_nifti_image(
     tiny_bundle: Path, tmp_path: Path, shape: tuple[int, ...], forms: str
 ) -> None:
     rng = np.random.default_rng(0)
     turned = np.array([[0, -0.2, 0, 5], [0.3, 0, 0, -7], [0, 0, 2, 1], [0, 0, 0, 1]])
-    picture = nibabel.Nifti1Image(rng.integers(0, 255, shape, dtype=np.uint8), None)
-    picture.header.set_zooms((0.3, 0.2, 2, 1)[: len(shape)])
-    picture.header["descrip"] = b"Secret Name"
+    loaded = nibabel.Nifti1Image(rng.integers(0, 255, shape, dtype=np.uint8), None)
+    loaded.header.set_zooms((0.3, 0.2, 2, 1)[: len(shape)])
+    loaded.header["descrip"] = b"Secret Name"
     for form in forms:
-        getattr(picture, f"set_{form}form")(turned, 1)
-    nibabel.save(picture, tmp_path / "x.nii.gz")
+        getattr(loaded, f"set_{form}form")(turned, 1)
+    nibabel.save(loaded, tmp_path / "x.nii.gz")
 
     predict_to_folder(
         [tmp_path / "x.nii.gz"], tmp_path / "out", bundle=tiny_bundle, formats=["nifti"]
     )
 
-    picture = nibabel.load(tmp_path / "x.nii.gz")
+    loaded = nibabel.load(tmp_path / "x.nii.gz")
     mask = nibabel.load(tmp_path / "out/nifti/x.nii.gz")
     expected = read_mask(tmp_path / "out/masks/x.png")
     assert mask.shape == shape[:3]
     assert np.array_equal(np.squeeze(mask.dataobj).T > 0, expected)
-    assert np.allclose(mask.affine, picture.affine, atol=1e-6)
-    assert mask.header.get_zooms() == pytest.approx(picture.header.get_zooms()[: len(mask.shape)])
+    assert np.allclose(mask.affine, loaded.affine, atol=1e-6)
+    assert mask.header.get_zooms() == pytest.approx(loaded.header.get_zooms()[: len(mask.shape)])
     for form in ("sform_code", "qform_code"):
-        assert mask.header[form] == picture.header[form]
+        assert mask.header[form] == loaded.header[form]
     assert b"Secret" not in mask.header.binaryblock
 
 
@@ -453,7 +453,7 @@ def test_the_frame_that_stands_for_a_loop(
     assert record["cines"] == [cine]
 
 
-def test_cropping_to_the_region_keeps_the_pictures_size(
+def test_cropping_to_the_region_keeps_the_images_size(
     tiny_bundle: Path, save_ultrasound: Save, tmp_path: Path
 ) -> None:
     inner = regions(0.02, (10, 10, 59, 99))
@@ -465,14 +465,14 @@ def test_cropping_to_the_region_keeps_the_pictures_size(
     alone = Predictor.load(tiny_bundle).predict(grey()[10:60, 10:100])
     assert np.array_equal(mask[10:60, 10:100], alone.mask > 0)
     assert mask.sum() == alone.mask.sum()
-    assert mask.shape == read_picture(tmp_path / "out/overlays/x.png").pixels[:70].shape
+    assert mask.shape == read_image(tmp_path / "out/overlays/x.png").pixels[:70].shape
 
 
-def test_a_picture_that_is_no_dicom_has_no_dicom_objects(
-    tiny_bundle: Path, picture: Path, tmp_path: Path
+def test_a_image_that_is_no_dicom_has_no_dicom_objects(
+    tiny_bundle: Path, loaded: Path, tmp_path: Path
 ) -> None:
     summary = predict_to_folder(
-        [picture], tmp_path / "out", bundle=tiny_bundle, formats=["dicom-seg"]
+        [loaded], tmp_path / "out", bundle=tiny_bundle, formats=["dicom-seg"]
     )
 
     assert summary.predicted == 1
@@ -544,6 +544,6 @@ def test_names_are_kept_in_any_script(
     assert pydicom.dcmread(tmp_path / "seg.dcm").ManufacturerModelName == "乳 bundle ü"
 
 
-def test_unknown_format(tiny_bundle: Path, picture: Path, tmp_path: Path) -> None:
+def test_unknown_format(tiny_bundle: Path, loaded: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="unknown format gif; expected some of png, nifti"):
-        predict_to_folder([picture], tmp_path / "out", bundle=tiny_bundle, formats=["gif"])
+        predict_to_folder([loaded], tmp_path / "out", bundle=tiny_bundle, formats=["gif"])

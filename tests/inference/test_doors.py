@@ -1,4 +1,4 @@
-"""Every door gives the same mask and probabilities for the same picture."""
+"""Every door gives the same mask and probabilities for the same image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from busi_monai.curation import prepare_dataset
 from busi_monai.errors import ImageReadError, InputError
 from busi_monai.evaluation import evaluate_predictions, read_predictions
 from busi_monai.inference import Predictor
-from busi_monai.io.images import frames_of, read_mask, read_picture
+from busi_monai.io.images import frames_of, read_image, read_mask
 from busi_monai.metrics import segmentation_scores
 from busi_monai.operating import load_operating_point
 
@@ -58,12 +58,12 @@ def assert_same(table: pd.DataFrame, out: Path, predictor: Predictor) -> None:
 
 
 def test_the_bundles_inference_gives_what_the_predictor_gives(
-    tiny_bundle, predictor, prepared, picture, tmp_path
+    tiny_bundle, predictor, prepared, image, tmp_path
 ):
     run_bundle(
         tiny_bundle,
         "inference",
-        dataset_dir=[str(prepared / "images"), str(picture)],
+        dataset_dir=[str(prepared / "images"), str(image)],
         output_dir=str(tmp_path / "out"),
         batch_size=4,
     )
@@ -75,9 +75,9 @@ def test_the_bundles_inference_gives_what_the_predictor_gives(
 
 
 def test_each_frame_of_a_loop_comes_through_the_bundles_inference(
-    tiny_bundle, predictor, picture, save_ultrasound, tmp_path
+    tiny_bundle, predictor, image, save_ultrasound, tmp_path
 ):
-    still = np.round(read_picture(picture).pixels * 255).astype(np.uint8)
+    still = np.round(read_image(image).pixels * 255).astype(np.uint8)
     path = save_ultrasound(tmp_path / "cine.dcm", np.stack([still, still[::-1], 255 - still]))
     run_bundle(tiny_bundle, "inference", dataset_dir=[str(path)], output_dir=str(tmp_path / "out"))
 
@@ -87,7 +87,7 @@ def test_each_frame_of_a_loop_comes_through_the_bundles_inference(
     assert list(table["frame"]) == [1, 2, 3]
     for row, (_, expected) in zip(
         table.to_dict("records"),
-        predictor.predict_many(frames_of(path).pictures),
+        predictor.predict_many(frames_of(path).images),
         strict=True,
     ):
         mask = read_mask(tmp_path / "out/masks" / f"{row['id']}.png")
@@ -95,9 +95,7 @@ def test_each_frame_of_a_loop_comes_through_the_bundles_inference(
         assert row["p_malignant"] == pytest.approx(expected.probabilities["malignant"], abs=2e-6)
 
 
-def test_the_command_gives_what_the_bundles_inference_gives(
-    tiny_bundle, prepared, picture, tmp_path
-):
+def test_the_command_gives_what_the_bundles_inference_gives(tiny_bundle, prepared, image, tmp_path):
     images = str(prepared / "images")
     run_bundle(tiny_bundle, "inference", dataset_dir=images, output_dir=str(tmp_path / "bundle"))
     result = CliRunner().invoke(
@@ -144,21 +142,19 @@ def test_the_bundles_evaluation_measures_the_predictors_masks(
     assert (tmp_path / "out" / "report.md").is_file()
 
 
-def test_the_bundle_lists_unreadable_pictures_and_ends_with_an_error(
-    tiny_bundle, picture, tmp_path
-):
+def test_the_bundle_lists_unreadable_images_and_ends_with_an_error(tiny_bundle, image, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"")
-    inputs = [str(tmp_path / "bad.png"), str(picture)]
+    inputs = [str(tmp_path / "bad.png"), str(image)]
     with pytest.raises(RuntimeError) as caught:
         run_bundle(tiny_bundle, "inference", dataset_dir=inputs, output_dir=str(tmp_path / "out"))
     assert isinstance(caught.value.__cause__, ImageReadError)
     assert "bad.png" in str(caught.value.__cause__)
     table = read_predictions(tmp_path / "out").set_index("id")
     assert "0 bytes" in table.loc["bad", "error"]
-    assert table.loc[picture.stem, "error"] == ""
+    assert table.loc[image.stem, "error"] == ""
 
 
-def test_the_bundle_refuses_to_end_well_without_a_picture(tiny_bundle, tmp_path):
+def test_the_bundle_refuses_to_end_well_without_a_image(tiny_bundle, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(RuntimeError) as caught:
         run_bundle(
@@ -168,13 +164,13 @@ def test_the_bundle_refuses_to_end_well_without_a_picture(tiny_bundle, tmp_path)
             output_dir=str(tmp_path / "out"),
         )
     assert isinstance(caught.value.__cause__, InputError)
-    assert "holds no pictures" in str(caught.value.__cause__)
+    assert "holds no images" in str(caught.value.__cause__)
     assert not (tmp_path / "out").exists()
 
 
-def test_an_asymmetric_picture_keeps_its_orientation(predictor, picture):
-    # a transposed or mirrored mask would not follow the picture's size, nor its corner
-    pixels = read_picture(picture).pixels
+def test_an_asymmetric_image_keeps_its_orientation(predictor, image):
+    # a transposed or mirrored mask would not follow the image's size, nor its corner
+    pixels = read_image(image).pixels
     alone = predictor.predict(pixels)
     cut = predictor.predict(np.ascontiguousarray(pixels[:, :60]))
     assert alone.mask.shape == (70, 110) and cut.mask.shape == (70, 60)

@@ -59,13 +59,13 @@ def member(tiny_bundle: Path, tmp_path: Path) -> MakeMember:
 
 
 def test_probabilities_are_the_members_geometric_mean(
-    member: MakeMember, picture: Path, tmp_path: Path
+    member: MakeMember, image: Path, tmp_path: Path
 ) -> None:
     bundles = [member("a", seed=2), member("b", (4, 8), seed=3, temperature=2.0), member("c")]
     out = write_ensemble(bundles, tmp_path / "ensemble ü")
     assert json.loads((out / "operating.json").read_text("utf-8"))["temperature"] == 1.0
-    predictions = [Predictor.load(bundle, device="cpu").predict(picture) for bundle in bundles]
-    found = Predictor.load(out, device="cpu").predict(picture)
+    predictions = [Predictor.load(bundle, device="cpu").predict(image) for bundle in bundles]
+    found = Predictor.load(out, device="cpu").predict(image)
     logs = np.log([list(prediction.probabilities.values()) for prediction in predictions])
     expected = np.exp(logs.mean(axis=0))
     expected /= expected.sum()
@@ -73,11 +73,11 @@ def test_probabilities_are_the_members_geometric_mean(
 
 
 def test_the_bundles_own_door_and_the_exports_agree(
-    member: MakeMember, picture: Path, tmp_path: Path
+    member: MakeMember, image: Path, tmp_path: Path
 ) -> None:
     out = write_ensemble([member("a"), member("b", (4, 8), seed=3)], tmp_path / "ensemble")
-    expected = Predictor.load(out, device="cpu").predict(picture)
-    words = ["predict", str(picture), "--run", str(out), "--device", "cpu", "-q"]
+    expected = Predictor.load(out, device="cpu").predict(image)
+    words = ["predict", str(image), "--run", str(out), "--device", "cpu", "-q"]
     result = CliRunner().invoke(main, [*words, "--out", str(tmp_path / "predictions")])
     assert result.exit_code == 0, result.output
     (row,) = read_predictions(tmp_path / "predictions").to_dict("records")
@@ -101,16 +101,16 @@ def test_the_card_and_metadata_are_the_ensembles_own(member: MakeMember, tmp_pat
     assert metadata["description"].startswith("Ensemble of 2 networks")
 
 
-def test_an_ensemble_may_be_a_member(member: MakeMember, picture: Path, tmp_path: Path) -> None:
+def test_an_ensemble_may_be_a_member(member: MakeMember, image: Path, tmp_path: Path) -> None:
     bundles = [member(name, seed=seed) for seed, name in enumerate("abc")]
     inner = write_ensemble(bundles[:2], tmp_path / "inner")
     outer = write_ensemble([inner, bundles[2]], tmp_path / "outer")
     a, b, c = (
-        np.log(list(Predictor.load(bundle, device="cpu").predict(picture).probabilities.values()))
+        np.log(list(Predictor.load(bundle, device="cpu").predict(image).probabilities.values()))
         for bundle in bundles
     )
     expected = np.exp(a / 4 + b / 4 + c / 2)
-    found = Predictor.load(outer, device="cpu").predict(picture).probabilities
+    found = Predictor.load(outer, device="cpu").predict(image).probabilities
     assert list(found.values()) == pytest.approx(expected / expected.sum(), abs=1e-5)
 
 

@@ -126,7 +126,7 @@ def test_every_pooling_of_the_class_head(pooling: str, format: str, tmp_path: Pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("pooling", [name for name in POOLINGS if name != "average"])
-def test_onnx_of_every_pooling_takes_any_number_of_pictures(pooling: str, tmp_path: Path) -> None:
+def test_onnx_of_every_pooling_takes_any_number_of_images(pooling: str, tmp_path: Path) -> None:
     needs("onnx")
     network = small_network("unet", pooling=pooling)
     check(export_bundle_network(network, tmp_path / "m.onnx", operating=OPERATING), network)

@@ -16,9 +16,9 @@ from busi_monai.io.ids import MAX_ID_BYTES
 from busi_monai.io.images import read_mask
 
 
-def test_every_picture_gets_the_predictors_own_mask(tiny_bundle, predictor, picture, tmp_path):
-    summary = predict_to_folder([picture], tmp_path / "out", bundle=tiny_bundle, device="cpu")
-    alone = predictor.predict(picture)
+def test_every_image_gets_the_predictors_own_mask(tiny_bundle, predictor, image, tmp_path):
+    summary = predict_to_folder([image], tmp_path / "out", bundle=tiny_bundle, device="cpu")
+    alone = predictor.predict(image)
     (row,) = read_predictions(tmp_path / "out").to_dict("records")
     assert np.array_equal(read_mask(tmp_path / "out" / "masks" / f"{row['id']}.png"), alone.mask)
     assert row["predicted_class"] == alone.predicted_class
@@ -30,18 +30,18 @@ def test_every_picture_gets_the_predictors_own_mask(tiny_bundle, predictor, pict
     assert record["device"]["name"] == "cpu" and record["precision"]["reason"]
 
 
-def test_pictures_of_one_name_from_two_folders_are_both_there(tiny_bundle, picture, tmp_path):
+def test_images_of_one_name_from_two_folders_are_both_there(tiny_bundle, image, tmp_path):
     for folder in ("left", "right"):
         (tmp_path / folder).mkdir()
-        Image.open(picture).save(tmp_path / folder / "scan.png")
+        Image.open(image).save(tmp_path / folder / "scan.png")
     inputs = [tmp_path / "left", tmp_path / "right"]
     predict_to_folder(inputs, tmp_path / "out", bundle=tiny_bundle, device="cpu", batch_size=2)
     masks = sorted(path.name for path in (tmp_path / "out" / "masks").iterdir())
     assert masks == ["left__scan.png", "right__scan.png"]
 
 
-def test_nothing_predicted_replaces_nothing(tiny_bundle, picture, tmp_path):
-    predict_to_folder([picture], tmp_path / "out", bundle=tiny_bundle, device="cpu")
+def test_nothing_predicted_replaces_nothing(tiny_bundle, image, tmp_path):
+    predict_to_folder([image], tmp_path / "out", bundle=tiny_bundle, device="cpu")
     summary = predict_to_folder(
         [tmp_path / "missing.png"],
         tmp_path / "out",
@@ -53,9 +53,9 @@ def test_nothing_predicted_replaces_nothing(tiny_bundle, picture, tmp_path):
     assert len(read_predictions(tmp_path / "out")) == 1
 
 
-def test_ctrl_c_leaves_the_previous_result(tiny_bundle, picture, tmp_path):
+def test_ctrl_c_leaves_the_previous_result(tiny_bundle, image, tmp_path):
     options = {"bundle": tiny_bundle, "device": "cpu", "overwrite": True}
-    predict_to_folder([picture], tmp_path / "out", **options)
+    predict_to_folder([image], tmp_path / "out", **options)
     before = (tmp_path / "out" / "predictions.csv").read_bytes()
 
     def interrupted(items, total):
@@ -63,14 +63,14 @@ def test_ctrl_c_leaves_the_previous_result(tiny_bundle, picture, tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        predict_to_folder([picture], tmp_path / "out", track=interrupted, **options)
+        predict_to_folder([image], tmp_path / "out", track=interrupted, **options)
     assert (tmp_path / "out" / "predictions.csv").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_full_disk_leaves_the_previous_result(tiny_bundle, picture, tmp_path, monkeypatch):
+def test_a_full_disk_leaves_the_previous_result(tiny_bundle, image, tmp_path, monkeypatch):
     options = {"bundle": tiny_bundle, "device": "cpu", "overwrite": True}
-    predict_to_folder([picture], tmp_path / "out", **options)
+    predict_to_folder([image], tmp_path / "out", **options)
     before = (tmp_path / "out" / "predictions.csv").read_bytes()
 
     def full(path: Path, mask: object) -> None:
@@ -78,7 +78,7 @@ def test_a_full_disk_leaves_the_previous_result(tiny_bundle, picture, tmp_path, 
 
     monkeypatch.setattr("busi_monai.inference.writers.write_mask", full)
     with pytest.raises(OSError, match="No space left"):
-        predict_to_folder([picture], tmp_path / "out", **options)
+        predict_to_folder([image], tmp_path / "out", **options)
     assert (tmp_path / "out" / "predictions.csv").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
@@ -90,13 +90,13 @@ def test_no_input_at_all_is_wrong_usage(tmp_path):
 
 @pytest.mark.parametrize("name", [b"l\xe4sion.png", b"two\nlines.png", 249 * b"x" + b".png"])
 def test_a_name_that_some_system_refuses_ends_no_batch(
-    name: bytes, tiny_bundle, picture, tmp_path: Path
+    name: bytes, tiny_bundle, image, tmp_path: Path
 ) -> None:
     try:
-        shutil.copy(picture, tmp_path / os.fsdecode(name))
+        shutil.copy(image, tmp_path / os.fsdecode(name))
     except OSError:
         pytest.skip("this file system refuses the name")
-    shutil.copy(picture, tmp_path / "ok.png")
+    shutil.copy(image, tmp_path / "ok.png")
     summary = predict_to_folder([tmp_path], tmp_path / "out", bundle=tiny_bundle, device="cpu")
     assert summary.predicted == 2 and summary.failures == []
     rows = read_predictions(tmp_path / "out").to_dict("records")

@@ -69,7 +69,7 @@ def test_networks_without_a_class_head_are_refused() -> None:
         class_heat_map(network(classes=0), torch.rand(1, 1, *SIZE), 0)
 
 
-def test_a_map_comes_at_the_pictures_own_size(predictor: Predictor) -> None:
+def test_a_map_comes_at_the_images_own_size(predictor: Predictor) -> None:
     pixels = np.random.default_rng(0).random((70, 110)).astype(np.float32)
 
     found = predictor.heat_map(pixels, "malignant")

@@ -16,7 +16,7 @@ def network() -> nn.Module:
     return MultiTaskUNet("unet", encoder_options={"widths": [4, 8]}, head_channels=[]).eval()
 
 
-def test_a_mirrored_picture_gets_the_mirrored_mask_and_the_same_class():
+def test_a_mirrored_image_gets_the_mirrored_mask_and_the_same_class():
     image = torch.rand(2, 1, 16, 24, generator=torch.Generator().manual_seed(3))
     model, averaging = network(), FlipAveragingInferer()
     with torch.no_grad():
@@ -70,11 +70,11 @@ def test_the_operating_point_chooses():
     assert type(prediction_inferer(OperatingPoint(flip_averaging=True))) is FlipAveragingInferer
 
 
-def test_masks_given_to_the_network_are_mirrored_with_the_picture() -> None:
+def test_masks_given_to_the_network_are_mirrored_with_the_image() -> None:
     image, lesion = torch.rand(2, 1, 4, 6), torch.rand(2, 1, 4, 6)
 
-    def network(picture: torch.Tensor, lesion: torch.Tensor, scale: float) -> torch.Tensor:
-        return (picture * lesion * scale)[..., :3].sum(dim=(1, 2, 3))[:, None]
+    def network(loaded: torch.Tensor, lesion: torch.Tensor, scale: float) -> torch.Tensor:
+        return (loaded * lesion * scale)[..., :3].sum(dim=(1, 2, 3))[:, None]
 
     both = FlipAveragingInferer()(image, network, lesion=lesion, scale=2.0)
     torch.testing.assert_close(both[:, 0], (image * lesion).sum(dim=(1, 2, 3)))

@@ -9,8 +9,8 @@ from PIL import Image
 
 from busi_monai.datasets import read_dataset
 from busi_monai.errors import ImageReadError, InputError
-from busi_monai.inference import find_pictures, scan_pictures
-from busi_monai.io.images import read_picture, write_png
+from busi_monai.inference import find_images, scan_images
+from busi_monai.io.images import read_image, write_png
 
 PIXELS = np.arange(40 * 60, dtype=np.uint8).reshape(40, 60)
 
@@ -24,11 +24,11 @@ def names(paths: list[Path]) -> list[str]:
     return [path.name for path in paths]
 
 
-def test_folder_is_sorted_as_people_count_and_leaves_out_masks_with_their_picture(tmp_path):
+def test_folder_is_sorted_as_people_count_and_leaves_out_masks_with_their_image(tmp_path):
     make(tmp_path, "benign (10).png", "benign (2).png", "benign (2)_mask.png")
     make(tmp_path, "benign (2)_mask_1.png", "lonely_mask.png", ".hidden.png")
-    (tmp_path / "notes.txt").write_text("no picture")
-    found = find_pictures([tmp_path])
+    (tmp_path / "notes.txt").write_text("no image")
+    found = find_images([tmp_path])
     assert names(found.paths) == ["benign (2).png", "benign (10).png", "lonely_mask.png"]
     assert names(found.skipped_masks) == ["benign (2)_mask.png", "benign (2)_mask_1.png"]
     assert found.failures == []
@@ -39,42 +39,42 @@ def test_a_folder_is_predicted_in_the_order_in_which_it_is_prepared(tmp_path):
     make(tmp_path / "normal", *(f"{id}.png" for id in ids))
     prepared = [case.id for case in read_dataset(tmp_path, "busi").cases]
     assert sorted(prepared) == sorted(ids)
-    assert [path.stem for path in find_pictures([tmp_path / "normal"]).paths] == prepared
+    assert [path.stem for path in find_images([tmp_path / "normal"]).paths] == prepared
 
 
 def test_folder_is_not_entered_but_its_subfolders_are_hinted_at(tmp_path):
     make(tmp_path / "benign", "a.png")
-    found = find_pictures([tmp_path])
+    found = find_images([tmp_path])
     assert found.paths == []
     assert "subfolders" in found.failures[0][1]
 
 
 def test_empty_folder_missing_path_and_unmatched_pattern_are_failures(tmp_path):
     (tmp_path / "empty").mkdir()
-    found = find_pictures([tmp_path / "empty", tmp_path / "no.png", str(tmp_path / "x*.png")])
+    found = find_images([tmp_path / "empty", tmp_path / "no.png", str(tmp_path / "x*.png")])
     assert [reason.split(": ")[1] for _, reason in found.failures] == [
-        "the folder holds no pictures",
+        "the folder holds no images",
         "no such file or folder",
-        "no picture matches this pattern",
+        "no image matches this pattern",
     ]
 
 
 def test_a_name_with_brackets_that_exists_is_no_pattern(tmp_path):
     make(tmp_path, "a[1].png", "a1.png")
-    assert names(find_pictures([tmp_path / "a[1].png"]).paths) == ["a[1].png"]
-    assert names(find_pictures([str(tmp_path / "a[0-9].png")]).paths) == ["a1.png"]
+    assert names(find_images([tmp_path / "a[1].png"]).paths) == ["a[1].png"]
+    assert names(find_images([str(tmp_path / "a[0-9].png")]).paths) == ["a1.png"]
 
 
-def test_pattern_enters_subfolders_and_a_picture_counts_once(tmp_path):
+def test_pattern_enters_subfolders_and_a_image_counts_once(tmp_path):
     make(tmp_path / "x", "a.png")
     make(tmp_path / "y", "b.png")
-    found = find_pictures([tmp_path / "y", str(tmp_path / "**" / "*.png"), tmp_path / "y/b.png"])
+    found = find_images([tmp_path / "y", str(tmp_path / "**" / "*.png"), tmp_path / "y/b.png"])
     assert names(found.paths) == ["b.png", "a.png"]
 
 
-def test_an_explicit_mask_is_taken_as_a_picture(tmp_path):
+def test_an_explicit_mask_is_taken_as_a_image(tmp_path):
     make(tmp_path, "a.png", "a_mask.png")
-    assert names(find_pictures([tmp_path / "a_mask.png"]).paths) == ["a_mask.png"]
+    assert names(find_images([tmp_path / "a_mask.png"]).paths) == ["a_mask.png"]
 
 
 @pytest.mark.parametrize(
@@ -92,12 +92,12 @@ def test_an_explicit_mask_is_taken_as_a_picture(tmp_path):
         ),
     ],
 )
-def test_ids_tell_pictures_of_one_stem_apart_without_folders_above_the_input(
+def test_ids_tell_images_of_one_stem_apart_without_folders_above_the_input(
     files: list[str], inputs: list[str], ids: list[str], tmp_path: Path
 ) -> None:
     make(tmp_path, *files)
     given = [tmp_path / name if "*" not in name else str(tmp_path / name) for name in inputs]
-    found = find_pictures(given)
+    found = find_images(given)
     assert sorted(found.ids) == sorted(ids)
     assert len(found.ids) == len(found.paths)
 
@@ -105,41 +105,41 @@ def test_ids_tell_pictures_of_one_stem_apart_without_folders_above_the_input(
 def test_inputs_relative_to_the_working_folder_lead_to_short_ids(tmp_path, monkeypatch):
     make(tmp_path, "a/1.png", "b/1.png")
     monkeypatch.chdir(tmp_path / "a")
-    assert find_pictures([".", "../b"]).ids == ["1", "b__1"]
+    assert find_images([".", "../b"]).ids == ["1", "b__1"]
 
 
 def test_what_a_folder_or_pattern_leaves_out_is_counted_by_kind(tmp_path: Path) -> None:
     make(tmp_path, "a.png", "a_mask.png", "sub/b.png", ".hidden.png")
     for name in ("one.txt", "two.TXT", "x.heic", "README", "Thumbs.db"):
-        (tmp_path / name).write_text("no picture")
+        (tmp_path / name).write_text("no image")
     left_out = {".heic": 1, ".txt": 2, "no suffix": 1}
-    assert find_pictures([tmp_path]).left_out == left_out | {"subfolder": 1}
-    pattern = find_pictures([str(tmp_path / "*")])
+    assert find_images([tmp_path]).left_out == left_out | {"subfolder": 1}
+    pattern = find_images([str(tmp_path / "*")])
     assert pattern.left_out == left_out | {".db": 1}
-    assert find_pictures([tmp_path / "a.png"]).left_out == {}
+    assert find_images([tmp_path / "a.png"]).left_out == {}
 
 
 @pytest.mark.parametrize(
     "name", ["x.webp", "x.gif", "x.jp2", "x.pgm", "x.jfif", "x.jpe", "x.tga", "x.avif", "x.ppm"]
 )
 def test_a_folder_takes_each_format_that_is_read_when_named(name: str, tmp_path: Path) -> None:
-    picture = Image.fromarray(PIXELS)
-    picture.convert("RGB" if name == "x.ppm" else "L").save(tmp_path / name)
-    (item,) = scan_pictures(tmp_path).items
-    assert read_picture(item["image"]).pixels.shape == PIXELS.shape
+    image = Image.fromarray(PIXELS)
+    image.convert("RGB" if name == "x.ppm" else "L").save(tmp_path / name)
+    (item,) = scan_images(tmp_path).items
+    assert read_image(item["image"]).pixels.shape == PIXELS.shape
 
 
 def test_brackets_that_belong_to_names_are_hinted_at(tmp_path: Path) -> None:
     make(tmp_path, "scan[1] a.png")
-    ((_, reason),) = find_pictures([str(tmp_path / "scan[1]*.png")]).failures
+    ((_, reason),) = find_images([str(tmp_path / "scan[1]*.png")]).failures
     given = reason.split("give '")[1].removesuffix("'")
-    assert names(find_pictures([given]).paths) == ["scan[1] a.png"]
+    assert names(find_images([given]).paths) == ["scan[1] a.png"]
 
 
-def test_scan_sorts_readable_pictures_from_others(tmp_path):
+def test_scan_sorts_readable_images_from_others(tmp_path):
     make(tmp_path, "good.png")
     (tmp_path / "bad.png").write_bytes(b"")
-    scan = scan_pictures(tmp_path)
+    scan = scan_images(tmp_path)
     assert scan.items == [{"id": "good", "image": str(tmp_path / "good.png")}]
     assert scan.failures[0][0] == str(tmp_path / "bad.png")
     with pytest.raises(ImageReadError, match=r"1 inputs could not be used: .*bad\.png"):
@@ -148,12 +148,12 @@ def test_scan_sorts_readable_pictures_from_others(tmp_path):
 
 def test_scan_without_failures_raises_nothing(tmp_path):
     make(tmp_path, "good.png")
-    scan_pictures([tmp_path / "good.png"]).raise_failures()
+    scan_images([tmp_path / "good.png"]).raise_failures()
 
 
 def test_scan_refuses_to_end_with_nothing(tmp_path):
-    with pytest.raises(InputError, match="holds no pictures"):
-        scan_pictures(tmp_path)
+    with pytest.raises(InputError, match="holds no images"):
+        scan_images(tmp_path)
 
 
 def test_of_a_folder_with_images_and_masks_the_images_are_named(tmp_path: Path) -> None:
@@ -161,13 +161,13 @@ def test_of_a_folder_with_images_and_masks_the_images_are_named(tmp_path: Path) 
     make(tmp_path / "plain", "study/a.png")
     for name, place in (("both", "images"), ("plain", "*/*")):
         with pytest.raises(InputError, match=re.escape(f"give '{tmp_path / name}/{place}'")):
-            scan_pictures([tmp_path / name])
+            scan_images([tmp_path / name])
 
 
-def test_what_is_named_like_the_mask_of_a_picture_beside_it_is_left_out(tmp_path: Path) -> None:
+def test_what_is_named_like_the_mask_of_a_image_beside_it_is_left_out(tmp_path: Path) -> None:
     make(tmp_path, "x.png", "x_masks.png", "x-mask (1).png", "facemask.png", "y_mask.png")
 
-    found = find_pictures([tmp_path])
+    found = find_images([tmp_path])
 
     assert found.ids == ["facemask", "x", "y_mask"]
     assert {path.name for path in found.skipped_masks} == {"x_masks.png", "x-mask (1).png"}

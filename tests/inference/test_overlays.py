@@ -25,7 +25,7 @@ def test_outline_runs_along_the_masks_edge_and_nowhere_else():
     assert not red[:29].any() and not red[:, :49].any()
 
 
-def test_overlay_keeps_the_picture_and_adds_a_caption_below():
+def test_overlay_keeps_the_image_and_adds_a_caption_below():
     pixels = np.random.default_rng(0).random((80, 120)).astype(np.float32)
     drawn = draw_overlay(pixels, np.zeros((80, 120)), predicted_class="normal", confidence=0.9)
     assert drawn.dtype == np.uint8 and drawn.shape[1:] == (120, 3) and drawn.shape[0] > 100
@@ -54,5 +54,5 @@ def test_a_mask_of_another_size_is_refused():
 
 
 @pytest.mark.parametrize("size", [(2, 2), (719, 1048)])
-def test_any_picture_size_can_be_drawn(size):
+def test_any_image_size_can_be_drawn(size):
     assert draw_overlay(np.zeros(size), np.ones(size)).shape[1] == size[1]

@@ -9,7 +9,7 @@ import torch
 
 from busi_monai.errors import ImageReadError, InputError, WeightsError
 from busi_monai.inference import Prediction, Predictor
-from busi_monai.io.images import read_picture, write_png
+from busi_monai.io.images import read_image, write_png
 
 
 def same(a: Prediction, b: Prediction) -> bool:
@@ -21,8 +21,8 @@ def same(a: Prediction, b: Prediction) -> bool:
     )
 
 
-def test_prediction_is_at_native_size_and_consistent(predictor, picture):
-    found = predictor.predict(picture)
+def test_prediction_is_at_native_size_and_consistent(predictor, image):
+    found = predictor.predict(image)
     assert found.mask.shape == found.lesion_probability.shape == (70, 110)
     assert found.mask.dtype == np.uint8 and set(np.unique(found.mask)) <= {0, 1}
     assert 0 < found.lesion_pixels < found.mask.size, "an untrained network with a mixed mask"
@@ -37,20 +37,20 @@ def test_prediction_is_at_native_size_and_consistent(predictor, picture):
     assert found.as_dict()["size"] == [70, 110]
 
 
-def test_a_path_and_its_pixels_give_the_same(predictor, picture):
-    by_path = predictor.predict(picture)
-    assert same(by_path, predictor.predict(str(picture)))
-    pixels = read_picture(picture).pixels
+def test_a_path_and_its_pixels_give_the_same(predictor, image):
+    by_path = predictor.predict(image)
+    assert same(by_path, predictor.predict(str(image)))
+    pixels = read_image(image).pixels
     assert same(by_path, predictor.predict(pixels))
     grey = np.round(pixels * 255).astype(np.uint8)
     assert same(by_path, predictor.predict(grey))
     assert same(by_path, predictor.predict(np.stack([grey] * 3, axis=-1)))
 
 
-def test_batches_give_what_single_pictures_give(predictor, picture, tmp_path):
-    pixels = np.round(read_picture(picture).pixels * 255).astype(np.uint8)
+def test_batches_give_what_single_images_give(predictor, image, tmp_path):
+    pixels = np.round(read_image(image).pixels * 255).astype(np.uint8)
     write_png(tmp_path / "turned.png", np.ascontiguousarray(pixels.T))
-    sources = [picture, tmp_path / "turned.png", picture]
+    sources = [image, tmp_path / "turned.png", image]
     single = [p for _, p in predictor.predict_many(sources)]
     for size in (2, 3, 8):
         for one, other in zip(
@@ -60,9 +60,9 @@ def test_batches_give_what_single_pictures_give(predictor, picture, tmp_path):
             assert other[1].probabilities == pytest.approx(one.probabilities, abs=1e-6)
 
 
-def test_a_mirrored_picture_gets_the_mirrored_mask(predictor, picture):
-    # flip averaging is on: this fails if mask and picture are ever turned apart
-    pixels = read_picture(picture).pixels
+def test_a_mirrored_image_gets_the_mirrored_mask(predictor, image):
+    # flip averaging is on: this fails if mask and image are ever turned apart
+    pixels = read_image(image).pixels
     straight = predictor.predict(pixels)
     mirrored = predictor.predict(np.ascontiguousarray(pixels[:, ::-1]))
     np.testing.assert_allclose(
@@ -71,11 +71,11 @@ def test_a_mirrored_picture_gets_the_mirrored_mask(predictor, picture):
     assert mirrored.probabilities == pytest.approx(straight.probabilities, abs=1e-5)
 
 
-def test_many_goes_on_past_bad_files_in_order(predictor, picture, tmp_path):
+def test_many_goes_on_past_bad_files_in_order(predictor, image, tmp_path):
     (tmp_path / "empty.png").write_bytes(b"")
-    whole = picture.read_bytes()
+    whole = image.read_bytes()
     (tmp_path / "half.png").write_bytes(whole[: len(whole) // 2])
-    sources = [tmp_path / "empty.png", picture, tmp_path / "half.png", picture, tmp_path / "no.png"]
+    sources = [tmp_path / "empty.png", image, tmp_path / "half.png", image, tmp_path / "no.png"]
     for size in (1, 3):
         results = list(predictor.predict_many(sources, batch_size=size))
         assert [source for source, _ in results] == sources
@@ -84,7 +84,7 @@ def test_many_goes_on_past_bad_files_in_order(predictor, picture, tmp_path):
         assert "empty.png" in str(results[0][1]) and "0 bytes" in str(results[0][1])
 
 
-def test_pixels_that_are_no_picture_are_told(predictor):
+def test_pixels_that_are_no_image_are_told(predictor):
     with pytest.raises(ImageReadError):
         predictor.predict(np.zeros((3, 4, 5, 6)))
 
@@ -94,9 +94,9 @@ def test_batch_size_must_be_positive(predictor):
         list(predictor.predict_many([], batch_size=0))
 
 
-def test_reduced_precision_is_close(tiny_bundle, predictor, picture):
-    reduced = Predictor.load(tiny_bundle, device="cpu", precision="bf16").predict(picture)
-    full = predictor.predict(picture)
+def test_reduced_precision_is_close(tiny_bundle, predictor, image):
+    reduced = Predictor.load(tiny_bundle, device="cpu", precision="bf16").predict(image)
+    full = predictor.predict(image)
     assert reduced.probabilities == pytest.approx(full.probabilities, abs=0.02)
     assert reduced.probabilities != full.probabilities
 

@@ -21,7 +21,7 @@ from busi_monai.inference import Prediction, PredictionsFolder
 from busi_monai.inference.dicom_sources import ModelIdentity
 from busi_monai.inference.formats import FurtherFormats
 from busi_monai.inference.prediction import prediction_of_item
-from busi_monai.io.images import PictureFile, write_mask
+from busi_monai.io.images import ImageFile, write_mask
 from busi_monai.records import RunRecord
 from busi_monai.serving.answers import Outcome, entry_of, warnings_of
 from busi_monai.serving.page.cards import size_sentence
@@ -57,9 +57,9 @@ def region(
     return item
 
 
-def predicted(file: PictureFile | Path, *boxes: tuple[int, int, int, int]) -> Prediction:
+def predicted(file: ImageFile | Path, *boxes: tuple[int, int, int, int]) -> Prediction:
     """What ``Predictor`` gives for a file if the network outlines these boxes."""
-    item = LoadUltrasoundd()({"image": file if isinstance(file, PictureFile) else str(file)})
+    item = LoadUltrasoundd()({"image": file if isinstance(file, ImageFile) else str(file)})
     mask = np.zeros(SIZE, dtype=np.uint8)
     for top, left, bottom, right in boxes:
         mask[top:bottom, left:right] = 1
@@ -155,7 +155,7 @@ def test_too_many_regions_are_not_believed(save_ultrasound: Save, tmp_path: Path
 def test_frames_and_crops_have_the_whole_scale(save_ultrasound: Save, tmp_path: Path) -> None:
     path = save(save_ultrasound, tmp_path / "x.dcm", *dual(), frames=3)
 
-    for file in (PictureFile(path, 2), PictureFile(path, 1, crop_to_region=True)):
+    for file in (ImageFile(path, 2), ImageFile(path, 1, crop_to_region=True)):
         assert predicted(file, IN_RIGHT).spacing_mm == pytest.approx((0.2, 0.2))
 
 
@@ -176,7 +176,7 @@ def test_table_record_report_page_and_nifti_agree(
     formats = FurtherFormats(["nifti", "dicom-sr"], ModelIdentity("b", "ab" * 32))
     with PredictionsFolder(tmp_path / "out", record=record, formats=formats) as folder:
         for number in range(2):
-            file = PictureFile(path, number)
+            file = ImageFile(path, number)
             prediction = predicted(file, box)
             row = folder.add(f"x_{number}", file, prediction)
 
@@ -210,7 +210,7 @@ def test_the_page_tells_axes_in_millimetres_where_only_the_area_has_none() -> No
     lesion = {"pixels": 600, "fraction": 0.1, "diameters_px": [30.0, 20.0], "mm2": None}
 
     assert size_sentence({"lesion": {**lesion, "diameters_mm": [3.0, 2.0]}}) == (
-        "Lesion: 3.0 × 2.0 mm, 600 px in all, 10.0 % of the picture"
+        "Lesion: 3.0 × 2.0 mm, 600 px in all, 10.0 % of the image"
     )
 
 

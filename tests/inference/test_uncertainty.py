@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from busi_monai.inference import Prediction, Predictor, disagreement
-from busi_monai.io.images import read_picture
+from busi_monai.io.images import read_image
 from busi_monai.networks import EnsembleNetwork
 
 
-def test_views_are_the_picture_and_its_mirror_image(predictor: Predictor, picture: Path) -> None:
-    pixels = read_picture(picture).pixels
+def test_views_are_the_image_and_its_mirror_image(predictor: Predictor, image: Path) -> None:
+    pixels = read_image(image).pixels
 
-    straight, mirrored = predictor.views(picture)
+    straight, mirrored = predictor.views(image)
 
     plain = Predictor.load(predictor.bundle, flip_averaging=False)
     assert straight.probabilities == pytest.approx(plain.predict(pixels).probabilities, abs=1e-6)
@@ -23,7 +23,7 @@ def test_views_are_the_picture_and_its_mirror_image(predictor: Predictor, pictur
     assert np.array_equal(mirrored.mask, of_mirror.mask[:, ::-1])
 
 
-def test_a_symmetric_picture_has_a_sure_class_and_mirrored_masks(predictor: Predictor) -> None:
+def test_a_symmetric_image_has_a_sure_class_and_mirrored_masks(predictor: Predictor) -> None:
     half = np.random.default_rng(0).random((70, 48)).astype(np.float32)
     symmetric = np.concatenate([half, half[:, ::-1]], axis=1)
 
@@ -63,13 +63,13 @@ def test_heads_that_are_not_there_do_not_disagree(prediction: Prediction) -> Non
         disagreement([prediction])
 
 
-def test_each_member_of_an_ensemble_has_its_views(predictor: Predictor, picture: Path) -> None:
+def test_each_member_of_an_ensemble_has_its_views(predictor: Predictor, image: Path) -> None:
     ensemble = Predictor.load(predictor.bundle)
     ensemble.network = EnsembleNetwork([predictor.network] * 3, [1.0, 1.0, 2.0]).eval()
 
-    views = ensemble.views(picture)
+    views = ensemble.views(image)
 
-    straight = predictor.views(picture)[0]
+    straight = predictor.views(image)[0]
     assert len(views) == 6
     assert views[0].probabilities == pytest.approx(straight.probabilities, abs=1e-6)
     softened = views[4].probabilities

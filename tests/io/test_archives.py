@@ -19,7 +19,7 @@ from PIL import Image
 from busi_monai.errors import InputError
 from busi_monai.io import archives
 from busi_monai.io.archives import is_archive, unpacked
-from busi_monai.io.images import read_picture
+from busi_monai.io.images import read_image
 from busi_monai.path_names import named
 
 
@@ -91,7 +91,7 @@ def test_what_is_used_of_an_archive_lies_in_a_private_folder(name: str, tmp_path
         assert names(archive.folder) == ["top/a.png"]
         assert archive.left_out == {".txt": 1, ".csv": 1} and archive.refused == []
         assert stat.S_IMODE(archive.folder.parent.stat().st_mode) == 0o700
-        assert read_picture(archive.folder / "top/a.png").pixels.shape == (12, 17)
+        assert read_image(archive.folder / "top/a.png").pixels.shape == (12, 17)
         assert named(f"{archive.folder}/top/a.png: x") == f"{path}/top/a.png: x"
     with unpacked(path, tables=True) as archive:
         assert names(archive.folder) == ["top/a.png", "top/labels.csv", "top/notes.txt"]

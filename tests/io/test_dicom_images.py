@@ -21,7 +21,7 @@ from pydicom.uid import (
 from busi_monai.errors import ImageReadError
 from busi_monai.io.dicom_images import read_dicom_frame, read_dicom_header
 from busi_monai.io.image_files import ImageBytes
-from busi_monai.io.images import PictureFile, frames_of, read_picture
+from busi_monai.io.images import ImageFile, frames_of, read_image
 
 Save = Callable[..., Path]
 
@@ -49,20 +49,20 @@ def test_each_frame_of_a_loop_is_read(save_ultrasound: Save, tmp_path: Path) -> 
 
     frames = frames_of(path)
 
-    assert [picture.frame for picture in frames.pictures] == [0, 1, 2, 3, 4]
-    for number, picture in enumerate(frames.pictures):
-        assert np.allclose(read_picture(picture).pixels, loop()[number] / 255)
-    assert str(frames.pictures[2]).endswith("cine.dcm frame 3")
+    assert [image.frame for image in frames.images] == [0, 1, 2, 3, 4]
+    for number, image in enumerate(frames.images):
+        assert np.allclose(read_image(image).pixels, loop()[number] / 255)
+    assert str(frames.images[2]).endswith("cine.dcm frame 3")
 
 
 def test_a_colour_loop_is_read_frame_by_frame(save_ultrasound: Save, tmp_path: Path) -> None:
     pixels = np.repeat(loop(3)[..., None], 3, axis=-1)
     path = save_ultrasound(tmp_path / "cine.dcm", pixels, "RGB")
 
-    picture = read_picture(frames_of(path).pictures[1])
+    image = read_image(frames_of(path).images[1])
 
-    assert np.allclose(picture.pixels, loop(3)[1] / 255)
-    assert not picture.has_colour
+    assert np.allclose(image.pixels, loop(3)[1] / 255)
+    assert not image.has_colour
 
 
 @pytest.mark.parametrize(
@@ -88,18 +88,18 @@ def test_a_still_has_no_rate_and_no_frame_number(save_ultrasound: Save, tmp_path
     frames = frames_of(save_ultrasound(tmp_path / "still.dcm", loop()[0], CineRate=30))
 
     assert frames.frames_per_second is None
-    assert [picture.frame for picture in frames.pictures] == [None]
+    assert [image.frame for image in frames.images] == [None]
 
 
 def test_a_frame_that_is_not_there(save_ultrasound: Save, tmp_path: Path) -> None:
     path = save_ultrasound(tmp_path / "cine.dcm", loop())
 
     with pytest.raises(ImageReadError, match="there is no frame 6 among 5, counted from 1"):
-        read_picture(PictureFile(path, 5))
+        read_image(ImageFile(path, 5))
     with pytest.raises(ImageReadError, match="only videos and DICOM files have frames"):
         still = tmp_path / "x.nii"
         still.write_bytes(b"x")
-        read_picture(PictureFile(still, 1))
+        read_image(ImageFile(still, 1))
 
 
 def test_the_largest_region_gives_spacing_and_crop(save_ultrasound: Save, tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_the_largest_region_gives_spacing_and_crop(save_ultrasound: Save, tmp_pa
     )
     path = save_ultrasound(tmp_path / "x.dcm", loop()[0], SequenceOfUltrasoundRegions=regions)
 
-    whole, cropped = (read_picture(PictureFile(path, None, crop)) for crop in (False, True))
+    whole, cropped = (read_image(ImageFile(path, None, crop)) for crop in (False, True))
 
     assert whole.pixels.shape == (40, 60)
     assert whole.canvas is None
@@ -121,7 +121,7 @@ def test_a_region_that_is_nonsense_is_not_cropped_to(save_ultrasound: Save, tmp_
     for bounds in ((30, 10, 4, 50), (39, 59, 41, 61), (0, 0, 40, 60)):
         regions = Sequence([region(bounds)])
         path = save_ultrasound(tmp_path / "x.dcm", loop()[0], SequenceOfUltrasoundRegions=regions)
-        assert read_picture(PictureFile(path, None, crop_to_region=True)).canvas is None, bounds
+        assert read_image(ImageFile(path, None, crop_to_region=True)).canvas is None, bounds
 
 
 @pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless, JPEGLSLossless])
@@ -132,8 +132,8 @@ def test_compressed_loops(save_ultrasound: Save, tmp_path: Path, syntax: str) ->
     dataset.compress(syntax)
     dataset.save_as(path)
 
-    for number, picture in enumerate(frames_of(path).pictures):
-        assert np.allclose(read_picture(picture).pixels, loop()[number] / 255)
+    for number, image in enumerate(frames_of(path).images):
+        assert np.allclose(read_image(image).pixels, loop()[number] / 255)
 
 
 def test_a_deflated_file(save_ultrasound: Save, tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_a_deflated_file(save_ultrasound: Save, tmp_path: Path) -> None:
     dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     dataset.save_as(path)
 
-    assert np.allclose(read_picture(path).pixels, loop()[0] / 255)
+    assert np.allclose(read_image(path).pixels, loop()[0] / 255)
 
 
 def test_other_objects_are_named(save_ultrasound: Save, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_no_message_tells_a_value_of_the_file(
     for length in (len(broken), len(broken) - 800, 700, 400, 200):
         path.write_bytes(broken[:length])
         try:
-            read_picture(path)
+            read_image(path)
         except ImageReadError as error:
             assert "ecret" not in str(error), error
             assert error.__cause__ is None
@@ -179,8 +179,8 @@ def test_bytes_are_dicom_by_their_preamble_and_limited(
     assert header.frames == 5
     with pytest.raises(ImageReadError, match=r"12,000 pixels in 5 frames, more than 10,000"):
         read_dicom_header(ImageBytes(content, "a.png", max_pixels=10_000))
-    with pytest.raises(ImageReadError, match="not a picture"):
-        read_picture(ImageBytes(content[132:], "a.dcm"))
+    with pytest.raises(ImageReadError, match="not an image"):
+        read_image(ImageBytes(content[132:], "a.dcm"))
 
 
 def test_more_frames_stated_than_there_are(save_ultrasound: Save, tmp_path: Path) -> None:
@@ -197,14 +197,14 @@ def test_a_file_without_preamble(save_ultrasound: Save, tmp_path: Path, explicit
     pydicom.dcmwrite(path, Dataset(dataset), implicit_vr=not explicit, little_endian=True)
     assert path.read_bytes()[128:132] != b"DICM"
 
-    assert np.allclose(read_picture(frames_of(path).pictures[2]).pixels, loop()[2] / 255)
+    assert np.allclose(read_image(frames_of(path).images[2]).pixels, loop()[2] / 255)
 
 
 def test_signed_pixels(save_ultrasound: Save, tmp_path: Path) -> None:
     signed = (loop()[0].astype(np.int16) - 128).astype(np.int8)
     path = save_ultrasound(tmp_path / "x.dcm", signed, PixelRepresentation=1)
 
-    assert np.allclose(read_picture(path).pixels, loop()[0] / 255)
+    assert np.allclose(read_image(path).pixels, loop()[0] / 255)
 
 
 @pytest.mark.parametrize("bits", [8, 16])
@@ -218,7 +218,7 @@ def test_a_palette_of_eight_bits_in_words_of_sixteen(
         tags[f"{name}PaletteColorLookupTableData"] = table
     path = save_ultrasound(tmp_path / "x.dcm", loop()[0], "PALETTE COLOR", **tags)
 
-    assert np.allclose(read_picture(path).pixels, loop()[0] / 255, atol=1e-6)
+    assert np.allclose(read_image(path).pixels, loop()[0] / 255, atol=1e-6)
 
 
 def odd_region(**tags: object) -> Sequence:
@@ -239,21 +239,21 @@ def odd_region(**tags: object) -> Sequence:
         {"SequenceOfUltrasoundRegions": odd_region(RegionLocationMinX0=[1, 2])},
     ],
 )
-def test_a_malformed_accessory_does_not_hide_the_picture(
+def test_a_malformed_accessory_does_not_hide_the_image(
     save_ultrasound: Save, tmp_path: Path, tags: dict[str, object]
 ) -> None:
     path = save_ultrasound(tmp_path / "x.dcm", loop()[0], **tags)
 
-    assert np.allclose(read_picture(path).pixels, loop()[0] / 255)
+    assert np.allclose(read_image(path).pixels, loop()[0] / 255)
 
 
 def test_an_endless_spacing_is_none(save_ultrasound: Save, tmp_path: Path) -> None:
     path = save_ultrasound(tmp_path / "x.dcm", loop()[0], PixelSpacing=[0.25, 0.25])
     path.write_bytes(path.read_bytes().replace(b"0.25\\0.25 ", b"inf\\inf   ", 1))
 
-    picture = read_picture(path)
+    image = read_image(path)
 
-    assert picture.spacing_mm is None
+    assert image.spacing_mm is None
 
 
 @pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless])
@@ -265,12 +265,12 @@ def test_a_codestream_larger_than_stated_is_not_decoded(
     dataset = pydicom.dcmread(path)
     dataset.compress(syntax)
     dataset.save_as(path)
-    assert read_picture(ImageBytes(path.read_bytes())).pixels.shape == (900, 800)
+    assert read_image(ImageBytes(path.read_bytes())).pixels.shape == (900, 800)
     dataset.Rows = dataset.Columns = 10
     dataset.save_as(path)
 
     with pytest.raises(ImageReadError, match="not of the size that is stated"):
-        read_picture(ImageBytes(path.read_bytes()))
+        read_image(ImageBytes(path.read_bytes()))
 
 
 def test_reading_leaves_warnings_and_logs_as_they_were(
@@ -280,7 +280,7 @@ def test_reading_leaves_warnings_and_logs_as_they_were(
     before = list(warnings.filters)
 
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(read_picture, list(frames_of(path).pictures) * 4))
+        list(pool.map(read_image, list(frames_of(path).images) * 4))
 
     assert list(warnings.filters) == before
     assert not logging.getLogger("pydicom").disabled

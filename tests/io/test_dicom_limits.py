@@ -12,7 +12,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from busi_monai.errors import ImageReadError
 from busi_monai.io.image_files import ImageBytes
-from busi_monai.io.images import read_picture
+from busi_monai.io.images import read_image
 
 Save = Callable[..., Path]
 
@@ -31,9 +31,9 @@ def tiny_elements(dataset: Dataset, count: int = 30_000) -> Dataset:
 
 def assert_refused(path: Path, reason: str) -> None:
     """A file of one's own is read, a stranger's is not."""
-    read_picture(path)
+    read_image(path)
     with pytest.raises(ImageReadError, match=reason):
-        read_picture(ImageBytes(path.read_bytes()))
+        read_image(ImageBytes(path.read_bytes()))
 
 
 def test_deflated_content(still: Callable[..., Path]) -> None:
@@ -68,5 +68,5 @@ def test_many_elements_in_the_regions(still: Callable[..., Path], implicit: bool
 def test_long_sequences_that_nobody_asks_for_pass(still: Callable[..., Path]) -> None:
     groups = Sequence([tiny_elements(Dataset())])
     path = still(PerFrameFunctionalGroupsSequence=groups)
-    found = read_picture(ImageBytes(path.read_bytes()))
-    assert np.array_equal(found.pixels, read_picture(path).pixels)
+    found = read_image(ImageBytes(path.read_bytes()))
+    assert np.array_equal(found.pixels, read_image(path).pixels)

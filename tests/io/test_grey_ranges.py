@@ -19,12 +19,12 @@ from busi_monai.datasets import read_dataset
 from busi_monai.errors import ImageReadError
 from busi_monai.io.grey_ranges import Window, decide_grey_range
 from busi_monai.io.images import (
-    PictureFile,
+    ImageFile,
     frames_of,
-    picture_from_array,
+    image_from_array,
     pixel_sha256,
+    read_image,
     read_mask,
-    read_picture,
     write_mask,
     write_png,
 )
@@ -106,7 +106,7 @@ def test_what_can_be_no_image() -> None:
         with pytest.raises(ImageReadError, match="a\\.tif: "):
             decide_grey_range(np.dtype(dtype), lowest, highest, source="a.tif")
     with pytest.raises(ImageReadError, match="expected numbers as pixels"):
-        picture_from_array(np.zeros((4, 4), dtype=np.complex64))
+        image_from_array(np.zeros((4, 4), dtype=np.complex64))
 
 
 def tiff(path: Path, data: bytes, size: tuple[int, int], bits: int, photometric: int) -> Path:
@@ -171,25 +171,23 @@ FILES: dict[str, tuple[Callable[[np.ndarray, Path], object], str | None]] = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_of_any_depth_is_the_same_picture(
-    tmp_path: Path, grey: np.ndarray, name: str
-) -> None:
+def test_a_file_of_any_depth_is_the_same_image(tmp_path: Path, grey: np.ndarray, name: str) -> None:
     write, code = FILES[name]
     write(grey, tmp_path / name)
 
-    picture = read_picture(tmp_path / name)
+    loaded = read_image(tmp_path / name)
 
-    assert np.abs(picture.pixels - grey / 255).max() < 1.1 / 255
-    assert [warning.code for warning in picture.warnings] == ([code] if code else [])
+    assert np.abs(loaded.pixels - grey / 255).max() < 1.1 / 255
+    assert [warning.code for warning in loaded.warnings] == ([code] if code else [])
 
 
-def test_a_stated_depth_keeps_a_dim_picture_dim(tmp_path: Path, grey: np.ndarray) -> None:
+def test_a_stated_depth_keeps_a_dim_image_dim(tmp_path: Path, grey: np.ndarray) -> None:
     dim = deep(grey, 16) // 20
     Image.fromarray(dim).save(tmp_path / "x.png", pnginfo=with_sbit(16))
     (tmp_path / "x.pgm").write_bytes(b"P5\n36 24\n65535\n" + dim.astype(">u2").tobytes())
 
     for name in ("x.png", "x.pgm"):
-        assert np.allclose(read_picture(tmp_path / name).pixels, dim / 65535), name
+        assert np.allclose(read_image(tmp_path / name).pixels, dim / 65535), name
 
 
 def test_colours_of_16_bits_that_use_12(tmp_path: Path, grey: np.ndarray) -> None:
@@ -199,11 +197,11 @@ def test_colours_of_16_bits_that_use_12(tmp_path: Path, grey: np.ndarray) -> Non
     cv2.imwrite(str(tmp_path / "x.png"), colour)
     cv2.imwrite(str(tmp_path / "full.png"), colour * np.uint16(16))
 
-    picture = read_picture(tmp_path / "x.png")
+    loaded = read_image(tmp_path / "x.png")
 
-    assert np.abs(picture.pixels - grey / 255).max() < 1 / 15  # Pillow keeps the upper 8 bits
-    assert [warning.code for warning in picture.warnings] == ["grey_depth"]
-    assert read_picture(tmp_path / "full.png").warnings == ()
+    assert np.abs(loaded.pixels - grey / 255).max() < 1 / 15  # Pillow keeps the upper 8 bits
+    assert [warning.code for warning in loaded.warnings] == ["grey_depth"]
+    assert read_image(tmp_path / "full.png").warnings == ()
 
 
 @pytest.mark.parametrize("channels", [None, 3, 4])
@@ -213,9 +211,9 @@ def test_arrays_are_read_like_files(grey: np.ndarray, dtype: str, channels: int 
         values = deep(grey, bits).astype(dtype)
         if channels:
             values = np.dstack([values] * 3 + [np.full_like(values, 4095)] * (channels == 4))
-        picture = picture_from_array(values)
-        assert np.abs(picture.pixels - grey / 255).max() < 1.1 / 255
-        assert [warning.code for warning in picture.warnings] == ["grey_depth"]
+        loaded = image_from_array(values)
+        assert np.abs(loaded.pixels - grey / 255).max() < 1.1 / 255
+        assert [warning.code for warning in loaded.warnings] == ["grey_depth"]
         item = LoadUltrasoundd()({"image": values})
         assert json.loads(item["image"].meta["warnings"])[0]["code"] == "grey_depth"
 
@@ -283,24 +281,24 @@ DICOM: dict[str, tuple[Callable[[np.ndarray], np.ndarray], dict[str, object], li
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
 @pytest.mark.parametrize("name", DICOM)
-def test_a_dicom_file_of_any_depth_is_the_same_picture(
+def test_a_dicom_file_of_any_depth_is_the_same_image(
     save_ultrasound: Save, tmp_path: Path, grey: np.ndarray, name: str, photometric: str
 ) -> None:
     store, tags, codes = DICOM[name]
     path = save_ultrasound(tmp_path / "x.dcm", store(grey), photometric, **tags)
 
-    picture = read_picture(path)
+    loaded = read_image(path)
 
     shown = grey / 255 if photometric == "MONOCHROME2" else 1 - grey / 255
-    assert np.abs(picture.pixels - shown).max() < 1.1 / 255
-    assert sorted(warning.code for warning in picture.warnings) == codes
+    assert np.abs(loaded.pixels - shown).max() < 1.1 / 255
+    assert sorted(warning.code for warning in loaded.warnings) == codes
 
 
 def test_a_window_is_applied(save_ultrasound: Save, tmp_path: Path, grey: np.ndarray) -> None:
     tags = {"WindowCenter": 100.5, "WindowWidth": 161}  # 20 to 180
     path = save_ultrasound(tmp_path / "x.dcm", np.clip(grey, 20, 180), **tags)
 
-    pixels = read_picture(path).pixels
+    pixels = read_image(path).pixels
 
     assert np.allclose(pixels, (np.clip(grey, 20, 180) - 20.0) / 160)
 
@@ -311,14 +309,14 @@ def test_all_frames_of_a_loop_have_one_depth(
     frames = np.stack([deep(grey, 8), deep(grey, 12), deep(grey, 10)])
     path = save_ultrasound(tmp_path / "x.dcm", frames)
 
-    pictures = [read_picture(PictureFile(path, number)) for number in (0, 2, 1)]
+    loaded_images = [read_image(ImageFile(path, number)) for number in (0, 2, 1)]
 
-    for picture, values in zip(pictures, frames[[0, 2, 1]], strict=True):
-        assert np.allclose(picture.pixels, values / 4095)
-        assert [warning.code for warning in picture.warnings] == ["grey_depth"]
+    for loaded, values in zip(loaded_images, frames[[0, 2, 1]], strict=True):
+        assert np.allclose(loaded.pixels, values / 4095)
+        assert [warning.code for warning in loaded.warnings] == ["grey_depth"]
     # another file of the same name is looked through anew
     save_ultrasound(path, np.stack([deep(grey, 16), deep(grey, 8)]))
-    assert np.allclose(read_picture(frames_of(path).pictures[1]).pixels, deep(grey, 8) / 65535)
+    assert np.allclose(read_image(frames_of(path).images[1]).pixels, deep(grey, 8) / 65535)
 
 
 def test_integers_of_16_bits_keep_their_hash(tmp_path: Path, grey: np.ndarray) -> None:
@@ -328,15 +326,15 @@ def test_integers_of_16_bits_keep_their_hash(tmp_path: Path, grey: np.ndarray) -
     hashed = pixel_sha256(values.astype(np.float32) / np.float32(65535))  # as before depths
 
     for name in ("x.png", "stated.png"):
-        assert read_picture(tmp_path / name).sha256 == hashed
-    assert picture_from_array(values).sha256 == hashed
-    assert picture_from_array(deep(grey, 8).astype(np.int32)).sha256 == (
-        picture_from_array(grey).sha256
+        assert read_image(tmp_path / name).sha256 == hashed
+    assert image_from_array(values).sha256 == hashed
+    assert image_from_array(deep(grey, 8).astype(np.int32)).sha256 == (
+        image_from_array(grey).sha256
     )
 
 
 @pytest.mark.parametrize("name", [*FILES, "12 in 16.dcm"])
-def test_a_prepared_picture_is_the_same_as_its_source(
+def test_a_prepared_image_is_the_same_as_its_source(
     tmp_path: Path, save_ultrasound: Save, grey: np.ndarray, name: str
 ) -> None:
     source = tmp_path / name
@@ -348,19 +346,19 @@ def test_a_prepared_picture_is_the_same_as_its_source(
 
     stored = store_case(case, tmp_path / "prepared")
 
-    prepared = read_picture(tmp_path / "prepared" / stored.image)
-    original = read_picture(source)
+    prepared = read_image(tmp_path / "prepared" / stored.image)
+    original = read_image(source)
     assert np.allclose(prepared.pixels, original.pixels, rtol=0, atol=1e-5)  # 12 bits lie in 16
     assert prepared.sha256 == original.sha256 == stored.sha256
 
 
-def test_a_dim_float_picture_stays_dim_when_prepared(tmp_path: Path, grey: np.ndarray) -> None:
+def test_a_dim_float_image_stays_dim_when_prepared(tmp_path: Path, grey: np.ndarray) -> None:
     Image.fromarray((grey / 2000).astype(np.float32)).save(tmp_path / "x.tif")
     case = Case("x", tmp_path / "x.tif", (), "normal", "folder")
 
     stored = store_case(case, tmp_path / "prepared")
 
-    pixels = read_picture(tmp_path / "prepared" / stored.image).pixels
+    pixels = read_image(tmp_path / "prepared" / stored.image).pixels
     assert np.abs(pixels - grey / 2000).max() < 1e-4
 
 

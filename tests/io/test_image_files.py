@@ -13,7 +13,7 @@ from PIL import Image
 
 from busi_monai.errors import ImageReadError
 from busi_monai.io.image_files import ImageBytes
-from busi_monai.io.images import read_picture
+from busi_monai.io.images import read_image
 
 PIXELS = np.arange(40 * 60, dtype=np.uint16).reshape(40, 60).astype(np.uint8)
 
@@ -31,9 +31,9 @@ def nifti(pixels: np.ndarray = PIXELS) -> bytes:
 @pytest.mark.parametrize("format", ["PNG", "BMP", "TIFF"])
 @pytest.mark.parametrize("name", ["a.png", "a.dcm", "a.nii.gz", "../../etc/passwd", ""])
 def test_bytes_are_read_by_what_they_hold(format: str, name: str) -> None:
-    picture = read_picture(ImageBytes(encoded(format), name))
+    loaded = read_image(ImageBytes(encoded(format), name))
 
-    assert np.allclose(picture.pixels, PIXELS / 255)
+    assert np.allclose(loaded.pixels, PIXELS / 255)
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
@@ -43,30 +43,30 @@ def test_nifti_bytes(pack: object, tmp_path: Path) -> None:
     path.write_bytes(content)
 
     for source in (path, ImageBytes(content, "x.png")):
-        picture = read_picture(source)
-        assert np.allclose(picture.pixels, PIXELS / 255)
-        assert picture.spacing_mm == pytest.approx((0.1, 0.2))
+        loaded = read_image(source)
+        assert np.allclose(loaded.pixels, PIXELS / 255)
+        assert loaded.spacing_mm == pytest.approx((0.1, 0.2))
 
 
 def test_nifti_of_nan_is_refused() -> None:
     pixels = np.full((40, 60), np.nan, dtype=np.float32)
 
     with pytest.raises(ImageReadError, match="NaN"):
-        read_picture(ImageBytes(nifti(pixels)))
+        read_image(ImageBytes(nifti(pixels)))
 
 
 def test_formats_that_call_programs_are_not_tried() -> None:
     postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n"
 
     for content in (postscript, encoded("GIF"), encoded("PPM"), b"<svg/>", b"%PDF-1.4"):
-        with pytest.raises(ImageReadError, match="not a picture that can be read"):
-            read_picture(ImageBytes(content, "x.png"))
+        with pytest.raises(ImageReadError, match="not an image that can be read"):
+            read_image(ImageBytes(content, "x.png"))
 
 
 @pytest.mark.parametrize("content", [encoded("PNG"), encoded("TIFF"), nifti()])
 def test_too_many_pixels_for_a_stranger(content: bytes) -> None:
     with pytest.raises(ImageReadError, match="more than 1,000"):
-        read_picture(ImageBytes(content, max_pixels=1_000))
+        read_image(ImageBytes(content, max_pixels=1_000))
 
 
 def test_a_bomb_is_not_unpacked() -> None:
@@ -76,35 +76,35 @@ def test_a_bomb_is_not_unpacked() -> None:
 
     tracemalloc.start()
     with pytest.raises(ImageReadError, match="more than 1,000,000 pixels"):
-        read_picture(ImageBytes(bomb, max_pixels=1_000_000))
-    read_picture(ImageBytes(trailing, max_pixels=1_000_000))
+        read_image(ImageBytes(bomb, max_pixels=1_000_000))
+    read_image(ImageBytes(trailing, max_pixels=1_000_000))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 5_000_000
 
 
 @pytest.mark.parametrize(
-    ("picture", "tile"), [((60, 40), (30_000, 30_000)), ((4800, 16), (16, 1_900_000))]
+    ("image", "tile"), [((60, 40), (30_000, 30_000)), ((4800, 16), (16, 1_900_000))]
 )
-def test_tiles_far_larger_than_the_picture_are_refused(
-    picture: tuple[int, int], tile: tuple[int, int]
+def test_tiles_far_larger_than_the_image_are_refused(
+    loaded: tuple[int, int], tile: tuple[int, int]
 ) -> None:
     """All of them may be the same few bytes."""
     # width, height, bits, compression, grey, samples, tile width and length, offset, byte count
-    tags = {256: picture[0], 257: picture[1], 258: 8, 259: 8, 262: 1, 277: 1}
+    tags = {256: loaded[0], 257: loaded[1], 258: 8, 259: 8, 262: 1, 277: 1}
     tags |= {322: tile[0], 323: tile[1], 324: 200, 325: 4}
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
     content = b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + bytes(100)
 
-    with pytest.raises(ImageReadError, match=f"tiles of {tile[0]}×{tile[1]} pixels in a picture"):
-        read_picture(ImageBytes(content))
+    with pytest.raises(ImageReadError, match=f"tiles of {tile[0]}×{tile[1]} pixels in an image"):
+        read_image(ImageBytes(content))
 
 
 def test_nifti_pixels_of_many_bytes_are_refused() -> None:
     image = nibabel.Nifti1Image(np.zeros((300, 300, 4), dtype=np.complex128), np.eye(4))
 
     with pytest.raises(ImageReadError, match="5,760,000 bytes of pixels"):
-        read_picture(ImageBytes(gzip.compress(image.to_bytes()), max_pixels=100_000))
+        read_image(ImageBytes(gzip.compress(image.to_bytes()), max_pixels=100_000))
 
 
 def test_frames_are_not_counted_to_the_end() -> None:
@@ -113,30 +113,30 @@ def test_frames_are_not_counted_to_the_end() -> None:
     frames[0].save(stream, "TIFF", save_all=True, append_images=frames[1:])
 
     with pytest.raises(ImageReadError, match="several frames"):
-        read_picture(ImageBytes(stream.getvalue()))
+        read_image(ImageBytes(stream.getvalue()))
 
 
 def test_a_jpeg_of_many_scans_is_refused() -> None:
     stream = io.BytesIO()
     Image.fromarray(PIXELS).save(stream, "JPEG", progressive=True)
     content = stream.getvalue()
-    assert read_picture(ImageBytes(content)).pixels.shape == (40, 60)
+    assert read_image(ImageBytes(content)).pixels.shape == (40, 60)
     last = content.rindex(b"\xff\xda")
 
     with pytest.raises(ImageReadError, match="more than 64 scans"):
-        read_picture(ImageBytes(content[:-2] + content[last:-2] * 70 + b"\xff\xd9"))
+        read_image(ImageBytes(content[:-2] + content[last:-2] * 70 + b"\xff\xd9"))
 
 
-def test_a_phones_picture_with_a_preview_of_itself() -> None:
+def test_a_phones_image_with_a_preview_of_itself() -> None:
     stream = io.BytesIO()
     Image.fromarray(PIXELS).save(
         stream, "MPO", save_all=True, append_images=[Image.fromarray(PIXELS[:10, :10])]
     )
 
-    assert read_picture(ImageBytes(stream.getvalue())).pixels.shape == (40, 60)
+    assert read_image(ImageBytes(stream.getvalue())).pixels.shape == (40, 60)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x1f\x8b", b"\x1f\x8bxxxx", b"\x89PNG\r\n\x1a\n"])
 def test_hardly_any_bytes(content: bytes) -> None:
     with pytest.raises(ImageReadError):
-        read_picture(ImageBytes(content))
+        read_image(ImageBytes(content))

@@ -17,11 +17,11 @@ from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, generate_uid
 from busi_monai.errors import ImageReadError
 from busi_monai.io import image_files
 from busi_monai.io.images import (
+    image_from_array,
     is_image_file,
-    picture_from_array,
     pixel_sha256,
+    read_image,
     read_mask,
-    read_picture,
     write_mask,
     write_png,
 )
@@ -31,7 +31,7 @@ SIZE = (24, 36)
 
 @pytest.fixture
 def grey() -> np.ndarray:
-    """A picture that no turn, flip or transposition leaves alike: (24, 36) uint8."""
+    """An image that no turn, flip or transposition leaves alike: (24, 36) uint8."""
     rows, columns = np.mgrid[: SIZE[0], : SIZE[1]]
     pixels = (rows * 5 + columns * 3).astype(np.uint8)
     pixels[2:6, 3:12] = 250
@@ -74,24 +74,24 @@ def in_mode(pixels: np.ndarray, mode: str) -> Image.Image:
         ("I;16", ".tif"), ("P", ".gif"), ("RGBA", ".tiff"),
     ],
 )  # fmt: skip
-def test_grey_in_any_mode_is_the_same_picture(
+def test_grey_in_any_mode_is_the_same_image(
     tmp_path: Path, grey: np.ndarray, mode: str, suffix: str
 ) -> None:
     path = save(in_mode(grey, mode), tmp_path / f"x{suffix}")
 
-    picture = read_picture(path)
+    loaded = read_image(path)
 
-    assert picture.pixels.shape == SIZE
-    assert picture.pixels.dtype == np.float32
-    assert np.allclose(picture.pixels, grey / 255, atol=1e-6)
-    assert not picture.has_colour
-    assert picture.spacing_mm is None
+    assert loaded.pixels.shape == SIZE
+    assert loaded.pixels.dtype == np.float32
+    assert np.allclose(loaded.pixels, grey / 255, atol=1e-6)
+    assert not loaded.has_colour
+    assert loaded.spacing_mm is None
 
 
 def test_colours_have_the_same_grey_on_every_processor() -> None:
     rows, columns = np.mgrid[:256, :256]
     colours = np.stack([rows, columns, (3 * rows + 7 * columns) % 256], axis=2).astype(np.uint8)
-    pixels = picture_from_array(colours).pixels
+    pixels = image_from_array(colours).pixels
     assert np.allclose(pixels, colours @ [0.299, 0.587, 0.114] / 255, atol=1e-6)
     assert pixel_sha256(pixels) == (
         "8be46d0105cd5c8099f8817f96969c0d1440a5e2dff6068a96c9bb059212e517"
@@ -99,40 +99,40 @@ def test_colours_have_the_same_grey_on_every_processor() -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
-def test_jpeg_is_nearly_the_same_picture(tmp_path: Path, grey: np.ndarray, mode: str) -> None:
+def test_jpeg_is_nearly_the_same_image(tmp_path: Path, grey: np.ndarray, mode: str) -> None:
     path = save(in_mode(grey, mode), tmp_path / "x.jpeg", quality=98)
 
-    picture = read_picture(path)
+    loaded = read_image(path)
 
-    assert np.abs(picture.pixels - grey / 255).mean() < 0.02
-    assert not picture.has_colour
+    assert np.abs(loaded.pixels - grey / 255).mean() < 0.02
+    assert not loaded.has_colour
 
 
 def test_one_bit(tmp_path: Path, lesion: np.ndarray) -> None:
     path = save(Image.fromarray(lesion), tmp_path / "x.png")
 
     assert Image.open(path).mode == "1"
-    assert np.array_equal(read_picture(path).pixels, lesion)
+    assert np.array_equal(read_image(path).pixels, lesion)
 
 
 def test_a_float_tiff_is_taken_by_its_range(tmp_path: Path, grey: np.ndarray) -> None:
     for name, factor in (("unit", 1 / 255), ("bytes", 1), ("wide", 10)):
         values = grey.astype(np.float32) * np.float32(factor)
-        picture = read_picture(save(Image.fromarray(values), tmp_path / f"{name}.tif"))
+        loaded = read_image(save(Image.fromarray(values), tmp_path / f"{name}.tif"))
         shift = values.min() if name == "wide" else 0
         top = {"unit": 1, "bytes": 255, "wide": values.max() - shift}[name]
-        assert np.allclose(picture.pixels, (values - shift) / top, atol=1e-6)
+        assert np.allclose(loaded.pixels, (values - shift) / top, atol=1e-6)
 
 
 def test_colour_is_seen_and_weighed_as_luminance(tmp_path: Path, grey: np.ndarray) -> None:
     colour = np.repeat(grey[..., None], 3, axis=2)
     colour[3, 4] = (200, 30, 60)
 
-    picture = read_picture(save(Image.fromarray(colour), tmp_path / "x.png"))
+    loaded = read_image(save(Image.fromarray(colour), tmp_path / "x.png"))
 
-    assert picture.has_colour
-    assert picture.pixels[3, 4] * 255 == pytest.approx(0.299 * 200 + 0.587 * 30 + 0.114 * 60)
-    assert picture.pixels[10, 10] * 255 == pytest.approx(grey[10, 10], abs=1e-3)
+    assert loaded.has_colour
+    assert loaded.pixels[3, 4] * 255 == pytest.approx(0.299 * 200 + 0.587 * 30 + 0.114 * 60)
+    assert loaded.pixels[10, 10] * 255 == pytest.approx(grey[10, 10], abs=1e-3)
 
 
 def test_transparent_is_black(tmp_path: Path, grey: np.ndarray) -> None:
@@ -140,11 +140,11 @@ def test_transparent_is_black(tmp_path: Path, grey: np.ndarray) -> None:
     alpha[:, 20:] = 0
     rgba = np.dstack([grey, grey, grey, alpha])
 
-    picture = read_picture(save(Image.fromarray(rgba), tmp_path / "x.png"))
+    loaded = read_image(save(Image.fromarray(rgba), tmp_path / "x.png"))
 
-    assert np.allclose(picture.pixels[:, :20], grey[:, :20] / 255)
-    assert not picture.pixels[:, 20:].any()
-    assert not picture.has_colour
+    assert np.allclose(loaded.pixels[:, :20], grey[:, :20] / 255)
+    assert not loaded.pixels[:, 20:].any()
+    assert not loaded.has_colour
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -152,7 +152,7 @@ def test_transparent_is_black(tmp_path: Path, grey: np.ndarray) -> None:
 def test_exif_orientation_is_applied(
     tmp_path: Path, grey: np.ndarray, orientation: int, suffix: str
 ) -> None:
-    # how a camera held in each way stores the upright picture (EXIF 2.3, tag 0x0112)
+    # how a camera held in each way stores the upright image (EXIF 2.3, tag 0x0112)
     stored = {
         1: grey,
         2: grey[:, ::-1],
@@ -167,15 +167,15 @@ def test_exif_orientation_is_applied(
     exif[0x0112] = orientation
     path = save(Image.fromarray(np.ascontiguousarray(stored)), tmp_path / f"x{suffix}", exif=exif)
 
-    assert read_picture(path).pixels.shape == SIZE
-    assert np.allclose(read_picture(path).pixels, grey / 255)
+    assert read_image(path).pixels.shape == SIZE
+    assert np.allclose(read_image(path).pixels, grey / 255)
     assert read_mask(path).shape == SIZE
 
 
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
     for path in (tmp_path / "gone.png", tmp_path):
         with pytest.raises(ImageReadError, match="no such file"):
-            read_picture(path)
+            read_image(path)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".nii", ".nii.gz", ".dcm", ""])
@@ -184,16 +184,16 @@ def test_a_zero_byte_file(tmp_path: Path, suffix: str) -> None:
     path.touch()
 
     with pytest.raises(ImageReadError, match=r"leer \(1\).*0 bytes"):
-        read_picture(path)
+        read_image(path)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".nii", ".nii.gz", ".dcm"])
-def test_something_else_under_a_pictures_name(tmp_path: Path, suffix: str) -> None:
+def test_something_else_under_a_images_name(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"x{suffix}"
-    path.write_text("not a picture at all\n" * 40)
+    path.write_text("not an image at all\n" * 40)
 
     with pytest.raises(ImageReadError, match="not a"):
-        read_picture(path)
+        read_image(path)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif", ".gif", ".nii", ".nii.gz"])
@@ -205,13 +205,13 @@ def test_cut_anywhere_a_file_is_read_whole_or_not_at_all(
         save_nifti(whole, grey)
     else:
         save(Image.fromarray(grey), whole)
-    content, expected = whole.read_bytes(), read_picture(whole).pixels
+    content, expected = whole.read_bytes(), read_image(whole).pixels
     path = tmp_path / f"cut{suffix}"
     refused = 0
     for length in range(1, len(content), max(1, len(content) // 40)):
         path.write_bytes(content[:length])
         try:
-            pixels = read_picture(path).pixels
+            pixels = read_image(path).pixels
         except ImageReadError as error:
             assert "cut" in str(error)
             refused += 1
@@ -238,7 +238,7 @@ def test_damaged_bytes_never_raise_anything_else(tmp_path: Path, suffix: str) ->
             content[place] = rng.integers(0, 256)
         path.write_bytes(content)
         try:
-            found = read_picture(path).pixels
+            found = read_image(path).pixels
         except ImageReadError as error:
             assert path.name in str(error)
         else:
@@ -250,36 +250,36 @@ def test_several_frames_are_refused(tmp_path: Path, grey: np.ndarray, suffix: st
     frames = [Image.fromarray(pixels) for pixels in (grey, 255 - grey, grey // 2)]
     path = save(frames[0], tmp_path / f"x{suffix}", save_all=True, append_images=frames[1:])
 
-    with pytest.raises(ImageReadError, match="expected one picture, found several frames"):
-        read_picture(path)
+    with pytest.raises(ImageReadError, match="expected one image, found several frames"):
+        read_image(path)
 
 
 def test_too_many_pixels(tmp_path: Path, grey: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(Image.fromarray(grey), tmp_path / "x.png")
     monkeypatch.setattr(image_files, "MAX_PIXELS", 100)
     with pytest.raises(ImageReadError, match="36×24 pixels, more than 100"):
-        read_picture(path)
+        read_image(path)
 
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)
     with pytest.raises(ImageReadError, match="too many pixels"):
-        read_picture(path)
+        read_image(path)
 
 
-def test_a_single_row_is_no_picture(tmp_path: Path) -> None:
+def test_a_single_row_is_no_image(tmp_path: Path) -> None:
     path = save(Image.new("L", (9, 1)), tmp_path / "x.png")
 
-    with pytest.raises(ImageReadError, match="9×1 pixels is no picture"):
-        read_picture(path)
+    with pytest.raises(ImageReadError, match="9×1 pixels is no image"):
+        read_image(path)
 
 
 def test_nan_is_refused_with_the_files_name(tmp_path: Path) -> None:
     values = np.full(SIZE, np.nan, dtype=np.float32)
 
     with pytest.raises(ImageReadError, match=r"nan\.tif: .*NaN"):
-        read_picture(save(Image.fromarray(values), tmp_path / "nan.tif"))
+        read_image(save(Image.fromarray(values), tmp_path / "nan.tif"))
 
 
-def test_names_that_end_like_a_picture() -> None:
+def test_names_that_end_like_a_image() -> None:
     assert all(is_image_file(name) for name in ("a.PNG", "a.nii.gz", Path("b/a (1).Jpeg"), "x.dcm"))
     assert not any(is_image_file(name) for name in ("a.txt", "png", "a.png.zip", "a.gz"))
 
@@ -346,17 +346,15 @@ def test_a_written_mask_is_black_and_white_and_reads_back(
         assert np.array_equal(read_mask(tmp_path / "sub" / f"{name}.png"), lesion)
 
 
-def test_a_written_picture_reads_back_exactly(tmp_path: Path, grey: np.ndarray) -> None:
+def test_a_written_image_reads_back_exactly(tmp_path: Path, grey: np.ndarray) -> None:
     write_png(tmp_path / "x.png", grey.T)
 
-    assert np.array_equal(
-        read_picture(tmp_path / "x.png").pixels, (grey.T / 255).astype(np.float32)
-    )
+    assert np.array_equal(read_image(tmp_path / "x.png").pixels, (grey.T / 255).astype(np.float32))
     assert [path.name for path in tmp_path.iterdir()] == ["x.png"]
 
 
 def test_an_array_is_read_as_its_file_would_be(tmp_path: Path, grey: np.ndarray) -> None:
-    expected = read_picture(save(Image.fromarray(grey), tmp_path / "x.png")).pixels
+    expected = read_image(save(Image.fromarray(grey), tmp_path / "x.png")).pixels
     rgb = np.repeat(grey[..., None], 3, axis=2)
     opaque = np.dstack([rgb, np.full(SIZE, 255, dtype=np.uint8)])
     arrays = (
@@ -370,9 +368,9 @@ def test_an_array_is_read_as_its_file_would_be(tmp_path: Path, grey: np.ndarray)
     )
 
     for array in arrays:
-        picture = picture_from_array(array)
-        assert np.allclose(picture.pixels, expected, atol=1e-6)
-        assert not picture.has_colour
+        loaded = image_from_array(array)
+        assert np.allclose(loaded.pixels, expected, atol=1e-6)
+        assert not loaded.has_colour
 
 
 @pytest.mark.parametrize(
@@ -386,9 +384,9 @@ def test_an_array_is_read_as_its_file_would_be(tmp_path: Path, grey: np.ndarray)
         (np.zeros((1, 4)), "4×1 pixels"),
     ],
 )
-def test_arrays_that_are_no_pictures(array: np.ndarray, message: str) -> None:
+def test_arrays_that_are_no_images(array: np.ndarray, message: str) -> None:
     with pytest.raises(ImageReadError, match=message):
-        picture_from_array(array)
+        image_from_array(array)
 
 
 def save_nifti(
@@ -412,10 +410,10 @@ def test_nifti_pixels(tmp_path: Path, grey: np.ndarray, suffix: str) -> None:
     written = save_nifti(tmp_path / f"x{suffix.lower()}", grey)
     path = written.rename(tmp_path / f"y{suffix}")
 
-    picture = read_picture(path)
+    loaded = read_image(path)
 
-    assert np.allclose(picture.pixels, grey / 255)
-    assert picture.spacing_mm is None
+    assert np.allclose(loaded.pixels, grey / 255)
+    assert loaded.spacing_mm is None
 
 
 @pytest.mark.parametrize(
@@ -436,7 +434,7 @@ def test_nifti_spacing_is_rows_then_columns_in_mm(
     unit: str | None,
     expected: tuple[float, float] | None,
 ) -> None:
-    found = read_picture(save_nifti(tmp_path / "x.nii.gz", grey, spacing, unit)).spacing_mm
+    found = read_image(save_nifti(tmp_path / "x.nii.gz", grey, spacing, unit)).spacing_mm
 
     if expected is None:
         assert found is None
@@ -450,11 +448,11 @@ def test_nifti_with_single_axes_and_other_types(tmp_path: Path, grey: np.ndarray
     unit = save_nifti(tmp_path / "unit.nii", (grey / 255).astype(np.float32))
 
     for path in (single, wide, unit):
-        assert np.allclose(read_picture(path).pixels, grey / 255, atol=1e-6)
+        assert np.allclose(read_image(path).pixels, grey / 255, atol=1e-6)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
-def test_nifti_spacing_is_that_of_the_pictures_axes(
+def test_nifti_spacing_is_that_of_the_images_axes(
     tmp_path: Path, grey: np.ndarray, axis: int
 ) -> None:
     zooms = [0.1, 0.3]
@@ -462,7 +460,7 @@ def test_nifti_spacing_is_that_of_the_pictures_axes(
     image = nibabel.Nifti1Image(np.expand_dims(grey.T, axis), np.diag([*zooms, 1.0]))
     nibabel.save(image, tmp_path / "x.nii.gz")
 
-    assert read_picture(tmp_path / "x.nii.gz").spacing_mm == pytest.approx((0.3, 0.1))
+    assert read_image(tmp_path / "x.nii.gz").spacing_mm == pytest.approx((0.3, 0.1))
 
 
 def test_nifti_in_colour(tmp_path: Path, grey: np.ndarray) -> None:
@@ -474,9 +472,9 @@ def test_nifti_in_colour(tmp_path: Path, grey: np.ndarray) -> None:
     rgba = np.dstack([grey, grey, grey, np.full(SIZE, 255, dtype=np.uint8)])
 
     for path in (tmp_path / "rgb.nii", save_nifti(tmp_path / "rgba.nii", rgba)):
-        picture = read_picture(path)
-        assert np.allclose(picture.pixels, grey / 255)
-        assert not picture.has_colour
+        loaded = read_image(path)
+        assert np.allclose(loaded.pixels, grey / 255)
+        assert not loaded.has_colour
 
 
 def test_an_opaque_nifti_mask_is_not_all_lesion(tmp_path: Path, lesion: np.ndarray) -> None:
@@ -492,8 +490,8 @@ def test_an_opaque_nifti_mask_is_not_all_lesion(tmp_path: Path, lesion: np.ndarr
 def test_a_nifti_volume_is_refused(tmp_path: Path) -> None:
     path = save_nifti(tmp_path / "volume.nii", np.zeros((8, 9, 10), dtype=np.uint8))
 
-    with pytest.raises(ImageReadError, match="expected one 2-D picture"):
-        read_picture(path)
+    with pytest.raises(ImageReadError, match="expected one 2-D image"):
+        read_image(path)
 
 
 @pytest.fixture
@@ -536,19 +534,19 @@ SaveDicom = Callable[..., Path]
 def test_dicom_white_or_black_for_the_highest_value(
     save_dicom: SaveDicom, grey: np.ndarray
 ) -> None:
-    assert np.allclose(read_picture(save_dicom(grey)).pixels, grey / 255)
+    assert np.allclose(read_image(save_dicom(grey)).pixels, grey / 255)
     inverted = save_dicom(255 - grey, "MONOCHROME1")
-    assert np.allclose(read_picture(inverted).pixels, grey / 255, atol=1e-6)
+    assert np.allclose(read_image(inverted).pixels, grey / 255, atol=1e-6)
 
 
 def test_dicom_of_12_bits(save_dicom: SaveDicom, grey: np.ndarray) -> None:
     path = save_dicom(grey.astype(np.uint16) * 16, BitsStored=12, HighBit=11)
 
-    assert np.allclose(read_picture(path).pixels, grey / 4095 * 16)
+    assert np.allclose(read_image(path).pixels, grey / 4095 * 16)
 
 
 def test_dicom_is_known_without_its_suffix(save_dicom: SaveDicom, grey: np.ndarray) -> None:
-    assert np.allclose(read_picture(save_dicom(grey, name="IM0001")).pixels, grey / 255)
+    assert np.allclose(read_image(save_dicom(grey, name="IM0001")).pixels, grey / 255)
 
 
 def two_colours() -> np.ndarray:
@@ -562,20 +560,20 @@ LUMINANCE = (0.299 * 200 + 0.587 * 30 + 0.114 * 60) / 255
 
 
 def test_dicom_in_rgb(save_dicom: SaveDicom) -> None:
-    picture = read_picture(save_dicom(two_colours(), "RGB"))
+    loaded = read_image(save_dicom(two_colours(), "RGB"))
 
-    assert picture.has_colour
-    assert picture.pixels[3, 3] == pytest.approx(LUMINANCE)
-    assert picture.pixels[3, 20] == pytest.approx(80 / 255)
+    assert loaded.has_colour
+    assert loaded.pixels[3, 3] == pytest.approx(LUMINANCE)
+    assert loaded.pixels[3, 20] == pytest.approx(80 / 255)
 
 
 def test_dicom_in_ybr_is_converted_once(save_dicom: SaveDicom) -> None:
     ybr = np.asarray(Image.fromarray(two_colours()).convert("YCbCr"))
 
-    picture = read_picture(save_dicom(ybr, "YBR_FULL"))
+    loaded = read_image(save_dicom(ybr, "YBR_FULL"))
 
-    assert picture.pixels[3, 3] == pytest.approx(LUMINANCE, abs=0.01)
-    assert picture.pixels[3, 20] == pytest.approx(80 / 255, abs=0.01)
+    assert loaded.pixels[3, 3] == pytest.approx(LUMINANCE, abs=0.01)
+    assert loaded.pixels[3, 20] == pytest.approx(80 / 255, abs=0.01)
 
 
 def test_dicom_in_jpeg(save_dicom: SaveDicom) -> None:
@@ -584,9 +582,9 @@ def test_dicom_in_jpeg(save_dicom: SaveDicom) -> None:
 
     path = save_dicom(two_colours(), "YBR_FULL_422", encoded=stream.getvalue())
 
-    picture = read_picture(path)
-    assert picture.pixels[3, 3] == pytest.approx(LUMINANCE, abs=0.02)
-    assert picture.pixels[3, 30] == pytest.approx(80 / 255, abs=0.02)
+    loaded = read_image(path)
+    assert loaded.pixels[3, 3] == pytest.approx(LUMINANCE, abs=0.02)
+    assert loaded.pixels[3, 30] == pytest.approx(80 / 255, abs=0.02)
 
 
 def test_dicom_with_a_palette(save_dicom: SaveDicom) -> None:
@@ -601,10 +599,10 @@ def test_dicom_with_a_palette(save_dicom: SaveDicom) -> None:
         )
     }
 
-    picture = read_picture(save_dicom(indices, "PALETTE COLOR", **tables))
+    loaded = read_image(save_dicom(indices, "PALETTE COLOR", **tables))
 
-    assert picture.pixels[3, 3] == pytest.approx(LUMINANCE, abs=1e-3)
-    assert picture.pixels[3, 20] == pytest.approx(80 / 255, abs=1e-3)
+    assert loaded.pixels[3, 3] == pytest.approx(LUMINANCE, abs=1e-3)
+    assert loaded.pixels[3, 20] == pytest.approx(80 / 255, abs=1e-3)
 
 
 def region(units: int, x: float, y: float) -> Dataset:
@@ -640,7 +638,7 @@ def test_dicom_spacing_is_rows_then_columns_in_mm(
     tags: dict[str, object],
     expected: tuple[float, float] | None,
 ) -> None:
-    found = read_picture(save_dicom(grey, **tags)).spacing_mm
+    found = read_image(save_dicom(grey, **tags)).spacing_mm
 
     assert found is None if expected is None else found == pytest.approx(expected)
 
@@ -649,7 +647,7 @@ def test_a_dicom_clip_is_refused(save_dicom: SaveDicom) -> None:
     path = save_dicom(np.zeros(SIZE, dtype=np.uint8), NumberOfFrames=3)
 
     with pytest.raises(ImageReadError, match=r"a loop of 3 frames; .* export the frame as PNG"):
-        read_picture(path)
+        read_image(path)
 
 
 def test_a_dicom_cut_short_or_without_pixels(save_dicom: SaveDicom, grey: np.ndarray) -> None:
@@ -658,11 +656,11 @@ def test_a_dicom_cut_short_or_without_pixels(save_dicom: SaveDicom, grey: np.nda
     for length in (200, 400, len(content) - 300):
         path.write_bytes(content[:length])
         with pytest.raises(ImageReadError, match=r"x\.dcm: not a readable DICOM"):
-            read_picture(path)
+            read_image(path)
 
     path = save_dicom(grey)
     dataset = pydicom.dcmread(path)
     del dataset.PixelData
     dataset.save_as(path)
     with pytest.raises(ImageReadError, match="not a readable DICOM"):
-        read_picture(path)
+        read_image(path)

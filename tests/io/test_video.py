@@ -14,7 +14,7 @@ from pydicom.encaps import encapsulate
 from busi_monai.errors import ImageReadError
 from busi_monai.io import video
 from busi_monai.io.image_files import ImageBytes
-from busi_monai.io.images import PictureFile, frames_of, read_picture
+from busi_monai.io.images import ImageFile, frames_of, read_image
 
 Save = Callable[..., Path]
 
@@ -24,15 +24,15 @@ H264, HEVC, MPEG2 = (f"1.2.840.10008.1.2.4.{number}" for number in (102, 107, 10
 def drawn(frames: int = 12) -> np.ndarray:
     """(N, 64, 96) uint8, asymmetric, brighter from frame to frame, with a bar that moves."""
     rows, columns = np.mgrid[:64, :96]
-    pictures = np.stack([rows + columns // 2 + 5 * number for number in range(frames)])
+    drawings = np.stack([rows + columns // 2 + 5 * number for number in range(frames)])
     for number in range(frames):
-        pictures[number, 8:24, 6 * number : 6 * number + 12] = 250
-    return pictures.astype(np.uint8)
+        drawings[number, 8:24, 6 * number : 6 * number + 12] = 250
+    return drawings.astype(np.uint8)
 
 
 def write(
     target: Path | io.BytesIO,
-    pictures: np.ndarray,
+    drawings: np.ndarray,
     codec: str = "mpeg4",
     form: str | None = None,
     pixels: str = "yuv420p",
@@ -43,18 +43,18 @@ def write(
             stream = container.add_stream(codec, rate=Fraction(25))
         except Exception:
             pytest.skip(f"this PyAV does not write {codec}")
-        stream.height, stream.width = pictures.shape[1:]
+        stream.height, stream.width = drawings.shape[1:]
         stream.pix_fmt = pixels
         stream.bit_rate = 4_000_000
-        for picture in pictures:
-            frame = av.VideoFrame.from_ndarray(np.stack([picture] * 3, axis=-1), format="rgb24")
+        for image in drawings:
+            frame = av.VideoFrame.from_ndarray(np.stack([image] * 3, axis=-1), format="rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
 
 
-def assert_close(found: np.ndarray, picture: np.ndarray, most: float = 0.02) -> None:
-    assert found.shape == picture.shape
-    assert np.abs(found - picture / np.float32(255)).mean() < most
+def assert_close(found: np.ndarray, image: np.ndarray, most: float = 0.02) -> None:
+    assert found.shape == image.shape
+    assert np.abs(found - image / np.float32(255)).mean() < most
 
 
 @pytest.fixture
@@ -91,24 +91,24 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     ],
 )
 def test_every_frame_is_the_drawn_one(name: str, codec: str, pixels: str, tmp_path: Path) -> None:
-    pictures = drawn()
-    write(tmp_path / name, pictures, codec, pixels=pixels)
+    drawings = drawn()
+    write(tmp_path / name, drawings, codec, pixels=pixels)
     found = frames_of(tmp_path / name)
     assert found.frames_per_second == 25
-    assert [picture.frame for picture in found.pictures] == list(range(12))
-    for picture, expected in zip(found.pictures, pictures, strict=True):
-        assert_close(read_picture(picture).pixels, expected)
+    assert [image.frame for image in found.images] == list(range(12))
+    for image, expected in zip(found.images, drawings, strict=True):
+        assert_close(read_image(image).pixels, expected)
 
 
 def test_frames_in_order_are_decoded_once_and_again_for_their_overlays(
     scan: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = opened(monkeypatch)
-    pictures = frames_of(scan).pictures
+    drawings = frames_of(scan).images
     for first in range(0, 12, 4):  # as in batches of four
         for _ in range(2):
-            for picture in pictures[first : first + 4]:
-                assert_close(read_picture(picture).pixels, drawn()[picture.frame])
+            for image in drawings[first : first + 4]:
+                assert_close(read_image(image).pixels, drawn()[image.frame])
     assert paths == [scan]
 
 
@@ -118,7 +118,7 @@ def test_few_frames_are_kept_and_one_that_is_gone_is_read_again(
     monkeypatch.setattr(video, "MAX_KEPT_BYTES", 2 * 64 * 96)
     paths = opened(monkeypatch)
     for frame in (11, 10, 0, 1, 11):
-        assert_close(read_picture(PictureFile(scan, frame)).pixels, drawn()[frame])
+        assert_close(read_image(ImageFile(scan, frame)).pixels, drawn()[frame])
         assert all(len(reader._kept) <= 2 for reader in video._open.values())
     assert paths == [scan, scan]
 
@@ -126,12 +126,12 @@ def test_few_frames_are_kept_and_one_that_is_gone_is_read_again(
 def test_two_videos_in_turn_and_one_that_changes(scan: Path, tmp_path: Path) -> None:
     write(tmp_path / "other.avi", drawn(6)[:, ::-1])
     for frame in (3, 4):
-        assert_close(read_picture(PictureFile(scan, frame)).pixels, drawn()[frame])
-        other = read_picture(PictureFile(tmp_path / "other.avi", frame))
+        assert_close(read_image(ImageFile(scan, frame)).pixels, drawn()[frame])
+        other = read_image(ImageFile(tmp_path / "other.avi", frame))
         assert_close(other.pixels, drawn()[frame, ::-1])
     write(scan, drawn(5)[:, :, ::-1])
-    assert len(frames_of(scan).pictures) == 5
-    assert_close(read_picture(PictureFile(scan, 4)).pixels, drawn()[4, :, ::-1])
+    assert len(frames_of(scan).images) == 5
+    assert_close(read_image(ImageFile(scan, 4)).pixels, drawn()[4, :, ::-1])
 
 
 def test_a_turned_video_is_turned(scan: Path) -> None:
@@ -140,22 +140,22 @@ def test_a_turned_video_is_turned(scan: Path) -> None:
     for place, value in ((0, 0), (4, 1 << 16), (12, (-1 << 16) & 0xFFFFFFFF), (16, 0)):
         content[matrix + place : matrix + place + 4] = value.to_bytes(4, "big")
     scan.write_bytes(content)
-    found = read_picture(PictureFile(scan, 3)).pixels
+    found = read_image(ImageFile(scan, 3)).pixels
     assert_close(found, np.rot90(drawn()[3], -1))
 
 
 def test_what_is_no_frame_is_said(scan: Path, tmp_path: Path) -> None:
     with pytest.raises(ImageReadError, match="found 12 frames; say which"):
-        read_picture(scan)
+        read_image(scan)
     with pytest.raises(ImageReadError, match="no frame 13; 12 are stated, 12 are there"):
-        read_picture(PictureFile(scan, 12))
+        read_image(ImageFile(scan, 12))
     with pytest.raises(ImageReadError, match="no such file"):
         frames_of(tmp_path / "no.mp4")
     (tmp_path / "empty.avi").touch()
     with pytest.raises(ImageReadError, match="empty"):
         frames_of(tmp_path / "empty.avi")
     write(tmp_path / "one.avi", drawn(1))
-    assert_close(read_picture(tmp_path / "one.avi").pixels, drawn()[0])
+    assert_close(read_image(tmp_path / "one.avi").pixels, drawn()[0])
 
 
 @pytest.mark.parametrize(
@@ -177,8 +177,8 @@ def test_too_many_frames_or_pixels(scan: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_bytes_are_no_video(scan: Path) -> None:
-    with pytest.raises(ImageReadError, match="not a picture that can be read"):
-        read_picture(ImageBytes(scan.read_bytes(), "scan.mp4"))
+    with pytest.raises(ImageReadError, match="not an image that can be read"):
+        read_image(ImageBytes(scan.read_bytes(), "scan.mp4"))
 
 
 def without_av(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,9 +254,9 @@ def test_dicom_video(
     path = save_video(stream.getvalue(), syntax, PixelSpacing=[0.1, 0.2])
     paths = opened(monkeypatch)
     found = frames_of(path)
-    assert found.frames_per_second == 20 and len(found.pictures) == 12
-    for picture, expected in zip(found.pictures, drawn(), strict=True):
-        read = read_picture(picture)
+    assert found.frames_per_second == 20 and len(found.images) == 12
+    for image, expected in zip(found.images, drawn(), strict=True):
+        read = read_image(image)
         assert_close(read.pixels, expected)
         assert read.spacing_mm == (0.1, 0.2)
     assert paths == [path]
@@ -273,10 +273,10 @@ def test_a_dicom_video_of_other_frames_than_stated(save_video: Callable[..., Pat
     write(stream, drawn(), "mpeg2video", "mpegts")
     path = save_video(stream.getvalue(), MPEG2, 14)
     with pytest.raises(ImageReadError, match="no frame 14; 14 are stated, 12 are there"):
-        read_picture(frames_of(path).pictures[13])
+        read_image(frames_of(path).images[13])
     path = save_video(stream.getvalue(), MPEG2, Rows=32)
     with pytest.raises(ImageReadError, match="96×32 pixels, as it states, found 96×64"):
-        read_picture(frames_of(path).pictures[0])
+        read_image(frames_of(path).images[0])
 
 
 @pytest.mark.parametrize(

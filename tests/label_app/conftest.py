@@ -35,8 +35,8 @@ def truth_of(phantom_busi: Path) -> Callable[[str], np.ndarray]:
     def read(image_id: str) -> np.ndarray:
         folder = phantom_busi / image_id.split(maxsplit=1)[0]
         masks = sorted(folder.glob(f"{image_id}_mask*.png"))
-        with Image.open(folder / f"{image_id}.png") as picture:
-            mask = np.zeros(picture.size[::-1], dtype=np.uint8)
+        with Image.open(folder / f"{image_id}.png") as image:
+            mask = np.zeros(image.size[::-1], dtype=np.uint8)
         for path in masks:
             mask |= read_mask(path).astype(np.uint8)
         return mask

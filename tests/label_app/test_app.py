@@ -104,9 +104,9 @@ def test_uncertainty_can_be_left_out(client: TestClient) -> None:
 
 @pytest.mark.parametrize(
     ("image", "status", "told"),
-    [("broken", 400, "damaged or truncated"), ("nobody", 404, "no such picture")],
+    [("broken", 400, "damaged or truncated"), ("nobody", 404, "no such image")],
 )
-def test_a_picture_that_cannot_be_read_is_the_callers_error(
+def test_a_image_that_cannot_be_read_is_the_callers_error(
     client: TestClient, image: str, status: int, told: str
 ) -> None:
     answer = client.post(MODEL, params={"image": image, "output": "json"})
@@ -176,7 +176,7 @@ def test_a_tag_is_no_path(
 
 
 @pytest.mark.parametrize("strategy", ["random", "uncertain", "diverse"])
-def test_no_picture_is_handed_to_two_annotators(client: TestClient, strategy: str) -> None:
+def test_no_image_is_handed_to_two_annotators(client: TestClient, strategy: str) -> None:
     handed = [
         client.post(f"/activelearning/{strategy}", json={"client_id": who}).json()["id"]
         for who in ("anna", "bert", "anna", "bert")
@@ -185,13 +185,13 @@ def test_no_picture_is_handed_to_two_annotators(client: TestClient, strategy: st
     assert len({*handed, other}) == 5
 
 
-def test_an_annotator_gets_an_unfinished_picture_again_when_nothing_else_is_left(
+def test_an_annotator_gets_an_unfinished_image_again_when_nothing_else_is_left(
     client: TestClient,
 ) -> None:
     def ask(who: str) -> str | None:
         return client.post("/activelearning/random", json={"client_id": who}).json().get("id")
 
-    client.post("/scoring/uncertainty", params={"run_sync": True})  # finds the broken picture
+    client.post("/scoring/uncertainty", params={"run_sync": True})  # finds the broken image
     first = ask("anna")
     others = [ask("bert") for _ in range(11)]
     assert len({first, *others}) == 12 and "broken" not in {first, *others}
@@ -199,7 +199,7 @@ def test_an_annotator_gets_an_unfinished_picture_again_when_nothing_else_is_left
     assert ask("carla") is None
 
 
-def test_the_most_uncertain_picture_comes_first(
+def test_the_most_uncertain_image_comes_first(
     client: TestClient, tiny_bundle: Path, studies: Path
 ) -> None:
     predictor = Predictor.load(tiny_bundle, "cpu")
@@ -224,7 +224,7 @@ def test_scoring_tells_how_far_the_model_agrees(
     assert told["appraised"] == 12 and list(told["unreadable"]) == ["broken"]
 
 
-def test_many_pictures_in_one_go_past_a_bad_one(client: TestClient, studies: Path) -> None:
+def test_many_images_in_one_go_past_a_bad_one(client: TestClient, studies: Path) -> None:
     done = client.post(
         "/batch/infer/breast_ultrasound",
         params={"images": "unlabeled", "run_sync": True},
@@ -234,7 +234,7 @@ def test_many_pictures_in_one_go_past_a_bad_one(client: TestClient, studies: Pat
     assert len(list((studies / "labels" / "original").glob("*.png"))) == 12
 
 
-def test_a_mask_beside_its_picture_is_no_picture(
+def test_a_mask_beside_its_image_is_no_image(
     studies: Path, client: TestClient, truth_of: Callable[[str], np.ndarray]
 ) -> None:
     Image.fromarray(truth_of("benign (1)")).save(studies / "benign (1)_mask.png")

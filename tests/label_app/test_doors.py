@@ -1,4 +1,4 @@
-"""Twenty pictures get the predictor's mask and probabilities from MONAI Label, too."""
+"""Twenty images get the predictor's mask and probabilities from MONAI Label, too."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from monailabel.client import MONAILabelClient
 
 from busi_monai.inference import Prediction
 from tests.label_app.server import Server, free_port
-from tests.serving.pictures import assert_same
+from tests.serving.images import assert_same
 
 pytestmark = pytest.mark.slow
 

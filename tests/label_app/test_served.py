@@ -54,21 +54,21 @@ def test_appraisals_are_kept_and_begun_anew_with_other_weights(
     model: ServedModel, tiny_run: Path, studies: Path, tmp_path: Path
 ) -> None:
     (studies / "broken.png").write_bytes(b"")
-    pictures = {path.stem: path for path in sorted(studies.glob("*.png"))[:4]}
-    pictures["broken"] = studies / "broken.png"
+    image_paths = {path.stem: path for path in sorted(studies.glob("*.png"))[:4]}
+    image_paths["broken"] = studies / "broken.png"
     appraisals = Appraisals(model, tmp_path / "appraisals.json")
-    known = appraisals.fill(pictures, limit=2)
+    known = appraisals.fill(image_paths, limit=2)
     assert len(known) == 2
-    known = appraisals.fill(pictures)
-    assert set(known) == set(pictures) and "0 bytes" in known["broken"]["error"]
-    expected = model.predictor().uncertainty(pictures["benign (1)"])
+    known = appraisals.fill(image_paths)
+    assert set(known) == set(image_paths) and "0 bytes" in known["broken"]["error"]
+    expected = model.predictor().uncertainty(image_paths["benign (1)"])
     assert known["benign (1)"]["score"] == pytest.approx(expected.score, abs=1e-6)
     assert Appraisals(model, tmp_path / "appraisals.json").known() == known
     model.publish(tiny_run)
     assert appraisals.known() == {}
 
 
-def test_a_picture_that_changed_is_appraised_anew(
+def test_a_image_that_changed_is_appraised_anew(
     model: ServedModel, studies: Path, tmp_path: Path
 ) -> None:
     appraisals = Appraisals(model, tmp_path / "appraisals.json")
@@ -83,13 +83,13 @@ def test_a_damaged_file_of_appraisals_is_no_obstacle(model: ServedModel, tmp_pat
     assert Appraisals(model, tmp_path / "appraisals.json").known() == {}
 
 
-def test_equal_pictures_lie_together_and_others_apart(model: ServedModel, studies: Path) -> None:
+def test_equal_images_lie_together_and_others_apart(model: ServedModel, studies: Path) -> None:
     predictor = model.predictor()
 
     def place(path: Path) -> np.ndarray:
-        from busi_monai.io.images import read_picture
+        from busi_monai.io.images import read_image
 
-        return describe(predictor.predict(path), read_picture(path).pixels)
+        return describe(predictor.predict(path), read_image(path).pixels)
 
     one, other = place(studies / "benign (1).png"), place(studies / "normal (1).png")
     assert one.shape == (3 + 64 + 64,)

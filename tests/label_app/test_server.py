@@ -43,7 +43,7 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pictures(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def studies(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The studies folder: phantoms in every format, and a broken one."""
     folder = tmp_path_factory.mktemp("label") / "Studies é (1)"
     folder.mkdir()
@@ -67,13 +67,13 @@ def app_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(
-    pictures: Path,
+    studies: Path,
     app_folder: Path,
     tiny_run: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Server]:
     port = free_port()
-    words = [*COMMAND, "label-app", "--out", app_folder, "--studies", pictures]
+    words = [*COMMAND, "label-app", "--out", app_folder, "--studies", studies]
     words += ["--bundle", tiny_run, "--device", "cpu", "--port", port]
     log = tmp_path_factory.mktemp("log") / "server.log"
     running = Server([str(word) for word in words], f"http://127.0.0.1:{port}", log)
@@ -102,8 +102,8 @@ def drawn(file: str | Path) -> np.ndarray:
 
 def truth(phantoms: Path, image: str) -> np.ndarray:
     folder = phantoms / image.split(maxsplit=1)[0]
-    with Image.open(folder / f"{image}.png") as picture:
-        mask = np.zeros(picture.size[::-1], dtype=np.uint8)
+    with Image.open(folder / f"{image}.png") as loaded:
+        mask = np.zeros(loaded.size[::-1], dtype=np.uint8)
     for path in folder.glob(f"{image}_mask*.png"):
         mask |= read_mask(path).astype(np.uint8)
     return mask
@@ -131,7 +131,7 @@ def test_info(server: Server) -> None:
 )
 def test_proposals_are_the_predictors(
     server: Server,
-    pictures: Path,
+    studies: Path,
     predictor: Predictor,
     tmp_path: Path,
     file: str,
@@ -141,37 +141,37 @@ def test_proposals_are_the_predictors(
     client = MONAILabelClient(server.url, tmpdir=str(tmp_path))
     asked = {"result_extension": extension} if extension else {}
     mask, told = client.infer(MODEL, file.removesuffix(".gz").rpartition(".")[0], asked)
-    assert_same(mask, told, predictor, pictures / file)
+    assert_same(mask, told, predictor, studies / file)
     assert mask.endswith(written)
     if file.endswith(".gz") and written == ".nii.gz":
-        there, here = nibabel.load(pictures / file), nibabel.load(mask)
+        there, here = nibabel.load(studies / file), nibabel.load(mask)
         assert np.allclose(np.abs(here.affine[:2, :2]), np.abs(there.affine[:2, :2]))
 
 
-def assert_same(mask: str, told: dict[str, Any], predictor: Predictor, picture: Path) -> None:
-    expected = predictor.predict(picture)
+def assert_same(mask: str, told: dict[str, Any], predictor: Predictor, loaded: Path) -> None:
+    expected = predictor.predict(loaded)
     assert np.array_equal(drawn(mask), expected.mask)
     assert told["predicted_class"] == expected.predicted_class
     assert told["probabilities"] == pytest.approx(expected.probabilities, abs=1e-5)
     assert told["uncertainty"]["score"] == pytest.approx(
-        predictor.uncertainty(picture).score, abs=1e-5
+        predictor.uncertainty(loaded).score, abs=1e-5
     )
 
 
 def test_a_dicom_file_sent_along_is_predicted(
     server: Server,
     predictor: Predictor,
-    pictures: Path,
+    studies: Path,
     save_ultrasound: Callable[..., Path],
     tmp_path: Path,
 ) -> None:
-    grey = np.array(Image.open(pictures / "malignant (2).png").convert("L"))[:64, :101]
+    grey = np.array(Image.open(studies / "malignant (2).png").convert("L"))[:64, :101]
     path = save_ultrasound(tmp_path / "IM0001.dcm", grey)
     client = MONAILabelClient(server.url, tmpdir=str(tmp_path))
     mask, told = client.infer(MODEL, "", {}, file=str(path))
     assert mask.endswith(".nii.gz")
     assert_same(mask, told, predictor, path)
-    # as a picture of the datastore it comes back as Slicer asks for it, too
+    # as an image of the datastore it comes back as Slicer asks for it, too
     assert client.upload_image(str(path), "IM0001")["image"] == "IM0001"
     for extension in (".nrrd", ".nii.gz"):
         mask, told = client.infer(MODEL, "IM0001", {"result_extension": extension})
@@ -183,11 +183,11 @@ def test_a_dicom_file_sent_along_is_predicted(
 def test_a_frame_of_a_loop_is_predicted(
     server: Server,
     predictor: Predictor,
-    pictures: Path,
+    studies: Path,
     save_ultrasound: Callable[..., Path],
     tmp_path: Path,
 ) -> None:
-    grey = np.array(Image.open(pictures / "malignant (3).png").convert("L"))[:64, :101]
+    grey = np.array(Image.open(studies / "malignant (3).png").convert("L"))[:64, :101]
     loop = np.stack([grey, grey[::-1], 255 - grey])
     path = save_ultrasound(tmp_path / "loop.dcm", loop)
     client = MONAILabelClient(server.url, tmpdir=str(tmp_path))
@@ -201,7 +201,7 @@ def test_a_frame_of_a_loop_is_predicted(
     assert "Status: 400" in raised.value.msg and "no frame 4 among 3" in raised.value.msg
 
 
-def test_all_pictures_in_one_go(server: Server, predictor: Predictor, pictures: Path) -> None:
+def test_all_images_in_one_go(server: Server, predictor: Predictor, studies: Path) -> None:
     server.json("POST", f"/batch/infer/{MODEL}?images=unlabeled", {"label_tag": "proposed"})
     task = server.finished("/batch/infer/")
     assert task["status"] == "DONE", "\n".join(task["details"])
@@ -209,17 +209,17 @@ def test_all_pictures_in_one_go(server: Server, predictor: Predictor, pictures: 
         status, content = server.ask("GET", f"/datastore/label?label={image}&tag=proposed")
         assert status == 200
         mask = np.array(Image.open(io.BytesIO(content)))
-        picture = next(pictures.glob(f"{image}.*"))
-        assert np.array_equal(mask, predictor.predict(picture).mask)
+        loaded = next(studies.glob(f"{image}.*"))
+        assert np.array_equal(mask, predictor.predict(loaded).mask)
 
 
-def test_a_broken_picture_is_told_with_its_reason(server: Server) -> None:
+def test_a_broken_image_is_told_with_its_reason(server: Server) -> None:
     status, content = server.ask("POST", f"/infer/{MODEL}?image=broken&output=json")
     assert status == 400
     assert "damaged or truncated" in json.loads(content)["detail"]
 
 
-def test_each_strategy_hands_out_another_picture(server: Server) -> None:
+def test_each_strategy_hands_out_another_image(server: Server) -> None:
     handed = [
         MONAILabelClient(server.url, client_id=who).next_sample(strategy, {})["id"]
         for who, strategy in zip("abc", ("random", "uncertain", "diverse"), strict=True)
@@ -230,7 +230,7 @@ def test_each_strategy_hands_out_another_picture(server: Server) -> None:
 def test_from_labels_to_another_model_and_a_dataset(
     server: Server,
     phantoms: Path,
-    pictures: Path,
+    studies: Path,
     app_folder: Path,
     predictor: Predictor,
     tmp_path: Path,
@@ -261,7 +261,7 @@ def test_from_labels_to_another_model_and_a_dataset(
     trained = Predictor.load(served["run"], "cpu")
     assert trained.provenance()["weights_sha256"] != predictor.provenance()["weights_sha256"]
     mask, told = client.infer(MODEL, "malignant (2)", {})
-    assert_same(mask, told, trained, pictures / "malignant (2).png")
+    assert_same(mask, told, trained, studies / "malignant (2).png")
     assert told["served"]["weights_sha256"] == served["weights_sha256"]
     assert (served["training"], served["validation"]) == (9, 3)
 
@@ -273,7 +273,7 @@ def test_from_labels_to_another_model_and_a_dataset(
     assert set(images) < set(appraised) and "error" in appraised["broken"]
 
     # what was submitted becomes a dataset
-    words = [*COMMAND, "label-import", str(pictures), "--out", str(tmp_path / "labelled")]
+    words = [*COMMAND, "label-import", str(studies), "--out", str(tmp_path / "labelled")]
     done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr
     assert "12 labels (normal 4, benign 4, malignant 4), 0 left out" in done.stdout

@@ -22,7 +22,7 @@ from monailabel.client import MONAILabelClient
 from busi_monai.inference import Prediction, Predictor
 from busi_monai.shipped import find_bundle
 from tests.label_app.server import Server, free_port
-from tests.serving.pictures import assert_same
+from tests.serving.images import assert_same
 
 pytestmark = pytest.mark.slow
 

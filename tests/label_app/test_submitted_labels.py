@@ -114,7 +114,7 @@ def test_what_cannot_be_used_is_left_out_with_its_reason(studies: Path, submit) 
     assert reasons["malignant (4)"][0] == "mask_without_image"
 
 
-def test_of_two_files_for_one_picture_the_one_named_counts(studies: Path, submit) -> None:
+def test_of_two_files_for_one_image_the_one_named_counts(studies: Path, submit) -> None:
     import nibabel
 
     path = submit(studies, "benign (1)", name="benign (1).png")
@@ -211,7 +211,7 @@ def test_the_import_stays_out_of_the_studies(studies: Path, submit) -> None:
     assert result.exit_code == 2 and "within each other" in result.output
 
 
-def test_a_dicom_picture_comes_along_as_found(
+def test_a_dicom_image_comes_along_as_found(
     studies: Path, submit, save_ultrasound, tmp_path: Path
 ) -> None:
     pixels = (np.indices((40, 50)).sum(axis=0) * 2).astype(np.uint8)

@@ -28,7 +28,7 @@ PART = QUARTER.mean()
 
 
 def _blobs(seed: int, share: float) -> np.ndarray:
-    """Smooth random masks that fill about ``share`` of the picture."""
+    """Smooth random masks that fill about ``share`` of the image."""
     rng = np.random.default_rng(seed)
     field = np.kron(rng.random((6, 10)), np.ones((4, 4)))[: SIZE[0], : SIZE[1]]
     return field + 0.3 * rng.random(SIZE) > np.quantile(field, 1 - share) + 0.15

@@ -61,16 +61,16 @@ def test_average_max_holds_both() -> None:
 def test_mask_weighs_places_by_the_probability_of_their_pixels() -> None:
     values, logits = bottleneck().numpy(), mask_logits()[:, 0].numpy()
     expected = np.zeros((2, CHANNELS))
-    for picture in range(2):
+    for loaded in range(2):
         total = 0.0
         for row in range(HEIGHT):
             for column in range(WIDTH):
-                block = logits[picture, row * STRIDE : (row + 1) * STRIDE]
+                block = logits[loaded, row * STRIDE : (row + 1) * STRIDE]
                 block = block[:, column * STRIDE : (column + 1) * STRIDE]
                 weight = np.mean(1 / (1 + np.exp(-block))) + EMPTY_LESION
-                expected[picture] += weight * values[picture, :, row, column]
+                expected[loaded] += weight * values[loaded, :, row, column]
                 total += weight
-        expected[picture] /= total
+        expected[loaded] /= total
     found = pooled("mask", mask_logits())
     np.testing.assert_allclose(found[:, :CHANNELS], values.mean((2, 3)), atol=1e-6)
     np.testing.assert_allclose(found[:, CHANNELS:], expected, atol=1e-5)
@@ -135,7 +135,7 @@ def test_a_network_scripts_and_traces(pooling: str) -> None:
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_each_picture_is_pooled_for_itself(pooling: str) -> None:
+def test_each_image_is_pooled_for_itself(pooling: str) -> None:
     network = MultiTaskUNet(encoder_options=SMALL, pooling=pooling).eval()
     images = torch.rand(3, 1, 16, 24)
     with torch.no_grad():

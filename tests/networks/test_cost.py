@@ -61,7 +61,7 @@ def test_nothing_about_the_network_changes() -> None:
         torch.testing.assert_close(value, before[name])
 
 
-def test_it_grows_with_the_picture_only() -> None:
+def test_it_grows_with_the_image_only() -> None:
     network = nn.Conv2d(1, 2, kernel_size=3, padding=1)
     small, large = network_cost(network, (8, 8)), network_cost(network, (16, 8))
     assert large["parameters"] == small["parameters"]

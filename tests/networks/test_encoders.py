@@ -17,13 +17,13 @@ HEIGHT, WIDTH = 64, 96
 SMALL_RESNET = {"widths": [4, 8, 8, 16]}
 
 
-def pictures(count: int = 2) -> Tensor:
+def images(count: int = 2) -> Tensor:
     return torch.rand(count, 1, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(count))
 
 
 @cache
 def network_of(name: str, options: tuple[tuple[str, Any], ...], **heads: Any) -> MultiTaskUNet:
-    """A network whose normalisations have seen pictures, so that its logits differ between them."""
+    """A network whose normalisations have seen images, so that its logits differ between them."""
     torch.manual_seed(0)
     network = MultiTaskUNet(name, encoder_options=dict(options), head_channels=(), **heads)
     network.train()
@@ -63,7 +63,7 @@ class EncoderTester:
 
     def test_maps_have_the_stated_channels_and_strides(self) -> None:
         encoder = build_encoder(self.name, **self.options).eval()
-        maps = encoder(pictures())
+        maps = encoder(images())
         expected = [
             (2, channels, HEIGHT // stride, WIDTH // stride)
             for channels, stride in zip(encoder.channels, encoder.strides, strict=True)
@@ -73,7 +73,7 @@ class EncoderTester:
     def test_both_heads(self) -> None:
         network = self.network()
         with torch.no_grad():
-            outputs = network(pictures())
+            outputs = network(images())
         assert list(outputs) == ["seg", "cls"]
         assert outputs["seg"].shape == (2, 1, HEIGHT, WIDTH)
         assert outputs["cls"].shape == (2, 3)
@@ -83,7 +83,7 @@ class EncoderTester:
         network = MultiTaskUNet(
             self.name, encoder_options=self.options, deep_supervision=True
         ).train()
-        outputs = network(pictures())
+        outputs = network(images())
         sum(logits.square().mean() for logits in outputs.values()).backward()
         without = [name for name, weight in network.named_parameters() if weight.grad is None]
         assert without == []
@@ -100,15 +100,15 @@ class EncoderTester:
             self.name, segmentation=False, encoder_options={**self.options, "in_channels": 3}
         ).eval()
         with torch.no_grad():
-            found = network.encoder(pictures().repeat(1, 3, 1, 1))
-            outputs = network(pictures())
+            found = network.encoder(images().repeat(1, 3, 1, 1))
+            outputs = network(images())
         torch.testing.assert_close(outputs["cls"], network.cls_head(found[-1]))
 
     def test_torchscript_gives_the_same(self) -> None:
         network = self.network()
         with torch.no_grad():
             scripted = torch.jit.script(network)
-            assert greatest_difference(network(pictures()), scripted(pictures())) < 1e-5
+            assert greatest_difference(network(images()), scripted(images())) < 1e-5
 
 
 class TestUNet(EncoderTester):
@@ -195,7 +195,7 @@ class TestSmp(EncoderTester):
     def test_every_weight_gets_a_gradient(self) -> None:
         """Those behind the last map are frozen, so that several GPUs do not wait for them."""
         network = MultiTaskUNet(self.name, encoder_options=self.options).train()
-        sum(logits.square().mean() for logits in network(pictures()).values()).backward()
+        sum(logits.square().mean() for logits in network(images()).values()).backward()
         frozen = {n for n, weight in network.named_parameters() if not weight.requires_grad}
         without = {n for n, weight in network.named_parameters() if weight.grad is None}
         layers = ("_conv_head.weight", "_bn1.weight", "_bn1.bias")
@@ -220,11 +220,11 @@ def test_torch_export_gives_the_same_for_any_batch(tester: type[EncoderTester]) 
     network = tester().network()
     batch = torch.export.Dim("batch", min=1)
     program = torch.export.export(
-        network, (pictures(2),), dynamic_shapes={"image": {0: batch}}
+        network, (images(2),), dynamic_shapes={"image": {0: batch}}
     ).module()
     with torch.no_grad():
         for count in (1, 5):
-            found, expected = program(pictures(count)), network(pictures(count))
+            found, expected = program(images(count)), network(images(count))
             assert greatest_difference(found, expected) < 1e-5
 
 
@@ -266,7 +266,7 @@ def test_efficientnet_is_monais() -> None:
     monai = EfficientNetBNFeatures("efficientnet-b0", pretrained=False, in_channels=1).eval()
     assert monai.load_state_dict(encoder.state_dict(), strict=False).unexpected_keys == []
     with torch.no_grad():
-        for found, expected in zip(encoder(pictures()), monai(pictures()), strict=True):
+        for found, expected in zip(encoder(images()), monai(images()), strict=True):
             torch.testing.assert_close(found, expected)
 
 

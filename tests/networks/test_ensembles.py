@@ -72,9 +72,9 @@ def test_what_cannot_be_joined_is_refused(
 def test_members_of_different_encoders_can_be_scripted(image: torch.Tensor) -> None:
     other = MultiTaskUNet("resnet18", encoder_options={"widths": [4, 8, 8, 16]}, head_channels=[])
     ensemble = EnsembleNetwork([small(), other]).eval()
-    picture = torch.rand(2, 1, 32, 64)
+    loaded = torch.rand(2, 1, 32, 64)
     with torch.no_grad():
-        expected, scripted = ensemble(picture), torch.jit.script(ensemble)(picture)
+        expected, scripted = ensemble(loaded), torch.jit.script(ensemble)(loaded)
     for head, logits in expected.items():
         torch.testing.assert_close(scripted[head], logits)
 

@@ -151,7 +151,7 @@ def test_logits_are_float32_under_autocast() -> None:
     assert {logits.dtype for logits in outputs.values()} == {torch.float32}
 
 
-def test_each_picture_is_predicted_for_itself() -> None:
+def test_each_image_is_predicted_for_itself() -> None:
     network = MultiTaskUNet(encoder_options=SMALL).eval()
     images = torch.rand(3, 1, 16, 24)
     with torch.no_grad():

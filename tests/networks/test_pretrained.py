@@ -30,9 +30,9 @@ def saved(state: object, folder: Path, name: str = "weights.pth") -> Path:
 
 
 def maps(of: MultiTaskUNet) -> list[Tensor]:
-    picture = torch.rand(2, 1, 32, 64, generator=torch.Generator().manual_seed(0))
+    loaded = torch.rand(2, 1, 32, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        return of.encoder(picture.repeat(1, of.in_channels, 1, 1))
+        return of.encoder(loaded.repeat(1, of.in_channels, 1, 1))
 
 
 def torchvision_resnet18(planes: tuple[int, ...] = (4, 8, 8, 16)) -> dict[str, Tensor]:
@@ -82,7 +82,7 @@ def test_torchvisions_names_fit_resnet(tmp_path: Path, caplog: pytest.LogCapture
 
 
 @pytest.mark.parametrize(("of_file", "of_network"), [(3, 1), (1, 3), (1, 1), (3, 3)])
-def test_a_grey_picture_gives_what_it_gives_repeated(
+def test_a_grey_image_gives_what_it_gives_repeated(
     of_file: int, of_network: int, tmp_path: Path
 ) -> None:
     origin, found = network(in_channels=of_file), network(seed=2, in_channels=of_network)

@@ -18,7 +18,7 @@ TINY = {"encoder_options": {"widths": [4, 8]}, "head_channels": []}
 
 
 class BrightIsLesion(nn.Module):
-    """Finds a lesion wherever the picture is brighter than a half."""
+    """Finds a lesion wherever the image is brighter than a half."""
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         return {"seg": 40 * (image - 0.5)}
@@ -37,8 +37,8 @@ def two_stage(**options: object) -> TwoStageNetwork:
     return TwoStageNetwork(BrightIsLesion(), MeanGrey(), **settings).eval()
 
 
-def picture(*boxes: tuple[int, int, int, int, float], size: tuple[int, int] = (64, 96)) -> Tensor:
-    """Return a dark picture with bright rectangles (left, top, right, bottom, grey)."""
+def loaded(*boxes: tuple[int, int, int, int, float], size: tuple[int, int] = (64, 96)) -> Tensor:
+    """Return a dark image with bright rectangles (left, top, right, bottom, grey)."""
     image = torch.zeros(1, 1, *size)
     for left, top, right, bottom, grey in boxes:
         image[..., top:bottom, left:right] = grey
@@ -66,7 +66,7 @@ def test_the_box_is_that_of_the_largest_component(size: tuple[int, int], seed: i
     assert (boxes[0] * scale).round().tolist() == expected
 
 
-def test_each_picture_of_a_batch_has_its_own_box() -> None:
+def test_each_image_of_a_batch_has_its_own_box() -> None:
     masks = torch.zeros(3, 1, 20, 40, dtype=torch.bool)
     masks[0, 0, 5:10, 10:30] = True
     masks[2, 0, 19, 39] = True
@@ -76,7 +76,7 @@ def test_each_picture_of_a_batch_has_its_own_box() -> None:
     torch.testing.assert_close(boxes, torch.tensor(expected))
 
 
-def test_a_crop_of_its_own_size_is_the_picture() -> None:
+def test_a_crop_of_its_own_size_is_the_image() -> None:
     image = torch.rand(2, 1, 12, 20)
     whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(2, -1)
     torch.testing.assert_close(crop_boxes(image, whole, (12, 20), oversampling=1), image)
@@ -99,7 +99,7 @@ def test_a_margin_reaches_to_the_border_and_no_further() -> None:
 
 
 def test_the_classifier_sees_the_lesion_at_the_resolution_of_the_input() -> None:
-    image = picture((30, 20, 60, 40, 0.9), (0, 0, 6, 6, 1.0))
+    image = loaded((30, 20, 60, 40, 0.9), (0, 0, 6, 6, 1.0))
     outputs = two_stage()(image)
     assert outputs["seg"].shape == image.shape and outputs["cls"].shape == (1, 3)
     assert ((outputs["seg"] > 0) == (image > 0)).float().mean() > 0.98
@@ -107,13 +107,13 @@ def test_the_classifier_sees_the_lesion_at_the_resolution_of_the_input() -> None
     assert float(outputs["cls"][0, 0]) == pytest.approx(0.9, abs=0.02)
 
 
-def test_without_a_lesion_the_whole_picture_is_classified() -> None:
-    image = picture((0, 0, 96, 32, 0.4))
+def test_without_a_lesion_the_whole_image_is_classified() -> None:
+    image = loaded((0, 0, 96, 32, 0.4))
     assert float(two_stage()(image)["cls"][0, 0]) == pytest.approx(0.2, abs=0.01)
 
 
 def test_without_a_lesion_the_class_is_normal_unseen() -> None:
-    images = torch.cat([picture(), picture((30, 20, 60, 40, 0.9))])
+    images = torch.cat([loaded(), loaded((30, 20, 60, 40, 0.9))])
     network = two_stage(when_no_lesion="normal")
     none, found = network(images)["cls"]
     expected = torch.tensor([NO_LESION_NORMAL, 0.01, 0.01])
@@ -122,7 +122,7 @@ def test_without_a_lesion_the_class_is_normal_unseen() -> None:
 
 
 def test_true_masks_take_the_place_of_the_predicted_ones() -> None:
-    images = picture((30, 20, 60, 40, 0.9)).repeat(3, 1, 1, 1)
+    images = loaded((30, 20, 60, 40, 0.9)).repeat(3, 1, 1, 1)
     truth = torch.zeros_like(images)
     truth[0, :, 20:40, 60:90] = 1  # beside the bright rectangle
     truth[1] = -1  # unknown: the predicted one

@@ -7,7 +7,7 @@ import pytest
 
 from busi_monai.datasets import READERS, individual_masks, lesion_mask, read_dataset
 from busi_monai.errors import ImageReadError, InputError
-from busi_monai.io.images import read_picture
+from busi_monai.io.images import read_image
 from busi_monai.outputs import HIDDEN_RECORD
 from busi_monai.phantoms import planted_defects
 from busi_monai.phantoms import write_phantom_dataset as write
@@ -37,21 +37,21 @@ def test_every_layout_reads_back(tmp_path: Path, layout: str) -> None:
     assert max(counts) - min(counts) <= 1
     for case in listing.cases:
         mask = lesion_mask(case)
-        picture = read_picture(case.image)
-        assert picture.pixels.shape == mask.shape == SIZE
-        assert not picture.has_colour
+        loaded = read_image(case.image)
+        assert loaded.pixels.shape == mask.shape == SIZE
+        assert not loaded.has_colour
         assert mask.any() == case.has_lesion
 
 
-def test_all_layouts_hold_the_same_pictures(tmp_path: Path) -> None:
+def test_all_layouts_hold_the_same_images(tmp_path: Path) -> None:
     layouts = [name for name, reader in READERS.items() if len(reader.classes) == 3]
-    pictures = []
+    loaded_images = []
     for layout in layouts:
         listing = read_dataset(write(tmp_path / layout, cases=3, seed=4, size=SIZE, layout=layout))
-        pictures.append([read_picture(case.image).pixels for case in listing.cases])
+        loaded_images.append([read_image(case.image).pixels for case in listing.cases])
 
-    for other in pictures[1:]:
-        assert all(np.array_equal(a, b) for a, b in zip(pictures[0], other, strict=True))
+    for other in loaded_images[1:]:
+        assert all(np.array_equal(a, b) for a, b in zip(loaded_images[0], other, strict=True))
 
 
 @pytest.mark.parametrize("layout", READERS)
@@ -103,11 +103,11 @@ def test_every_planted_id_is_a_case(defective: Path) -> None:
     assert [p.file for p in read_dataset(defective).problems] == strays
 
 
-def test_near_duplicates_are_one_picture_but_other_pixels(defective: Path) -> None:
+def test_near_duplicates_are_one_image_but_other_pixels(defective: Path) -> None:
     listing = read_dataset(defective)
 
     for first, second in planted_defects(defective)["near_duplicates"]:
-        a, b = (read_picture(listing.case(i).image).pixels for i in (first, second))
+        a, b = (read_image(listing.case(i).image).pixels for i in (first, second))
         assert a.shape != b.shape or not np.array_equal(a, b)
         thumbnails = [_thumbnail(pixels) for pixels in (a, b)]
         assert np.corrcoef(thumbnails[0].ravel(), thumbnails[1].ravel())[0, 1] > 0.8
@@ -143,7 +143,7 @@ def test_broken_files_cannot_be_read(defective: Path) -> None:
     planted = planted_defects(defective)
 
     with pytest.raises(ImageReadError, match="truncated"):
-        read_picture(listing.case(planted["truncated"][0]).image)
+        read_image(listing.case(planted["truncated"][0]).image)
     with pytest.raises(ImageReadError, match="expected the size"):
         lesion_mask(listing.case(planted["size_mismatch"][0]))
 
@@ -153,7 +153,7 @@ def test_colour_is_where_it_was_planted_and_nowhere_else(defective: Path) -> Non
     planted = planted_defects(defective)
 
     readable = [case for case in listing.cases if case.id not in planted["truncated"]]
-    coloured = [case.id for case in readable if read_picture(case.image).has_colour]
+    coloured = [case.id for case in readable if read_image(case.image).has_colour]
 
     assert coloured == planted["colour"]
 

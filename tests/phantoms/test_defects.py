@@ -17,7 +17,7 @@ def phantom(request: pytest.FixtureRequest) -> Phantom:
     return draw_phantom("benign", np.random.default_rng(3), request.param)
 
 
-def test_text_is_bright_and_low_in_the_picture(phantom: Phantom) -> None:
+def test_text_is_bright_and_low_in_the_image(phantom: Phantom) -> None:
     before = phantom.pixels.copy()
 
     marked = burn_text(phantom.pixels, np.random.default_rng(0))
@@ -46,7 +46,7 @@ def test_colour_lies_in_a_box_over_grey(phantom: Phantom) -> None:
     assert np.array_equal(marked[~coloured][:, 0], phantom.pixels[~coloured])
 
 
-def test_a_near_copy_moves_picture_and_mask_alike(phantom: Phantom) -> None:
+def test_a_near_copy_moves_image_and_mask_alike(phantom: Phantom) -> None:
     for seed in range(8):
         copy, lesion = near_copy(phantom.pixels, phantom.lesion, np.random.default_rng(seed))
 

@@ -29,7 +29,7 @@ def test_size_kind_and_lesion(class_name: str, size: tuple[int, int]) -> None:
     assert phantom.class_name == class_name
 
 
-def test_the_same_seed_draws_the_same_picture_and_another_does_not() -> None:
+def test_the_same_seed_draws_the_same_image_and_another_does_not() -> None:
     first, again, other = draw("malignant", 5), draw("malignant", 5), draw("malignant", 6)
 
     assert np.array_equal(first.pixels, again.pixels)

@@ -26,7 +26,7 @@ from busi_monai.serving.decoding import DecodingPool
 from busi_monai.serving.limits import Limits
 from busi_monai.serving.service import PredictionService
 
-from .pictures import write_twenty
+from .images import write_twenty
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -44,7 +44,7 @@ def predictor(tiny_bundle: Path) -> Predictor:
 
 @pytest.fixture(scope="session")
 def pixels() -> np.ndarray:
-    """An asymmetric picture of 70×110 pixels."""
+    """An asymmetric image of 70×110 pixels."""
     rows, columns = np.mgrid[:70, :110]
     values = np.clip(rows * 1.3 + columns * 0.9 + 60 * np.sin(columns / 5), 0, 255)
     return values.astype(np.uint8)
@@ -63,7 +63,7 @@ def released() -> Predictor:
 
 @pytest.fixture(scope="session")
 def twenty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of twenty pictures, of several shapes and one of them asymmetric."""
+    """A folder of twenty images, of several shapes and one of them asymmetric."""
     return write_twenty(tmp_path_factory.mktemp("twenty"), tmp_path_factory.mktemp("phantoms"))
 
 

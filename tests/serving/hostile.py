@@ -67,7 +67,7 @@ def hostile_requests(count: int, seed: int) -> list[HostileRequest]:
     return [_KINDS[number % len(_KINDS)](rng) for number in range(count)]
 
 
-def _picture(rng: Random) -> np.ndarray:
+def _image(rng: Random) -> np.ndarray:
     return rng.integers(0, 255, (int(rng.integers(8, 60)), int(rng.integers(8, 60))), np.uint8)
 
 
@@ -77,10 +77,10 @@ def _encoded(rng: Random) -> tuple[str, bytes]:
     if format == "DICOM":
         return format, _dicom(rng)
     if format.startswith("NIFTI"):
-        image = nibabel.Nifti1Image(_picture(rng).astype(np.float32), np.eye(4)).to_bytes()
+        image = nibabel.Nifti1Image(_image(rng).astype(np.float32), np.eye(4)).to_bytes()
         return format, gzip.compress(image) if format.endswith("GZ") else image
     stream = io.BytesIO()
-    Image.fromarray(_picture(rng)).save(stream, format)
+    Image.fromarray(_image(rng)).save(stream, format)
     return format, stream.getvalue()
 
 
@@ -90,7 +90,7 @@ def _dicom(rng: Random, syntax: Any = ExplicitVRLittleEndian, **tags: Any) -> by
     meta.MediaStorageSOPInstanceUID = generate_uid()
     meta.TransferSyntaxUID = syntax
     dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
-    pixels = _picture(rng)
+    pixels = _image(rng)
     dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, generate_uid()
     dataset.PatientName, dataset.Modality = "Secret^Name", "US"
     dataset.Rows, dataset.Columns = pixels.shape
@@ -200,8 +200,8 @@ def _squeezed_zeros(wbits: int, megabytes: int) -> bytes:
 
 
 @functools.cache
-def _wide_picture(format: str) -> bytes:
-    """A picture of 36 megapixels in a few kilobytes."""
+def _wide_image(format: str) -> bytes:
+    """An image of 36 megapixels in a few kilobytes."""
     stream = io.BytesIO()
     Image.new("L", (6000, 6000)).save(stream, format)
     return stream.getvalue()
@@ -212,8 +212,8 @@ def _other_type(rng: Random) -> HostileRequest:
     with zipfile.ZipFile(archive, "w") as opened:
         opened.writestr("../../a.png", b"x")
     gif, webp = io.BytesIO(), io.BytesIO()
-    Image.fromarray(_picture(rng)).save(gif, "GIF")
-    Image.fromarray(_picture(rng)).convert("RGB").save(webp, "WEBP")
+    Image.fromarray(_image(rng)).save(gif, "GIF")
+    Image.fromarray(_image(rng)).convert("RGB").save(webp, "WEBP")
     contents = (
         b"hello", b"<html><script>alert(1)</script>", archive.getvalue(), b"\x80\x04cos\nsystem\n",
         b"%PDF-1.7\n", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"%!PS-Adobe-3.0 EPSF-3.0\n",
@@ -224,7 +224,7 @@ def _other_type(rng: Random) -> HostileRequest:
 
 
 def _odd_nifti(rng: Random) -> HostileRequest:
-    values = _picture(rng).astype(np.float32)
+    values = _image(rng).astype(np.float32)
     kind = int(rng.integers(8))
     if kind == 0:
         values[0, 0] = np.nan
@@ -265,7 +265,7 @@ def _odd_dicom(rng: Random) -> HostileRequest:
         return _sent(rng, f"DICOM {changes[which]}", _dicom(rng, **changes[which]))
     syntax = (JPEG2000Lossless, JPEGBaseline8Bit, RLELossless)[which - len(changes)]
     format = "JPEG" if syntax == JPEGBaseline8Bit else "JPEG2000"
-    fragment = rng.bytes(500) if rng.random() < 0.5 else _wide_picture(format)
+    fragment = rng.bytes(500) if rng.random() < 0.5 else _wide_image(format)
     return _sent(
         rng, f"DICOM {syntax.name}", _dicom(rng, syntax, PixelData=encapsulate([fragment]))
     )
@@ -275,11 +275,11 @@ def _damaged_codestream(rng: Random) -> HostileRequest:
     """A coded frame with a few wrong bytes, which make some decoders abort or never end."""
     syntax = _CODED[int(rng.integers(len(_CODED)))]
     stream = io.BytesIO()
-    picture = Image.fromarray(rng.integers(0, 256, (48, 48), dtype=np.uint8))
+    loaded = Image.fromarray(rng.integers(0, 256, (48, 48), dtype=np.uint8))
     if syntax in {JPEG2000, JPEG2000Lossless}:
-        picture.save(stream, "JPEG2000", no_jp2=bool(rng.random() < 0.7))
+        loaded.save(stream, "JPEG2000", no_jp2=bool(rng.random() < 0.7))
     else:
-        picture.save(stream, "JPEG", quality=int(rng.integers(30, 100)))
+        loaded.save(stream, "JPEG", quality=int(rng.integers(30, 100)))
     coded = bytearray(stream.getvalue())
     for place in rng.integers(0, len(coded), int(rng.integers(1, 6))):
         coded[place] = int(rng.integers(0, 256))

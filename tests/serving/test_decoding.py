@@ -18,7 +18,7 @@ from pydicom.encaps import encapsulate
 
 from busi_monai.errors import ImageReadError
 from busi_monai.io.image_files import ImageBytes
-from busi_monai.io.images import PictureFile, read_picture
+from busi_monai.io.images import ImageFile, read_image
 from busi_monai.serving.decoding import DecodingPool
 
 from .conftest import png_of
@@ -41,10 +41,10 @@ def run(pool: DecodingPool, function: Callable[[ImageBytes], object], content: b
     return pool._run(function, source)
 
 
-def test_pictures_are_those_of_read_picture(pool, pixels, save_ultrasound, tmp_path):
+def test_images_are_those_of_read_image(pool, pixels, save_ultrasound, tmp_path):
     still = ImageBytes(png_of(pixels))
     assert pool.header(still) is None
-    assert np.array_equal(pool.read(PictureFile(still)).pixels, read_picture(still).pixels)
+    assert np.array_equal(pool.read(ImageFile(still)).pixels, read_image(still).pixels)
     path = save_ultrasound(
         tmp_path / "x.dcm", np.stack([pixels, pixels[::-1]]), PixelSpacing=[0.2, 0.1]
     )
@@ -52,18 +52,18 @@ def test_pictures_are_those_of_read_picture(pool, pixels, save_ultrasound, tmp_p
     assert pool.header(loop).frames == 2
     for frame in (1, 0, 1):
         found, expected = (
-            pool.read(PictureFile(loop, frame)),
-            read_picture(PictureFile(path, frame)),
+            pool.read(ImageFile(loop, frame)),
+            read_image(ImageFile(path, frame)),
         )
         assert np.array_equal(found.pixels, expected.pixels)
         assert found.spacing_mm == (0.2, 0.1)
 
 
 def test_what_is_wrong_with_a_file_is_told_as_ever(pool):
-    with pytest.raises(ImageReadError, match=r"notes\.png: not a picture that can be read"):
-        pool.read(PictureFile(ImageBytes(b"notes", "notes.png")))
+    with pytest.raises(ImageReadError, match=r"notes\.png: not an image that can be read"):
+        pool.read(ImageFile(ImageBytes(b"notes", "notes.png")))
     with pytest.raises(TypeError, match="ImageBytes"):
-        pool.read(PictureFile(Path("x.png")))
+        pool.read(ImageFile(Path("x.png")))
 
 
 @pytest.mark.parametrize(("misbehave", "number"), [(crash, 6), (hang, 14)])
@@ -73,7 +73,7 @@ def test_a_decoder_that_crashes_or_hangs_costs_its_own_answer(pool, png, caplog,
         run(pool, misbehave, png)
     assert time.monotonic() - began < 20
     assert f"ended with -{number}" in caplog.text
-    assert pool.read(PictureFile(ImageBytes(png))).pixels.shape == (70, 110)
+    assert pool.read(ImageFile(ImageBytes(png))).pixels.shape == (70, 110)
 
 
 def test_memory_is_limited(pool, png):
@@ -82,12 +82,12 @@ def test_memory_is_limited(pool, png):
 
 
 def test_a_process_that_was_ended_while_idle_is_replaced(pool, png):
-    picture = PictureFile(ImageBytes(png))
+    image = ImageFile(ImageBytes(png))
     pool.start()
     (idle,) = pool._idle
     os.kill(idle._process.pid, signal.SIGKILL)
     idle._process.wait()
-    assert pool.read(picture).pixels.shape == (70, 110)
+    assert pool.read(image).pixels.shape == (70, 110)
 
 
 def test_what_decoders_print_is_no_answer(pool, capfd):
@@ -99,7 +99,7 @@ def test_callers_beside_each_other_get_their_own(pool):
     sizes = [(20 + n, 30 + n) for n in range(12)]
     contents = [png_of(np.full(size, 90, dtype=np.uint8)) for size in sizes]
     with ThreadPoolExecutor(4) as threads:
-        read = threads.map(lambda c: pool.read(PictureFile(ImageBytes(c))).pixels.shape, contents)
+        read = threads.map(lambda c: pool.read(ImageFile(ImageBytes(c))).pixels.shape, contents)
     assert list(read) == sizes
 
 

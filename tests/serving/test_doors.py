@@ -1,4 +1,4 @@
-"""Twenty pictures get the same mask and probabilities at every door, by the released weights."""
+"""Twenty images get the same mask and probabilities at every door, by the released weights."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from busi_monai.serving.service import PredictionService
 from busi_monai.serving.uploads import Upload
 from busi_monai.shipped import find_bundle
 
-from .pictures import CLASSES, assert_same
+from .images import CLASSES, assert_same
 
 pytestmark = pytest.mark.slow
 
@@ -136,7 +136,7 @@ def test_exports(
     export_bundle_network(exported.network, path, format, operating=exported.operating)
     exported.network = loaded(path, format)
 
-    for picture in sorted(twenty.iterdir()):
-        found, wanted = exported.predict(picture), expected[picture.stem]
-        assert np.mean(found.mask != wanted.mask) <= 0.001, picture
-        assert found.probabilities == pytest.approx(wanted.probabilities, abs=1e-4), picture
+    for image in sorted(twenty.iterdir()):
+        found, wanted = exported.predict(image), expected[image.stem]
+        assert np.mean(found.mask != wanted.mask) <= 0.001, image
+        assert found.probabilities == pytest.approx(wanted.probabilities, abs=1e-4), image

@@ -24,7 +24,7 @@ from busi_monai.serving.credentials import password_entry
 from busi_monai.shipped import find_bundle
 
 from .conftest import Server, png_of, running_server
-from .pictures import CLASSES, assert_same
+from .images import CLASSES, assert_same
 from .visits import Visit, visiting
 
 pytestmark = pytest.mark.browser
@@ -137,7 +137,7 @@ def test_the_heat_map_comes_on_demand_and_goes(browser, server, png):
 def test_a_text_file_called_png_is_explained(browser, server, png):
     with visiting(browser, server) as visit:
         visit.upload("<img src=x onerror=alert(1)>notes.png", b"these are notes")
-        alert = visit.page.get_by_role("alert").filter(has_text="not a picture")
+        alert = visit.page.get_by_role("alert").filter(has_text="not an image")
         alert.wait_for(timeout=20_000)
         assert "notes.png" in alert.inner_text()
         assert visit.page.locator("article").count() == 0
@@ -211,7 +211,7 @@ def test_axe_finds_nothing_and_nothing_is_cut_off(browser, server, label, option
         box = notice.bounding_box()
         height = visit.page.evaluate("innerHeight")
         assert box is not None and 0 <= box["y"] < height
-        visit.picture(label)
+        visit.image(label)
 
 
 def test_the_keyboard_alone_is_enough(browser, server, png):

@@ -59,8 +59,8 @@ def test_the_answer_is_what_the_predictor_gives(client, predictor, png):
     assert "no_spacing" in [warned["code"] for warned in entry["warnings"]]
 
 
-def test_pictures_that_are_not_begun_in_time_are_told(rest, png, monkeypatch):
-    ticks = itertools.count(0, 0.2)  # seconds, two looks at the clock for each picture
+def test_images_that_are_not_begun_in_time_are_told(rest, png, monkeypatch):
+    ticks = itertools.count(0, 0.2)  # seconds, two looks at the clock for each image
     clock = SimpleNamespace(monotonic=lambda: next(ticks))
     monkeypatch.setattr("busi_monai.serving.service.time", clock)
     response = sent(rest(Limits(per_minute=0, seconds=1)), *[(f"{n}.png", png) for n in range(4)])
@@ -78,7 +78,7 @@ def test_the_mask_is_told_on_request_only(client, png):
 def test_the_same_pixels_in_any_format_give_the_same_answer(client, predictor, pixels, format):
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, format)
-    (entry,) = sent(client, ("picture.txt", stream.getvalue())).json()
+    (entry,) = sent(client, ("image.txt", stream.getvalue())).json()
     expected = predictor.predict(pixels)
     assert entry["probabilities"]["malignant"] == pytest.approx(
         expected.probabilities["malignant"], abs=1e-5
@@ -124,7 +124,7 @@ def test_a_bad_file_does_not_stop_the_others(client, png):
     assert bad["error"]["code"] == "unreadable" and bad["error"]["file"] == "bad.png"
     assert "truncated" in bad["error"]["message"]
     assert good["predicted_class"]
-    assert "not a picture" in text["error"]["message"]
+    assert "not an image" in text["error"]["message"]
 
 
 def test_only_bad_files_are_no_success(client):
@@ -187,7 +187,7 @@ def test_unknown_addresses_and_methods_are_told_as_json(client):
 
 
 def test_an_error_of_ours_is_told_without_its_words(client, png, monkeypatch):
-    def broken(self, picture):
+    def broken(self, loaded):
         raise RuntimeError("Secret")
 
     monkeypatch.setattr(Predictor, "predict", broken)

@@ -33,7 +33,7 @@ def refused(*words: object) -> str:
 
 @pytest.fixture(scope="module")
 def large() -> bytes:
-    """A picture that takes some tenths of a second."""
+    """An image that takes some tenths of a second."""
     return png_of(np.random.default_rng(0).integers(0, 255, (1300, 1300), dtype=np.uint8))
 
 

@@ -38,7 +38,7 @@ class Visit:
             card.get_by_role("button", name=button).click()
         return found.value.suggested_filename, Path(found.value.path()).read_bytes()
 
-    def picture(self, name: str) -> None:
+    def image(self, name: str) -> None:
         if SCREENSHOTS:
             self.page.wait_for_timeout(400)
             self.page.screenshot(path=f"{SCREENSHOTS}/{name}.png", full_page=True)

@@ -105,7 +105,7 @@ def test_box_and_mask_have_one_threshold(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"classification": {"lesion_crop": None}}, "was trained on whole pictures"),
+        ({"classification": {"lesion_crop": None}}, "was trained on whole images"),
         ({"segmentation": {"clahe": True}}, "clahe is True in .* and False in"),
         ({"classification": {"median_filter": 3}}, "median_filter is 0 in .* and 3 in"),
         ({"segmentation": {"aspect": "pad"}}, "aspect pad"),

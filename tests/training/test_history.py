@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from ignite.engine import Engine, Events
 
-from busi_monai.io.images import read_picture
+from busi_monai.io.images import read_image
 from busi_monai.training import HISTORY_COLUMNS, History, draw_history
 
 
@@ -72,10 +72,10 @@ def test_a_new_training_begins_a_new_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("every", [1, 9])
-def test_the_picture_can_be_opened(tmp_path: Path, every: int) -> None:
+def test_the_image_can_be_opened(tmp_path: Path, every: int) -> None:
     train(tmp_path / "history.csv", 3, every=every)
     draw_history(tmp_path / "history.csv", tmp_path / "history.png")
-    pixels = read_picture(tmp_path / "history.png").pixels
+    pixels = read_image(tmp_path / "history.png").pixels
     assert min(pixels.shape[:2]) > 300
     assert pixels.std() > 0.05
 
@@ -86,7 +86,7 @@ def test_what_the_network_has_no_head_for_gets_no_panel(tmp_path: Path) -> None:
     table = pd.read_csv(tmp_path / "masks.csv").assign(val_accuracy=[0.2, 0.5, 0.4])
     table.to_csv(tmp_path / "both.csv", index=False)
     draw_history(tmp_path / "both.csv", tmp_path / "both.png")
-    drawn = [read_picture(tmp_path / f"{name}.png").pixels for name in ("both", "masks")]
+    drawn = [read_image(tmp_path / f"{name}.png").pixels for name in ("both", "masks")]
     height, width = drawn[0].shape[:2]
     corners = [
         pixels[height * 6 // 10 :, width * 6 // 10 :] for pixels in drawn

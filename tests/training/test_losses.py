@@ -90,7 +90,7 @@ def test_class_focal_is_monais(outputs: dict[str, Tensor], targets: dict[str, Te
 
 @pytest.fixture
 def soft() -> Tensor:
-    """Probabilities of four pictures."""
+    """Probabilities of four images."""
     return torch.tensor([[0.7, 0.0, 0.3], [0.0, 1.0, 0.0], [0.25, 0.25, 0.5], [0.0, 0.4, 0.6]])
 
 

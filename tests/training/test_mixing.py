@@ -35,23 +35,23 @@ def one_hot(labels: list[int]) -> np.ndarray:
 
 
 def test_mixup_is_a_weighted_mean(image: Tensor, targets: dict[str, Tensor]) -> None:
-    pictures, mixed = mixup(image, targets, ORDER, 0.7)
+    images, mixed = mixup(image, targets, ORDER, 0.7)
     partners = ORDER.tolist()
-    for found, before in ((pictures, image), (mixed["seg"], targets["seg"])):
+    for found, before in ((images, image), (mixed["seg"], targets["seg"])):
         values = before.numpy()
         np.testing.assert_allclose(found, 0.7 * values + 0.3 * values[partners], atol=1e-6)
     labels = targets["cls"].tolist()
     expected = 0.7 * one_hot(labels) + 0.3 * one_hot([labels[partner] for partner in partners])
     np.testing.assert_allclose(mixed["cls"], expected, atol=1e-6)
-    assert mixed["cls"].dtype == mixed["seg"].dtype == pictures.dtype == torch.float32
+    assert mixed["cls"].dtype == mixed["seg"].dtype == images.dtype == torch.float32
 
 
 def test_cutmix_pastes_a_rectangle_and_mixes_classes_by_its_area(
     image: Tensor, targets: dict[str, Tensor]
 ) -> None:
-    pictures, mixed = cutmix(image, targets, ORDER, BOX)
+    images, mixed = cutmix(image, targets, ORDER, BOX)
     partners = ORDER.tolist()
-    for found, before in ((pictures, image), (mixed["seg"], targets["seg"])):
+    for found, before in ((images, image), (mixed["seg"], targets["seg"])):
         expected = before.numpy().copy()
         expected[:, :, 2:7, 3:7] = before.numpy()[partners][:, :, 2:7, 3:7]
         np.testing.assert_array_equal(found, expected)
@@ -66,10 +66,10 @@ def test_a_whole_share_changes_nothing(
     kind: str, image: Tensor, targets: dict[str, Tensor]
 ) -> None:
     if kind == "mixup":
-        pictures, mixed = mixup(image, targets, ORDER, 1.0)
+        images, mixed = mixup(image, targets, ORDER, 1.0)
     else:
-        pictures, mixed = cutmix(image, targets, ORDER, (4, 4, 0, 0))
-    assert torch.equal(pictures, image)
+        images, mixed = cutmix(image, targets, ORDER, (4, 4, 0, 0))
+    assert torch.equal(images, image)
     assert torch.equal(mixed["seg"], targets["seg"])
     assert torch.equal(mixed["cls"], soft_classes(targets["cls"], 3))
 
@@ -85,27 +85,27 @@ def test_what_came_in_is_left_alone(kind: str, image: Tensor, targets: dict[str,
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 @pytest.mark.parametrize("missing", ["seg", "cls"])
 def test_missing_truth(kind: str, missing: str, image: Tensor, targets: dict[str, Tensor]) -> None:
-    """Picture 0 lacks a truth; picture 1 has it as a partner, and picture 0 has picture 2."""
+    """Image 0 lacks a truth; image 1 has it as a partner, and image 0 has image 2."""
     targets[missing][0] = -1
     if kind == "mixup":
-        pictures, mixed = mixup(image, targets, ORDER, 0.7)
+        images, mixed = mixup(image, targets, ORDER, 0.7)
         whole, all_mixed = mixup(image, targets, torch.tensor([2, 1, 3, 1]), 0.7)
     else:
-        pictures, mixed = cutmix(image, targets, ORDER, BOX)
+        images, mixed = cutmix(image, targets, ORDER, BOX)
         whole, all_mixed = cutmix(image, targets, torch.tensor([2, 1, 3, 1]), BOX)
     soft = {**targets, "cls": soft_classes(targets["cls"], 3)}
-    # picture 1 stays as it is, since its partner has not got what it has
-    assert torch.equal(pictures[1], image[1])
+    # image 1 stays as it is, since its partner has not got what it has
+    assert torch.equal(images[1], image[1])
     for key in ("seg", "cls"):
         assert torch.equal(mixed[key][1], soft[key][1])
-    # picture 0 is mixed, what it lacks stays missing, and the other truth is mixed
+    # image 0 is mixed, what it lacks stays missing, and the other truth is mixed
     other = {"seg": "cls", "cls": "seg"}[missing]
-    assert not torch.equal(pictures[0], image[0])
+    assert not torch.equal(images[0], image[0])
     assert torch.all(mixed[missing][0] == -1)
     assert not torch.any(mixed[other][0] == -1)
     assert torch.equal(mixed[other][0], all_mixed[other][0])
     # all others are mixed as if nothing were missing
-    assert torch.equal(pictures[2:], whole[2:])
+    assert torch.equal(images[2:], whole[2:])
     assert torch.equal(mixed["seg"][2:], all_mixed["seg"][2:])
     assert not torch.any(mixed[missing][1:] == -1)
 
@@ -132,7 +132,7 @@ def test_the_same_seed_mixes_the_same(kind: str, image: Tensor, targets: dict[st
         torch.manual_seed(seed)
         mix = make_prepare_batch({kind: 1.0})
         results = [mix(batch(image, targets), "cpu") for _ in range(5)]
-        return [tensor for picture, mixed in results for tensor in (picture, *mixed.values())]
+        return [tensor for loaded, mixed in results for tensor in (loaded, *mixed.values())]
 
     with torch.random.fork_rng():
         first, again, other = draw(1), draw(1), draw(2)
@@ -141,7 +141,7 @@ def test_the_same_seed_mixes_the_same(kind: str, image: Tensor, targets: dict[st
 
 
 def mixed_batches(count: int, **options: float) -> list[dict[str, Tensor]]:
-    """Return the targets of batches of one dark normal and one bright malignant picture."""
+    """Return the targets of batches of one dark normal and one bright malignant image."""
     image = torch.stack([torch.zeros(1, 16, 16), torch.ones(1, 16, 16)])
     mix = MixedBatches(3, **options)
     with torch.random.fork_rng():
@@ -150,7 +150,7 @@ def mixed_batches(count: int, **options: float) -> list[dict[str, Tensor]]:
             mix({"image": image, "label": image, "class_label": torch.tensor([0, 2])}, "cpu")
             for _ in range(count)
         ]
-    return [{"image": picture, **targets} for picture, targets in drawn]
+    return [{"image": loaded, **targets} for loaded, targets in drawn]
 
 
 def test_batches_are_mixed_as_often_as_asked() -> None:
@@ -164,7 +164,7 @@ def test_both_kinds_share_the_batches() -> None:
     drawn = mixed_batches(400, mixup=1.0, cutmix=1.0)
     changed = [targets for targets in drawn if 0 < float(targets["image"].mean(0).min()) < 1]
     blended = [targets for targets in changed if 0 < float(targets["image"][0].max()) < 1]
-    # a quarter of all: half are mixup, and half of the orders leave two pictures in place
+    # a quarter of all: half are mixup, and half of the orders leave two images in place
     assert 70 < len(blended) < 130
 
 
@@ -177,7 +177,7 @@ def test_the_shares_follow_the_beta_distribution(alpha: float) -> None:
     assert own.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.25)
 
 
-def test_pictures_masks_and_classes_are_mixed_by_the_same_share() -> None:
+def test_images_masks_and_classes_are_mixed_by_the_same_share() -> None:
     for targets in mixed_batches(60, mixup=1.0, cutmix=1.0):
         bright = targets["image"].mean(dim=(1, 2, 3))
         torch.testing.assert_close(targets["seg"].mean(dim=(1, 2, 3)), bright)
@@ -186,7 +186,7 @@ def test_pictures_masks_and_classes_are_mixed_by_the_same_share() -> None:
 
 
 @pytest.mark.parametrize("part", [0.0, 0.1, 0.5, 1.0])
-def test_a_box_lies_in_the_picture_and_has_its_aspect(part: float) -> None:
+def test_a_box_lies_in_the_image_and_has_its_aspect(part: float) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         boxes = [random_box((60, 90), part) for _ in range(200)]
@@ -201,11 +201,11 @@ def test_a_box_lies_in_the_picture_and_has_its_aspect(part: float) -> None:
         assert len(inner) > 10 and len({box[:2] for box in inner}) > 5
 
 
-def test_a_history_is_dropped_where_pictures_are_mixed(
+def test_a_history_is_dropped_where_images_are_mixed(
     image: Tensor, targets: dict[str, Tensor]
 ) -> None:
-    pictures, _ = MixedBatches(mixup=1.0)(batch(MetaTensor(image), targets), "cpu")
-    assert type(pictures) is Tensor
+    images, _ = MixedBatches(mixup=1.0)(batch(MetaTensor(image), targets), "cpu")
+    assert type(images) is Tensor
 
 
 def test_without_a_class_head_classes_are_left_out(
@@ -214,9 +214,9 @@ def test_without_a_class_head_classes_are_left_out(
     targets["cls"][:] = torch.tensor([0, -1, 1, -1])  # no reason not to mix
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        pictures, mixed = MixedBatches(0, mixup=1.0)(batch(image, targets), "cpu")
+        images, mixed = MixedBatches(0, mixup=1.0)(batch(image, targets), "cpu")
     assert set(mixed) == {"seg"}
-    changed = [not torch.equal(a, b) for a, b in zip(pictures, image, strict=True)]
+    changed = [not torch.equal(a, b) for a, b in zip(images, image, strict=True)]
     assert sum(changed) >= 2
 
 

@@ -35,7 +35,7 @@ def test_a_comment_in_code_is_no_heading() -> None:
 def test_what_a_run_is_trained_on_is_counted_by_class_and_dataset() -> None:
     operating = OperatingPoint(image_size=(64, 96))
     sections = training_sections(ITEMS, operating, COST, {"datalist_sha256": ["ab" * 32]})
-    assert "3 pictures (1 benign, 2 malignant) of bus_bra, busi." in sections["Data"]
+    assert "3 images (1 benign, 2 malignant) of bus_bra, busi." in sections["Data"]
     assert "`abababababab…`" in sections["Data"]
     assert "64 × 96 px" in sections["Training configuration"]
     assert "1.2 million parameters, 2.5 GFLOPs" in sections["Training configuration"]
@@ -46,7 +46,7 @@ def test_a_network_without_classes_names_none() -> None:
     pair = ("benign", "malignant")
     sections = training_sections(items, OperatingPoint(classes=()), COST, {}, classes=pair)
     assert "Classes: none" in sections["Training configuration"]
-    assert "3 pictures (1 benign, 2 malignant)" in sections["Data"]
+    assert "3 images (1 benign, 2 malignant)" in sections["Data"]
     assert "that outlines the lesion. " in sections["Model overview"]
 
 

@@ -38,11 +38,11 @@ def test_a_released_bundle_predicts_as_the_run(
     run: Path, bundle: Path, phantom_prepared: Path
 ) -> None:
     release_weights(run, bundle)
-    pictures = sorted((phantom_prepared / "images").glob("*.png"))[:3]
+    images = sorted((phantom_prepared / "images").glob("*.png"))[:3]
     released, trained = Predictor.load(bundle, "cpu"), Predictor.load(run, "cpu")
     assert released.operating == trained.operating
-    for picture in pictures:
-        ours, theirs = released.predict(picture), trained.predict(picture)
+    for image in images:
+        ours, theirs = released.predict(image), trained.predict(image)
         assert ours.probabilities == pytest.approx(theirs.probabilities, abs=2e-3)
         assert (ours.mask != theirs.mask).mean() < 0.01
 

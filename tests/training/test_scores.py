@@ -27,7 +27,7 @@ def masks(count: int, seed: int = 0) -> torch.Tensor:
     return (torch.rand(count, 1, 8, 10, generator=generator) > 0.6).float()
 
 
-def test_batch_dice_is_the_sum_of_the_pictures_dice() -> None:
+def test_batch_dice_is_the_sum_of_the_images_dice() -> None:
     predicted, true = masks(4), masks(4, seed=1)
     total, lesions = batch_dice(predicted * 2 - 1, true)
     expected = [
@@ -75,7 +75,7 @@ def test_class_figures_are_scikit_learns() -> None:
     )
 
 
-def test_dice_is_the_mean_over_pictures_at_native_size() -> None:
+def test_dice_is_the_mean_over_images_at_native_size() -> None:
     scores, expected = ValidationScores(), []
     for index, (height, width) in enumerate([(20, 30), (9, 5), (12, 12)]):
         rng = np.random.default_rng(index)
@@ -172,7 +172,7 @@ def test_an_engine_is_left_with_every_figure_and_the_loss() -> None:
     )
 
 
-def test_training_figures_are_means_over_the_epochs_pictures() -> None:
+def test_training_figures_are_means_over_the_epochs_images() -> None:
     loss = SimpleNamespace(parts={})
     sizes, losses, right = [4, 2], [1.0, 4.0], [[1, 1, 1, 0], [0, 1]]
 
@@ -197,7 +197,7 @@ def test_training_figures_are_means_over_the_epochs_pictures() -> None:
     assert iteration_loss(trainer.state.output) == 4.0
 
 
-def test_of_mixed_pictures_the_class_with_the_largest_share_counts() -> None:
+def test_of_mixed_images_the_class_with_the_largest_share_counts() -> None:
     mixed = torch.tensor([[0.7, 0.3], [0.4, 0.6], [0.9, 0.1], [-1.0, -1.0]])
 
     def step(engine: Engine, index: int) -> dict:

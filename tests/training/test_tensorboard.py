@@ -38,24 +38,24 @@ def show(
     return events(folder)
 
 
-def test_pictures_are_shown_side_by_side(tmp_path: Path) -> None:
+def test_images_are_shown_side_by_side(tmp_path: Path) -> None:
     found = show(tmp_path, 3)
     assert found.Tags()["images"] == ["validation/0", "validation/1", "validation/2"]
-    pictures = found.Images("validation/0")
-    assert [picture.step for picture in pictures] == [1, 3]
-    assert (pictures[0].height, pictures[0].width) == (8, 18)
+    images = found.Images("validation/0")
+    assert [image.step for image in images] == [1, 3]
+    assert (images[0].height, images[0].width) == (8, 18)
 
 
 def test_validations_are_counted_whatever_epochs_lie_between_them(tmp_path: Path) -> None:
-    pictures = show(tmp_path, 6, val_interval=2).Images("validation/0")
-    assert [picture.step for picture in pictures] == [2, 6]
+    images = show(tmp_path, 6, val_interval=2).Images("validation/0")
+    assert [image.step for image in images] == [2, 6]
 
 
 def test_a_network_without_masks_shows_nothing(tmp_path: Path) -> None:
     assert show(tmp_path, 1, seg=False).Tags()["images"] == []
 
 
-def test_a_run_leaves_scalars_and_pictures(tiny_run: Path) -> None:
+def test_a_run_leaves_scalars_and_images(tiny_run: Path) -> None:
     tags = events(tiny_run / "tensorboard").Tags()
     assert {"train_loss", "val_lesion_dice", "val_score"} <= set(tags["scalars"])
     assert "validation/0" in tags["images"]

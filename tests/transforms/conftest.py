@@ -1,4 +1,4 @@
-"""Small pictures in which every direction looks different."""
+"""Small images in which every direction looks different."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def ellipse() -> Callable[..., NDArray[np.bool_]]:
 def item(
     textured: Callable[..., NDArray[np.float32]], ellipse: Callable[..., NDArray[np.bool_]]
 ) -> dict[str, torch.Tensor]:
-    """A picture of 40×64 pixels and the mask of one lesion right of the middle."""
+    """An image of 40×64 pixels and the mask of one lesion right of the middle."""
     lesion = ellipse((40, 64), centre=(15, 40), radii=(8, 14))
     return {
         "image": torch.from_numpy(textured((40, 64)))[None],

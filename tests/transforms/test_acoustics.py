@@ -30,9 +30,9 @@ BAND = {
 
 @pytest.mark.parametrize(("lateral", "axial"), [(1.5, 0.75), (0.6, 1.2)])
 def test_blur_is_a_gaussian_of_two_widths(lateral: float, axial: float, textured: Draw) -> None:
-    picture = textured(SIZE)
-    found = blur(torch.from_numpy(picture)[None], lateral=lateral, axial=axial)[0].numpy()
-    expected = gaussian_filter(picture, (axial, lateral), mode="nearest", truncate=4)
+    image = textured(SIZE)
+    found = blur(torch.from_numpy(image)[None], lateral=lateral, axial=axial)[0].numpy()
+    expected = gaussian_filter(image, (axial, lateral), mode="nearest", truncate=4)
     np.testing.assert_allclose(found, expected, atol=2e-3)
 
 
@@ -48,8 +48,8 @@ def test_a_point_is_smeared_across_the_beams_more_than_along_the_depth() -> None
 
 
 def test_no_blur_at_a_tiny_width(textured: Draw) -> None:
-    picture = torch.from_numpy(textured(SIZE))[None]
-    assert torch.allclose(blur(picture, lateral=0.05, axial=0.05), picture)
+    image = torch.from_numpy(textured(SIZE))[None]
+    assert torch.allclose(blur(image, lateral=0.05, axial=0.05), image)
 
 
 def test_no_change_of_the_band_changes_nothing() -> None:
@@ -93,8 +93,8 @@ def test_a_band_may_be_cut_by_the_edge(column: float) -> None:
 
 
 def test_no_deviation_is_no_gain(textured: Draw) -> None:
-    picture = torch.from_numpy(textured(SIZE))[None]
-    assert torch.equal(adjust_depth_gain(picture, [0.0] * 5), picture.clamp(0, 1))
+    image = torch.from_numpy(textured(SIZE))[None]
+    assert torch.equal(adjust_depth_gain(image, [0.0] * 5), image.clamp(0, 1))
 
 
 def test_gain_varies_along_the_depth_only() -> None:
@@ -154,7 +154,7 @@ def test_shadows_and_gains_stay_within_what_is_allowed() -> None:
         assert 0.8 * limit < float(changes.max()) <= limit + 1e-5
     assert len(gains.deviations) == DEPTH_GAIN_POINTS
     touched = (shaded.abs() > 1e-4).flatten(1).float().mean(1)
-    assert float(touched.max()) < 0.4  # most of a picture is left as it is
+    assert float(touched.max()) < 0.4  # most of an image is left as it is
     darker = (shaded.flatten(1).mean(1) < 0).float().mean()
     assert 0.3 < float(darker) < 0.7
 

@@ -84,7 +84,7 @@ def test_an_item_without_mask_is_augmented(item: dict[str, torch.Tensor]) -> Non
     assert set(augment({"image": item["image"], "id": "a"})) == {"image", "id"}
 
 
-def test_the_same_seed_gives_the_same_pictures(item: dict[str, torch.Tensor]) -> None:
+def test_the_same_seed_gives_the_same_images(item: dict[str, torch.Tensor]) -> None:
     def run(seed: int) -> list[torch.Tensor]:
         augment = training_augmentation(OperatingPoint()).set_random_state(seed)
         return [augment(item)["image"] for _ in range(8)]
@@ -92,7 +92,7 @@ def test_the_same_seed_gives_the_same_pictures(item: dict[str, torch.Tensor]) ->
     first, again, other = run(5), run(5), run(6)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
-    assert len({picture.numpy().tobytes() for picture in first}) > 4
+    assert len({image.numpy().tobytes() for image in first}) > 4
 
 
 def test_the_item_that_came_in_is_left_alone(item: dict[str, torch.Tensor]) -> None:
@@ -101,7 +101,7 @@ def test_the_item_that_came_in_is_left_alone(item: dict[str, torch.Tensor]) -> N
     assert all(torch.equal(item[key], before[key]) for key in before)
 
 
-def test_half_of_the_pictures_are_mirrored_and_none_upside_down() -> None:
+def test_half_of_the_images_are_mirrored_and_none_upside_down() -> None:
     corner = torch.zeros(1, 8, 8)
     corner[0, 0, 0] = 1
     augment = training_augmentation(OperatingPoint(), **{**NOTHING, "flip_probability": 0.5})
@@ -115,8 +115,8 @@ def test_chained_flat_the_preprocessing_is_cached(textured: Draw) -> None:
     operating = OperatingPoint(image_size=SIZE)
     prepare = prediction_preprocessing(operating, with_label=True)
     chain = Compose([prepare, training_augmentation(operating)]).flatten()
-    picture = textured((50, 70))
-    dataset = CacheDataset([{"image": picture, "label": picture > 0.5}], chain, progress=False)
+    image = textured((50, 70))
+    dataset = CacheDataset([{"image": image, "label": image > 0.5}], chain, progress=False)
     cached = dataset._cache[0]
     assert cached["image"].shape == (1, *SIZE)
     assert "native_label" not in cached

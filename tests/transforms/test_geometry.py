@@ -63,8 +63,8 @@ def test_a_warped_mask_holds_only_zero_and_one(item: dict[str, torch.Tensor]) ->
 
 
 def test_mirror_swaps_left_and_right_only() -> None:
-    picture = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
-    assert mirror(picture).tolist() == [[[2, 1], [4, 3]]]
+    image = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
+    assert mirror(image).tolist() == [[[2, 1], [4, 3]]]
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def cropping(crop_scale: tuple[float, float] = (0.4, 0.6), **options: float) -> 
     return geometry.set_random_state(0)
 
 
-def test_cropped_pictures_show_parts_of_their_own_aspect() -> None:
+def test_cropped_images_show_parts_of_their_own_aspect() -> None:
     rows, columns = torch.meshgrid(torch.arange(40.0), torch.arange(64.0), indexing="ij")
     geometry, empty = cropping((0.5, 0.9)), torch.zeros(1, *SIZE)
     shown = []
@@ -159,7 +159,7 @@ def test_a_crop_leaves_at_least_half_of_the_lesion(ellipse: Draw) -> None:
     first_draws, kept = [], []
     for _ in range(60):
         result = geometry({"image": (rows + 100 * columns)[None], "label": lesion})
-        # how many input pixels an output pixel takes, read off the picture
+        # how many input pixels an output pixel takes, read off the image
         taken = float(result["image"].diff(dim=1).median() * result["image"].diff(dim=2).median())
         kept.append(float(result["label"].sum() / lesion.sum()) * taken / 100)
         first_draws.append(part_in_view(lesion, geometry.crops[0]))
@@ -211,11 +211,11 @@ def test_the_cropped_mask_lies_where_its_lesion_lies(ellipse: Draw) -> None:
 
 
 def test_without_crops_the_draws_are_those_of_before(item: dict[str, torch.Tensor]) -> None:
-    def pictures(**options: object) -> list[torch.Tensor]:
+    def images(**options: object) -> list[torch.Tensor]:
         augment = training_augmentation(OperatingPoint(), **options).set_random_state(4)
         return [augment(item)["image"] for _ in range(4)]
 
-    plain, other = pictures(), pictures(crop_scale=(0.1, 0.2))
+    plain, other = images(), images(crop_scale=(0.1, 0.2))
     assert all(torch.equal(a, b) for a, b in zip(plain, other, strict=True))
 
 

@@ -13,30 +13,30 @@ from busi_monai.transforms.grey_levels import (
 
 
 def test_gamma() -> None:
-    picture = torch.tensor([[[0.0, 0.25, 1.0]]])
-    assert adjust_gamma(picture, 1).tolist() == picture.tolist()
-    assert adjust_gamma(picture, 0.5).tolist() == [[[0, 0.5, 1]]]
+    image = torch.tensor([[[0.0, 0.25, 1.0]]])
+    assert adjust_gamma(image, 1).tolist() == image.tolist()
+    assert adjust_gamma(image, 0.5).tolist() == [[[0, 0.5, 1]]]
     assert adjust_gamma(torch.tensor([[[-0.5, 1.5]]]), 0.7).tolist() == [[[0, 1]]]
 
 
 def test_contrast_keeps_the_mean_and_clips() -> None:
-    picture = torch.tensor([[[0.25, 0.75]]])
-    assert adjust_contrast(picture, 0).tolist() == [[[0.5, 0.5]]]
-    assert adjust_contrast(picture, 1.5).tolist() == [[[0.125, 0.875]]]
-    assert adjust_contrast(picture, 9).tolist() == [[[0, 1]]]
+    image = torch.tensor([[[0.25, 0.75]]])
+    assert adjust_contrast(image, 0).tolist() == [[[0.5, 0.5]]]
+    assert adjust_contrast(image, 1.5).tolist() == [[[0.125, 0.875]]]
+    assert adjust_contrast(image, 9).tolist() == [[[0, 1]]]
 
 
 def test_no_noise() -> None:
-    picture = torch.rand(1, 5, 5)
-    assert torch.equal(add_gaussian_noise(picture, torch.zeros(1, 5, 5)), picture)
-    assert torch.equal(add_speckle(picture, torch.zeros(1, 5, 5)), picture)
+    image = torch.rand(1, 5, 5)
+    assert torch.equal(add_gaussian_noise(image, torch.zeros(1, 5, 5)), image)
+    assert torch.equal(add_speckle(image, torch.zeros(1, 5, 5)), image)
 
 
 def test_constant_noise() -> None:
-    picture = torch.tensor([[[0.0, 0.5, 1.0]]])
+    image = torch.tensor([[[0.0, 0.5, 1.0]]])
     field = torch.full((1, 1, 3), 0.5)
-    assert add_gaussian_noise(picture, field).tolist() == [[[0.5, 1, 1]]]
-    assert add_speckle(picture, field).tolist() == [[[0, 0.75, 1]]]
+    assert add_gaussian_noise(image, field).tolist() == [[[0.5, 1, 1]]]
+    assert add_speckle(image, field).tolist() == [[[0, 0.75, 1]]]
 
 
 @pytest.mark.parametrize("grain", [1, 2, 3])

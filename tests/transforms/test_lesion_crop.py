@@ -57,7 +57,7 @@ def test_a_box_at_the_border_is_cut_off_there(pixels) -> None:
 
 
 @pytest.mark.parametrize("label", [np.zeros((70, 110), np.uint8), None])
-def test_without_a_lesion_the_whole_picture_stays(label, pixels, caplog) -> None:
+def test_without_a_lesion_the_whole_image_stays(label, pixels, caplog) -> None:
     steps = prediction_preprocessing(CROP, with_label=True)
     plain = prediction_preprocessing(OperatingPoint(image_size=(32, 48)))
     with caplog.at_level(logging.WARNING):
@@ -111,7 +111,7 @@ def test_no_draw_goes_beyond_the_widest_margin(mask) -> None:
         assert rows.min() <= TOP + 1 and columns.max() >= LEFT + WIDTH - 2
 
 
-def test_pictures_without_lesion_are_cropped_half_of_the_time() -> None:
+def test_images_without_lesion_are_cropped_half_of_the_time() -> None:
     crop, empty = RandomCropToLesiond(("image",)), np.zeros((70, 110), np.uint8)
     whole = [draw(crop, empty, seed).shape[1:] == (70, 110) for seed in range(200)]
     assert 70 < sum(whole) < 130

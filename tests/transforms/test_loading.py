@@ -14,19 +14,19 @@ from busi_monai.transforms import LoadLesionMaskd, LoadUltrasoundd
 
 
 @pytest.fixture
-def picture() -> np.ndarray:
+def loaded() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (40, 61), dtype=np.uint8)
 
 
 def test_a_file_becomes_a_channel_first_tensor_in_unit_range(
-    tmp_path: Path, picture: np.ndarray
+    tmp_path: Path, loaded: np.ndarray
 ) -> None:
     path = tmp_path / "bénign (1).png"
-    write_png(path, picture)
+    write_png(path, loaded)
     image = LoadUltrasoundd()({"image": str(path)})["image"]
     assert isinstance(image, MetaTensor)
     assert image.dtype == torch.float32
-    assert np.array_equal(image.numpy()[0], picture.astype(np.float32) / np.float32(255))
+    assert np.array_equal(image.numpy()[0], loaded.astype(np.float32) / np.float32(255))
     assert image.meta["filename_or_obj"] == str(path)
     assert image.meta["spatial_shape"].tolist() == [40, 61]
     assert PixelScale.from_json(image.meta["scale"]) == NO_SPACING
@@ -35,11 +35,11 @@ def test_a_file_becomes_a_channel_first_tensor_in_unit_range(
 
 @pytest.mark.parametrize("channels", [None, 1, 3, 4])
 def test_an_array_gives_the_same_pixels_as_its_file(
-    tmp_path: Path, picture: np.ndarray, channels: int | None
+    tmp_path: Path, loaded: np.ndarray, channels: int | None
 ) -> None:
     path = tmp_path / "a.png"
-    write_png(path, picture)
-    array = picture if channels is None else np.repeat(picture[..., None], channels, axis=2)
+    write_png(path, loaded)
+    array = loaded if channels is None else np.repeat(loaded[..., None], channels, axis=2)
     if channels == 4:
         array[..., 3] = 255
     load = LoadUltrasoundd()
@@ -66,12 +66,12 @@ def test_arrays_of_every_range_end_in_unit_range(array: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("array", [np.zeros((1, 5, 7)), np.zeros(9), np.full((4, 4), np.nan)])
-def test_an_array_that_is_no_picture_is_refused(array: np.ndarray) -> None:
+def test_an_array_that_is_no_image_is_refused(array: np.ndarray) -> None:
     with pytest.raises(ImageReadError, match=r"array|NaN"):
         LoadUltrasoundd()({"image": array})
 
 
-def test_a_missing_picture_is_named(tmp_path: Path) -> None:
+def test_a_missing_image_is_named(tmp_path: Path) -> None:
     with pytest.raises(ImageReadError, match="nowhere"):
         LoadUltrasoundd()({"image": str(tmp_path / "nowhere.png")})
 
@@ -87,9 +87,9 @@ def test_masks_become_zero_and_one_from_file_and_array(tmp_path: Path) -> None:
         assert np.array_equal(label.numpy()[0], mask)
 
 
-def test_a_mask_of_another_size_than_its_picture_is_refused(tmp_path: Path) -> None:
+def test_a_mask_of_another_size_than_its_image_is_refused(tmp_path: Path) -> None:
     write_mask(tmp_path / "m.png", np.ones((8, 11)))
-    with pytest.raises(ImageReadError, match=r"m\.png: the mask has 11×8 pixels, its picture 8×11"):
+    with pytest.raises(ImageReadError, match=r"m\.png: the mask has 11×8 pixels, its image 8×11"):
         LoadLesionMaskd()({"image": torch.zeros(1, 11, 8), "label": tmp_path / "m.png"})
 
 

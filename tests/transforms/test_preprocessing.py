@@ -39,7 +39,7 @@ def item(textured: Draw, ellipse: Draw, tmp_path: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("aspect", ["stretch", "pad"])
 @pytest.mark.parametrize("size", [(64, 64), (48, 96), (128, 200)])
-def test_pictures_and_masks_get_the_networks_size(
+def test_images_and_masks_get_the_networks_size(
     item: dict[str, str], aspect: str, size: tuple[int, int]
 ) -> None:
     operating = OperatingPoint(image_size=size, aspect=aspect)
@@ -53,7 +53,7 @@ def test_pictures_and_masks_get_the_networks_size(
     assert ready["native_label"].dtype == torch.uint8
 
 
-def test_picture_and_mask_stay_on_top_of_each_other(ellipse: Draw) -> None:
+def test_image_and_mask_stay_on_top_of_each_other(ellipse: Draw) -> None:
     lesion = ellipse((90, 144), centre=(30, 100), radii=(15, 25))
     for aspect in ("stretch", "pad"):
         operating = OperatingPoint(image_size=(30, 48), aspect=aspect)
@@ -95,7 +95,7 @@ def test_zscore_takes_mean_and_deviation_of_the_whole_input(textured: Draw) -> N
     assert abs(float(image.std(correction=0)) - 1) < 1e-4
 
 
-def test_a_uniform_picture_has_a_zscore() -> None:
+def test_a_uniform_image_has_a_zscore() -> None:
     operating = OperatingPoint(image_size=(64, 64), normalisation="zscore")
     image = prediction_preprocessing(operating)({"image": np.full((50, 50), 0.5)})["image"]
     assert bool(torch.isfinite(image.as_tensor()).all())
@@ -112,12 +112,12 @@ def test_an_item_without_mask_gets_one_of_minus_one(textured: Draw) -> None:
 
 @pytest.mark.parametrize("size", [3, 5, 9])
 def test_the_median_filter_removes_a_speck_and_keeps_an_edge(size: int) -> None:
-    picture = np.zeros((1, 30, 40), dtype=np.float32)
-    picture[:, :, 20:] = 1
-    speckled = picture.copy()
+    loaded = np.zeros((1, 30, 40), dtype=np.float32)
+    loaded[:, :, 20:] = 1
+    speckled = loaded.copy()
     speckled[0, 10, 5] = 1
     filtered = MedianFilterd("image", size)({"image": torch.from_numpy(speckled)})["image"]
-    assert np.array_equal(filtered.numpy(), picture)
+    assert np.array_equal(filtered.numpy(), loaded)
 
 
 @pytest.mark.parametrize("size", [0, 2, 4])
@@ -126,7 +126,7 @@ def test_a_median_filter_of_even_side_is_refused(size: int) -> None:
         MedianFilterd("image", size)
 
 
-def test_equalisation_spreads_a_flat_picture(textured: Draw) -> None:
+def test_equalisation_spreads_a_flat_image(textured: Draw) -> None:
     dull = torch.from_numpy(textured((64, 80))).mul(0.1).add(0.4)[None]
     equalised = EqualiseContrastd("image")({"image": dull})["image"]
     expected = cv2.createCLAHE(2.0, (8, 8)).apply((dull[0] * 255).round().byte().numpy())
@@ -167,7 +167,7 @@ def test_filters_keep_the_way_back_to_native_size(textured: Draw) -> None:
 def test_a_bad_file_is_told_once_and_by_its_own_error(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "broken.png").write_bytes(b"no image")
     with pytest.raises(RuntimeError) as caught:
         prediction_preprocessing(OperatingPoint())({"image": str(tmp_path / "broken.png")})
     assert isinstance(caught.value.__cause__, ImageReadError)

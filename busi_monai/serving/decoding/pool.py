@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from busi_monai.errors import ImageReadError
 from busi_monai.io.dicom_images import DicomHeader
 from busi_monai.io.image_files import ImageBytes
-from busi_monai.io.images import Picture, PictureFile, file_header, read_picture
+from busi_monai.io.images import ImageFile, LoadedImage, file_header, read_image
 from busi_monai.threads import SINGLE_THREAD
 
 __all__ = ["DecodingPool"]
@@ -44,7 +44,7 @@ class DecodingPool:
         self._end = weakref.finalize(self, _end_all, self._idle)
 
     def start(self) -> None:
-        """Have one process ready, so that the first picture need not wait for it."""
+        """Have one process ready, so that the first image need not wait for it."""
         with self._lock:
             if not self._idle:
                 self._idle.append(_Process())
@@ -61,17 +61,17 @@ class DecodingPool:
         """
         return self._run(file_header, source)
 
-    def read(self, picture: PictureFile) -> Picture:
-        """Return ``read_picture`` of one picture of a content.
+    def read(self, image: ImageFile) -> LoadedImage:
+        """Return ``read_image`` of one image of a content.
 
         Raises:
             ImageReadError: as there, and if the file makes its decoder crash, or takes too long.
         """
-        if not isinstance(picture.source, ImageBytes):
-            raise TypeError(f"expected ImageBytes, got {type(picture.source).__name__}")
-        return self._run(read_picture, picture)
+        if not isinstance(image.source, ImageBytes):
+            raise TypeError(f"expected ImageBytes, got {type(image.source).__name__}")
+        return self._run(read_image, image)
 
-    def _run(self, function: Callable[[Any], Result], argument: ImageBytes | PictureFile) -> Result:
+    def _run(self, function: Callable[[Any], Result], argument: ImageBytes | ImageFile) -> Result:
         process = self._process()
         try:
             answer = process.run(self._seconds, function, argument)

@@ -15,7 +15,7 @@ from busi_monai.errors import ImageReadError
 __all__ = ["main"]
 
 _MOST_MEMORY = 4 * 1024**3
-"""Bytes of address space; a picture of 32 million pixels takes a quarter of it."""
+"""Bytes of address space; an image of 32 million pixels takes a quarter of it."""
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The page in the browser: pictures in, outlines, classes and files out."""
+"""The page in the browser: images in, outlines, classes and files out."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def add_page(api: FastAPI, service: PredictionService) -> None:
     style = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
 
     @api.get("/examples/{name}.png", include_in_schema=False)
-    async def example_picture(name: str) -> Response:
+    async def example_image(name: str) -> Response:
         if name not in examples:
             raise ServiceError(404, "not_found", f"there is no example {name[:40]!r}")
         return Response(examples[name], media_type="image/png")
@@ -114,13 +114,13 @@ class _Page:
             header = Tag("header").classes("notice")
         with header, Tag("div").classes("page"):
             kept = "" if self._service.keeper is None else " Masks and figures are kept here."
-            Tag("p", f"{NOTICE} Pictures stay in memory and are dropped with this page.{kept}")
+            Tag("p", f"{NOTICE} Images stay in memory and are dropped with this page.{kept}")
         header.move(layout, target_index=0)
         skip.move(layout, target_index=0)
         with Tag("div").classes("page"):
             Tag("h1", TITLE)
-            with Tag("section", aria_labelledby="h-pictures"):
-                Tag("h2", "Pictures", id="h-pictures")
+            with Tag("section", aria_labelledby="h-images"):
+                Tag("h2", "Images", id="h-images")
                 self._build_uploader(self._service.limits)
                 self._build_examples()
                 self._build_points()
@@ -137,7 +137,7 @@ class _Page:
             auto_upload=True,
             max_file_size=limits.max_bytes - 65_536,  # the form's own words
             max_files=limits.max_files,
-            label="Choose pictures",
+            label="Choose images",
             on_upload=self._take,
             on_rejected=lambda: self._complain(
                 f"Refused: at most {limits.max_files} files of {megabytes} MB each"
@@ -146,13 +146,13 @@ class _Page:
         upload.on("failed", lambda: self._complain("The upload was refused; try again in a minute"))
         upload.props("flat bordered color=transparent")
         with upload.add_slot("header"), Tag("div").classes("drop"):
-            Tag("span", "Choose pictures, or drop them here", aria_hidden="true")
+            Tag("span", "Choose images, or drop them here", aria_hidden="true")
             told = f"PNG, JPEG, BMP, TIFF, NIfTI or DICOM, at most {megabytes} MB each"
             Tag("span", told, id="up-help").classes("small")
             # Quasar's own file input, with the name and the tab stop that QUploader leaves off
             Tag(
                 "q-uploader-add-trigger",
-                aria_label="Choose pictures",
+                aria_label="Choose images",
                 aria_describedby="up-help",
                 tabindex=0,
             )
@@ -266,7 +266,7 @@ def point_sentence(point: MalignancyThreshold) -> str:
     told = (
         f"Malignant from a probability of {point.threshold:.1%} on. Where it was fitted, it found "
         f"{point.sensitivity:.0%} of {point.positives} malignant and passed "
-        f"{point.specificity:.0%} of {point.negatives} other pictures"
+        f"{point.specificity:.0%} of {point.negatives} other images"
     )
     if point.ppv is None or point.npv is None:
         return f"{told}."

@@ -1,4 +1,4 @@
-"""The card of one upload on the page: picture, probabilities, sizes, downloads."""
+"""The card of one upload on the page: image, probabilities, sizes, downloads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from nicegui import ui
 
 from busi_monai.inference import Predictor, Uncertainty
-from busi_monai.serving.page.elements import PictureStack, Tag
+from busi_monai.serving.page.elements import ImageStack, Tag
 from busi_monai.serving.page.results import ShownFrame, ShownUpload, data_url, heat_png
 from busi_monai.serving.page.turns import PageTurns
 from busi_monai.serving.service import PredictionService
@@ -51,7 +51,7 @@ class ResultCard:
             Tag("h3", result.upload.name)
             with Tag("div").classes("cols"):
                 with Tag("div"):
-                    self._stack = PictureStack().on("place", self._choose_frame)
+                    self._stack = ImageStack().on("place", self._choose_frame)
                 with Tag("div"):
                     self._told = Tag("div")
                     self._buttons(result)
@@ -85,8 +85,8 @@ class ResultCard:
         frame, predictor = self.frame, self._predictor
 
         def looked_at() -> tuple[bytes, bytes, Uncertainty]:
-            picture = self._service.decoding.read(frame.picture)
-            return *frame.shown(picture.pixels), predictor.uncertainty(picture)
+            loaded = self._service.decoding.read(frame.image)
+            return *frame.shown(loaded.pixels), predictor.uncertainty(loaded)
 
         image, outline, unsure = await self._service.in_turn(looked_at)
         if self.result is None or self._turns.closed:
@@ -98,7 +98,7 @@ class ResultCard:
             image=data_url(image),
             outline=data_url(outline),
             heat="",
-            alt=f"Ultrasound picture {name} with the predicted outline drawn on it",
+            alt=f"Ultrasound image {name} with the predicted outline drawn on it",
             frames=len(self.result.frames),
             place=self._place,
             told=f"{entry['frame']} of {self.result.total}",
@@ -141,7 +141,7 @@ class ResultCard:
 
     def _overlay_png(self) -> bytes:
         frame = self.frame
-        return frame.overlay_png(self._service.decoding.read(frame.picture).pixels)
+        return frame.overlay_png(self._service.decoding.read(frame.image).pixels)
 
     def _download(self, text: str, content: Callable[[], bytes], name: str) -> None:
         async def send() -> None:
@@ -168,8 +168,8 @@ class ResultCard:
         name = frame.entry["predicted_class"]
 
         def warm() -> bytes:
-            picture = self._service.decoding.read(frame.picture)
-            return heat_png(predictor.heat_map(picture, str(name)))
+            loaded = self._service.decoding.read(frame.image)
+            return heat_png(predictor.heat_map(loaded, str(name)))
 
         heat = "" if self._heated else data_url(await self._service.in_turn(warm, alone=True))
         if self.result is None or self._turns.closed:
@@ -186,12 +186,12 @@ def size_sentence(entry: dict[str, Any]) -> str:
         >>> lesion = {"pixels": 600, "fraction": 0.078, "diameters_px": [30.0, 20.0]}
         >>> lesion |= {"mm2": None, "diameters_mm": None}
         >>> size_sentence({"lesion": lesion})
-        'Lesion: 30 × 20 px, 600 px in all, 7.8 % of the picture'
+        'Lesion: 30 × 20 px, 600 px in all, 7.8 % of the image'
     """
     lesion = entry["lesion"]
     if not lesion["pixels"]:
         return "No lesion outlined"
-    share = f"{100 * lesion['fraction']:.1f} % of the picture"
+    share = f"{100 * lesion['fraction']:.1f} % of the image"
     if lesion["diameters_mm"] is not None:
         longest, shortest = lesion["diameters_mm"]
         known = lesion["mm2"] is not None  # else another region of the lesion has no scale

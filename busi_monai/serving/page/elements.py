@@ -7,7 +7,7 @@ from typing import Any
 from nicegui import ui
 from nicegui.elements.upload import Upload
 
-__all__ = ["Choice", "PictureStack", "Tag", "Uploader"]
+__all__ = ["Choice", "ImageStack", "Tag", "Uploader"]
 
 
 class Tag(ui.element):
@@ -40,8 +40,8 @@ class Uploader(Upload, component="uploader.js"):
         await super().handle_uploads(files[: self.props["max-files"]])
 
 
-class PictureStack(ui.element, component="overlay.js"):
-    """A picture under an outline and a heat map, with a slider, and another one for frames."""
+class ImageStack(ui.element, component="overlay.js"):
+    """An image under an outline and a heat map, with a slider, and another one for frames."""
 
     def show(self, **properties: Any) -> None:
         """Set ``image``, ``outline``, ``heat`` (data URLs), ``alt``, ``frames``, ``place``, …."""

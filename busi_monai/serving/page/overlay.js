@@ -1,4 +1,4 @@
-// Picture, outline and heat map above each other. Native range inputs, so that keys and screen
+// Image, outline and heat map above each other. Native range inputs, so that keys and screen
 // readers get all of it; render functions throughout, as templates would need 'unsafe-eval'.
 import { h } from "vue";
 export default {

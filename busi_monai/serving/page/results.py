@@ -20,11 +20,11 @@ from busi_monai.inference.dicom_seg import segmentation_object
 from busi_monai.inference.dicom_sources import ModelIdentity, source_reference, writing_objects
 from busi_monai.inference.writers import prediction_cells, prediction_row
 from busi_monai.io.image_files import ImageBytes
-from busi_monai.io.images import PictureFile
+from busi_monai.io.images import ImageFile
 from busi_monai.plots.palette import PREDICTED_OUTLINE
 from busi_monai.serving.answers import Outcome, entry_of, png_bytes
 from busi_monai.serving.service import PredictionService
-from busi_monai.serving.uploads import Upload, pictures_of
+from busi_monai.serving.uploads import Upload, images_of
 
 __all__ = ["ShownFrame", "ShownUpload", "data_url", "heat_png"]
 
@@ -33,18 +33,18 @@ _WIDEST_SHOWN = 1600
 
 @dataclass(frozen=True)
 class ShownFrame:
-    """One predicted picture of an upload, without what can be made again.
+    """One predicted image of an upload, without what can be made again.
 
     Attributes:
         entry: as REST tells it.
         row: as ``predictions.csv`` tells it.
-        picture: to be read again.
+        image: to be read again.
         mask_png: (H, W), 0 and 255.
     """
 
     entry: dict[str, Any]
     row: dict[str, Any]
-    picture: PictureFile
+    image: ImageFile
     mask_png: bytes
 
     @property
@@ -53,10 +53,10 @@ class ShownFrame:
         return (np.asarray(Image.open(io.BytesIO(self.mask_png))) > 0).astype(np.uint8)
 
     def shown(self, pixels: NDArray[np.float32]) -> tuple[bytes, bytes]:
-        """Return PNG files of the picture, and of the outline on nothing, to be laid on it.
+        """Return PNG files of the image, and of the outline on nothing, to be laid on it.
 
         Args:
-            pixels: the picture's, (H, W).
+            pixels: the image's, (H, W).
         """
         mask = self.mask
         scale = min(1.0, _WIDEST_SHOWN / max(pixels.shape))
@@ -72,10 +72,10 @@ class ShownFrame:
         return png_bytes(grey), png_bytes(outline)
 
     def overlay_png(self, pixels: NDArray[np.float32]) -> bytes:
-        """Return the picture with outline and caption, as ``busi-monai predict`` writes it.
+        """Return the image with outline and caption, as ``busi-monai predict`` writes it.
 
         Args:
-            pixels: the picture's, (H, W).
+            pixels: the image's, (H, W).
         """
         drawn = draw_overlay(
             pixels,
@@ -88,11 +88,11 @@ class ShownFrame:
 
 @dataclass(frozen=True)
 class ShownUpload:
-    """An upload with its predicted pictures.
+    """An upload with its predicted images.
 
     Attributes:
         upload: the file.
-        frames: its predicted pictures.
+        frames: its predicted images.
         summary: place in ``frames`` of the one that stands for a loop.
         total: number of frames in the file.
         classes: ordered class names.
@@ -109,9 +109,9 @@ class ShownUpload:
         cls, upload: Upload, outcomes: Sequence[Outcome], service: PredictionService
     ) -> ShownUpload:
         """Keep of some outcomes what the page needs; at least one must be a prediction."""
-        found = pictures_of(upload, service.limits, service.decoding)
+        found = images_of(upload, service.limits, service.decoding)
         classes = service.predictor.operating.classes
-        pictures = dict(found.pictures)
+        images = dict(found.images)
         ranked = [
             (outcome, outcome.prediction) for outcome in outcomes if outcome.prediction is not None
         ]
@@ -119,7 +119,7 @@ class ShownUpload:
             ShownFrame(
                 entry_of(outcome),
                 prediction_row(outcome.id, "", prediction, classes, frame=outcome.frame),
-                pictures[outcome.id],
+                images[outcome.id],
                 png_bytes(np.where(prediction.mask > 0, np.uint8(255), np.uint8(0))),
             )
             for outcome, prediction in ranked
@@ -160,15 +160,15 @@ class ShownUpload:
         with writing_objects(source):
             segmentation_object(
                 source_reference(source),
-                {frame.picture.frame or 0: frame.mask for frame in self.frames},
+                {frame.image.frame or 0: frame.mask for frame in self.frames},
                 model,
-                of_loop=self.frames[0].picture.frame is not None,
+                of_loop=self.frames[0].image.frame is not None,
             ).save_as(stream)
         return stream.getvalue()
 
 
 def heat_png(heat: NDArray[np.float32]) -> bytes:
-    """Return a heat map to be laid on a picture: red, the hotter the less transparent.
+    """Return a heat map to be laid on an image: red, the hotter the less transparent.
 
     Args:
         heat: (H, W) in [0, 1].

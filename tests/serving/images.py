@@ -1,4 +1,4 @@
-"""The twenty pictures that every door is asked about, and when two answers are the same."""
+"""The twenty images that every door is asked about, and when two answers are the same."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ CLASSES = ("normal", "benign", "malignant")
 
 
 def write_twenty(folder: Path, scratch: Path) -> Path:
-    """Write nineteen phantoms of two shapes, and one asymmetric picture that is no phantom."""
+    """Write nineteen phantoms of two shapes, and one asymmetric image that is no phantom."""
     for number, size in enumerate(((240, 320), (301, 207))):
         made = write_phantom_dataset(scratch / str(number), cases=10, seed=number, size=size)
-        pictures = [path for path in sorted(made.rglob("*.png")) if "_mask" not in path.name]
-        for path in pictures[: 10 - number]:
+        image_paths = [path for path in sorted(made.rglob("*.png")) if "_mask" not in path.name]
+        for path in image_paths[: 10 - number]:
             write_png(folder / f"{number} {path.name}", np.asarray(Image.open(path).convert("L")))
     rows, columns = np.mgrid[:170, :310]
     pixels = np.clip(rows * 0.8 + columns * 0.4 + 60 * np.sin(columns / 5), 0, 255)

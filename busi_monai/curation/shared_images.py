@@ -1,4 +1,4 @@
-"""Whether datasets that are trained and evaluated on together share pictures across their parts."""
+"""Whether datasets that are trained and evaluated on together share images across their parts."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from busi_monai.curation.verify import CERTAIN_CORRELATION, Progress, side_of
 from busi_monai.datasets import natural_key
 from busi_monai.errors import InputError
 
-__all__ = ["SharedPictures", "check_different", "find_shared_pictures"]
+__all__ = ["SharedImages", "check_different", "find_shared_images"]
 
 UNREAD = ("missing_image", "unreadable")
 
 
 @dataclass(frozen=True)
-class SharedPictures:
-    """What ``find_shared_pictures`` found.
+class SharedImages:
+    """What ``find_shared_images`` found.
 
     Attributes:
-        images: how many pictures were read and compared.
-        problems: a pair on different sides of the split each (``shared_picture``), and pictures
+        images: how many images were read and compared.
+        problems: a pair on different sides of the split each (``shared_image``), and images
             that could not be read.
-        same_side: number of pairs whose pictures are both trained on, or both in one part or fold.
+        same_side: number of pairs whose images are both trained on, or both in one part or fold.
     """
 
     images: int
@@ -50,12 +50,12 @@ class SharedPictures:
         }
 
 
-def find_shared_pictures(
+def find_shared_images(
     folders: Sequence[str | Path], *, progress: Progress | None = None
-) -> SharedPictures:
+) -> SharedImages:
     """Find near-duplicates between prepared datasets, in the pixels.
 
-    A picture may stand in two collections, rescaled or cropped. Where one of them is trained on and
+    An image may stand in two collections, rescaled or cropped. Where one of them is trained on and
     the other evaluated, figures of the two together leak, however sound each dataset is by itself.
     A pair in different parts or folds is a problem whatever the protocols, also one of validation
     and test: what is chosen by the one flatters the other.
@@ -74,12 +74,12 @@ def find_shared_pictures(
         owned |= {f"{number}/{item['image']}": (path, item) for item in _whole_items(path)}
     readings = {path: ImageReading(path) for path in paths}
     shown = progress([item for _, item in owned.values()]) if progress else owned.values()
-    pictures = (
+    loaded_images = (
         (key, pixels)
         for key, _ in zip(owned, shown, strict=True)
-        for _, pixels in readings[owned[key][0]].pictures([owned[key][1]])
+        for _, pixels in readings[owned[key][0]].loaded_images([owned[key][1]])
     )
-    found = find_near_duplicates(pictures)
+    found = find_near_duplicates(loaded_images)
     between = [
         (pair.a, pair.b)
         for pair in found.pairs
@@ -97,7 +97,7 @@ def find_shared_pictures(
         if problem.kind in UNREAD
     ]
     read = sum(len(reading.shapes) for reading in readings.values())
-    return SharedPictures(read, [*unread, *leaking], len(between) - len(leaking))
+    return SharedImages(read, [*unread, *leaking], len(between) - len(leaking))
 
 
 def check_different(folders: Sequence[str | Path]) -> None:
@@ -122,7 +122,7 @@ def _folder(path: str | Path) -> Path:
 
 
 def _whole_items(folder: Path) -> list[Mapping[str, Any]]:
-    """Return an item for each picture, which several training cases may share.
+    """Return an item for each image, which several training cases may share.
 
     What is wrong with the datalist itself is for ``verify_prepared`` to say.
     """
@@ -137,7 +137,7 @@ def _problem(
     return Problem(
         item["id"],
         str(folder / item["image"]),
-        "shared_picture",
+        "shared_image",
         f"a near-duplicate of this {side_of(item)} image is the {side_of(twin)} image {twin['id']} "
         f"of {other}; leave one of them out",
     )
