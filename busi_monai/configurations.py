@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,44 @@ import yaml
 from busi_monai.errors import InputError
 from busi_monai.files import write_text
 
-__all__ = ["differences", "read_configuration", "refuse_differences", "write_configuration"]
+__all__ = [
+    "current_names",
+    "differences",
+    "read_configuration",
+    "refuse_differences",
+    "write_configuration",
+]
+
+_RENAMED = (
+    (r"load_operating_point\(@bundle_root \+ '/operating\.json'", "load_settings(@bundle_root"),
+    (r"busi_monai\.operating\b", "busi_monai.settings"),
+    (r"\bOperatingPoint\b", "InferenceSettings"),
+    (r"\boperating\b(?! point|\.json)", "settings"),
+    (r"\bscan_pictures\b", "scan_images"),
+)
+"""Patterns of what configurations of version 0.1.0 call otherwise, with today's names."""
 
 SHOWN = 5
 LONGEST = 120
 """Differences that a message names, and characters of a value in it."""
 
 
+def current_names(text: str) -> str:
+    """Return the text of a configuration with today's names in place of those of version 0.1.0.
+
+    Examples:
+        >>> current_names('{operating: $busi_monai.operating.OperatingPoint(), x: "@operating"}')
+        '{settings: $busi_monai.settings.InferenceSettings(), x: "@settings"}'
+    """
+    for pattern, now in _RENAMED:
+        text = re.sub(pattern, now, text)
+    return text
+
+
 def read_configuration(path: str | Path) -> dict[str, Any]:
     """Read a configuration: a YAML mapping, references and expressions left as they are.
+
+    What version 0.1.0 called otherwise has today's name.
 
     Raises:
         InputError: if the file is missing, cannot be read, or is no YAML mapping.
@@ -33,7 +63,7 @@ def read_configuration(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(current_names(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise InputError(f"{path} does not exist") from None
     except OSError as error:

@@ -119,16 +119,16 @@ def make_workflow(prepared: str | Path, run: Path, options: Any) -> ConfigWorkfl
 def bare_step(workflow: ConfigWorkflow, batch: int) -> Any:
     """Return a training step of the same network on random tensors, without any engine."""
     parser = workflow.parser
-    operating = parser.get_parsed_content("operating")
+    settings = parser.get_parsed_content("settings")
     precision = parser.get_parsed_content("precision_choice").name
     network = parser.get_parsed_content("network")
     optimizer = parser.get_parsed_content("optimizer_def")
     loss = parser.get_parsed_content("loss")
     inferer = parser.get_parsed_content("train#inferer")
-    image = torch.rand(batch, 1, *operating.image_size)
+    image = torch.rand(batch, 1, *settings.image_size)
     targets = {
-        "seg": (torch.rand(batch, 1, *operating.image_size) > 0.9).float(),
-        "cls": torch.randint(0, len(operating.classes), (batch,)),
+        "seg": (torch.rand(batch, 1, *settings.image_size) > 0.9).float(),
+        "cls": torch.randint(0, len(settings.classes), (batch,)),
     }
     print(f"{tuple(image.shape)} {precision}")
 

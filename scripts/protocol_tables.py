@@ -20,7 +20,7 @@ from busi_monai.evaluation import (
     usable_rows,
 )
 from busi_monai.files import read_json
-from busi_monai.operating import Consistency
+from busi_monai.settings import Consistency
 from busi_monai.shipped import find_split
 
 __all__ = [

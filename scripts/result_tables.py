@@ -45,7 +45,7 @@ from busi_monai.evaluation import (
     usable_rows,
 )
 from busi_monai.files import file_sha256, read_json, write_json, write_text
-from busi_monai.operating import load_operating_point
+from busi_monai.settings import load_settings
 from busi_monai.shipped import DEFAULT_BUNDLE, find_bundle
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -231,9 +231,9 @@ def released_main() -> str:
 
 def released_validation() -> str:
     """Return the validation parts' figures, without the released weights' rule and with it."""
-    operating = load_operating_point(find_bundle(DEFAULT_BUNDLE) / "operating.json")
+    settings = load_settings(find_bundle(DEFAULT_BUNDLE))
     path = RESULTS / "released" / "validation" / "predictions.csv"
-    return consistency_rule(path, operating.consistency)
+    return consistency_rule(path, settings.consistency)
 
 
 def released_by_class() -> str:

@@ -165,7 +165,7 @@ def _make_tiny_bundle(bundle: Path) -> None:
     import torch
     import yaml
 
-    from busi_monai.operating import OperatingPoint
+    from busi_monai.settings import InferenceSettings
     from busi_monai.shipped import find_bundle
 
     shutil.copytree(find_bundle(), bundle, ignore=shutil.ignore_patterns(*RELEASED))
@@ -181,8 +181,8 @@ def _make_tiny_bundle(bundle: Path) -> None:
         if "network_def" in config:
             config["network_def"] = network
             path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-    operating = OperatingPoint(image_size=(32, 48), flip_averaging=True)
-    operating.save(bundle / "operating.json")
+    inference_settings = InferenceSettings(image_size=(32, 48), flip_averaging=True)
+    inference_settings.save(bundle)
 
     from busi_monai.networks import MultiTaskUNet
 

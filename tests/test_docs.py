@@ -233,10 +233,10 @@ def test_registries_are_named_in_full():
 
 
 def test_operating_keys_are_all_explained():
-    from busi_monai.operating import OperatingPoint
+    from busi_monai.settings import InferenceSettings
 
-    section = (DOCS / "predict.md").read_text("utf-8").split("## operating.json")[1]
-    assert all(f"`{name}`" in section for name in OperatingPoint().as_dict())
+    section = (DOCS / "predict.md").read_text("utf-8").split("## settings.json")[1]
+    assert all(f"`{name}`" in section for name in InferenceSettings().as_dict())
 
 
 def test_every_option_of_a_command_is_explained_somewhere():

@@ -9,10 +9,10 @@ import click
 
 from busi_monai.cli.console import RESEARCH_USE, console, print_json, research_log
 from busi_monai.cli.options import quiet_option
-from busi_monai.operating import PREVALENCE, SENSITIVITIES
+from busi_monai.settings import PREVALENCE, SENSITIVITIES
 
 if TYPE_CHECKING:
-    from busi_monai.operating import OperatingPoint
+    from busi_monai.settings import InferenceSettings
 
 __all__ = ["command"]
 
@@ -36,7 +36,7 @@ __all__ = ["command"]
     show_default=True,
     help="Part of malignant images that predictive values are told for.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print operating.json at the end.")
+@click.option("--json", "as_json", is_flag=True, help="Print settings.json at the end.")
 @quiet_option()
 def command(
     run: str,
@@ -50,38 +50,38 @@ def command(
 
     PREDICTIONS is a predictions folder or table of images that RUN was not trained on: its
     validation part (evaluate --split validation), or the out-of-fold table of a cross-validation
-    by the same recipe. What is fitted is kept in RUN's operating.json, which every door follows.
+    by the same recipe. What is fitted is kept in RUN's settings.json, which every door follows.
     """
     from busi_monai.evaluation import calibrate_bundle
 
     research_log(quiet=True)
-    operating = calibrate_bundle(
+    settings = calibrate_bundle(
         run, predictions, sensitivities=sensitivities, prevalence=prevalence
     )
     if as_json:
-        print_json(operating.as_dict())
+        print_json(settings.as_dict())
     elif not quiet:
-        _print_fitted(operating)
+        _print_fitted(settings)
 
 
-def _print_fitted(operating: OperatingPoint) -> None:
+def _print_fitted(settings: InferenceSettings) -> None:
     from rich.table import Table
 
-    fitted = operating.calibration
+    fitted = settings.calibration
     click.echo(
-        f"Temperature {operating.temperature:.3f}, fitted on {fitted['images']} images in "
+        f"Temperature {settings.temperature:.3f}, fitted on {fitted['images']} images in "
         f"{fitted['groups']} groups."
     )
-    if operating.operating_points:
+    if settings.operating_points:
         table = Table(box=None)
         table.add_column("operating point", no_wrap=True)
         for heading in ("from", "sensitivity", "specificity", "PPV", "NPV", "missed"):
             table.add_column(heading)
-        for name, point in operating.operating_points.items():
+        for name, point in settings.operating_points.items():
             rates = (point.sensitivity, point.specificity, point.ppv, point.npv)
             cells = ["–" if rate is None else f"{rate:.3f}" for rate in rates]
             missed = f"{point.missed} of {point.positives}"
             table.add_row(name, f"{point.threshold:.3f}", *cells, missed)
         console().print(table)
-        prevalence = 100 * next(iter(operating.operating_points.values())).prevalence
+        prevalence = 100 * next(iter(settings.operating_points.values())).prevalence
         click.echo(f"PPV and NPV at a prevalence of {prevalence:g} %. {RESEARCH_USE}")

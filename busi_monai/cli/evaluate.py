@@ -26,7 +26,7 @@ from busi_monai.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from busi_monai.operating import Consistency
+    from busi_monai.settings import Consistency
 
 __all__ = ["command", "print_figures", "print_seen"]
 
@@ -185,7 +185,7 @@ def _asked_rule(flag: bool | None, values: dict[str, Any]) -> Any:
 
 def _rule_of_a_table(flag: bool | None, settings: tuple[str, ...]) -> Consistency | None:
     """Return the consistency rule that a table is to be measured with, if any."""
-    from busi_monai.operating import Consistency
+    from busi_monai.settings import Consistency
     from busi_monai.training import parse_overrides
 
     values = parse_overrides(settings)

@@ -61,7 +61,7 @@ consistency_option: Decorator = click.option(
 operating_point_option: Decorator = click.option(
     "--operating-point",
     metavar="NAME",
-    help="Decide malignancy at a threshold of operating.json, such as sensitivity_95.",
+    help="Decide malignancy at a threshold of settings.json, such as sensitivity_95.",
 )
 overwrite_option: Decorator = click.option(
     "--overwrite",

@@ -32,12 +32,12 @@ from busi_monai.metrics import (
     sensitivity_threshold,
     threshold_scores,
 )
-from busi_monai.operating import (
+from busi_monai.settings import (
     PREVALENCE,
     SENSITIVITIES,
+    InferenceSettings,
     MalignancyThreshold,
-    OperatingPoint,
-    load_operating_point,
+    load_settings,
 )
 from busi_monai.shipped import find_bundle
 
@@ -59,11 +59,11 @@ def calibrate_bundle(
     *,
     sensitivities: Sequence[float] = SENSITIVITIES,
     prevalence: float = PREVALENCE,
-) -> OperatingPoint:
-    """Fit a bundle's temperature and operating points, and keep them in its ``operating.json``.
+) -> InferenceSettings:
+    """Fit a bundle's temperature and operating points, and keep them in its ``settings.json``.
 
     Args:
-        bundle: a run, ensemble or bundle; its ``operating.json`` is changed.
+        bundle: a run, ensemble or bundle; its ``settings.json`` is changed.
         predictions: predictions folder, or its table, of images with known class that the network
             was not trained on: the validation part as ``busi-monai evaluate --split validation``
             writes it, or the out-of-fold table of a cross-validation by the same recipe.
@@ -71,7 +71,7 @@ def calibrate_bundle(
         prevalence: part of malignant images that predictive values are told for, in (0, 1).
 
     Returns:
-        The new content of ``operating.json``.
+        The new content of ``settings.json``.
 
     Raises:
         InputError: if the bundle or table is missing, the table has other classes, does not tell
@@ -79,14 +79,14 @@ def calibrate_bundle(
             its images.
     """
     folder = find_bundle(bundle)
-    operating = load_operating_point(folder / "operating.json")
+    settings = load_settings(folder)
     table = read_predictions(predictions)
     record = _record(predictions)
     classes = table_classes(table)
-    if not classes or classes != operating.classes:
+    if not classes or classes != settings.classes:
         raise InputError(
             f"{predictions} has probabilities of the classes {', '.join(classes) or 'none'}, "
-            f"{folder} predicts {', '.join(operating.classes) or 'none'}; both must be the same"
+            f"{folder} predicts {', '.join(settings.classes) or 'none'}; both must be the same"
         )
     if record.get("seen_in_training"):
         raise InputError(
@@ -102,12 +102,12 @@ def calibrate_bundle(
     if MALIGNANT in classes:
         points = fit_operating_points(rows, sensitivities=sensitivities, prevalence=prevalence)
     fitted = replace(
-        operating,
+        settings,
         temperature=temperature,
         operating_points=points,
         calibration=_provenance(predictions, table, rows, record, folder),
     )
-    fitted.save(folder / "operating.json")
+    fitted.save(folder)
     logger.info("%s: temperature %.3f, fitted on %d images", folder, temperature, len(rows))
     return fitted
 

@@ -31,7 +31,7 @@ from busi_monai.evaluation.tables import (
     usable_rows,
 )
 from busi_monai.metrics import classification_scores, confusion_matrix
-from busi_monai.operating import PREVALENCE
+from busi_monai.settings import PREVALENCE
 
 __all__ = [
     "evaluate_predictions",

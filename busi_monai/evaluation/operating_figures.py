@@ -18,7 +18,7 @@ from busi_monai.metrics import (
     sensitivity_threshold,
     threshold_scores,
 )
-from busi_monai.operating import PREVALENCE, SENSITIVITIES
+from busi_monai.settings import PREVALENCE, SENSITIVITIES
 
 __all__ = [
     "cross_fitted_thresholds",

@@ -15,7 +15,7 @@ from busi_monai.evaluation.lesion_sizes import LESION_SIZES
 from busi_monai.evaluation.measures import evaluate_predictions
 from busi_monai.evaluation.tables import read_predictions, table_classes
 from busi_monai.files import file_sha256, read_json, write_json, write_text
-from busi_monai.operating import PREVALENCE, MalignancyThreshold
+from busi_monai.settings import PREVALENCE, MalignancyThreshold
 
 __all__ = ["MetricsReport", "report_markdown", "write_evaluation"]
 
@@ -118,7 +118,7 @@ class MetricsReport:
     Args:
         classes: classes with probability columns; by default those of the table.
         provenance: as for ``write_evaluation``.
-        operating_points: those of ``operating.json``, by name.
+        operating_points: those of ``settings.json``, by name.
         seed: of the resampling.
         resamples: number of resamples.
         figures: whether figures are drawn.
@@ -308,7 +308,7 @@ def _operating_point_lines(metrics: Mapping[str, Any]) -> list[str]:
         "## Malignant from a threshold on",
         "",
         "Of a table with folds, each fold's thresholds were fitted on the other folds; otherwise "
-        "they are those of operating.json, which flatter on the images that they were fitted on. "
+        "they are those of settings.json, which flatter on the images that they were fitted on. "
         f"Predictive values are those at a prevalence of {100 * prevalence:g} %.",
         "",
         "| fitted for | threshold | sensitivity | specificity | positive predictive value "

@@ -23,16 +23,16 @@ def at_operating_point(predictor: Predictor, name: str | None) -> Predictor:
     Raises:
         InputError: if there is no such operating point.
     """
-    if name is not None and name not in predictor.operating.operating_points:
-        known = ", ".join(predictor.operating.operating_points)
+    if name is not None and name not in predictor.settings.operating_points:
+        known = ", ".join(predictor.settings.operating_points)
         raise InputError(f"no operating point {name!r}; there are {known or 'none'}")
     parser = inference_config(predictor.bundle, predictor.device.name, predictor.precision.name)
     parser["prediction_inferer#flip_averaging"] = predictor.flip_averaging
     parser["operating_point"] = name
-    parser["consistency"] = asdict(predictor.operating.consistency)
+    parser["consistency"] = asdict(predictor.settings.consistency)
     return Predictor(
         network=predictor.network,
-        operating=parser.get_parsed_content("operating"),
+        settings=parser.get_parsed_content("settings"),
         preprocessing=parser.get_parsed_content("preprocessing"),
         postprocessing=parser.get_parsed_content("postprocessing"),
         inferer=parser.get_parsed_content("inferer"),

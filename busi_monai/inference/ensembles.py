@@ -27,9 +27,9 @@ from busi_monai.files import (
 from busi_monai.inference.predictor import inference_config
 from busi_monai.networks import EnsembleNetwork, load_weights, network_cost
 from busi_monai.networks.weights import read_weights, save_tensors
-from busi_monai.operating import OperatingPoint, load_operating_point
 from busi_monai.outputs import output_folder
 from busi_monai.records import RunRecord
+from busi_monai.settings import InferenceSettings, load_settings
 from busi_monai.shipped import find_bundle
 from busi_monai.training import read_training_images, training_record
 from busi_monai.training.model_card import ensemble_sections, replaced_sections
@@ -56,7 +56,7 @@ def write_ensemble(runs: Sequence[str | Path], out: str | Path, *, overwrite: bo
         runs: two or more runs or bundles with weights, of the same heads, classes and
             preprocessing; their networks may differ.
         out: the bundle's folder to make: ``configs/{inference,evaluate}.yaml``,
-            ``configs/metadata.json``, ``models/model.pt``, ``operating.json``, ``run.json``, and
+            ``configs/metadata.json``, ``models/model.pt``, ``settings.json``, ``run.json``, and
             ``training_images.json`` and ``label_hashes.json``, the images and masks that any of the
             members was trained on.
         overwrite: replace an earlier ensemble.
@@ -77,8 +77,8 @@ def write_ensemble(runs: Sequence[str | Path], out: str | Path, *, overwrite: bo
     if repeated:
         raise InputError(f"{', '.join(map(str, repeated))} stands in the ensemble more than once")
     labels = joined_label_hashes(folders)
-    points = [load_operating_point(folder / "operating.json") for folder in folders]
-    operating = _common_operating_point(folders, points)
+    points = [load_settings(folder) for folder in folders]
+    settings = _common_operating_point(folders, points)
     networks = [_network_config(folder) for folder in folders]
     _check_sections(folders)
     definition = {
@@ -89,7 +89,7 @@ def write_ensemble(runs: Sequence[str | Path], out: str | Path, *, overwrite: bo
     ensemble, heads = _loaded(folders, points)
     with output_folder(out, "ensemble", reads=folders, overwrite=overwrite) as partial:
         _write_configs(partial, folders, definition, heads)
-        operating.save(partial / "operating.json")
+        settings.save(partial)
         _write_training_images(partial, folders)
         without_ids = [{k: v for k, v in item.items() if k != "id"} for item in labels]
         write_label_hashes(partial, without_ids)
@@ -97,7 +97,7 @@ def write_ensemble(runs: Sequence[str | Path], out: str | Path, *, overwrite: bo
         with atomic_file(model) as unfinished:
             save_tensors(_joined_weights(folders), unfinished)
         load_weights(ensemble, model)
-        cost = network_cost(ensemble, operating.image_size)
+        cost = network_cost(ensemble, settings.image_size)
         trained = _training_details(folders)
         card = partial / "docs" / "README.md"
         if card.is_file():
@@ -132,8 +132,8 @@ def refuse_seen_images(bundle: str | Path, items: Iterable[Mapping[str, Any]]) -
 
 
 def _common_operating_point(
-    folders: Sequence[Path], points: Sequence[OperatingPoint]
-) -> OperatingPoint:
+    folders: Sequence[Path], points: Sequence[InferenceSettings]
+) -> InferenceSettings:
     first = asdict(points[0])
     for folder, point in zip(folders[1:], points[1:], strict=True):
         for name, value in asdict(point).items():
@@ -188,7 +188,7 @@ def _check_sections(folders: Sequence[Path]) -> None:
 
 
 def _loaded(
-    folders: Sequence[Path], points: Sequence[OperatingPoint]
+    folders: Sequence[Path], points: Sequence[InferenceSettings]
 ) -> tuple[EnsembleNetwork, tuple[str, ...]]:
     """Return the ensemble of the members with their weights, and the heads that all have."""
     networks, first = [], None

@@ -1,8 +1,8 @@
 """A trained network as one file that other programs run: ONNX, TorchScript, ``torch.export``.
 
-Every file takes ``image`` (N, 1, H, W) float32, preprocessed as ``operating.json`` says, with any
+Every file takes ``image`` (N, 1, H, W) float32, preprocessed as ``settings.json`` says, with any
 batch size N and the H×W it was exported for; it gives the logits of each head by name. The content
-of ``operating.json`` travels inside the file, so that class order, size, normalisation and
+of ``settings.json`` travels inside the file, so that class order, size, normalisation and
 temperature cannot be lost on the way.
 """
 
@@ -23,11 +23,11 @@ from torch import Tensor, nn
 
 from busi_monai.errors import InputError
 from busi_monai.files import atomic_file
-from busi_monai.operating import OperatingPoint
+from busi_monai.settings import InferenceSettings
 
 __all__ = ["EXPORT_FORMATS", "ExportReport", "export_bundle_network"]
 
-OPERATING_KEY = "operating.json"
+SETTINGS_KEY = "settings.json"
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def export_bundle_network(
     out: str | Path,
     format: str = "onnx",
     *,
-    operating: OperatingPoint | None = None,
+    settings: InferenceSettings | None = None,
     image_size: tuple[int, int] | None = None,
 ) -> ExportReport:
     """Write a network as one file, run that file and compare.
@@ -64,9 +64,9 @@ def export_bundle_network(
         out: the file to write, which appears when it is complete; its folder is made.
         format: ``onnx`` (input ``image``, one named output for each head, opset of the installed
             torch), ``torchscript`` or ``pt2`` (``torch.export``).
-        operating: what is stored inside the file under ``operating.json``: a metadata property of
+        settings: what is stored inside the file under ``settings.json``: a metadata property of
             ONNX, an extra file of the others.
-        image_size: (height, width) in pixels; that of ``operating`` by default.
+        image_size: (height, width) in pixels; that of ``settings`` by default.
 
     Returns:
         The report with the greatest difference.
@@ -77,13 +77,13 @@ def export_bundle_network(
     if format not in EXPORT_FORMATS:
         raise InputError(f"format must be one of {', '.join(EXPORT_FORMATS)}, got {format!r}")
     if image_size is None:
-        if operating is None:
-            raise InputError("give image_size or operating: an exported network has a fixed size")
-        image_size = operating.image_size
+        if settings is None:
+            raise InputError("give image_size or settings: an exported network has a fixed size")
+        image_size = settings.image_size
     write, run = EXPORT_FORMATS[format]
     network = copy.deepcopy(network).cpu().float().eval()
     images = torch.rand(3, 1, *image_size, generator=torch.Generator().manual_seed(0))
-    stored = {} if operating is None else {OPERATING_KEY: json.dumps(operating.as_dict())}
+    stored = {} if settings is None else {SETTINGS_KEY: json.dumps(settings.as_dict())}
     with torch.no_grad(), _quiet():
         expected = network(images)
         with atomic_file(out) as partial:

@@ -104,7 +104,7 @@ def predict_to_folder(
         overlays: whether images with outlines are written.
         batch_size: images for one call of the network.
         flip_averaging: whether the mirror image is predicted too; by default as the bundle says.
-        operating_point: one of those in the bundle's ``operating.json`` to decide malignancy at; by
+        operating_point: one of those in the bundle's ``settings.json`` to decide malignancy at; by
             default the most probable class.
         consistency: whether mask and class are made to agree; by default as the bundle says.
         formats: what else is written of each prediction, see ``PREDICTION_FORMATS``.
@@ -155,7 +155,7 @@ def predict_to_folder(
                 further = FurtherFormats(
                     formats, predictor.identity(), fractional=fractional, keep_ids=keep_ids
                 )
-                classes = predictor.operating.classes
+                classes = predictor.settings.classes
                 folder = PredictionsFolder(
                     stage, classes, overlays=overlays, record=record, formats=further
                 )

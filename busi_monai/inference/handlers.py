@@ -22,9 +22,9 @@ from busi_monai.inference.prediction import prediction_of_item
 from busi_monai.inference.writers import PredictionsFolder, Truth
 from busi_monai.io.image_files import image_stem
 from busi_monai.io.images import ImageFile
-from busi_monai.operating import OperatingPoint
 from busi_monai.outputs import output_folder
 from busi_monai.records import RunRecord
+from busi_monai.settings import InferenceSettings
 
 __all__ = ["PredictionsSaver"]
 
@@ -38,7 +38,7 @@ class PredictionsSaver:
 
     Args:
         output_dir: the folder to make.
-        operating: names the classes.
+        settings: names the classes.
         with_truth: whether the items carry ``class_label`` (index in ``label_classes``, -1 for
             unknown) and ``native_label`` ((1, H, W), all -1 for unknown); adds the true class and
             the scores to the table.
@@ -59,17 +59,17 @@ class PredictionsSaver:
             handlers:
             - _target_: busi_monai.inference.PredictionsSaver
               output_dir: "@output_dir"
-              operating: "@operating"
+              settings: "@settings"
               with_truth: true
               finish:
               - _target_: busi_monai.evaluation.MetricsReport
-                classes: "$@operating.classes"
+                classes: "$@settings.classes"
     """
 
     def __init__(
         self,
         output_dir: str | Path,
-        operating: OperatingPoint,
+        settings: InferenceSettings,
         *,
         with_truth: bool = False,
         overlays: bool = True,
@@ -82,7 +82,7 @@ class PredictionsSaver:
         finish: Sequence[Callable[[Path], object]] = (),
     ) -> None:
         self.output_dir = Path(output_dir)
-        self._operating = operating
+        self._settings = settings
         self._with_truth = with_truth
         self._overlays = overlays
         self._overwrite = overwrite
@@ -108,10 +108,10 @@ class PredictionsSaver:
         self._discard()
         details = {
             **self._details,
-            "classes": list(self._operating.classes),
-            "temperature": self._operating.temperature,
-            "class_thresholds": dict(self._operating.class_thresholds),
-            "consistency": self._operating.consistency.as_record(),
+            "classes": list(self._settings.classes),
+            "temperature": self._settings.temperature,
+            "class_thresholds": dict(self._settings.class_thresholds),
+            "consistency": self._settings.consistency.as_record(),
         }
         if self._weights is not None and Path(self._weights).is_file():
             details["weights_sha256"] = file_sha256(self._weights)
@@ -125,7 +125,7 @@ class PredictionsSaver:
         self._folder = claim.enter_context(
             PredictionsFolder(
                 stage,
-                self._operating.classes,
+                self._settings.classes,
                 with_truth=self._with_truth,
                 overlays=self._overlays,
                 record=RunRecord(details=details),
@@ -145,7 +145,7 @@ class PredictionsSaver:
         for given, output in zip(batch, outputs, strict=True):
             item = {**given, **output}
             image = _image(item["image"].meta)
-            prediction = prediction_of_item(item, self._operating.classes, seconds)
+            prediction = prediction_of_item(item, self._settings.classes, seconds)
             truth = self._truth(given) if self._with_truth else None
             name = str(given.get("id") or image_stem(str(image.source)))
             self._folder.add(name, image, prediction, truth)

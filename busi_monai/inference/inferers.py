@@ -12,7 +12,7 @@ from monai.inferers import Inferer
 from torch import nn
 
 from busi_monai.networks import EnsembleNetwork
-from busi_monai.operating import OperatingPoint
+from busi_monai.settings import InferenceSettings
 
 __all__ = ["FlipAveragingInferer", "PlainInferer", "prediction_inferer", "single_networks"]
 
@@ -76,7 +76,7 @@ class PlainInferer(Inferer):
 class FlipAveragingInferer(PlainInferer):
     """Averages the network's logits for an image and for its mirror image.
 
-    Logits are averaged rather than probabilities: the temperature of ``operating.json`` divides
+    Logits are averaged rather than probabilities: the temperature of ``settings.json`` divides
     averaged logits, nothing saturates, and no clamping is needed on the way back. For two
     probabilities this is their normalised geometric mean. The mask of the mirror image is mirrored
     back first, so that a mirrored image gets exactly the mirrored mask and the same class.
@@ -137,13 +137,13 @@ def single_networks(network: nn.Module) -> list[nn.Module]:
 
 
 def prediction_inferer(
-    operating: OperatingPoint, *, flip_averaging: bool | None = None
+    settings: InferenceSettings, *, flip_averaging: bool | None = None
 ) -> PlainInferer:
     """Return the inferer that an operating point asks for.
 
     Args:
-        operating: says whether the mirror image is predicted too.
+        settings: says whether the mirror image is predicted too.
         flip_averaging: whether it is, whatever the operating point says; ``None`` follows it.
     """
-    wanted = operating.flip_averaging if flip_averaging is None else flip_averaging
+    wanted = settings.flip_averaging if flip_averaging is None else flip_averaging
     return FlipAveragingInferer() if wanted else PlainInferer()

@@ -15,6 +15,7 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from numpy.typing import NDArray
 
+from busi_monai.configurations import read_configuration
 from busi_monai.devices import DeviceChoice, PrecisionChoice, choose_device, choose_precision
 from busi_monai.errors import BusiMonaiError, ImageReadError, InputError
 from busi_monai.files import file_sha256
@@ -26,7 +27,7 @@ from busi_monai.inference.uncertainty import Uncertainty, disagreement
 from busi_monai.io.image_files import ImageBytes
 from busi_monai.io.images import ImageFile, LoadedImage
 from busi_monai.networks import load_weights
-from busi_monai.operating import OperatingPoint
+from busi_monai.settings import InferenceSettings
 from busi_monai.shipped import DEFAULT_BUNDLE, find_bundle
 from busi_monai.training import AutocastInferer
 
@@ -43,11 +44,11 @@ class Predictor:
     Make one with ``Predictor.load``.
 
     Attributes:
-        operating: the bundle's operating point; ``operating.classes`` are the class names.
+        settings: the bundle's operating point; ``settings.classes`` are the class names.
         device: the device with the reason it was taken.
         precision: the arithmetic with the reason it was taken.
         flip_averaging: whether the mirror image is predicted too and averaged.
-        operating_point: name of that in ``operating.json`` at which malignancy is decided, or
+        operating_point: name of that in ``settings.json`` at which malignancy is decided, or
             ``None``.
         bundle: folder of the bundle or run.
         weights: path of its ``models/model.pt``.
@@ -57,7 +58,7 @@ class Predictor:
         self,
         *,
         network: torch.nn.Module,
-        operating: OperatingPoint,
+        settings: InferenceSettings,
         preprocessing: Callable[[Any], Any],
         postprocessing: Callable[[Any], Any],
         inferer: Callable[..., Any],
@@ -69,7 +70,7 @@ class Predictor:
         weights: Path,
     ) -> None:
         self.network = network.to(device.name).eval()
-        self.operating = operating
+        self.settings = settings
         self.device = device
         self.precision = precision
         self.flip_averaging = flip_averaging
@@ -99,10 +100,10 @@ class Predictor:
             precision: ``fp32``, ``bf16``, ``fp16`` (on a GPU) or ``auto``. Reduced precision moves
                 probabilities by a few thousandths.
             flip_averaging: whether the mirror image is predicted too and averaged; by default as
-                the bundle's ``operating.json`` says.
-            operating_point: one of those that ``operating.json`` holds, such as
+                the bundle's ``settings.json`` says.
+            operating_point: one of those that ``settings.json`` holds, such as
                 ``sensitivity_95``, to decide malignancy at; by default the most probable class.
-            consistency: whether mask and class are made to agree; by default as ``operating.json``
+            consistency: whether mask and class are made to agree; by default as ``settings.json``
                 says.
 
         Raises:
@@ -125,7 +126,7 @@ class Predictor:
         load_weights(network, weights)
         return cls(
             network=network,
-            operating=_parsed(parser, "operating", folder),
+            settings=_parsed(parser, "settings", folder),
             preprocessing=_parsed(parser, "preprocessing", folder),
             postprocessing=_parsed(parser, "postprocessing", folder),
             inferer=_parsed(parser, "inferer", folder),
@@ -206,7 +207,7 @@ class Predictor:
                 if mirrored and "seg" in outputs:
                     outputs["seg"] = outputs["seg"].flip(-1)
                 (done,) = self._finished([item], outputs)
-                found.append(prediction_of_item(done, self.operating.classes, 0.0))
+                found.append(prediction_of_item(done, self.settings.classes, 0.0))
         return found
 
     def uncertainty(self, source: Source) -> Uncertainty:
@@ -222,7 +223,7 @@ class Predictor:
 
         Args:
             source: as for ``predict``.
-            class_name: one of ``operating.classes``.
+            class_name: one of ``settings.classes``.
 
         Returns:
             (H, W) float32 in [0, 1] at the image's own size.
@@ -231,15 +232,15 @@ class Predictor:
             ImageReadError: if the image cannot be read.
             InputError: for an unknown class, or a network that this cannot be told of.
         """
-        if class_name not in self.operating.classes:
+        if class_name not in self.settings.classes:
             raise InputError(
-                f"unknown class {class_name!r}; expected one of {', '.join(self.operating.classes)}"
+                f"unknown class {class_name!r}; expected one of {', '.join(self.settings.classes)}"
             )
         item = self._read(source)
         if isinstance(item, Exception):
             raise item
         image = _plain(item["image"])[None].to(self.device.name)
-        places = class_heat_map(self.network, image, self.operating.classes.index(class_name))
+        places = class_heat_map(self.network, image, self.settings.classes.index(class_name))
         # goes back to native size as the lesion's probability does
         (done,) = self._finished([item], {"seg": torch.logit(places, eps=1e-6)[None, None]})
         return prediction_of_item(done, (), 0.0).lesion_probability
@@ -257,10 +258,10 @@ class Predictor:
             "precision": {"name": self.precision.name, "reason": self.precision.reason},
             "flip_averaging": self.flip_averaging,
             "operating_point": self.operating_point,
-            "consistency": self.operating.consistency.as_record(),
-            "classes": list(self.operating.classes),
-            "temperature": self.operating.temperature,
-            "class_thresholds": dict(self.operating.class_thresholds),
+            "consistency": self.settings.consistency.as_record(),
+            "classes": list(self.settings.classes),
+            "temperature": self.settings.temperature,
+            "class_thresholds": dict(self.settings.class_thresholds),
         }
 
     @cached_property
@@ -280,7 +281,7 @@ class Predictor:
             if isinstance(item, ImageReadError):
                 yield source, item
             else:
-                yield source, prediction_of_item(item, self.operating.classes, seconds)
+                yield source, prediction_of_item(item, self.settings.classes, seconds)
 
     def _read(self, source: Source) -> dict[str, Any] | ImageReadError:
         image = str(source) if isinstance(source, Path) else source
@@ -320,13 +321,7 @@ def inference_config(
         InputError: if the folder is no bundle or the file is not valid YAML.
     """
     folder = find_bundle(bundle)
-    path = folder / "configs" / "inference.yaml"
-    parser = ConfigParser()
-    try:
-        parser.read_config(str(path))
-    except Exception as error:
-        # PyYAML's and MONAI's errors have no base in common
-        raise InputError(f"{path} is not a valid configuration: {error}") from error
+    parser = ConfigParser(read_configuration(folder / "configs" / "inference.yaml"))
     parser["bundle_root"] = str(folder)
     parser["device"] = torch.device(device)
     parser["precision"] = precision

@@ -23,7 +23,7 @@ from busi_monai.errors import InputError
 from busi_monai.files import read_json, write_json, write_text
 from busi_monai.label_app.served import ServedModel
 from busi_monai.label_app.submitted_labels import import_submitted_labels
-from busi_monai.operating import load_operating_point
+from busi_monai.settings import load_settings
 
 __all__ = ["Round", "RoundOptions", "check_trainable", "divide", "network_settings", "train_round"]
 
@@ -171,7 +171,7 @@ def train_round(
         bundle=served,
         overrides={"device_name": options.device},
     )
-    _keep_operating(served, run)
+    _keep_settings(served, run)
     best = read_json(run / "run.json").get("best", {})
     left_out = [*_told(submitted.problems), *map(dict, datalist.excluded)]
     done = Round(run, served, *counts, left_out=left_out, best=best)
@@ -293,7 +293,7 @@ def _prepare(folder: Path, served: Path, ledger: Path, options: RoundOptions) ->
 def _settings(served: Path, options: RoundOptions, images: int) -> dict[str, Any]:
     """Return the overlay over the served run's ``train.yaml``."""
     iterations = options.max_epochs * math.ceil(images / options.batch_size)
-    point = load_operating_point(served / "operating.json")
+    point = load_settings(served)
     trained = read_configuration(served / "configs" / "train.yaml")
     settings = {
         **network_settings(served),
@@ -319,14 +319,14 @@ def _settings(served: Path, options: RoundOptions, images: int) -> dict[str, Any
     return {name: value for name, value in settings.items() if name in trained}
 
 
-def _keep_operating(served: Path, run: Path) -> None:
+def _keep_settings(served: Path, run: Path) -> None:
     """Let the new run decide as the served one does.
 
     A handful of images is too few to fit a temperature on: that of the weights it started from
     is the better guess. What was measured of thresholds is not true of the new weights.
     """
-    before = load_operating_point(served / "operating.json")
-    after = load_operating_point(run / "operating.json")
+    before = load_settings(served)
+    after = load_settings(run)
     thresholds = {
         name: value for name, value in before.class_thresholds.items() if name in after.classes
     }
@@ -336,7 +336,7 @@ def _keep_operating(served: Path, run: Path) -> None:
         mask_threshold=before.mask_threshold,
         class_thresholds=thresholds,
         consistency=before.consistency,
-    ).save(run / "operating.json")
+    ).save(run)
 
 
 def _new_folder(rounds: Path) -> Path:

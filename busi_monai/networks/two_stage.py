@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import grid_sample, interpolate
 
 from busi_monai.cases import CLASSES
-from busi_monai.operating import NORMALISATIONS, WHEN_NO_LESION
+from busi_monai.settings import NORMALISATIONS, WHEN_NO_LESION
 
 __all__ = ["NO_LESION_NORMAL", "TwoStageNetwork", "crop_boxes", "lesion_boxes"]
 
@@ -34,7 +34,7 @@ class TwoStageNetwork(nn.Module):
         segmenter_size: (height, width) in pixels of the segmenter's input.
         crop_size: (height, width) in pixels of the classifier's input.
         margin: part of the box's sides that is added on each side, as in
-            ``busi_monai.operating.LesionCrop``.
+            ``busi_monai.settings.LesionCrop``.
         when_no_lesion: ``whole``: the whole image is classified; ``normal``: ``normal`` has
             probability ``NO_LESION_NORMAL`` (before the temperature), the others share the rest.
         classes: names of the classifier's classes, in order.

@@ -127,19 +127,19 @@ def rest_application(service: PredictionService) -> FastAPI:
 def model_record(service: PredictionService) -> dict[str, Any]:
     """Return what ``/v1/model`` tells, as plain JSON values."""
     predictor = service.predictor
-    points = predictor.operating.operating_points
+    points = predictor.settings.operating_points
     return {
         "name": service.identity.name,
         "version": service.identity.version,
         "weights_sha256": service.identity.weights_sha256,
-        "classes": list(predictor.operating.classes),
-        "image_size": list(predictor.operating.image_size),
-        "temperature": predictor.operating.temperature,
+        "classes": list(predictor.settings.classes),
+        "image_size": list(predictor.settings.image_size),
+        "temperature": predictor.settings.temperature,
         "flip_averaging": predictor.flip_averaging,
         "device": predictor.device.name,
         "operating_point": predictor.operating_point,
         "operating_points": {name: asdict(point) for name, point in points.items()},
-        "consistency": predictor.operating.consistency.as_record(),
+        "consistency": predictor.settings.consistency.as_record(),
         "limits": service.limits.as_dict(),
         "notice": NOTICE,
     }

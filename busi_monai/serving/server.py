@@ -117,7 +117,7 @@ def serve(options: ServeOptions, started: Callable[[str], None] | None = None) -
     keeper = None
     if options.keep is not None:
         kept = {**record.as_dict(), **predictor.provenance()}
-        keeper = Keeper(options.keep, predictor.operating.classes, kept)
+        keeper = Keeper(options.keep, predictor.settings.classes, kept)
     service = PredictionService(predictor, options.limits, keeper)
     service.decoding.start()
     app = application(

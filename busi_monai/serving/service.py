@@ -66,7 +66,7 @@ class PredictionService:
 
     def operating_points(self) -> list[str]:
         """Return the names at which malignancy can be decided."""
-        return list(self.predictor.operating.operating_points)
+        return list(self.predictor.settings.operating_points)
 
     def check_operating_point(self, name: str | None) -> None:
         """Check that there is an operating point of that name.
@@ -74,7 +74,7 @@ class PredictionService:
         Raises:
             ServiceError: 422 naming those that there are.
         """
-        if name is not None and name not in self.predictor.operating.operating_points:
+        if name is not None and name not in self.predictor.settings.operating_points:
             known = ", ".join(self.operating_points()) or "none; busi-monai calibrate fits some"
             message = f"no operating point {name!r}; there are: {known}"
             raise ServiceError(422, "unknown_operating_point", message)
@@ -156,7 +156,7 @@ class PredictionService:
             except Exception:
                 yield _failed(upload, id, image.frame)
             else:
-                warned = warnings_of(prediction, predictor.operating.image_size)
+                warned = warnings_of(prediction, predictor.settings.image_size)
                 # the probabilities of all pixels of a long loop would fill the memory
                 light = replace(prediction, lesion_probability=np.zeros((0, 0), np.float32))
                 yield Outcome(id, upload.name, image.frame, light, warnings=(*warned, *left_out))

@@ -17,8 +17,8 @@ from busi_monai.errors import InputError
 from busi_monai.files import atomic_file, file_sha256, read_json, write_json
 from busi_monai.networks import load_weights, network_cost
 from busi_monai.networks.weights import read_weights, save_tensors
-from busi_monai.operating import LesionCrop, OperatingPoint, load_operating_point
 from busi_monai.records import RunRecord
+from busi_monai.settings import InferenceSettings, LesionCrop, load_settings
 from busi_monai.shipped import find_bundle
 from busi_monai.training.run_folder import copy_path, run_metadata, training_record
 from busi_monai.training.seen_images import (
@@ -27,7 +27,7 @@ from busi_monai.training.seen_images import (
     read_training_images,
 )
 
-__all__ = ["TWO_STAGE_BUNDLE", "assemble_stages", "pipeline_operating"]
+__all__ = ["TWO_STAGE_BUNDLE", "assemble_stages", "pipeline_settings"]
 
 TWO_STAGE_BUNDLE = "breast_ultrasound_two_stage"
 
@@ -52,7 +52,7 @@ def assemble_stages(
         classification: run of a network with a class head, trained with ``lesion_crop``.
         out: the run's folder; files of the bundle in it are replaced.
         bundle: the staged bundle whose configurations are taken.
-        pipeline: fields of the ``operating.json`` to write that differ from the bundle's and the
+        pipeline: fields of the ``settings.json`` to write that differ from the bundle's and the
             stages' own.
 
     Raises:
@@ -62,11 +62,11 @@ def assemble_stages(
     """
     runs = {"segmentation": Path(segmentation), "classification": Path(classification)}
     root, out = find_bundle(bundle), Path(out)
-    points = {name: load_operating_point(run / "operating.json") for name, run in runs.items()}
+    points = {name: load_settings(run) for name, run in runs.items()}
     crop = _checked_crop(runs, points)
-    operating = _operating(root, points, pipeline or {})
+    settings = _settings(root, points, pipeline or {})
     labels = joined_label_hashes(list(runs.values()))
-    section = _network_section(root, runs, points, crop, operating.mask_threshold)
+    section = _network_section(root, runs, points, crop, settings.mask_threshold)
     network = _network(section, out)
     state = {
         f"{part}.{name}": value
@@ -76,7 +76,7 @@ def assemble_stages(
     with atomic_file(out / "models" / "model.pt") as partial:
         save_tensors(state, partial)
     load_weights(network, out / "models" / "model.pt")
-    operating.save(out / "operating.json")
+    settings.save(out)
     write_label_hashes(out, labels)
     for name in COPIED:
         copy_path(root / name, out / name)
@@ -89,39 +89,39 @@ def assemble_stages(
             config["fold"] = fold.get("fold")
         write_configuration(out / "configs" / name, config)
     metadata = read_json(root / "configs" / "metadata.json")
-    write_json(out / "configs" / "metadata.json", run_metadata(metadata, operating, True))
-    _write_record(out, runs, network_cost(network.eval(), operating.image_size))
+    write_json(out / "configs" / "metadata.json", run_metadata(metadata, settings, True))
+    _write_record(out, runs, network_cost(network.eval(), settings.image_size))
 
 
-def pipeline_operating(
+def pipeline_settings(
     root: Path, pipeline: Mapping[str, Any], known: Mapping[str, Any] | None = None
-) -> OperatingPoint:
+) -> InferenceSettings:
     """Return a staged bundle's operating point with what is known of the stages, and changes.
 
     Raises:
-        InputError: if a change is no field of ``operating.json``, or one that the stages decide.
+        InputError: if a change is no field of ``settings.json``, or one that the stages decide.
     """
-    shipped = load_operating_point(root / "operating.json")
-    free = {field.name for field in fields(OperatingPoint)} - set(FROM_STAGES)
+    shipped = load_settings(root)
+    free = {field.name for field in fields(InferenceSettings)} - set(FROM_STAGES)
     for name in pipeline:
         if name not in free:
             raise InputError(
                 f"unknown key 'pipeline::{name}'; expected one of {', '.join(sorted(free))}"
             )
     try:
-        operating = replace(shipped, **{**(known or {}), **pipeline})
+        settings = replace(shipped, **{**(known or {}), **pipeline})
     except (TypeError, ValueError) as error:
         raise InputError(f"pipeline: {error}") from error
-    if not 0 < operating.mask_threshold < 1:  # the network compares logits
+    if not 0 < settings.mask_threshold < 1:  # the network compares logits
         raise InputError(
-            f"pipeline: mask_threshold must lie between 0 and 1, got {operating.mask_threshold}"
+            f"pipeline: mask_threshold must lie between 0 and 1, got {settings.mask_threshold}"
         )
-    return operating
+    return settings
 
 
-def _operating(
-    root: Path, points: Mapping[str, OperatingPoint], pipeline: Mapping[str, Any]
-) -> OperatingPoint:
+def _settings(
+    root: Path, points: Mapping[str, InferenceSettings], pipeline: Mapping[str, Any]
+) -> InferenceSettings:
     masks, classes = points["segmentation"], points["classification"]
     known = {
         "classes": classes.classes,
@@ -134,10 +134,10 @@ def _operating(
         "consistency": classes.consistency,
         "normalisation": "unit",  # the network does it, for each stage by itself
     }
-    return pipeline_operating(root, pipeline, known)
+    return pipeline_settings(root, pipeline, known)
 
 
-def _checked_crop(runs: Mapping[str, Path], points: Mapping[str, OperatingPoint]) -> LesionCrop:
+def _checked_crop(runs: Mapping[str, Path], points: Mapping[str, InferenceSettings]) -> LesionCrop:
     """Return how the classifier's images were cropped, once the stages are known to fit."""
     masks, classes = points["segmentation"], points["classification"]
     if not classes.classes:
@@ -166,7 +166,7 @@ def _checked_crop(runs: Mapping[str, Path], points: Mapping[str, OperatingPoint]
 def _network_section(
     root: Path,
     runs: Mapping[str, Path],
-    points: Mapping[str, OperatingPoint],
+    points: Mapping[str, InferenceSettings],
     crop: LesionCrop,
     mask_threshold: float,
 ) -> dict[str, Any]:

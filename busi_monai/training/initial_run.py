@@ -13,7 +13,7 @@ from torch import nn
 from busi_monai.errors import InputError
 from busi_monai.files import file_sha256, read_json, write_json
 from busi_monai.networks.pretrained import load_initial_weights
-from busi_monai.operating import load_operating_point
+from busi_monai.settings import load_settings
 from busi_monai.shipped import find_bundle
 from busi_monai.training.seen_images import (
     knows_training_images,
@@ -78,7 +78,7 @@ class InitialRun:
         Raises:
             InputError: if the weights do not fit.
         """
-        there = load_operating_point(self.folder / "operating.json").classes
+        there = load_settings(self.folder).classes
         load_initial_weights(network, self.weights, class_head=tuple(there) == tuple(classes))
 
     def as_dict(self) -> dict[str, Any]:

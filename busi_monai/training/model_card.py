@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from busi_monai.cases import CLASSES
-from busi_monai.operating import OperatingPoint
+from busi_monai.settings import InferenceSettings
 
 __all__ = ["ensemble_sections", "replaced_sections", "training_sections"]
 
@@ -51,7 +51,7 @@ def replaced_sections(card: str, sections: Mapping[str, str]) -> str:
 
 def training_sections(
     items: Sequence[Mapping[str, Any]],
-    operating: OperatingPoint,
+    settings: InferenceSettings,
     cost: Mapping[str, Any],
     datalists: Mapping[str, Iterable[str | None]],
     *,
@@ -63,7 +63,7 @@ def training_sections(
 
     Args:
         items: what it is trained on, with ``class_label`` and, where known, ``dataset``.
-        operating: how the trained network is to be used.
+        settings: how the trained network is to be used.
         cost: of the network, as from ``network_cost``.
         datalists: hashes of the datalists and their masks, as ``DatalistHashes.by_name``.
         classes: what ``class_label`` counts in; maybe more than the network tells apart.
@@ -71,19 +71,19 @@ def training_sections(
         encoder_weights: where the encoder's pretrained weights came from, as from
             ``load_encoder_weights``.
     """
-    height, width = operating.image_size
+    height, width = settings.image_size
     configuration = [
         f"- Network: {cost['parameters'] / 1e6:.1f} million parameters, "
         f"{cost['flops'] / 1e9:.1f} GFLOPs for one image.",
-        f"- Input: one channel, {height} × {width} px, {operating.aspect}, "
-        f"{operating.normalisation}.",
-        f"- Classes: {', '.join(operating.classes) or 'none'}.",
+        f"- Input: one channel, {height} × {width} px, {settings.aspect}, "
+        f"{settings.normalisation}.",
+        f"- Classes: {', '.join(settings.classes) or 'none'}.",
         *_pretrained(encoder_weights),
         "- Everything else: `configs/train.yaml`; the course: `history.csv`, `run.json`.",
     ]
     does = ["outlines the lesion"] if segmentation else []
-    if operating.classes:
-        does.append(f"tells {', '.join(operating.classes)} apart")
+    if settings.classes:
+        does.append(f"tells {', '.join(settings.classes)} apart")
     return {
         "Model overview": f"A network for 2-D B-mode breast ultrasound that {' and '.join(does)}. "
         f"{_RESEARCH_USE}",

@@ -14,7 +14,7 @@ from busi_monai.configurations import read_configuration
 from busi_monai.errors import InputError
 from busi_monai.files import atomic_file, file_sha256, read_json, write_json, write_text
 from busi_monai.networks.weights import read_weights, save_tensors
-from busi_monai.operating import OperatingPoint, load_operating_point
+from busi_monai.settings import InferenceSettings, load_settings
 from busi_monai.training.run_folder import training_record
 from busi_monai.training.seen_images import TRAINING_IMAGES, read_training_images
 
@@ -32,7 +32,7 @@ _PATHS = (
 def release_weights(run: str | Path, bundle: str | Path) -> dict[str, Any]:
     """Make a run's weights those that a bundle ships.
 
-    The bundle's own ``configs/inference.yaml`` stays; ``models/model.pt``, ``operating.json``,
+    The bundle's own ``configs/inference.yaml`` stays; ``models/model.pt``, ``settings.json``,
     ``training_images.json`` and ``run.json`` (what the weights were made from and by) are replaced.
 
     Args:
@@ -54,11 +54,11 @@ def release_weights(run: str | Path, bundle: str | Path) -> dict[str, Any]:
     weights = run / "models" / "model.pt"
     released = bundle / "models" / "model.pt"
     content = _record(run, weights)
-    operating = load_operating_point(run / "operating.json")
-    _check_calibrated(run, operating)
+    settings = load_settings(run)
+    _check_calibrated(run, settings)
     if read_training_images(run) is None:
         raise InputError(f"{run} does not tell what it was trained on: no {TRAINING_IMAGES}")
-    _check_same_network(run, bundle, operating)
+    _check_same_network(run, bundle, settings)
     images = (run / TRAINING_IMAGES).read_text("utf-8")
     state = halved(read_weights(weights))
     with atomic_file(released) as partial:
@@ -69,7 +69,7 @@ def release_weights(run: str | Path, bundle: str | Path) -> dict[str, Any]:
                 f"{weights} takes {size / 1e6:.1f} MB in half precision; released weights may take "
                 f"{LARGEST / 1e6:.0f} MB"
             )
-    operating.save(bundle / "operating.json")
+    settings.save(bundle)
     write_text(bundle / TRAINING_IMAGES, images)
     content["weights_sha256"] = file_sha256(released)
     write_json(bundle / "run.json", content)
@@ -149,8 +149,8 @@ def _name(word: str) -> str:
     return word
 
 
-def _check_calibrated(run: Path, operating: OperatingPoint) -> None:
-    told = operating.calibration
+def _check_calibrated(run: Path, settings: InferenceSettings) -> None:
+    told = settings.calibration
     if not told:
         raise InputError(
             f"{run} is not calibrated; first: busi-monai calibrate {run} PREDICTIONS, of images "
@@ -165,12 +165,12 @@ def _check_calibrated(run: Path, operating: OperatingPoint) -> None:
         )
 
 
-def _check_same_network(run: Path, bundle: Path, operating: OperatingPoint) -> None:
+def _check_same_network(run: Path, bundle: Path, settings: InferenceSettings) -> None:
     metadata = bundle / "configs" / "metadata.json"
     size = read_json(metadata)["network_data_format"]["inputs"]["image"]["spatial_shape"]
-    if size != list(operating.image_size):
+    if size != list(settings.image_size):
         raise InputError(
-            f"{metadata} states an input of {size}, {run} takes {list(operating.image_size)}"
+            f"{metadata} states an input of {size}, {run} takes {list(settings.image_size)}"
         )
     for name in ("inference.yaml", "evaluate.yaml"):
         paths = [folder / "configs" / name for folder in (run, bundle)]

@@ -23,9 +23,9 @@ from busi_monai.devices import DeviceChoice, PrecisionChoice
 from busi_monai.errors import InputError
 from busi_monai.files import file_sha256, read_json, write_json, write_text
 from busi_monai.networks import network_cost
-from busi_monai.operating import OperatingPoint
 from busi_monai.outputs import holds_nothing, output_folder
 from busi_monai.records import RunRecord
+from busi_monai.settings import InferenceSettings
 from busi_monai.training.data import DatalistHashes
 from busi_monai.training.history import draw_history
 from busi_monai.training.initial_run import (
@@ -110,7 +110,7 @@ class RunFolder:
 
     def start(
         self,
-        operating: OperatingPoint,
+        settings: InferenceSettings,
         network: nn.Module,
         items: Sequence[Mapping[str, Any]] = (),
         *,
@@ -125,7 +125,7 @@ class RunFolder:
         A run that is continued keeps them, but for what may change (see ``CHANGEABLE``).
 
         Args:
-            operating: how the trained network is to be used.
+            settings: how the trained network is to be used.
             network: the network, for the input sizes that it takes, its parameters and its cost.
             items: what it is trained on; ``training_images.json`` keeps the images' hashes, by
                 which a later evaluation knows what the network has seen.
@@ -140,27 +140,27 @@ class RunFolder:
 
         Raises:
             InputError: if the folder is not empty and the run is not to be resumed, if the network
-                does not take images of ``operating.image_size`` or would be told where the
+                does not take images of ``settings.image_size`` or would be told where the
                 lesions are that it is to find, if a resumed run was trained on other images or
                 masks or started from other weights, or if the running configuration has a key that
                 the bundle does not have and nothing refers to: a misspelt override, which MONAI
                 lets pass.
         """
-        _check_size(operating.image_size, getattr(network, "stride", 1))
+        _check_size(settings.image_size, getattr(network, "stride", 1))
         _check_keys(self.bundle_root)
-        self._cost = network_cost(network, operating.image_size)
+        self._cost = network_cost(network, settings.image_size)
         datalists = datalists or DatalistHashes()
         self._hashes = datalists.by_name
-        if operating.lesion_crop and getattr(network, "has_segmentation", False):
+        if settings.lesion_crop and getattr(network, "has_segmentation", False):
             raise InputError(
                 "lesion_crop crops around a mask that is known, which would tell a mask head where "
                 "the lesion is; set seg_weight=0, or take the bundle breast_ultrasound_two_stage"
             )
         expected = getattr(getattr(network, "encoder", None), "expected_mean", None)
-        if encoder_weights and expected is not None and operating.normalisation != "unit":
+        if encoder_weights and expected is not None and settings.normalisation != "unit":
             raise InputError(
                 f"encoder_weights: {encoder_weights['name']} expects images in [0, 1], which the "
-                f"encoder normalises itself; set normalisation=unit, not {operating.normalisation}"
+                f"encoder normalises itself; set normalisation=unit, not {settings.normalisation}"
             )
         if self.continued:
             check_same_images(self.path, items)
@@ -182,11 +182,11 @@ class RunFolder:
             )
         training = {**workflow_config(), "resume": False}
         with output_folder(self.path, "train", record=None) as partial:
-            self._write_configs(partial, training, operating, items, encoder_weights)
+            self._write_configs(partial, training, settings, items, encoder_weights)
             if encoder_weights is not None:
                 write_json(partial / ENCODER_WEIGHTS, dict(encoder_weights))
             self._begin_session(partial, training, device, precision)
-            operating.save(partial / "operating.json")
+            settings.save(partial)
             write_label_hashes(partial, datalists.labels)
             if initial is None:
                 write_training_images(partial, items)
@@ -231,7 +231,7 @@ class RunFolder:
         self,
         folder: Path,
         training: Mapping[str, Any],
-        operating: OperatingPoint,
+        settings: InferenceSettings,
         items: Sequence[Mapping[str, Any]],
         encoder_weights: Mapping[str, str] | None,
     ) -> None:
@@ -250,12 +250,12 @@ class RunFolder:
                 config["fold"] = training.get("fold")
             write_configuration(configs / name, config)
         metadata = read_json(self.bundle_root / "configs" / "metadata.json")
-        write_json(configs / "metadata.json", run_metadata(metadata, operating, segmentation))
+        write_json(configs / "metadata.json", run_metadata(metadata, settings, segmentation))
         card = folder / "docs" / "README.md"
         if card.is_file():
             own = training_sections(
                 items,
-                operating,
+                settings,
                 self._cost,
                 self._hashes,
                 classes=training.get("classes") or CLASSES,
@@ -376,23 +376,23 @@ def _best(evaluator: Engine) -> dict[str, Any]:
 
 
 def run_metadata(
-    metadata: dict[str, Any], operating: OperatingPoint, segmentation: bool
+    metadata: dict[str, Any], settings: InferenceSettings, segmentation: bool
 ) -> dict[str, Any]:
     """Return the metadata with the run's own input size, heads and classes, and no figures."""
     metadata["eval_metrics"] = {}
     data_format = metadata["network_data_format"]
     image = data_format["inputs"]["image"]
-    image["spatial_shape"] = list(operating.image_size)
-    if operating.normalisation != "unit":
+    image["spatial_shape"] = list(settings.image_size)
+    if settings.normalisation != "unit":
         image["value_range"] = []  # MONAI's form of an unknown range
     mask, classes = data_format["outputs"]["pred"], data_format["outputs"]["pred_cls"]
-    mask["spatial_shape"] = list(operating.image_size)
-    classes["num_channels"] = len(operating.classes)
-    classes["channel_def"] = {str(index): name for index, name in enumerate(operating.classes)}
-    heads = ([mask] if segmentation else []) + ([classes] if operating.classes else [])
+    mask["spatial_shape"] = list(settings.image_size)
+    classes["num_channels"] = len(settings.classes)
+    classes["channel_def"] = {str(index): name for index, name in enumerate(settings.classes)}
+    heads = ([mask] if segmentation else []) + ([classes] if settings.classes else [])
     data_format["outputs"] = dict(zip(("pred", "pred_cls"), heads, strict=False))
-    metadata["pred_classes"] = list(operating.classes)
-    metadata["label_classes"] = _label_classes(operating.classes, segmentation)
+    metadata["pred_classes"] = list(settings.classes)
+    metadata["label_classes"] = _label_classes(settings.classes, segmentation)
     return metadata
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.utils import ensure_tuple
 
-from busi_monai.configurations import read_configuration
+from busi_monai.configurations import current_names, read_configuration
 from busi_monai.curation import load_datalist
 from busi_monai.devices import choose_device
 from busi_monai.errors import BusiMonaiError, InputError
@@ -214,14 +215,18 @@ def _workflow(
     tracking: str | None = None,
 ) -> ConfigWorkflow:
     configs = files[0].parent
-    return ConfigWorkflow(
-        config_file=[str(path) for path in files],
-        meta_file=str(configs / "metadata.json"),
-        logging_file=False,
-        workflow_type=workflow_type,
-        tracking=None if tracking is None else _tracking_settings(tracking, configs),
-        **overrides,
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        copies = [Path(folder) / f"{number}.yaml" for number in range(len(files))]
+        for path, copy in zip(files, copies, strict=True):
+            copy.write_text(current_names(path.read_text(encoding="utf-8")), encoding="utf-8")
+        return ConfigWorkflow(
+            config_file=[str(copy) for copy in copies],
+            meta_file=str(configs / "metadata.json"),
+            logging_file=False,
+            workflow_type=workflow_type,
+            tracking=None if tracking is None else _tracking_settings(tracking, configs),
+            **{"bundle_root": str(configs.parent.absolute()), **overrides},
+        )
 
 
 def _tracking_settings(tracking: str, configs: Path) -> str:

@@ -27,7 +27,7 @@ from busi_monai.shipped import DEFAULT_BUNDLE, find_bundle, find_config
 from busi_monai.training.assembly import (
     TWO_STAGE_BUNDLE,
     assemble_stages,
-    pipeline_operating,
+    pipeline_settings,
 )
 from busi_monai.training.data import datalist_hashes, training_items
 from busi_monai.training.initial_run import check_same_initial_run, find_initial_run
@@ -85,7 +85,7 @@ def train_stages(
             losses are the stages' own.
         overrides: values by configuration key for both stages, or with the prefix
             ``segmentation#`` or ``classification#`` for one of them; ``pipeline#…`` sets a field
-            of the assembled bundle's ``operating.json``, such as ``pipeline#image_size``.
+            of the assembled bundle's ``settings.json``, such as ``pipeline#image_size``.
         resume: continue the run in ``out`` with the settings it was started with: a stage that is
             complete is not repeated, one that was interrupted goes on. What is given beside it must
             be equal to these, but for ``CHANGEABLE`` settings: stages that are not complete take
@@ -118,7 +118,7 @@ def train_stages(
             )
         settings = _settings(bundle or TWO_STAGE_BUNDLE, configs, given)
     root = find_bundle(settings["bundle"])
-    pipeline_operating(root, settings[PIPELINE])  # what is wrong shows before hours of training
+    pipeline_settings(root, settings[PIPELINE])  # what is wrong shows before hours of training
     if _merged(settings["classification"]).get("pooling") == "mask":
         raise InputError(
             "classification: pooling=mask weighs by the network's own mask, and this stage has no "

@@ -20,7 +20,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, NormalizeIntensity, Transform
 
-from busi_monai.operating import OperatingPoint
+from busi_monai.settings import InferenceSettings
 from busi_monai.transforms.acoustics import RandomBlurd, RandomDepthGaind, RandomShadowd
 from busi_monai.transforms.geometry import RandomGeometryd
 from busi_monai.transforms.grey_levels import RandomGreyLevelsd, RandomNoised
@@ -32,7 +32,7 @@ __all__ = ["TrainingTensorsd", "ZScored", "training_augmentation"]
 
 
 def training_augmentation(
-    operating: OperatingPoint,
+    settings: InferenceSettings,
     *,
     flip_probability: float = 0.5,
     affine_probability: float = 0.7,
@@ -74,7 +74,7 @@ def training_augmentation(
     then not even in the chain.
 
     Args:
-        operating: its normalisation and lesion crop say what the network takes.
+        settings: its normalisation and lesion crop say what the network takes.
         flip_probability: how often an image is mirrored left to right.
         affine_probability: how often it is rotated, zoomed and moved.
         rotation_degrees: largest rotation either way.
@@ -118,7 +118,7 @@ def training_augmentation(
         RandomMarksd(marks_probability),
     ]
     steps: list[Transform] = [
-        TrainingTensorsd(unit_range=operating.normalisation != "unit"),
+        TrainingTensorsd(unit_range=settings.normalisation != "unit"),
         RandomGeometryd(
             flip_probability=flip_probability,
             affine_probability=affine_probability,
@@ -137,12 +137,12 @@ def training_augmentation(
             noise=noise,
         ),
     ]
-    if operating.normalisation == "zscore":
+    if settings.normalisation == "zscore":
         steps.append(ZScored())
-    if operating.lesion_crop is not None:
+    if settings.lesion_crop is not None:
         crop = RandomCropToLesiond(
             ("image", "label"),
-            operating.lesion_crop.margin,
+            settings.lesion_crop.margin,
             jitter=crop_jitter,
             no_lesion_probability=no_lesion_crop_probability,
         )

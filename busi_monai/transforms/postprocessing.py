@@ -10,7 +10,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, Invertd, InvertibleTransform, Transform
 
 from busi_monai.cases import CLASSES
-from busi_monai.operating import Consistency, OperatingPoint
+from busi_monai.settings import Consistency, InferenceSettings
 
 __all__ = [
     "CalibratedProbabilitiesd",
@@ -26,11 +26,11 @@ NORMAL, MALIGNANT = CLASSES[0], CLASSES[2]
 DEFAULT_MALIGNANT_THRESHOLD = 0.5
 
 
-def prediction_postprocessing(operating: OperatingPoint, preprocessing: Compose) -> Compose:
+def prediction_postprocessing(settings: InferenceSettings, preprocessing: Compose) -> Compose:
     """Return what every network output goes through, one decollated item at a time.
 
     Args:
-        operating: classes, temperature, thresholds and the consistency rule.
+        settings: classes, temperature, thresholds and the consistency rule.
         preprocessing: the ``prediction_preprocessing`` that made the item's ``image``; its resize
             is inverted on the probabilities, bilinearly, before they are thresholded.
 
@@ -53,7 +53,7 @@ def prediction_postprocessing(operating: OperatingPoint, preprocessing: Compose)
     if not resize:
         raise ValueError("preprocessing must hold an invertible transform, such as FitToNetworkd")
     steps: list[Transform] = [
-        CalibratedProbabilitiesd(operating.temperature),
+        CalibratedProbabilitiesd(settings.temperature),
         Invertd(
             "pred_seg",
             transform=Compose(resize),
@@ -61,15 +61,15 @@ def prediction_postprocessing(operating: OperatingPoint, preprocessing: Compose)
             nearest_interp=False,
             allow_missing_keys=True,
         ),
-        DecideMaskd(operating.mask_threshold),
-        DecideClassd(operating.classes, operating.class_thresholds),
+        DecideMaskd(settings.mask_threshold),
+        DecideClassd(settings.classes, settings.class_thresholds),
     ]
-    if operating.consistency.enabled:
+    if settings.consistency.enabled:
         steps.append(
             MaskClassConsistencyd(
-                operating.classes,
-                operating.consistency,
-                operating.class_thresholds.get(MALIGNANT, DEFAULT_MALIGNANT_THRESHOLD),
+                settings.classes,
+                settings.consistency,
+                settings.class_thresholds.get(MALIGNANT, DEFAULT_MALIGNANT_THRESHOLD),
             )
         )
     steps.append(NativeLabeld())

@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate, pad
 
 from busi_monai.datasets import clean_mask
 from busi_monai.errors import InputError
-from busi_monai.operating import ASPECTS, OperatingPoint
+from busi_monai.settings import ASPECTS, InferenceSettings
 from busi_monai.transforms.lesion_crop import CropToLesiond
 from busi_monai.transforms.loading import LoadLesionMaskd, LoadUltrasoundd
 
@@ -40,7 +40,7 @@ torch.serialization.add_safe_globals([TraceKeys])
 
 
 def prediction_preprocessing(
-    operating: OperatingPoint, *, with_label: bool = False, clean_labels: bool = False
+    settings: InferenceSettings, *, with_label: bool = False, clean_labels: bool = False
 ) -> Compose:
     """Return what every image goes through before the network, deterministic throughout.
 
@@ -50,7 +50,7 @@ def prediction_preprocessing(
     network input, the black border of ``aspect="pad"`` included.
 
     Args:
-        operating: image size, aspect, filters, lesion crop and normalisation.
+        settings: image size, aspect, filters, lesion crop and normalisation.
         with_label: whether the mask under ``label`` is loaded too.
         clean_labels: whether that mask passes through ``busi_monai.datasets.clean_mask``;
             ``native_label``, which is measured against, stays as found.
@@ -71,24 +71,24 @@ def prediction_preprocessing(
         steps += [LoadLesionMaskd("label", allow_missing_keys=True), KeepNativeLabeld("label")]
         if clean_labels:
             steps.append(CleanLesionMaskd("label"))
-    if operating.median_filter > 1:
-        steps.append(MedianFilterd("image", operating.median_filter))
-    if operating.clahe:
+    if settings.median_filter > 1:
+        steps.append(MedianFilterd("image", settings.median_filter))
+    if settings.clahe:
         steps.append(EqualiseContrastd("image"))
-    if operating.lesion_crop is not None:
-        steps.append(CropToLesiond(keys, operating.lesion_crop.margin))
+    if settings.lesion_crop is not None:
+        steps.append(CropToLesiond(keys, settings.lesion_crop.margin))
     steps.append(
         FitToNetworkd(
             keys,
-            operating.image_size,
-            operating.aspect,
+            settings.image_size,
+            settings.aspect,
             resampling=RESAMPLING[: len(keys)],
             allow_missing_keys=with_label,
         )
     )
     if with_label:
-        steps.append(MissingLabeld("label", operating.image_size))
-    if operating.normalisation == "zscore":
+        steps.append(MissingLabeld("label", settings.image_size))
+    if settings.normalisation == "zscore":
         steps.append(NormalizeIntensityd("image"))
     # MONAI would print the whole item for each bad file
     return Compose(steps, log_stats=False)

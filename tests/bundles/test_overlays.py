@@ -13,7 +13,7 @@ from monai.bundle import ConfigParser
 from busi_monai.cli.main import main
 from busi_monai.files import read_json
 from busi_monai.networks import network_cost
-from busi_monai.operating import load_operating_point
+from busi_monai.settings import load_settings
 from busi_monai.shipped import find_bundle, shipped_configs
 
 CONFIGS = find_bundle() / "configs"
@@ -77,7 +77,7 @@ def test_an_overlay_trains_and_is_measured(
     call("train", phantom_prepared, "--out", run, "--config", name, "--device", "cpu", *settings)
     call("evaluate", run, phantom_prepared, "--out", measured, "--device", "cpu", "--resamples", 5)
     metrics = read_json(measured / "metrics.json")
-    classes = load_operating_point(run / "operating.json").classes
+    classes = load_settings(run).classes
     assert set(metrics.get("per_class", {})) == set(classes)
     assert metrics["seen_in_training"] == 0
 

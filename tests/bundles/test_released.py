@@ -13,7 +13,7 @@ from busi_monai import Predictor
 from busi_monai.curation import Audit, load_datalist, prepare_dataset
 from busi_monai.evaluation import read_predictions
 from busi_monai.files import file_sha256, read_json
-from busi_monai.operating import SENSITIVITIES
+from busi_monai.settings import SENSITIVITIES
 from busi_monai.shipped import find_bundle
 from busi_monai.training import read_training_images, run_evaluation
 from busi_monai.training.release import LARGEST
@@ -37,7 +37,7 @@ def test_the_weights_are_those_of_the_record(bundle: Path) -> None:
 
 
 def test_no_path_of_a_machine_is_shipped(bundle: Path) -> None:
-    for path in (bundle / "run.json", bundle / "operating.json"):
+    for path in (bundle / "run.json", bundle / "settings.json"):
         words = json.dumps(read_json(path))
         assert "/home/" not in words and "/work/" not in words and "/tmp/" not in words
 
@@ -61,11 +61,11 @@ def test_every_configuration_describes_the_shipped_network(bundle: Path) -> None
 
 
 def test_thresholds_and_temperature_are_shipped() -> None:
-    operating = Predictor.load(device="cpu").operating
-    assert operating.temperature != 1.0 and operating.calibration["images"] > 100
+    settings = Predictor.load(device="cpu").settings
+    assert settings.temperature != 1.0 and settings.calibration["images"] > 100
     names = {f"sensitivity_{round(100 * value)}" for value in SENSITIVITIES}
-    assert set(operating.operating_points) == names
-    thresholds = [operating.operating_points[name].threshold for name in sorted(names)]
+    assert set(settings.operating_points) == names
+    thresholds = [settings.operating_points[name].threshold for name in sorted(names)]
     assert thresholds == sorted(thresholds, reverse=True)
 
 

@@ -45,7 +45,7 @@ def bundle(request: pytest.FixtureRequest) -> Path:
 def test_layout(bundle: Path) -> None:
     for name in CONFIGS:
         assert (bundle / "configs" / name).is_file(), name
-    for name in ("LICENSE", "docs/README.md", "docs/data_license.txt", "operating.json"):
+    for name in ("LICENSE", "docs/README.md", "docs/data_license.txt", "settings.json"):
         assert (bundle / name).read_text(encoding="utf-8").strip(), name
 
 

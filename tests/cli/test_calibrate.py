@@ -46,7 +46,7 @@ def test_predictions_follow_what_was_fitted(
     assert result.exit_code == 0, result.output
     assert "Temperature" in result.output and "sensitivity_95" in result.output
     assert "not a medical device" in result.output
-    written = json.loads((run / "operating.json").read_text(encoding="utf-8"))
+    written = json.loads((run / "settings.json").read_text(encoding="utf-8"))
     assert written["calibration"]["same_network"] is True
     assert written["calibration"]["part"] == "validation"
     after = Predictor.load(run, "cpu").predict(image)
@@ -61,9 +61,9 @@ def test_an_operating_point_decides_at_every_door(
     invoke: Callable[..., Result],
 ) -> None:  # fmt: skip
     assert invoke("calibrate", run, validated, "-q").exit_code == 0
-    content = json.loads((run / "operating.json").read_text(encoding="utf-8"))
+    content = json.loads((run / "settings.json").read_text(encoding="utf-8"))
     content["operating_points"]["sensitivity_98"]["threshold"] = 0.0  # all are malignant
-    (run / "operating.json").write_text(json.dumps(content), encoding="utf-8")
+    (run / "settings.json").write_text(json.dumps(content), encoding="utf-8")
     image = next((phantom_prepared / "images").iterdir())
     at = Predictor.load(run, "cpu", operating_point="sensitivity_98")
     assert at.predict(image).predicted_class == "malignant"
@@ -97,16 +97,16 @@ def test_images_trained_on_are_refused(
 ) -> None:
     words = ("--split", "train", "--device", "cpu", "--resamples", "5", "--no-overlays")
     invoke("evaluate", run, phantom_prepared, "--out", tmp_path / "seen", *words)
-    before = (run / "operating.json").read_bytes()
+    before = (run / "settings.json").read_bytes()
     result = invoke("calibrate", run, tmp_path / "seen")
     assert result.exit_code == 2 and "that the network was trained on" in result.output
-    assert (run / "operating.json").read_bytes() == before
+    assert (run / "settings.json").read_bytes() == before
 
 
 def test_json_is_the_new_content(run: Path, validated: Path, invoke: Callable[..., Result]) -> None:
     result = invoke("calibrate", run, validated, "--json", "--sensitivity", "0.8")
     assert result.exit_code == 0, result.output
-    assert json.loads(result.output) == json.loads((run / "operating.json").read_text())
+    assert json.loads(result.output) == json.loads((run / "settings.json").read_text())
 
 
 def test_a_missing_table_and_a_wrong_prevalence_are_wrong_usage(

@@ -169,7 +169,7 @@ def test_the_options_of_a_table_and_of_a_run_are_kept_apart(
             evaluate("--set", f"consistency={rule}"),
         ):
             assert_refused(refused, words)
-            assert "operating.json" not in refused.output
+            assert "settings.json" not in refused.output
     part = evaluate("--set", "consistency#normal_threshold=0.3")
     assert_refused(part, "set it as a whole: consistency={normal_threshold: …}")
     assert_refused(CliRunner().invoke(main, alone), "table.csv")

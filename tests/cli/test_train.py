@@ -204,7 +204,7 @@ def test_resuming_a_finished_run_changes_no_result(train: Train, tmp_path: Path)
     before = snapshot(tmp_path / "run")
     assert train("--resume").exit_code == 0
     after = snapshot(tmp_path / "run")
-    for name in ("history.csv", "models/model.pt", "models/last.pt", "operating.json", "run.json"):
+    for name in ("history.csv", "models/model.pt", "models/last.pt", "settings.json", "run.json"):
         assert after[name] == before[name], name
     assert_refused(train("--resume", "--epochs", "5"), "max_epochs was 2, now 5")
 

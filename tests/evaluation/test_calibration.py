@@ -17,7 +17,7 @@ from busi_monai.evaluation import (
 )
 from busi_monai.files import write_json
 from busi_monai.metrics import fit_temperature, rescale_probabilities
-from busi_monai.operating import OperatingPoint, load_operating_point
+from busi_monai.settings import InferenceSettings, load_settings
 
 P = [f"p_{name}" for name in CLASSES]
 
@@ -34,7 +34,7 @@ def bundle(tmp_path: Path) -> Path:
     folder = tmp_path / "run"
     (folder / "configs").mkdir(parents=True)
     (folder / "configs" / "inference.yaml").write_text("{}")
-    OperatingPoint(image_size=(64, 96), mask_threshold=0.4).save(folder / "operating.json")
+    InferenceSettings(image_size=(64, 96), mask_threshold=0.4).save(folder)
     return folder
 
 
@@ -55,7 +55,7 @@ def test_the_temperature_is_that_of_the_logits(
     expected = 2.0 * fit_temperature(true, too_sure(table, 1.5)[P])
     fitted = calibrate_bundle(bundle, predictions)
     assert fitted.temperature == pytest.approx(expected, rel=0.01)
-    assert load_operating_point(bundle / "operating.json") == fitted
+    assert load_settings(bundle) == fitted
 
 
 def test_what_else_prediction_depends_on_stays(bundle: Path, predictions: Path) -> None:
@@ -95,7 +95,7 @@ def test_the_classes_at_an_operating_point_follow_its_threshold(
     bundle: Path, predictions: Path
 ) -> None:
     fitted = calibrate_bundle(bundle, predictions, sensitivities=[0.8])
-    at = load_operating_point(bundle / "operating.json", "sensitivity_80")
+    at = load_settings(bundle, "sensitivity_80")
     threshold = fitted.operating_points["sensitivity_80"].threshold
     assert at.class_thresholds == {"malignant": threshold}
 
@@ -104,7 +104,7 @@ def test_what_is_kept_reaches_its_sensitivity_on_what_it_was_fitted_on(
     bundle: Path, predictions: Path, table: pd.DataFrame
 ) -> None:
     calibrate_bundle(bundle, predictions)
-    kept = load_operating_point(bundle / "operating.json")
+    kept = load_settings(bundle)
     given = too_sure(table, 1.5)[P].to_numpy()
     now = rescale_probabilities(given, kept.temperature / 2.0)[:, 2]
     malignant = (table["true_class"] == "malignant").to_numpy()
@@ -177,7 +177,7 @@ def test_a_table_that_does_not_tell_its_temperature_is_refused(
     (predictions / "run.json").unlink()
     with pytest.raises(InputError, match="does not tell the temperature"):
         calibrate_bundle(bundle, predictions)
-    assert load_operating_point(bundle / "operating.json").temperature == 1.0
+    assert load_settings(bundle).temperature == 1.0
 
 
 def test_images_that_were_trained_on_are_refused(bundle: Path, predictions: Path) -> None:
@@ -187,8 +187,8 @@ def test_images_that_were_trained_on_are_refused(bundle: Path, predictions: Path
 
 
 def test_other_classes_are_refused(bundle: Path, predictions: Path) -> None:
-    content = json.loads((bundle / "operating.json").read_text())
-    write_json(bundle / "operating.json", {**content, "classes": ["benign", "malignant"]})
+    content = json.loads((bundle / "settings.json").read_text())
+    write_json(bundle / "settings.json", {**content, "classes": ["benign", "malignant"]})
     with pytest.raises(InputError, match="both must be the same"):
         calibrate_bundle(bundle, predictions)
 

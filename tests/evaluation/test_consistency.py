@@ -10,7 +10,7 @@ from busi_monai.cases import CLASSES
 from busi_monai.errors import InputError
 from busi_monai.evaluation import consistent_table
 from busi_monai.metrics import segmentation_scores
-from busi_monai.operating import Consistency
+from busi_monai.settings import Consistency
 from busi_monai.transforms import MaskClassConsistencyd
 
 RULES = (

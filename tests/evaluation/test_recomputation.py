@@ -17,7 +17,7 @@ from busi_monai.errors import InputError
 from busi_monai.evaluation import TITLES, evaluate_table, read_predictions
 from busi_monai.io.images import read_mask, write_mask
 from busi_monai.metrics import segmentation_scores
-from busi_monai.operating import Consistency
+from busi_monai.settings import Consistency
 
 Make = Callable[..., Path]
 

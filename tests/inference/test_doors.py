@@ -20,7 +20,7 @@ from busi_monai.evaluation import evaluate_predictions, read_predictions
 from busi_monai.inference import Predictor
 from busi_monai.io.images import frames_of, read_image, read_mask
 from busi_monai.metrics import segmentation_scores
-from busi_monai.operating import load_operating_point
+from busi_monai.settings import load_settings
 
 
 @pytest.fixture(scope="module")
@@ -192,12 +192,10 @@ def test_consistency_can_be_turned_on_at_every_door(
     tiny_bundle: Path, prepared: Path, tmp_path: Path
 ) -> None:
     bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
-    operating = load_operating_point(bundle / "operating.json")
-    every_lesion = replace(operating.consistency, min_lesion_fraction=1.0)
+    settings = load_settings(bundle)
+    every_lesion = replace(settings.consistency, min_lesion_fraction=1.0)
     cautious = {"benign": 0.0, "malignant": 1.0}  # calls all benign
-    replace(operating, consistency=every_lesion, class_thresholds=cautious).save(
-        bundle / "operating.json"
-    )
+    replace(settings, consistency=every_lesion, class_thresholds=cautious).save(bundle)
     plain = Predictor.load(bundle, "cpu")
     agreeing = Predictor.load(bundle, "cpu", consistency=True)
     assert agreeing.provenance()["consistency"] and not plain.provenance()["consistency"]

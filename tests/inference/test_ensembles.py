@@ -22,7 +22,7 @@ from busi_monai.inference import (
     write_ensemble,
 )
 from busi_monai.networks import MultiTaskUNet
-from busi_monai.operating import OperatingPoint
+from busi_monai.settings import InferenceSettings
 from busi_monai.training import (
     load_items,
     read_training_images,
@@ -35,10 +35,10 @@ MakeMember = Callable[..., Path]
 
 @pytest.fixture
 def member(tiny_bundle: Path, tmp_path: Path) -> MakeMember:
-    """``member(name, widths, seed, **operating)`` copies the tiny bundle with other weights."""
+    """``member(name, widths, seed, **settings)`` copies the tiny bundle with other weights."""
 
     def make(
-        name: str, widths: tuple[int, ...] = (4, 8, 16), seed: int = 2, **operating: object
+        name: str, widths: tuple[int, ...] = (4, 8, 16), seed: int = 2, **inference_settings: object
     ) -> Path:
         bundle = shutil.copytree(tiny_bundle, tmp_path / name)
         network = {"encoder": "unet", "encoder_options": {"widths": list(widths)}}
@@ -51,8 +51,8 @@ def member(tiny_bundle: Path, tmp_path: Path) -> MakeMember:
             torch.manual_seed(seed)
             untrained = MultiTaskUNet(**network, head_channels=[])
         torch.save(untrained.state_dict(), bundle / "models" / "model.pt")
-        values = {"image_size": (32, 48), "flip_averaging": True, **operating}
-        OperatingPoint(**values).save(bundle / "operating.json")
+        values = {"image_size": (32, 48), "flip_averaging": True, **inference_settings}
+        InferenceSettings(**values).save(bundle)
         return bundle
 
     return make
@@ -63,7 +63,7 @@ def test_probabilities_are_the_members_geometric_mean(
 ) -> None:
     bundles = [member("a", seed=2), member("b", (4, 8), seed=3, temperature=2.0), member("c")]
     out = write_ensemble(bundles, tmp_path / "ensemble ü")
-    assert json.loads((out / "operating.json").read_text("utf-8"))["temperature"] == 1.0
+    assert json.loads((out / "settings.json").read_text("utf-8"))["temperature"] == 1.0
     predictions = [Predictor.load(bundle, device="cpu").predict(image) for bundle in bundles]
     found = Predictor.load(out, device="cpu").predict(image)
     logs = np.log([list(prediction.probabilities.values()) for prediction in predictions])
@@ -83,11 +83,11 @@ def test_the_bundles_own_door_and_the_exports_agree(
     (row,) = read_predictions(tmp_path / "predictions").to_dict("records")
     assert row["p_benign"] == pytest.approx(expected.probabilities["benign"], abs=2e-6)
     assert row["lesion_pixels"] == expected.lesion_pixels
-    operating = OperatingPoint(image_size=(32, 48))
+    inference_settings = InferenceSettings(image_size=(32, 48))
     network = Predictor.load(out, device="cpu").network
     for format in ("torchscript", "pt2"):
         report = export_bundle_network(
-            network, tmp_path / f"network.{format}", format=format, operating=operating
+            network, tmp_path / f"network.{format}", format=format, settings=inference_settings
         )
         assert report.heads == ("seg", "cls") and report.max_abs_difference < 1e-4
 
@@ -128,7 +128,7 @@ def test_weights_are_plain_tensors_of_all_members(member: MakeMember, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("operating", "told"),
+    ("settings", "told"),
     [
         ({"image_size": (64, 48)}, "image_size is"),
         ({"normalisation": "zscore"}, "normalisation is unit"),
@@ -137,10 +137,10 @@ def test_weights_are_plain_tensors_of_all_members(member: MakeMember, tmp_path: 
     ],
 )
 def test_members_that_are_used_differently_are_refused(
-    member: MakeMember, tmp_path: Path, operating: dict[str, object], told: str
+    member: MakeMember, tmp_path: Path, settings: dict[str, object], told: str
 ) -> None:
     with pytest.raises(InputError, match=told):
-        write_ensemble([member("a"), member("b", **operating)], tmp_path / "ensemble")
+        write_ensemble([member("a"), member("b", **settings)], tmp_path / "ensemble")
     assert not (tmp_path / "ensemble").exists()
 
 
@@ -150,7 +150,7 @@ def test_thresholds_are_averaged(member: MakeMember, tmp_path: Path) -> None:
         for name, value in {"a": 0.2, "b": 0.6}.items()
     ]
     out = write_ensemble(bundles, tmp_path / "ensemble")
-    content = json.loads((out / "operating.json").read_text("utf-8"))
+    content = json.loads((out / "settings.json").read_text("utf-8"))
     assert content["mask_threshold"] == pytest.approx(0.4)
     assert content["class_thresholds"] == {"malignant": pytest.approx(0.4)}
 

@@ -10,10 +10,10 @@ import torch
 from busi_monai.errors import InputError
 from busi_monai.inference.export import EXPORT_FORMATS, ExportReport, export_bundle_network
 from busi_monai.networks import POOLINGS, MultiTaskUNet
-from busi_monai.operating import OperatingPoint
+from busi_monai.settings import InferenceSettings
 
 SIZE = (32, 64)
-OPERATING = OperatingPoint(image_size=SIZE, temperature=1.7, class_thresholds={"malignant": 0.3})
+OPERATING = InferenceSettings(image_size=SIZE, temperature=1.7, class_thresholds={"malignant": 0.3})
 
 
 def small_network(encoder: str = "resnet18", **heads: object) -> MultiTaskUNet:
@@ -40,7 +40,7 @@ def needs(format: str) -> None:
 
 
 def stored_operating_point(path: Path, format: str) -> Any:
-    extra = {"operating.json": ""}
+    extra = {"settings.json": ""}
     if format == "onnx":
         import onnx
 
@@ -49,7 +49,7 @@ def stored_operating_point(path: Path, format: str) -> Any:
         torch.jit.load(str(path), _extra_files=extra)
     else:
         torch.export.load(str(path), extra_files=extra)
-    return json.loads(extra["operating.json"])
+    return json.loads(extra["settings.json"])
 
 
 def check(report: ExportReport, network: MultiTaskUNet) -> None:
@@ -68,7 +68,7 @@ def check(report: ExportReport, network: MultiTaskUNet) -> None:
 def test_the_file_gives_what_the_network_gives(format: str, encoder: str, tmp_path: Path) -> None:
     network = small_network(encoder)
     out = tmp_path / "sub" / f"model.{format}"
-    check(export_bundle_network(network, out, format, operating=OPERATING), network)
+    check(export_bundle_network(network, out, format, settings=OPERATING), network)
 
 
 def test_every_format_is_tested() -> None:
@@ -104,7 +104,7 @@ def test_onnx_names_and_batch(tmp_path: Path) -> None:
 
     path = tmp_path / "model.onnx"
     network = small_network(attention=True)
-    report = export_bundle_network(network, path, operating=OPERATING)
+    report = export_bundle_network(network, path, settings=OPERATING)
     check(report, network)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (image,) = session.get_inputs()
@@ -121,7 +121,7 @@ def test_onnx_names_and_batch(tmp_path: Path) -> None:
 def test_every_pooling_of_the_class_head(pooling: str, format: str, tmp_path: Path) -> None:
     network = small_network("unet", pooling=pooling)
     out = tmp_path / f"model.{format}"
-    check(export_bundle_network(network, out, format, operating=OPERATING), network)
+    check(export_bundle_network(network, out, format, settings=OPERATING), network)
 
 
 @pytest.mark.slow
@@ -129,7 +129,7 @@ def test_every_pooling_of_the_class_head(pooling: str, format: str, tmp_path: Pa
 def test_onnx_of_every_pooling_takes_any_number_of_images(pooling: str, tmp_path: Path) -> None:
     needs("onnx")
     network = small_network("unet", pooling=pooling)
-    check(export_bundle_network(network, tmp_path / "m.onnx", operating=OPERATING), network)
+    check(export_bundle_network(network, tmp_path / "m.onnx", settings=OPERATING), network)
 
 
 def test_a_network_with_one_head(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_unknown_format(tmp_path: Path) -> None:
 
 
 def test_a_size_is_needed(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="give image_size or operating"):
+    with pytest.raises(InputError, match="give image_size or settings"):
         export_bundle_network(small_network("unet"), tmp_path / "model.onnx")
 
 

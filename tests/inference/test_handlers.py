@@ -11,7 +11,7 @@ from ignite.engine import Engine
 from monai.data import MetaTensor
 
 from busi_monai.inference import PredictionsSaver
-from busi_monai.operating import OperatingPoint
+from busi_monai.settings import InferenceSettings
 
 
 def item(loaded, number: int, **more: object) -> tuple[dict, dict]:
@@ -48,7 +48,7 @@ def test_rows_masks_and_truth_are_written(loaded, tmp_path):
     unknown = torch.full((1, 80, 120), -1, dtype=torch.int16)
     saver = PredictionsSaver(
         tmp_path / "out",
-        OperatingPoint(),
+        InferenceSettings(),
         with_truth=True,
         failures=[("far/bad.png", "bad.png: empty")],
         details={"part": "test"},
@@ -74,7 +74,7 @@ def test_rows_masks_and_truth_are_written(loaded, tmp_path):
 def test_a_subset_of_classes_is_named_by_its_own_labels(loaded, tmp_path):
     classes = ("benign", "malignant")
     saver = PredictionsSaver(
-        tmp_path / "out", OperatingPoint(classes=classes), with_truth=True, label_classes=classes
+        tmp_path / "out", InferenceSettings(classes=classes), with_truth=True, label_classes=classes
     )
     given, output = item(loaded, 1, class_label=1)
     run(saver, [[(given, {**output, "pred_cls": torch.tensor([0.4, 0.6])})]])
@@ -86,14 +86,14 @@ def test_without_a_mask_head_the_mask_is_empty_at_native_size(loaded, tmp_path):
     given, output = item(loaded, 1)
     output["image"].meta["spatial_shape"] = np.array([70, 110])
     only_class = {name: output[name] for name in ("image", "pred_cls", "predicted_class")}
-    run(PredictionsSaver(tmp_path / "out", OperatingPoint()), [[(given, only_class)]])
+    run(PredictionsSaver(tmp_path / "out", InferenceSettings()), [[(given, only_class)]])
     table = pd.read_csv(tmp_path / "out" / "predictions.csv")
     assert table["lesion_pixels"].tolist() == [0]
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, TypeError])
 def test_a_run_that_stops_leaves_nothing_half_written(loaded, tmp_path, stop):
-    saver = PredictionsSaver(tmp_path / "out", OperatingPoint())
+    saver = PredictionsSaver(tmp_path / "out", InferenceSettings())
     second = None if stop is KeyboardInterrupt else [({}, None)]
     with pytest.raises(stop):
         run(saver, [[item(loaded, 1)], second])
@@ -103,7 +103,7 @@ def test_a_run_that_stops_leaves_nothing_half_written(loaded, tmp_path, stop):
 
 
 def test_a_second_run_of_one_saver_starts_anew(loaded, tmp_path):
-    saver = PredictionsSaver(tmp_path / "out", OperatingPoint(), overwrite=True)
+    saver = PredictionsSaver(tmp_path / "out", InferenceSettings(), overwrite=True)
     for _ in range(2):
         run(saver, [[item(loaded, 1)]])
     assert len(pd.read_csv(tmp_path / "out" / "predictions.csv")) == 1

@@ -8,7 +8,7 @@ from torch import nn
 
 from busi_monai.inference import FlipAveragingInferer, PlainInferer, prediction_inferer
 from busi_monai.networks import MultiTaskUNet
-from busi_monai.operating import OperatingPoint
+from busi_monai.settings import InferenceSettings
 
 
 def network() -> nn.Module:
@@ -66,8 +66,8 @@ def test_a_bare_tensor_is_averaged_too():
 
 
 def test_the_operating_point_chooses():
-    assert type(prediction_inferer(OperatingPoint())) is PlainInferer
-    assert type(prediction_inferer(OperatingPoint(flip_averaging=True))) is FlipAveragingInferer
+    assert type(prediction_inferer(InferenceSettings())) is PlainInferer
+    assert type(prediction_inferer(InferenceSettings(flip_averaging=True))) is FlipAveragingInferer
 
 
 def test_masks_given_to_the_network_are_mirrored_with_the_image() -> None:

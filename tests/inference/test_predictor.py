@@ -137,13 +137,13 @@ def test_a_configuration_without_an_id_is_named(tiny_bundle, tmp_path):
 def test_a_configuration_that_is_no_yaml_is_named(tiny_bundle, tmp_path):
     bundle = copy_of(tiny_bundle, tmp_path)
     (bundle / "configs" / "inference.yaml").write_text("a: [1,\nb: }")
-    with pytest.raises(InputError, match=r"inference\.yaml is not a valid"):
+    with pytest.raises(InputError, match=r"inference\.yaml is not YAML"):
         Predictor.load(bundle, device="cpu")
 
 
 def test_a_wrong_operating_point_is_told_as_such(tiny_bundle, tmp_path):
     bundle = copy_of(tiny_bundle, tmp_path)
-    (bundle / "operating.json").write_text('{"aspect": "crop"}')
+    (bundle / "settings.json").write_text('{"aspect": "crop"}')
     with pytest.raises(InputError, match="aspect must be one of"):
         Predictor.load(bundle, device="cpu")
 

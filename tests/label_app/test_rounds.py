@@ -17,7 +17,7 @@ from busi_monai.label_app.rounds import (
     train_round,
 )
 from busi_monai.label_app.served import ServedModel
-from busi_monai.operating import load_operating_point
+from busi_monai.settings import load_settings
 from busi_monai.shipped import find_bundle
 from busi_monai.training import read_training_images
 
@@ -91,10 +91,8 @@ def test_what_cannot_be_trained_in_one_go_is_refused() -> None:
 
 def test_two_rounds(tiny_run: Path, studies: Path, submit, tmp_path: Path) -> None:
     served = Path(shutil.copytree(tiny_run, tmp_path / "served"))
-    point = load_operating_point(served / "operating.json")
-    replace(point, temperature=1.7, class_thresholds={"malignant": 0.2}).save(
-        served / "operating.json"
-    )
+    point = load_settings(served)
+    replace(point, temperature=1.7, class_thresholds={"malignant": 0.2}).save(served)
     model = ServedModel(tmp_path / "model", served, "cpu")
     options = RoundOptions(max_epochs=1, batch_size=4, device="cpu", val_split=0.3)
     seen = read_training_images(served)
@@ -110,7 +108,7 @@ def test_two_rounds(tiny_run: Path, studies: Path, submit, tmp_path: Path) -> No
     assert first.training + first.validation == 8
     assert not {item["sha256"] for item in datalist.validation} & seen
     assert datalist.leaks["count"] == 0
-    after = load_operating_point(first.run / "operating.json")
+    after = load_settings(first.run)
     assert (after.temperature, after.class_thresholds) == (1.7, {"malignant": 0.2})
     assert read_json(first.run / "initial_run.json")["run"] == str(served)
     # a moving average over so few steps would be where it started

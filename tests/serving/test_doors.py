@@ -133,7 +133,7 @@ def test_exports(
             pytest.importorskip(package)
     exported = Predictor.load(device="cpu")
     path = tmp_path / f"network.{format}"
-    export_bundle_network(exported.network, path, format, operating=exported.operating)
+    export_bundle_network(exported.network, path, format, settings=exported.settings)
     exported.network = loaded(path, format)
 
     for image in sorted(twenty.iterdir()):

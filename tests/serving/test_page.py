@@ -19,8 +19,8 @@ from PIL import Image
 
 from busi_monai.inference import Predictor
 from busi_monai.io.image_files import ImageBytes
-from busi_monai.operating import MalignancyThreshold
 from busi_monai.serving.credentials import password_entry
+from busi_monai.settings import MalignancyThreshold
 from busi_monai.shipped import find_bundle
 
 from .conftest import Server, png_of, running_server
@@ -37,14 +37,14 @@ def bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny bundle with two operating points."""
     bundle = tmp_path_factory.mktemp("page") / "bundle"
     shutil.copytree(tiny_bundle, bundle)
-    operating = Predictor.load(bundle, "cpu").operating
+    settings = Predictor.load(bundle, "cpu").settings
     told = {"sensitivity": 0.95, "specificity": 0.5, "ppv": 0.2, "npv": 0.99, "prevalence": 0.1}
     told |= {"missed": 1, "positives": 20, "negatives": 30}
     points = {
         "sensitivity_95": MalignancyThreshold(threshold=0.0, **told),
         "specificity_95": MalignancyThreshold(threshold=1.0, **told),
     }
-    replace(operating, operating_points=points).save(bundle / "operating.json")
+    replace(settings, operating_points=points).save(bundle)
     return bundle
 
 

@@ -18,9 +18,9 @@ from PIL import Image
 from busi_monai.errors import InputError
 from busi_monai.inference import Predictor
 from busi_monai.io.image_files import ImageBytes
-from busi_monai.operating import MalignancyThreshold
 from busi_monai.serving.keeping import Keeper
 from busi_monai.serving.limits import Limits
+from busi_monai.settings import MalignancyThreshold
 
 
 def sent(client, *files, url="/v1/predict", **options):
@@ -214,14 +214,14 @@ def test_the_operating_point_of_a_request_decides(tiny_bundle, rest, tmp_path, p
     from busi_monai.serving.service import PredictionService
 
     bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
-    operating = Predictor.load(bundle, "cpu").operating
+    settings = Predictor.load(bundle, "cpu").settings
     point = {"sensitivity": 1, "specificity": 0, "ppv": None, "npv": None, "prevalence": 0.1}
     point |= {"missed": 0, "positives": 1, "negatives": 1}
     points = {
         "all": MalignancyThreshold(threshold=0.0, **point),
         "none": MalignancyThreshold(threshold=1.0, **point),
     }
-    replace(operating, operating_points=points).save(bundle / "operating.json")
+    replace(settings, operating_points=points).save(bundle)
     service = PredictionService(Predictor.load(bundle, "cpu"), Limits(per_minute=0))
     with TestClient(application(service), base_url="http://localhost") as client:
         found = {
@@ -264,7 +264,7 @@ def test_kept_predictions_have_names_of_the_servers_own(rest, predictor, png, tm
     from busi_monai.io.images import read_mask
 
     folder = tmp_path / "kept"
-    classes = predictor.operating.classes
+    classes = predictor.settings.classes
     client = rest(keeper=Keeper(folder, classes, {"a": 1}))
     sent(client, ("../../Secret^Name.png", png), ("b.png", b"nothing"))
     client = rest(keeper=Keeper(folder, classes, {"a": 2}))

@@ -19,15 +19,15 @@ from busi_monai.training import assemble_stages
 
 @pytest.fixture
 def stages(two_stage_run: Path, tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
-    """Copies of both stages' runs; changes go to ``operating.json`` by stage."""
+    """Copies of both stages' runs; changes go to ``settings.json`` by stage."""
 
     def copy(**changes: dict) -> tuple[Path, Path]:
         runs = []
         for stage in ("segmentation", "classification"):
             run = tmp_path / stage
             shutil.copytree(two_stage_run / "stages" / stage, run)
-            operating = read_json(run / "operating.json")
-            write_json(run / "operating.json", {**operating, **changes.get(stage, {})})
+            settings = read_json(run / "settings.json")
+            write_json(run / "settings.json", {**settings, **changes.get(stage, {})})
             runs.append(run)
         return runs[0], runs[1]
 
@@ -49,8 +49,8 @@ def test_the_network_is_told_what_the_stages_were_trained_with(two_stage_run: Pa
         network = config["network_def"]
         assert network["segmenter_size"] == [32, 32] and network["crop_size"] == [24, 40]
         assert network["margin"] == 0.4 and network["when_no_lesion"] == "normal"
-    operating = read_json(two_stage_run / "operating.json")
-    assert operating["image_size"] == [64, 96] and operating["lesion_crop"] is None
+    settings = read_json(two_stage_run / "settings.json")
+    assert settings["image_size"] == [64, 96] and settings["lesion_crop"] is None
 
 
 def test_both_stages_images_are_known(two_stage_run: Path) -> None:
@@ -86,8 +86,8 @@ def test_z_scores_move_into_the_network(stages, tmp_path: Path) -> None:
     network = yaml.safe_load((tmp_path / "joined" / "configs" / "inference.yaml").read_text())
     assert network["network_def"]["classifier_normalisation"] == "zscore"
     assert network["network_def"]["segmenter_normalisation"] == "unit"
-    operating = read_json(tmp_path / "joined" / "operating.json")
-    assert operating["normalisation"] == "unit" and operating["temperature"] == 1.7
+    settings = read_json(tmp_path / "joined" / "settings.json")
+    assert settings["normalisation"] == "unit" and settings["temperature"] == 1.7
 
 
 @pytest.mark.parametrize(("pipeline", "expected"), [({"mask_threshold": 0.8}, 0.8), ({}, 0.3)])
@@ -96,7 +96,7 @@ def test_box_and_mask_have_one_threshold(
 ) -> None:
     runs = stages(segmentation={"mask_threshold": 0.3})
     assemble_stages(*runs, tmp_path / "joined", pipeline=pipeline)
-    assert read_json(tmp_path / "joined" / "operating.json")["mask_threshold"] == expected
+    assert read_json(tmp_path / "joined" / "settings.json")["mask_threshold"] == expected
     for name in ("evaluate", "inference"):
         config = yaml.safe_load((tmp_path / "joined" / "configs" / f"{name}.yaml").read_text())
         assert config["network_def"]["mask_threshold"] == expected

@@ -21,7 +21,7 @@ from busi_monai.curation import (
 )
 from busi_monai.errors import InputError
 from busi_monai.io.images import read_mask, write_mask, write_png
-from busi_monai.operating import OperatingPoint
+from busi_monai.settings import InferenceSettings
 from busi_monai.training import (
     cached_dataset,
     class_weights,
@@ -39,7 +39,7 @@ from busi_monai.transforms import (
     training_augmentation,
 )
 
-OPERATING = OperatingPoint(image_size=(32, 32))
+OPERATING = InferenceSettings(image_size=(32, 32))
 
 
 def labelled(counts: dict[int, int]) -> list[dict]:
@@ -213,8 +213,8 @@ def test_a_datalist_of_an_earlier_version_trains_and_is_noted_once(
 def test_other_options_are_other_files(phantom_prepared: Path, tmp_path: Path) -> None:
     items = load_items(phantom_prepared, "validation")
     for size in (32, 48):
-        operating = OperatingPoint(image_size=(size, size))
-        item = cached_dataset(items, prediction_preprocessing(operating), tmp_path)[0]
+        settings = InferenceSettings(image_size=(size, size))
+        item = cached_dataset(items, prediction_preprocessing(settings), tmp_path)[0]
         assert item["image"].shape == (1, size, size)
 
 

@@ -17,7 +17,7 @@ from busi_monai.errors import InputError
 from busi_monai.files import file_sha256, read_json
 from busi_monai.networks import MultiTaskUNet
 from busi_monai.networks.weights import read_weights
-from busi_monai.operating import OperatingPoint
+from busi_monai.settings import InferenceSettings
 from busi_monai.training import (
     InitialRun,
     find_initial_run,
@@ -226,7 +226,7 @@ def test_as_many_but_other_classes_begin_with_a_fresh_class_head(tmp_path: Path)
     origin, found, other = (MultiTaskUNet(classes=2, **options) for _ in range(3))
     (tmp_path / "models").mkdir()
     torch.save(origin.state_dict(), tmp_path / "models" / "model.pt")
-    OperatingPoint(classes=("normal", "malignant")).save(tmp_path / "operating.json")
+    InferenceSettings(classes=("normal", "malignant")).save(tmp_path)
     initial = InitialRun(tmp_path, "unused")
     initial.load(found, ["normal", "malignant"])
     initial.load(other, ["benign", "malignant"])

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from busi_monai.files import read_json
-from busi_monai.operating import OperatingPoint
+from busi_monai.settings import InferenceSettings
 from busi_monai.shipped import find_bundle
 from busi_monai.training.model_card import (
     ensemble_sections,
@@ -33,8 +33,8 @@ def test_a_comment_in_code_is_no_heading() -> None:
 
 
 def test_what_a_run_is_trained_on_is_counted_by_class_and_dataset() -> None:
-    operating = OperatingPoint(image_size=(64, 96))
-    sections = training_sections(ITEMS, operating, COST, {"datalist_sha256": ["ab" * 32]})
+    settings = InferenceSettings(image_size=(64, 96))
+    sections = training_sections(ITEMS, settings, COST, {"datalist_sha256": ["ab" * 32]})
     assert "3 images (1 benign, 2 malignant) of bus_bra, busi." in sections["Data"]
     assert "`abababababab…`" in sections["Data"]
     assert "64 × 96 px" in sections["Training configuration"]
@@ -44,15 +44,15 @@ def test_what_a_run_is_trained_on_is_counted_by_class_and_dataset() -> None:
 def test_a_network_without_classes_names_none() -> None:
     items = [{**item, "class_label": item["class_label"] - 1} for item in ITEMS]
     pair = ("benign", "malignant")
-    sections = training_sections(items, OperatingPoint(classes=()), COST, {}, classes=pair)
+    sections = training_sections(items, InferenceSettings(classes=()), COST, {}, classes=pair)
     assert "Classes: none" in sections["Training configuration"]
     assert "3 images (1 benign, 2 malignant)" in sections["Data"]
     assert "that outlines the lesion. " in sections["Model overview"]
 
 
 def test_a_classifier_outlines_nothing() -> None:
-    operating = OperatingPoint(classes=("benign", "malignant"))
-    sections = training_sections(ITEMS, operating, COST, {}, segmentation=False)
+    settings = InferenceSettings(classes=("benign", "malignant"))
+    sections = training_sections(ITEMS, settings, COST, {}, segmentation=False)
     assert "that tells benign, malignant apart. " in sections["Model overview"]
 
 

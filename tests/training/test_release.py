@@ -11,7 +11,7 @@ from busi_monai.errors import InputError
 from busi_monai.files import file_sha256, read_json, write_json
 from busi_monai.inference import Predictor
 from busi_monai.networks.weights import read_weights
-from busi_monai.operating import load_operating_point
+from busi_monai.settings import load_settings
 from busi_monai.training import read_training_images, release
 from busi_monai.training.release import halved, release_weights
 
@@ -20,10 +20,10 @@ from busi_monai.training.release import halved, release_weights
 def run(tiny_run: Path, tmp_path: Path) -> Path:
     """A calibrated run."""
     copy = Path(shutil.copytree(tiny_run, tmp_path / "run"))
-    operating = load_operating_point(copy / "operating.json")
+    settings = load_settings(copy)
     told = {"images": 20, "part": "validation", "same_network": True}
-    fitted = replace(operating, temperature=1.7, calibration=told)
-    fitted.save(copy / "operating.json")
+    fitted = replace(settings, temperature=1.7, calibration=told)
+    fitted.save(copy)
     return copy
 
 
@@ -40,7 +40,7 @@ def test_a_released_bundle_predicts_as_the_run(
     release_weights(run, bundle)
     images = sorted((phantom_prepared / "images").glob("*.png"))[:3]
     released, trained = Predictor.load(bundle, "cpu"), Predictor.load(run, "cpu")
-    assert released.operating == trained.operating
+    assert released.settings == trained.settings
     for image in images:
         ours, theirs = released.predict(image), trained.predict(image)
         assert ours.probabilities == pytest.approx(theirs.probabilities, abs=2e-3)
@@ -87,9 +87,9 @@ def test_a_run_that_is_not_calibrated_is_refused(tiny_run: Path, bundle: Path) -
 def test_a_calibration_on_anything_but_its_own_validation_part_is_refused(
     run: Path, bundle: Path, told: dict
 ) -> None:
-    operating = load_operating_point(run / "operating.json")
-    changed = replace(operating, calibration={**operating.calibration, **told})
-    changed.save(run / "operating.json")
+    settings = load_settings(run)
+    changed = replace(settings, calibration={**settings.calibration, **told})
+    changed.save(run)
     with pytest.raises(InputError, match="expected its own on the validation part"):
         release_weights(run, bundle)
 
@@ -103,19 +103,19 @@ def test_weights_that_the_record_does_not_tell_of_are_refused(run: Path, bundle:
 
 
 def test_another_input_size_than_the_bundles_is_refused(run: Path, bundle: Path) -> None:
-    operating = load_operating_point(run / "operating.json")
-    replace(operating, image_size=(64, 64)).save(run / "operating.json")
+    settings = load_settings(run)
+    replace(settings, image_size=(64, 64)).save(run)
     with pytest.raises(InputError, match="states an input of"):
         release_weights(run, bundle)
 
 
 def test_nothing_is_released_of_a_run_whose_configuration_is_gone(run: Path, bundle: Path) -> None:
     (run / "configs" / "train.yaml").unlink()
-    before = (bundle / "operating.json").read_bytes()
+    before = (bundle / "settings.json").read_bytes()
     with pytest.raises(InputError, match="does not exist"):
         release_weights(run, bundle)
     assert not (bundle / "models").exists()
-    assert (bundle / "operating.json").read_bytes() == before
+    assert (bundle / "settings.json").read_bytes() == before
 
 
 def test_no_path_of_the_machine_is_released(run: Path, bundle: Path) -> None:

@@ -14,7 +14,7 @@ from busi_monai.curation import load_datalist
 from busi_monai.devices import DeviceChoice, PrecisionChoice
 from busi_monai.errors import InputError
 from busi_monai.files import file_sha256, read_json
-from busi_monai.operating import OperatingPoint, load_operating_point
+from busi_monai.settings import InferenceSettings, load_settings
 from busi_monai.shipped import find_bundle
 from busi_monai.training import (
     RunFolder,
@@ -42,7 +42,7 @@ def test_a_run_holds_what_a_bundle_holds(tiny_run: Path) -> None:
         "configs/logging.conf",
         "models/model.pt",
         "models/last.pt",
-        "operating.json",
+        "settings.json",
         "history.csv",
         "history.png",
         "run.json",
@@ -55,7 +55,7 @@ def test_every_configuration_names_the_runs_network(tiny_run: Path) -> None:
     ]
     assert networks[0] == networks[1]
     assert networks[0]["encoder"] == "unet" and networks[0]["classes"] == 3
-    assert load_operating_point(tiny_run / "operating.json").image_size == (32, 32)
+    assert load_settings(tiny_run).image_size == (32, 32)
     shape = read_json(tiny_run / "configs" / "metadata.json")["network_data_format"]
     assert shape["inputs"]["image"]["spatial_shape"] == [32, 32]
 
@@ -100,8 +100,8 @@ def small_network(stride: int) -> nn.Module:
 
 
 def start(path: Path, *, resume: bool = False, stride: int = 1) -> None:
-    operating = OperatingPoint(image_size=(48, 40))
-    RunFolder(path, path, resume=resume).start(operating, small_network(stride))
+    settings = InferenceSettings(image_size=(48, 40))
+    RunFolder(path, path, resume=resume).start(settings, small_network(stride))
 
 
 @pytest.mark.parametrize("resume", [False, True])

@@ -65,11 +65,11 @@ def test_the_stages_are_runs_of_their_one_head(two_stage_run: Path) -> None:
         network = yaml.safe_load((run / "configs" / "inference.yaml").read_text())["network_def"]
         assert network["segmentation"] == (heads == "seg")
         assert network["classes"] == (3 if heads == "cls" else 0)
-        operating = read_json(run / "operating.json")
-        assert operating["image_size"] == size
-        assert (operating["lesion_crop"] is None) == (heads == "seg")
+        inference_settings = read_json(run / "settings.json")
+        assert inference_settings["image_size"] == size
+        assert (inference_settings["lesion_crop"] is None) == (heads == "seg")
         assert len(pd.read_csv(run / "history.csv")) == 2
-    assert operating["lesion_crop"] == {"margin": 0.4, "when_no_lesion": "normal"}
+    assert inference_settings["lesion_crop"] == {"margin": 0.4, "when_no_lesion": "normal"}
     record = read_json(two_stage_run / "run.json")
     assert record["epochs"] == record["max_epochs"] == 4 and record["network"]["parameters"] > 0
     assert set(record["stages"]) == set(STAGES)

@@ -10,12 +10,12 @@ from monai.data import CacheDataset
 from monai.transforms import Compose, NormalizeIntensity
 
 from busi_monai.errors import InputError
-from busi_monai.operating import OperatingPoint
+from busi_monai.settings import InferenceSettings
 from busi_monai.transforms import prediction_preprocessing, training_augmentation
 
 Draw = Callable[..., np.ndarray]
 SIZE = (40, 64)
-OPERATING = OperatingPoint(image_size=SIZE)
+OPERATING = InferenceSettings(image_size=SIZE)
 NOTHING = {
     "flip_probability": 0.0,
     "affine_probability": 0.0,
@@ -35,16 +35,16 @@ EVERYTHING = dict.fromkeys((*NOTHING, *ON_REQUEST), 1.0)
 
 @pytest.mark.parametrize("normalisation", ["unit", "zscore"])
 def test_with_all_probabilities_zero_nothing_changes(textured: Draw, normalisation: str) -> None:
-    operating = OperatingPoint(image_size=SIZE, normalisation=normalisation)
-    prepared = prediction_preprocessing(operating)({"image": textured((50, 70))})
-    augmented = training_augmentation(operating, **NOTHING)(prepared)
+    settings = InferenceSettings(image_size=SIZE, normalisation=normalisation)
+    prepared = prediction_preprocessing(settings)({"image": textured((50, 70))})
+    augmented = training_augmentation(settings, **NOTHING)(prepared)
     assert type(augmented["image"]) is torch.Tensor
     assert torch.allclose(augmented["image"], prepared["image"].as_tensor(), atol=1e-5)
 
 
 def test_images_stay_in_range(item: dict[str, torch.Tensor]) -> None:
     augment = training_augmentation(
-        OperatingPoint(image_size=SIZE), **EVERYTHING, speckle=2, noise=1
+        InferenceSettings(image_size=SIZE), **EVERYTHING, speckle=2, noise=1
     ).set_random_state(0)
     for _ in range(20):
         result = augment(item)
@@ -53,8 +53,8 @@ def test_images_stay_in_range(item: dict[str, torch.Tensor]) -> None:
 
 
 def test_a_zscored_image_comes_out_zscored(item: dict[str, torch.Tensor]) -> None:
-    operating = OperatingPoint(image_size=SIZE, normalisation="zscore")
-    augment = training_augmentation(operating, **EVERYTHING).set_random_state(0)
+    settings = InferenceSettings(image_size=SIZE, normalisation="zscore")
+    augment = training_augmentation(settings, **EVERYTHING).set_random_state(0)
     result = augment({**item, "image": NormalizeIntensity()(item["image"])})
     assert abs(float(result["image"].mean())) < 1e-5
     assert abs(float(result["image"].std(correction=0)) - 1) < 1e-4
@@ -66,7 +66,7 @@ def test_the_mask_moves_with_its_image(ellipse: Draw) -> None:
         None
     ]
     only_moved = {**NOTHING, "flip_probability": 1, "affine_probability": 1, "crop_probability": 1}
-    augment = training_augmentation(OperatingPoint(), **only_moved).set_random_state(3)
+    augment = training_augmentation(InferenceSettings(), **only_moved).set_random_state(3)
     for _ in range(10):
         result = augment({"image": lesion, "label": lesion})
         differing = ((result["image"] >= 0.5).float() - result["label"]).abs().sum()
@@ -74,19 +74,19 @@ def test_the_mask_moves_with_its_image(ellipse: Draw) -> None:
 
 
 def test_a_missing_mask_stays_missing(item: dict[str, torch.Tensor]) -> None:
-    augment = training_augmentation(OperatingPoint(), **EVERYTHING).set_random_state(0)
+    augment = training_augmentation(InferenceSettings(), **EVERYTHING).set_random_state(0)
     missing = torch.full_like(item["label"], -1)
     assert torch.equal(augment({**item, "label": missing})["label"], missing)
 
 
 def test_an_item_without_mask_is_augmented(item: dict[str, torch.Tensor]) -> None:
-    augment = training_augmentation(OperatingPoint(), **EVERYTHING).set_random_state(0)
+    augment = training_augmentation(InferenceSettings(), **EVERYTHING).set_random_state(0)
     assert set(augment({"image": item["image"], "id": "a"})) == {"image", "id"}
 
 
 def test_the_same_seed_gives_the_same_images(item: dict[str, torch.Tensor]) -> None:
     def run(seed: int) -> list[torch.Tensor]:
-        augment = training_augmentation(OperatingPoint()).set_random_state(seed)
+        augment = training_augmentation(InferenceSettings()).set_random_state(seed)
         return [augment(item)["image"] for _ in range(8)]
 
     first, again, other = run(5), run(5), run(6)
@@ -97,14 +97,14 @@ def test_the_same_seed_gives_the_same_images(item: dict[str, torch.Tensor]) -> N
 
 def test_the_item_that_came_in_is_left_alone(item: dict[str, torch.Tensor]) -> None:
     before = {key: value.clone() for key, value in item.items()}
-    training_augmentation(OperatingPoint(), **EVERYTHING).set_random_state(0)(item)
+    training_augmentation(InferenceSettings(), **EVERYTHING).set_random_state(0)(item)
     assert all(torch.equal(item[key], before[key]) for key in before)
 
 
 def test_half_of_the_images_are_mirrored_and_none_upside_down() -> None:
     corner = torch.zeros(1, 8, 8)
     corner[0, 0, 0] = 1
-    augment = training_augmentation(OperatingPoint(), **{**NOTHING, "flip_probability": 0.5})
+    augment = training_augmentation(InferenceSettings(), **{**NOTHING, "flip_probability": 0.5})
     augment.set_random_state(0)
     results = [augment({"image": corner})["image"] for _ in range(200)]
     assert all(float(result[0, 0].sum()) == 1 for result in results)
@@ -112,9 +112,9 @@ def test_half_of_the_images_are_mirrored_and_none_upside_down() -> None:
 
 
 def test_chained_flat_the_preprocessing_is_cached(textured: Draw) -> None:
-    operating = OperatingPoint(image_size=SIZE)
-    prepare = prediction_preprocessing(operating, with_label=True)
-    chain = Compose([prepare, training_augmentation(operating)]).flatten()
+    settings = InferenceSettings(image_size=SIZE)
+    prepare = prediction_preprocessing(settings, with_label=True)
+    chain = Compose([prepare, training_augmentation(settings)]).flatten()
     image = textured((50, 70))
     dataset = CacheDataset([{"image": image, "label": image > 0.5}], chain, progress=False)
     cached = dataset._cache[0]
@@ -124,7 +124,7 @@ def test_chained_flat_the_preprocessing_is_cached(textured: Draw) -> None:
 
 
 def test_augmentation_can_be_sent_to_a_worker(item: dict[str, torch.Tensor]) -> None:
-    augment = training_augmentation(OperatingPoint()).set_random_state(0)
+    augment = training_augmentation(InferenceSettings()).set_random_state(0)
     copy = pickle.loads(pickle.dumps(augment))
     assert torch.equal(copy(item)["image"], augment(item)["image"])
 
@@ -177,4 +177,4 @@ def test_each_option_reaches_its_step(item: dict[str, torch.Tensor]) -> None:
 )
 def test_a_wrong_option_is_named_with_its_value(option: str, value: object) -> None:
     with pytest.raises(InputError, match=option):
-        training_augmentation(OperatingPoint(), **{option: value})
+        training_augmentation(InferenceSettings(), **{option: value})

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor, decollate_batch
 
-from busi_monai.operating import OperatingPoint
+from busi_monai.settings import InferenceSettings
 from busi_monai.transforms import (
     collate_items,
     prediction_postprocessing,
@@ -12,7 +12,7 @@ from busi_monai.transforms import (
     training_augmentation,
 )
 
-OPERATING = OperatingPoint(image_size=(24, 32))
+OPERATING = InferenceSettings(image_size=(24, 32))
 
 
 def _items() -> list[dict[str, object]]:

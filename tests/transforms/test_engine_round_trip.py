@@ -12,7 +12,7 @@ from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator
 from monai.transforms import Compose, FlattenSubKeysd
 
-from busi_monai.operating import OperatingPoint
+from busi_monai.settings import InferenceSettings
 from busi_monai.transforms import (
     collate_items,
     prediction_postprocessing,
@@ -31,8 +31,8 @@ class BrightIsLesion(torch.nn.Module):
 
 @pytest.mark.parametrize("aspect", ["stretch", "pad"])
 def test_an_evaluator_gives_native_masks_beside_native_truth(ellipse: Draw, aspect: str) -> None:
-    operating = OperatingPoint(image_size=(96, 128), aspect=aspect)
-    prepare = prediction_preprocessing(operating, with_label=True)
+    settings = InferenceSettings(image_size=(96, 128), aspect=aspect)
+    prepare = prediction_preprocessing(settings, with_label=True)
     lesions = [
         ellipse((100, 160), (30, 110), (20, 35)),
         ellipse((140, 90), (100, 30), (25, 15)),
@@ -50,7 +50,7 @@ def test_an_evaluator_gives_native_masks_beside_native_truth(ellipse: Draw, aspe
         ),
         network=BrightIsLesion(),
         postprocessing=Compose(
-            [FlattenSubKeysd("pred"), prediction_postprocessing(operating, prepare)]
+            [FlattenSubKeysd("pred"), prediction_postprocessing(settings, prepare)]
         ),
     )
     seen = []

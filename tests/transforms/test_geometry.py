@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from busi_monai.errors import InputError
-from busi_monai.operating import OperatingPoint
+from busi_monai.settings import InferenceSettings
 from busi_monai.transforms import training_augmentation
 from busi_monai.transforms.geometry import (
     CROP_DRAWS,
@@ -212,7 +212,7 @@ def test_the_cropped_mask_lies_where_its_lesion_lies(ellipse: Draw) -> None:
 
 def test_without_crops_the_draws_are_those_of_before(item: dict[str, torch.Tensor]) -> None:
     def images(**options: object) -> list[torch.Tensor]:
-        augment = training_augmentation(OperatingPoint(), **options).set_random_state(4)
+        augment = training_augmentation(InferenceSettings(), **options).set_random_state(4)
         return [augment(item)["image"] for _ in range(4)]
 
     plain, other = images(), images(crop_scale=(0.1, 0.2))
@@ -222,4 +222,4 @@ def test_without_crops_the_draws_are_those_of_before(item: dict[str, torch.Tenso
 @pytest.mark.parametrize("value", [(0.5, 1.1), (0, 1), (0.9, 0.6), 0.6])
 def test_a_wrong_crop_scale_is_named(value: object) -> None:
     with pytest.raises(InputError, match=r"crop_scale must be .*at most 1, got"):
-        training_augmentation(OperatingPoint(), crop_scale=value)
+        training_augmentation(InferenceSettings(), crop_scale=value)

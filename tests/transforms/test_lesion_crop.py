@@ -10,7 +10,7 @@ import torch
 from monai.data import MetaTensor
 
 from busi_monai.errors import InputError
-from busi_monai.operating import LesionCrop, OperatingPoint, load_operating_point
+from busi_monai.settings import InferenceSettings, LesionCrop, load_settings
 from busi_monai.training import training_transforms
 from busi_monai.transforms import (
     CropToLesiond,
@@ -20,7 +20,7 @@ from busi_monai.transforms import (
     training_augmentation,
 )
 
-CROP = OperatingPoint(image_size=(32, 48), lesion_crop=LesionCrop(margin=0.5))
+CROP = InferenceSettings(image_size=(32, 48), lesion_crop=LesionCrop(margin=0.5))
 LEFT, TOP, WIDTH, HEIGHT = 60, 20, 20, 10
 
 
@@ -38,7 +38,7 @@ def mask() -> np.ndarray:
 
 def test_the_network_sees_the_lesions_box_with_its_margin(pixels, mask) -> None:
     item = prediction_preprocessing(CROP, with_label=True)({"image": pixels, "label": mask})
-    cut = prediction_preprocessing(OperatingPoint(image_size=(32, 48)))(
+    cut = prediction_preprocessing(InferenceSettings(image_size=(32, 48)))(
         {"image": pixels[15:35, 50:90]}
     )
     torch.testing.assert_close(item["image"].as_tensor(), cut["image"].as_tensor())
@@ -59,7 +59,7 @@ def test_a_box_at_the_border_is_cut_off_there(pixels) -> None:
 @pytest.mark.parametrize("label", [np.zeros((70, 110), np.uint8), None])
 def test_without_a_lesion_the_whole_image_stays(label, pixels, caplog) -> None:
     steps = prediction_preprocessing(CROP, with_label=True)
-    plain = prediction_preprocessing(OperatingPoint(image_size=(32, 48)))
+    plain = prediction_preprocessing(InferenceSettings(image_size=(32, 48)))
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
             item = steps({"image": pixels, "label": label})
@@ -121,11 +121,11 @@ def test_images_without_lesion_are_cropped_half_of_the_time() -> None:
 def test_training_crops_before_it_resizes(cached: int, pixels, mask) -> None:
     kinds = ("flip", "affine", "grey", "speckle", "noise")
     quiet = {f"{kind}_probability": 0.0 for kind in kinds}
-    operating = OperatingPoint(
+    settings = InferenceSettings(
         image_size=(32, 48), lesion_crop=LesionCrop(0.5), normalisation=("unit", "zscore")[cached]
     )
-    preprocessing = prediction_preprocessing(operating, with_label=True)
-    augmentation = training_augmentation(operating, crop_jitter=0.0, **quiet)
+    preprocessing = prediction_preprocessing(settings, with_label=True)
+    augmentation = training_augmentation(settings, crop_jitter=0.0, **quiet)
     item = training_transforms(preprocessing, augmentation)({"image": pixels, "label": mask})
     expected = preprocessing({"image": pixels, "label": mask})
     assert type(item["image"]) is torch.Tensor and "native_label" not in item
@@ -164,9 +164,9 @@ def test_wrong_options_are_named(options: dict, message: str) -> None:
 )
 def test_a_wrong_crop_is_named(wrong: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        OperatingPoint(lesion_crop=wrong)
+        InferenceSettings(lesion_crop=wrong)
 
 
 def test_the_operating_point_keeps_its_crop(tmp_path) -> None:
-    CROP.save(tmp_path / "operating.json")
-    assert load_operating_point(tmp_path / "operating.json") == CROP
+    CROP.save(tmp_path)
+    assert load_settings(tmp_path) == CROP

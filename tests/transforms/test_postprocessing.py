@@ -10,7 +10,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, Identityd
 
 from busi_monai.cases import CLASSES
-from busi_monai.operating import Consistency, OperatingPoint
+from busi_monai.settings import Consistency, InferenceSettings
 from busi_monai.transforms import (
     MaskClassConsistencyd,
     choose_class,
@@ -40,12 +40,12 @@ def _asymmetric_lesion(ellipse: Draw) -> np.ndarray:
 def test_a_perfect_network_gives_back_the_native_mask(
     ellipse: Draw, aspect: str, size: tuple[int, int]
 ) -> None:
-    operating = OperatingPoint(image_size=size, aspect=aspect)
-    preprocessing = prediction_preprocessing(operating, with_label=True)
+    settings = InferenceSettings(image_size=size, aspect=aspect)
+    preprocessing = prediction_preprocessing(settings, with_label=True)
     lesion = _asymmetric_lesion(ellipse)
     item = preprocessing({"image": lesion.astype(np.float32), "label": lesion})
     item["seg"] = item["label"] * 20 - 10
-    result = prediction_postprocessing(operating, preprocessing)(item)
+    result = prediction_postprocessing(settings, preprocessing)(item)
 
     assert result["pred"].dtype == torch.uint8
     assert result["pred"].shape == NATIVE
@@ -60,17 +60,17 @@ def test_a_perfect_network_gives_back_the_native_mask(
 
 @pytest.mark.parametrize("aspect", ["stretch", "pad"])
 def test_a_size_that_needs_no_resizing_is_exact(ellipse: Draw, aspect: str) -> None:
-    operating = OperatingPoint(image_size=NATIVE, aspect=aspect)
-    preprocessing = prediction_preprocessing(operating)
+    settings = InferenceSettings(image_size=NATIVE, aspect=aspect)
+    preprocessing = prediction_preprocessing(settings)
     lesion = _asymmetric_lesion(ellipse)
     item = preprocessing({"image": lesion.astype(np.float32)})
     item["seg"] = torch.from_numpy(lesion)[None].float() * 20 - 10
-    result = prediction_postprocessing(operating, preprocessing)(item)
+    result = prediction_postprocessing(settings, preprocessing)(item)
     assert np.array_equal(result["pred"].numpy(), lesion)
 
 
 def _item(**outputs: torch.Tensor) -> tuple[Compose, dict[str, Any]]:
-    preprocessing = prediction_preprocessing(OperatingPoint(image_size=(16, 16)))
+    preprocessing = prediction_preprocessing(InferenceSettings(image_size=(16, 16)))
     return preprocessing, {**preprocessing({"image": np.zeros((20, 30))}), **outputs}
 
 
@@ -83,17 +83,17 @@ def test_the_mask_threshold_counts_from_its_value_on(threshold: float, expected:
 def test_the_operating_points_mask_threshold_is_applied() -> None:
     preprocessing, item = _item(seg=torch.full((1, 16, 16), 1.0))
     for threshold, expected in ((0.7, 600), (0.75, 0)):
-        operating = OperatingPoint(image_size=(16, 16), mask_threshold=threshold)
-        result = prediction_postprocessing(operating, preprocessing)(item)
+        settings = InferenceSettings(image_size=(16, 16), mask_threshold=threshold)
+        result = prediction_postprocessing(settings, preprocessing)(item)
         assert int(result["pred"].sum()) == expected
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
 def test_class_probabilities_are_the_softmax_of_tempered_logits(temperature: float) -> None:
     logits = torch.tensor([0.3, 2.0, -1.0])
-    operating = OperatingPoint(image_size=(16, 16), temperature=temperature)
+    settings = InferenceSettings(image_size=(16, 16), temperature=temperature)
     preprocessing, item = _item(cls=logits)
-    result = prediction_postprocessing(operating, preprocessing)(item)
+    result = prediction_postprocessing(settings, preprocessing)(item)
     expected = torch.exp(logits / temperature)
     assert torch.allclose(result["pred_cls"], expected / expected.sum())
     assert result["predicted_class"] == "benign"
@@ -103,33 +103,35 @@ def test_outputs_in_half_precision_become_float32() -> None:
     preprocessing, item = _item(
         seg=torch.zeros(1, 16, 16, dtype=torch.bfloat16), cls=torch.zeros(3, dtype=torch.float16)
     )
-    result = prediction_postprocessing(OperatingPoint(image_size=(16, 16)), preprocessing)(item)
+    result = prediction_postprocessing(InferenceSettings(image_size=(16, 16)), preprocessing)(item)
     assert result["pred_seg"].dtype == result["pred_cls"].dtype == torch.float32
     assert type(result["pred_seg"]) is torch.Tensor
 
 
 def test_a_missing_head_leaves_its_results_out() -> None:
-    operating = OperatingPoint(image_size=(16, 16), consistency=Consistency(enabled=True))
+    settings = InferenceSettings(image_size=(16, 16), consistency=Consistency(enabled=True))
     preprocessing, item = _item(seg=torch.zeros(1, 16, 16))
-    only_mask = prediction_postprocessing(operating, preprocessing)(item)
+    only_mask = prediction_postprocessing(settings, preprocessing)(item)
     assert {"pred", "pred_seg"} <= set(only_mask)
     assert not {"pred_cls", "predicted_class"} & set(only_mask)
     preprocessing, item = _item(cls=torch.zeros(3))
-    only_class = prediction_postprocessing(operating, preprocessing)(item)
+    only_class = prediction_postprocessing(settings, preprocessing)(item)
     assert {"pred_cls", "predicted_class"} <= set(only_class)
     assert not {"pred", "pred_seg"} & set(only_class)
 
 
 def test_a_binary_system_names_its_own_classes() -> None:
-    operating = OperatingPoint(classes=("benign", "malignant"), image_size=(16, 16))
+    settings = InferenceSettings(classes=("benign", "malignant"), image_size=(16, 16))
     preprocessing, item = _item(cls=torch.tensor([0.0, 1.0]))
-    result = prediction_postprocessing(operating, preprocessing)(item)
+    result = prediction_postprocessing(settings, preprocessing)(item)
     assert result["predicted_class"] == "malignant"
 
 
 def test_an_image_without_history_is_refused() -> None:
     preprocessing, item = _item(seg=torch.zeros(1, 16, 16))
-    postprocessing = prediction_postprocessing(OperatingPoint(image_size=(16, 16)), preprocessing)
+    postprocessing = prediction_postprocessing(
+        InferenceSettings(image_size=(16, 16)), preprocessing
+    )
     for image in (item["image"].as_tensor(), MetaTensor(torch.zeros(1, 16, 16))):
         with pytest.raises(RuntimeError) as caught:
             postprocessing({**item, "image": image})
@@ -138,7 +140,7 @@ def test_an_image_without_history_is_refused() -> None:
 
 def test_a_preprocessing_without_way_back_is_refused() -> None:
     with pytest.raises(ValueError, match="invertible"):
-        prediction_postprocessing(OperatingPoint(), Compose([Identityd("image")]))
+        prediction_postprocessing(InferenceSettings(), Compose([Identityd("image")]))
 
 
 @pytest.mark.parametrize(
@@ -228,23 +230,23 @@ def test_a_system_without_malignant_is_ruled_by_normal_alone() -> None:
 def test_the_rule_is_off_by_default_and_on_by_the_operating_point() -> None:
     outputs = {"seg": torch.full((1, 16, 16), 5.0), "cls": torch.tensor([3.0, 0.0, 0.0])}
     for enabled, expected in ((False, 20 * 30), (True, 0)):
-        operating = OperatingPoint(
+        settings = InferenceSettings(
             image_size=(16, 16), consistency=Consistency(enabled=True) if enabled else Consistency()
         )
         preprocessing, item = _item(**outputs)
-        result = prediction_postprocessing(operating, preprocessing)(item)
+        result = prediction_postprocessing(settings, preprocessing)(item)
         assert result["predicted_class"] == "normal"
         assert int(result["pred"].sum()) == expected
 
 
 def test_the_rule_spares_what_the_malignant_threshold_of_the_operating_point_says() -> None:
     outputs = {"seg": torch.full((1, 16, 16), 5.0), "cls": torch.tensor([0.6, 0.1, 0.3]).log()}
-    operating = OperatingPoint(
+    settings = InferenceSettings(
         image_size=(16, 16),
         class_thresholds={"malignant": 0.29},
         consistency=Consistency(enabled=True),
     )
     preprocessing, item = _item(**outputs)
-    result = prediction_postprocessing(operating, preprocessing)(item)
+    result = prediction_postprocessing(settings, preprocessing)(item)
     assert result["predicted_class"] == "malignant"
     assert bool(result["pred"].all())

@@ -16,7 +16,7 @@ from monai.utils import SpaceKeys
 from busi_monai.datasets import clean_mask
 from busi_monai.errors import ImageReadError, InputError
 from busi_monai.io.images import write_mask, write_png
-from busi_monai.operating import OperatingPoint
+from busi_monai.settings import InferenceSettings
 from busi_monai.transforms import (
     FitToNetworkd,
     collate_items,
@@ -42,8 +42,8 @@ def item(textured: Draw, ellipse: Draw, tmp_path: Path) -> dict[str, str]:
 def test_images_and_masks_get_the_networks_size(
     item: dict[str, str], aspect: str, size: tuple[int, int]
 ) -> None:
-    operating = OperatingPoint(image_size=size, aspect=aspect)
-    ready = prediction_preprocessing(operating, with_label=True)(item)
+    settings = InferenceSettings(image_size=size, aspect=aspect)
+    ready = prediction_preprocessing(settings, with_label=True)(item)
     assert isinstance(ready["image"], MetaTensor)
     assert ready["image"].shape == ready["label"].shape == (1, *size)
     assert ready["image"].dtype == ready["label"].dtype == torch.float32
@@ -56,8 +56,8 @@ def test_images_and_masks_get_the_networks_size(
 def test_image_and_mask_stay_on_top_of_each_other(ellipse: Draw) -> None:
     lesion = ellipse((90, 144), centre=(30, 100), radii=(15, 25))
     for aspect in ("stretch", "pad"):
-        operating = OperatingPoint(image_size=(30, 48), aspect=aspect)
-        preprocessing = prediction_preprocessing(operating, with_label=True)
+        settings = InferenceSettings(image_size=(30, 48), aspect=aspect)
+        preprocessing = prediction_preprocessing(settings, with_label=True)
         ready = preprocessing({"image": lesion.astype(np.uint8) * 255, "label": lesion})
         seen, label = ready["image"][0] >= 0.5, ready["label"][0] > 0
         rows, columns = (where.float().mean() for where in torch.where(seen))
@@ -67,8 +67,8 @@ def test_image_and_mask_stay_on_top_of_each_other(ellipse: Draw) -> None:
 
 
 def test_padding_is_black_around_the_centre_and_keeps_the_aspect_ratio() -> None:
-    operating = OperatingPoint(image_size=(100, 100), aspect="pad")
-    ready = prediction_preprocessing(operating)({"image": np.ones((50, 100))})
+    settings = InferenceSettings(image_size=(100, 100), aspect="pad")
+    ready = prediction_preprocessing(settings)({"image": np.ones((50, 100))})
     assert torch.equal(ready["image"][0, :25], torch.zeros(25, 100))
     assert torch.allclose(ready["image"][0, 25:75].as_tensor(), torch.ones(50, 100))
     assert torch.equal(ready["image"][0, 75:], torch.zeros(25, 100))
@@ -77,33 +77,33 @@ def test_padding_is_black_around_the_centre_and_keeps_the_aspect_ratio() -> None
 def test_bicubic_overshoot_is_clipped() -> None:
     step = np.zeros((20, 20))
     step[:, 10:] = 1
-    ready = prediction_preprocessing(OperatingPoint(image_size=(64, 64)))({"image": step})
+    ready = prediction_preprocessing(InferenceSettings(image_size=(64, 64)))({"image": step})
     assert float(ready["image"].min()) == 0
     assert float(ready["image"].max()) == 1
 
 
 def test_fine_stripes_do_not_alias() -> None:
     stripes = np.tile(np.array([0.0, 1.0]), (256, 128))
-    ready = prediction_preprocessing(OperatingPoint(image_size=(60, 60)))({"image": stripes})
+    ready = prediction_preprocessing(InferenceSettings(image_size=(60, 60)))({"image": stripes})
     assert float(ready["image"][0, :, 2:-2].std()) < 0.02
 
 
 def test_zscore_takes_mean_and_deviation_of_the_whole_input(textured: Draw) -> None:
-    operating = OperatingPoint(image_size=(64, 64), aspect="pad", normalisation="zscore")
-    image = prediction_preprocessing(operating)({"image": textured(NATIVE)})["image"]
+    settings = InferenceSettings(image_size=(64, 64), aspect="pad", normalisation="zscore")
+    image = prediction_preprocessing(settings)({"image": textured(NATIVE)})["image"]
     assert abs(float(image.mean())) < 1e-5
     assert abs(float(image.std(correction=0)) - 1) < 1e-4
 
 
 def test_a_uniform_image_has_a_zscore() -> None:
-    operating = OperatingPoint(image_size=(64, 64), normalisation="zscore")
-    image = prediction_preprocessing(operating)({"image": np.full((50, 50), 0.5)})["image"]
+    settings = InferenceSettings(image_size=(64, 64), normalisation="zscore")
+    image = prediction_preprocessing(settings)({"image": np.full((50, 50), 0.5)})["image"]
     assert bool(torch.isfinite(image.as_tensor()).all())
 
 
 def test_an_item_without_mask_gets_one_of_minus_one(textured: Draw) -> None:
-    operating = OperatingPoint(image_size=(32, 48))
-    preprocessing = prediction_preprocessing(operating, with_label=True)
+    settings = InferenceSettings(image_size=(32, 48))
+    preprocessing = prediction_preprocessing(settings, with_label=True)
     for item in ({"image": textured(NATIVE)}, {"image": textured(NATIVE), "label": None}):
         ready = preprocessing(item)
         assert torch.equal(ready["label"], torch.full((1, 32, 48), -1.0))
@@ -144,9 +144,9 @@ def test_clean_labels_are_trained_on_but_not_measured_against(
     write_png(tmp_path / "image.png", (textured(NATIVE) * 255).astype(np.uint8))
     write_mask(tmp_path / "mask.png", speckled)
     item = {"image": str(tmp_path / "image.png"), "label": str(tmp_path / "mask.png")}
-    operating = OperatingPoint(image_size=NATIVE)
+    settings = InferenceSettings(image_size=NATIVE)
     found, cleaned = (
-        prediction_preprocessing(operating, with_label=True, clean_labels=clean)(item)
+        prediction_preprocessing(settings, with_label=True, clean_labels=clean)(item)
         for clean in (False, True)
     )
     assert np.array_equal(found["label"][0].numpy() > 0, speckled)
@@ -158,8 +158,8 @@ def test_clean_labels_are_trained_on_but_not_measured_against(
 
 
 def test_filters_keep_the_way_back_to_native_size(textured: Draw) -> None:
-    operating = OperatingPoint(image_size=(64, 64), median_filter=3, clahe=True)
-    ready = prediction_preprocessing(operating)({"image": textured(NATIVE)})
+    settings = InferenceSettings(image_size=(64, 64), median_filter=3, clahe=True)
+    ready = prediction_preprocessing(settings)({"image": textured(NATIVE)})
     assert ready["image"].meta["spatial_shape"].tolist() == list(NATIVE)
     assert len(ready["image"].applied_operations) == 1
 
@@ -169,7 +169,7 @@ def test_a_bad_file_is_told_once_and_by_its_own_error(
 ) -> None:
     (tmp_path / "broken.png").write_bytes(b"no image")
     with pytest.raises(RuntimeError) as caught:
-        prediction_preprocessing(OperatingPoint())({"image": str(tmp_path / "broken.png")})
+        prediction_preprocessing(InferenceSettings())({"image": str(tmp_path / "broken.png")})
     assert isinstance(caught.value.__cause__, ImageReadError)
     assert not caplog.records
 
@@ -182,7 +182,7 @@ def test_wrong_resampling_and_aspect_are_refused() -> None:
 
 
 def test_a_pickled_copy_prepares_alike_and_inverts_what_the_first_one_made(textured: Draw) -> None:
-    preprocessing = prediction_preprocessing(OperatingPoint(image_size=(64, 64), clahe=True))
+    preprocessing = prediction_preprocessing(InferenceSettings(image_size=(64, 64), clahe=True))
     copy = pickle.loads(pickle.dumps(preprocessing))
     ready = preprocessing({"image": textured(NATIVE)})
     assert torch.equal(ready["image"], copy({"image": textured(NATIVE)})["image"])
@@ -202,9 +202,9 @@ def _datasets(item: dict[str, str], transform: object, folder: Path) -> list[obj
 def test_cached_and_persistent_items_go_back_to_native_size(
     item: dict[str, str], tmp_path: Path
 ) -> None:
-    operating = OperatingPoint(image_size=(64, 64), aspect="pad")
-    preprocessing = prediction_preprocessing(operating, with_label=True)
-    postprocessing = prediction_postprocessing(operating, preprocessing)
+    settings = InferenceSettings(image_size=(64, 64), aspect="pad")
+    preprocessing = prediction_preprocessing(settings, with_label=True)
+    postprocessing = prediction_postprocessing(settings, preprocessing)
     expected = preprocessing(item)
     for dataset in _datasets(item, preprocessing, tmp_path / "cache"):
         cached = dataset[0]
@@ -222,7 +222,9 @@ def test_cached_and_persistent_items_go_back_to_native_size(
 def test_a_persistent_item_is_read_back_rather_than_made_again(
     item: dict[str, str], tmp_path: Path
 ) -> None:
-    preprocessing = prediction_preprocessing(OperatingPoint(image_size=(64, 64)), with_label=True)
+    preprocessing = prediction_preprocessing(
+        InferenceSettings(image_size=(64, 64)), with_label=True
+    )
     for _ in range(2):
         dataset = PersistentDataset([item], preprocessing, cache_dir=tmp_path, track_meta=True)
         assert dataset[0]["image"].applied_operations
@@ -230,15 +232,15 @@ def test_a_persistent_item_is_read_back_rather_than_made_again(
 
 @pytest.mark.slow
 def test_spawned_workers_prepare_items_that_go_back(item: dict[str, str]) -> None:
-    operating = OperatingPoint(image_size=(64, 64))
-    preprocessing = prediction_preprocessing(operating, with_label=True)
+    settings = InferenceSettings(image_size=(64, 64))
+    preprocessing = prediction_preprocessing(settings, with_label=True)
     dataset = CacheDataset([item], preprocessing, cache_num=0, progress=False)
     loader = DataLoader(
         dataset, num_workers=1, multiprocessing_context="spawn", collate_fn=collate_items
     )
     (batch,) = loader
     (ready,) = decollate_batch(batch)
-    result = prediction_postprocessing(operating, preprocessing)(
+    result = prediction_postprocessing(settings, preprocessing)(
         {**ready, "seg": ready["label"] * 20 - 10}
     )
     assert result["pred"].shape == NATIVE

@@ -11,7 +11,6 @@ from fastapi import FastAPI, Response
 from starlette.responses import PlainTextResponse
 
 from busi_monai.cases import CLASSES
-from busi_monai.operating import MalignancyThreshold
 from busi_monai.phantoms import draw_phantom
 from busi_monai.plots.palette import ACCENT
 from busi_monai.serving.answers import Outcome, png_bytes
@@ -20,6 +19,7 @@ from busi_monai.serving.problems import ServiceError
 from busi_monai.serving.rest import NOTICE
 from busi_monai.serving.service import PredictionService
 from busi_monai.serving.uploads import Upload, uploads_of
+from busi_monai.settings import MalignancyThreshold
 
 # NiceGUI would look for a folder below the working directory; nothing is stored
 os.environ["NICEGUI_STORAGE_PATH"] = "/nonexistent/nicegui"
@@ -169,7 +169,7 @@ class _Page:
                     Tag("img", src=f"/examples/{name}.png", alt=f"Example phantom: {name}")
 
     def _build_points(self) -> None:
-        points = self._service.predictor.operating.operating_points
+        points = self._service.predictor.settings.operating_points
         options = {MOST_PROBABLE: "the most probable class", **{name: name for name in points}}
         Choice("Decide malignancy at", options, self._point or MOST_PROBABLE).on(
             "choose", self._choose_point
@@ -177,7 +177,7 @@ class _Page:
         self._point_told = Tag("p", self._point_sentence()).classes("small")
 
     def _point_sentence(self) -> str:
-        points = self._service.predictor.operating.operating_points
+        points = self._service.predictor.settings.operating_points
         if self._point is None:
             return "Malignant is predicted where it is more probable than the other classes."
         return point_sentence(points[self._point])

@@ -110,7 +110,7 @@ class ShownUpload:
     ) -> ShownUpload:
         """Keep of some outcomes what the page needs; at least one must be a prediction."""
         found = images_of(upload, service.limits, service.decoding)
-        classes = service.predictor.operating.classes
+        classes = service.predictor.settings.classes
         images = dict(found.images)
         ranked = [
             (outcome, outcome.prediction) for outcome in outcomes if outcome.prediction is not None

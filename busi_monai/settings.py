@@ -1,4 +1,4 @@
-"""``operating.json``: how a trained network is to be used. Read by every door to prediction."""
+"""``settings.json``: how a trained network is to be used. Every way to a prediction reads it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = [
     "SENSITIVITIES",
     "WHEN_NO_LESION",
     "Consistency",
+    "InferenceSettings",
     "LesionCrop",
     "MalignancyThreshold",
-    "OperatingPoint",
-    "load_operating_point",
+    "load_settings",
 ]
 
 *_, MALIGNANT = CLASSES
@@ -29,6 +29,8 @@ ASPECTS = ("stretch", "pad")
 NORMALISATIONS = ("unit", "zscore")
 WHEN_NO_LESION = ("whole", "normal")
 SCHEMA_VERSION = 1
+SETTINGS = "settings.json"
+"""Name of the file in a bundle."""
 
 SENSITIVITIES = (0.90, 0.95, 0.98)
 """Sensitivities for malignancy that thresholds are fitted for."""
@@ -179,7 +181,7 @@ class MalignancyThreshold:
 
 
 @dataclass(frozen=True)
-class OperatingPoint:
+class InferenceSettings:
     """Everything besides the weights that prediction depends on.
 
     Attributes:
@@ -264,7 +266,7 @@ class OperatingPoint:
         if unknown:
             raise InputError(f"class_thresholds name unknown classes: {', '.join(sorted(unknown))}")
 
-    def at(self, name: str) -> OperatingPoint:
+    def at(self, name: str) -> InferenceSettings:
         """Return the same with malignancy decided at one of the ``operating_points``.
 
         Raises:
@@ -283,12 +285,12 @@ class OperatingPoint:
         """Return plain JSON values."""
         return {"schema_version": SCHEMA_VERSION, **asdict(self)}
 
-    def save(self, path: str | Path) -> None:
-        """Write ``operating.json`` atomically."""
-        write_json(path, self.as_dict())
+    def save(self, bundle: str | Path) -> None:
+        """Write a bundle's ``settings.json`` atomically."""
+        write_json(Path(bundle) / SETTINGS, self.as_dict())
 
 
-def _check_switches(settings: Consistency | OperatingPoint, *names: str) -> None:
+def _check_switches(settings: Consistency | InferenceSettings, *names: str) -> None:
     for name in names:
         value = getattr(settings, name)
         if not isinstance(value, bool):
@@ -311,16 +313,16 @@ def _checked_size(size: Any) -> tuple[int, int]:
     return height, width
 
 
-def load_operating_point(
-    path: str | Path,
+def load_settings(
+    bundle: str | Path,
     name: str | None = None,
     *,
     consistency: bool | Mapping[str, Any] | None = None,
-) -> OperatingPoint:
-    """Read ``operating.json``.
+) -> InferenceSettings:
+    """Read a bundle's ``settings.json``, or ``operating.json``, as version 0.1.0 called it.
 
     Args:
-        path: of the file.
+        bundle: its folder.
         name: one of its ``operating_points``, at which malignancy is to be decided.
         consistency: whether mask and class are made to agree, and by what values other than the
             file's (see ``Consistency.changed``); by default as the file says.
@@ -329,6 +331,9 @@ def load_operating_point(
         InputError: if the file is missing, not JSON, of a newer schema, or holds a wrong value, or
             if it has no operating point of that name.
     """
+    path, earlier = Path(bundle) / SETTINGS, Path(bundle) / "operating.json"
+    if earlier.is_file() and not path.exists():
+        path = earlier
     content = read_json(path)
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected a JSON object, got {type(content).__name__}")
@@ -336,10 +341,10 @@ def load_operating_point(
     if not isinstance(version, int) or version > SCHEMA_VERSION:
         raise InputError(f"{path}: expected schema_version up to {SCHEMA_VERSION}, got {version!r}")
     try:
-        operating = OperatingPoint(**content)
-        operating = operating if name is None else operating.at(name)
+        settings = InferenceSettings(**content)
+        settings = settings if name is None else settings.at(name)
     except (TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: {error}") from error
     if consistency is None:
-        return operating
-    return replace(operating, consistency=operating.consistency.changed(consistency))
+        return settings
+    return replace(settings, consistency=settings.consistency.changed(consistency))

@@ -7,9 +7,9 @@ import pytest
 
 from busi_monai.cases import CLASSES
 from busi_monai.errors import InputError
-from busi_monai.operating import Consistency, OperatingPoint, load_operating_point
+from busi_monai.settings import Consistency, InferenceSettings, load_settings
 
-UNUSUAL = OperatingPoint(
+UNUSUAL = InferenceSettings(
     classes=("benign", "malignant"),
     image_size=(160, 224),
     aspect="pad",
@@ -24,15 +24,15 @@ UNUSUAL = OperatingPoint(
 )
 
 
-@pytest.mark.parametrize("operating", [OperatingPoint(), UNUSUAL], ids=["default", "unusual"])
-def test_what_is_saved_is_loaded(tmp_path: Path, operating: OperatingPoint) -> None:
-    operating.save(tmp_path / "operating.json")
-    assert load_operating_point(tmp_path / "operating.json") == operating
+@pytest.mark.parametrize("settings", [InferenceSettings(), UNUSUAL], ids=["default", "unusual"])
+def test_what_is_saved_is_loaded(tmp_path: Path, settings: InferenceSettings) -> None:
+    settings.save(tmp_path)
+    assert load_settings(tmp_path) == settings
 
 
 def test_the_file_states_its_schema_and_every_field(tmp_path: Path) -> None:
-    OperatingPoint().save(tmp_path / "operating.json")
-    content = json.loads((tmp_path / "operating.json").read_text())
+    InferenceSettings().save(tmp_path)
+    content = json.loads((tmp_path / "settings.json").read_text())
     assert content["schema_version"] == 1
     assert content["classes"] == list(CLASSES)
     assert content["image_size"] == [256, 256]
@@ -40,28 +40,28 @@ def test_the_file_states_its_schema_and_every_field(tmp_path: Path) -> None:
 
 
 def test_fields_left_out_have_their_defaults(tmp_path: Path) -> None:
-    (tmp_path / "operating.json").write_text('{"temperature": 2.0}')
-    assert load_operating_point(tmp_path / "operating.json") == OperatingPoint(temperature=2.0)
+    (tmp_path / "settings.json").write_text('{"temperature": 2.0}')
+    assert load_settings(tmp_path) == InferenceSettings(temperature=2.0)
 
 
 def test_classes_get_the_common_order_and_may_be_absent() -> None:
-    assert OperatingPoint(classes=("malignant", "benign")).classes == ("benign", "malignant")
-    assert OperatingPoint(classes=()).classes == ()
+    assert InferenceSettings(classes=("malignant", "benign")).classes == ("benign", "malignant")
+    assert InferenceSettings(classes=()).classes == ()
 
 
 def test_the_rule_may_be_given_as_a_plain_dictionary() -> None:
-    operating = OperatingPoint(consistency={"enabled": True})  # type: ignore[arg-type]
-    assert operating.consistency == Consistency(enabled=True)
+    settings = InferenceSettings(consistency={"enabled": True})  # type: ignore[arg-type]
+    assert settings.consistency == Consistency(enabled=True)
 
 
 def test_a_changed_rule_is_on_unless_it_says_otherwise(tmp_path: Path) -> None:
-    OperatingPoint(consistency=Consistency(min_lesion_fraction=0.5)).save(tmp_path / "point.json")
+    InferenceSettings(consistency=Consistency(min_lesion_fraction=0.5)).save(tmp_path)
     for change, rule in (
         (True, Consistency(enabled=True, min_lesion_fraction=0.5)),
         ({"normal_threshold": 0.4}, Consistency(True, 0.5, 0.4)),
         ({"enabled": False}, Consistency(min_lesion_fraction=0.5)),
     ):
-        found = load_operating_point(tmp_path / "point.json", consistency=change)
+        found = load_settings(tmp_path, consistency=change)
         assert found.consistency == rule
 
 
@@ -76,10 +76,10 @@ def test_a_changed_rule_is_on_unless_it_says_otherwise(tmp_path: Path) -> None:
 def test_a_wrong_change_of_the_rule_does_not_blame_the_file(
     tmp_path: Path, change: object, message: str
 ) -> None:
-    OperatingPoint().save(tmp_path / "operating.json")
+    InferenceSettings().save(tmp_path)
     with pytest.raises(InputError, match=message) as caught:
-        load_operating_point(tmp_path / "operating.json", consistency=change)  # type: ignore[arg-type]
-    assert "operating.json" not in str(caught.value)
+        load_settings(tmp_path, consistency=change)  # type: ignore[arg-type]
+    assert "settings.json" not in str(caught.value)
 
 
 WRONG = {
@@ -111,22 +111,22 @@ CASES = [(name, value) for name, values in WRONG.items() for value in values]
 
 @pytest.mark.parametrize(("name", "value"), CASES)
 def test_a_wrong_value_is_told_with_its_file(tmp_path: Path, name: str, value: object) -> None:
-    path = tmp_path / "operating.json"
+    path = tmp_path / "settings.json"
     path.write_text(json.dumps({name: value}))
-    with pytest.raises(InputError, match=r"operating\.json: "):
-        load_operating_point(path)
+    with pytest.raises(InputError, match=r"settings\.json: "):
+        load_settings(tmp_path)
 
 
 @pytest.mark.parametrize(
     "text", ["[1, 2]", "{", '{"schema_version": 2}', '{"schema_version": "x"}']
 )
-def test_a_file_that_is_no_operating_point_is_refused(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "operating.json"
+def test_a_file_that_is_no_settings_file_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "settings.json"
     path.write_text(text)
-    with pytest.raises(InputError, match=r"operating\.json"):
-        load_operating_point(path)
+    with pytest.raises(InputError, match=r"settings\.json"):
+        load_settings(tmp_path)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"operating\.json does not exist"):
-        load_operating_point(tmp_path / "operating.json")
+    with pytest.raises(InputError, match=r"settings\.json does not exist"):
+        load_settings(tmp_path)
