@@ -29,15 +29,20 @@ _BORDER = 16  # reach of the largest cross
 _D = 0.75  # a diagonal arm's sides as a part of an upright arm
 _UPRIGHT, _DIAGONAL = ((1.0, 0.0), (0.0, 1.0)), ((_D, _D), (_D, -_D))
 _SHAPES = {
-    "+": (_UPRIGHT, (4, 5, 6, 7, 8, 10)),
-    "x": (_DIAGONAL, (5, 6, 7, 8)),
-    "x|": ((*_DIAGONAL, (0.0, 1.0)), (6, 7, 8)),
-    "x-": ((*_DIAGONAL, (1.0, 0.0)), (6, 7, 8)),
+    "+": (_UPRIGHT, 1, (4, 5, 6, 7, 8, 10)),
+    "x": (_DIAGONAL, 1, (5, 6, 7, 8)),
+    "x|": ((*_DIAGONAL, (0.0, 1.0)), 1, (6, 7, 8)),
+    "x-": ((*_DIAGONAL, (1.0, 0.0)), 1, (6, 7, 8)),
+    "open +": (_UPRIGHT, 2.5, (5, 6)),
+    "open x": (_DIAGONAL, 2.5, (6, 7)),
 }
-"""Directions of the arms of each kind of cross, and their lengths in pixels."""
+"""Of each kind of cross the directions of its arms, where they begin, and how long they are, px."""
 
-_CLEAR = (0.84, 0.18)  # least likeness and contrast of a cross by itself
-_PAIRED = (0.70, 0.11)  # of one beside another of its kind and size
+_CLEAR, _STRONG, _FAINT = 1.05, 0.94, 0.84
+"""Likeness and contrast together of a cross by itself, beside a clear one, and of one of few."""
+
+_FEW = 4  # crosses of one shape, at the ends of two axes; more faint ones are speckle
+_LEAST = (0.66, 0.1)  # likeness and contrast
 
 
 class _Cross(NamedTuple):
@@ -47,6 +52,10 @@ class _Cross(NamedTuple):
     y: int
     likeness: float  # correlation with its shape
     contrast: float  # of the faintest arm to what lies between the arms
+
+    @property
+    def score(self) -> float:
+        return self.likeness + self.contrast if self.contrast >= _LEAST[1] else 0.0
 
 
 def inpaint_marks(pixels: Pixels, mask: Mask) -> Pixels:
@@ -82,12 +91,13 @@ def marks_mask(pixels: Pixels) -> Mask:
     mask = np.zeros(pixels.shape, bool)
     for line in text_lines(pixels, ink):
         _take_text(mask, hat, line)
+    _take_words(mask, pixels, hat)
     text = _grown(mask, 2)
     crosses = _crosses(pixels, np.where(text, 0, hat))
     for cross in crosses:
         _take_cross(mask, pixels, hat, cross)
     for one, other in _pairs(crosses):
-        _take_dots(mask, pixels, one, other)
+        _take_dots(mask, pixels, hat, one, other)
     return _grown(mask, 1)
 
 
@@ -106,23 +116,38 @@ def _take_text(mask: Mask, hat: Pixels, line: Sequence[Glyph]) -> None:
     mask[box] |= hat[box] >= 0.12
 
 
+def _take_words(mask: Mask, pixels: Pixels, hat: Pixels) -> None:
+    """Take words whose letters touch: strokes that, closed up, fill a long box."""
+    fall = [pixels - cv2.erode(pixels, np.ones(side, np.uint8)) for side in ((1, 7), (7, 1))]
+    for step in (0.1, 0.15, 0.2):
+        strokes = np.min([hat, *fall], axis=0) >= step
+        closed = cv2.morphologyEx(
+            strokes.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 7), np.uint8)
+        )
+        _, _, boxes, _ = cv2.connectedComponentsWithStats(closed, connectivity=4)
+        for left, top, width, height, area in boxes[1:].tolist():
+            if 6 <= height <= 24 and width >= 2.2 * height and area >= 0.68 * width * height:
+                rows = slice(max(0, top - 1), top + height + 1)
+                columns = slice(max(0, left - 2), left + width + 2)
+                mask[rows, columns] |= hat[rows, columns] >= 0.08
+
+
 def _crosses(pixels: Pixels, hat: Pixels) -> list[_Cross]:
-    """Return the crosses that are clear, or paired with another of the same shape."""
-    found = [
-        cross
-        for cross in _candidates(pixels, hat)
-        if cross.likeness >= _PAIRED[0] and cross.contrast >= _PAIRED[1]
-    ]
-    return [
-        cross
-        for cross in found
-        if (cross.likeness >= _CLEAR[0] and cross.contrast >= _CLEAR[1])
-        or any(_alike(cross, other) for other in found if other is not cross)
-    ]
+    """Return the crosses that are clear, or beside a clear one, or few and like each other."""
+    found = [cross for cross in _candidates(pixels, hat) if cross.score >= _FAINT]
+    crosses = []
+    for cross in found:
+        alike = [other.score for other in found if _alike(cross, other)]
+        few = 2 <= len(alike) <= _FEW and max(alike) >= _STRONG
+        beside = cross.score >= _STRONG and max(alike) >= _CLEAR
+        if cross.score >= _CLEAR or few or beside:
+            crosses.append(cross)
+    return crosses
 
 
 def _alike(one: _Cross, other: _Cross) -> bool:
-    return one.kind == other.kind and abs(one.arm - other.arm) <= 1
+    same = one.kind.removeprefix("open ") == other.kind.removeprefix("open ")
+    return same and abs(one.arm - other.arm) <= max(1, (one.arm + other.arm) // 6)
 
 
 def _pairs(crosses: Sequence[_Cross]) -> Iterator[tuple[_Cross, _Cross]]:
@@ -144,16 +169,17 @@ def _candidates(pixels: Pixels, hat: Pixels) -> Iterator[_Cross]:
         likeness = likeness[start : start + height, start : start + width]
         better = likeness > best
         best[better], shape[better] = likeness[better], index
-    peaks = (best >= _PAIRED[0]) & (best == cv2.dilate(best, np.ones((7, 7), np.uint8)))
+    peaks = (best >= _LEAST[0]) & (best == cv2.dilate(best, np.ones((7, 7), np.uint8)))
     for y, x in np.argwhere(peaks).tolist():
         kind, arm, template = _templates()[shape[y, x]]
         reach = len(template) // 2
         row, column = y + _BORDER, x + _BORDER
         around = grey[row - reach : row + reach + 1, column - reach : column + reach + 1]
-        steps = np.arange(1, arm + 1)
+        directions, start, _ = _SHAPES[kind]
+        steps = np.arange(start, arm + 1)
         arms = [
             float(grey[_at(row, s * dy * steps), _at(column, s * dx * steps)].mean())
-            for dx, dy in _SHAPES[kind][0]
+            for dx, dy in directions
             for s in (1, -1)
         ]
         contrast = min(arms) - float(np.percentile(around[template < 20], 75))
@@ -169,20 +195,19 @@ def _templates() -> list[tuple[str, int, Pixels]]:
     """Return the kinds of cross and arm lengths with a picture of each, from 0 to 255."""
     fine = 8
     drawn = []
-    for kind, (directions, lengths) in _SHAPES.items():
+    for kind, (directions, start, lengths) in _SHAPES.items():
         for arm in lengths:
-            for stroke in (1.2, 2.2) if arm > 4 and len(kind) == 1 else (1.2,):
+            for stroke in (1.2, 2.2) if arm > 4 and len(directions) == 2 else (1.2,):
                 side = 2 * (arm + 2) + 1
                 canvas = np.zeros((side * fine, side * fine), np.uint8)
-                middle = (side * fine - 1) / 2
-                for dx, dy in directions:
-                    ends = (
-                        (round(middle + s * arm * fine * dx), round(middle + s * arm * fine * dy))
-                        for s in (1, -1)
-                    )
-                    cv2.line(canvas, *ends, 255, round(stroke * fine))
+                for direction in directions:
+                    for sign in (1, -1):
+                        arm_ends = np.outer((start if start > 1 else 0, arm), direction) * sign
+                        ends = np.round(side * fine / 2 + arm_ends * fine).astype(int).tolist()
+                        cv2.line(canvas, ends[0], ends[1], 255, round(stroke * fine))
                 small = cv2.resize(canvas, (side, side), interpolation=cv2.INTER_AREA)
-                drawn.append((kind, arm, cv2.GaussianBlur(small.astype(np.float32), (0, 0), 0.6)))
+                blurred = cv2.GaussianBlur(small.astype(np.float32), (0, 0), 0.6)
+                drawn.append((kind, arm, blurred))
     return drawn
 
 
@@ -203,25 +228,24 @@ def _take_cross(mask: Mask, pixels: Pixels, hat: Pixels, cross: _Cross) -> None:
             mask[near] |= piece
 
 
-def _take_dots(mask: Mask, pixels: Pixels, one: _Cross, other: _Cross) -> None:
-    """Take the line between two crosses if it is brighter than what lies on either side of it."""
+def _take_dots(mask: Mask, pixels: Pixels, hat: Pixels, one: _Cross, other: _Cross) -> None:
+    """Take the dots between two crosses if what is there is brighter than on either side of it."""
     start, end = np.asarray((one.x, one.y)), np.asarray((other.x, other.y))
-    length = float(np.hypot(*(end - start)))
-    inside = np.arange(one.arm + 3, length - other.arm - 2) / max(length, 1)
+    length = max(1.0, float(np.hypot(*(end - start))))
+    inside = np.arange(one.arm + 3, length - other.arm - 2) / length
     if len(inside) < 10:
         return
-    along = (end - start) / length
-    across = np.asarray((-along[1], along[0]))
-    places = start + inside[:, None] * (end - start)
+    x_step, y_step = (end - start) / length
 
-    def grey(offset: float) -> Pixels:
-        x, y = np.round(places + offset * across).astype(np.intp).T
-        return pixels[y.clip(0, len(pixels) - 1), x.clip(0, pixels.shape[1] - 1)]
+    def greys(offsets: Sequence[int]) -> Pixels:
+        places = start + inside[:, None] * (end - start)
+        x, y = np.round(places.T[..., None] + np.outer((-y_step, x_step), offsets)[:, None])
+        rows, columns = y.clip(0, len(pixels) - 1), x.clip(0, pixels.shape[1] - 1)
+        return pixels[rows.astype(np.intp), columns.astype(np.intp)]
 
-    line = np.max([grey(offset) for offset in (-1, 0, 1)], axis=0)
-    flanks = np.max([grey(offset) for offset in (-4, -3, 3, 4)], axis=0)
+    line, flanks = greys((-2, -1, 0, 1, 2)).max(axis=1), greys((-5, -4, 4, 5)).mean(axis=1)
     rise = cv2.dilate(line - flanks, np.ones((5, 1), np.uint8))
-    if (rise >= 0.08).mean() >= 0.8:
-        canvas = np.zeros(mask.shape, np.uint8)
-        cv2.line(canvas, (one.x, one.y), (other.x, other.y), 1, 2)
-        mask |= canvas > 0
+    if rise.mean() >= 0.2 and (rise >= 0.08).mean() >= 0.5:
+        corridor = np.zeros(mask.shape, np.uint8)
+        cv2.line(corridor, start.tolist(), end.tolist(), 1, 5)
+        mask |= (corridor > 0) & (hat >= 0.06)
