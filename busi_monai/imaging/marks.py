@@ -38,11 +38,11 @@ _SHAPES = {
 }
 """Of each kind of cross the directions of its arms, where they begin, and how long they are, px."""
 
-_CLEAR, _STRONG, _FAINT = 1.05, 0.94, 0.84
+_CLEAR, _STRONG, _FAINT = 1.05, 0.94, 0.81
 """Likeness and contrast together of a cross by itself, beside a clear one, and of one of few."""
 
 _FEW = 4  # crosses of one shape, at the ends of two axes; more faint ones are speckle
-_LEAST = (0.66, 0.1)  # likeness and contrast
+_LEAST = (0.65, 0.1)  # likeness and contrast
 
 
 class _Cross(NamedTuple):
@@ -159,14 +159,14 @@ def _candidates(pixels: Pixels, hat: Pixels) -> Iterator[_Cross]:
     """Yield the places that are more like a cross than those around them."""
     height, width = hat.shape
     # cut off, so that a bright dot does not outweigh the arms
-    padded = cv2.copyMakeBorder(np.minimum(hat, 0.6), *[_BORDER] * 4, cv2.BORDER_CONSTANT)
-    grey = cv2.copyMakeBorder(pixels, *[_BORDER] * 4, cv2.BORDER_REFLECT)
+    padded = np.pad(np.minimum(hat, 0.6), _BORDER).astype(np.float32)
+    grey = np.pad(pixels, _BORDER, mode="symmetric")
     best = np.zeros(hat.shape, np.float32)
     shape = np.zeros(hat.shape, np.intp)
     for index, (_, _, template) in enumerate(_templates()):
-        start = _BORDER - len(template) // 2
+        corner = _BORDER - len(template) // 2
         likeness = cv2.matchTemplate(padded, template, cv2.TM_CCOEFF_NORMED)
-        likeness = likeness[start : start + height, start : start + width]
+        likeness = likeness[corner : corner + height, corner : corner + width]
         better = likeness > best
         best[better], shape[better] = likeness[better], index
     peaks = (best >= _LEAST[0]) & (best == cv2.dilate(best, np.ones((7, 7), np.uint8)))
@@ -244,8 +244,8 @@ def _take_dots(mask: Mask, pixels: Pixels, hat: Pixels, one: _Cross, other: _Cro
         return pixels[rows.astype(np.intp), columns.astype(np.intp)]
 
     line, flanks = greys((-2, -1, 0, 1, 2)).max(axis=1), greys((-5, -4, 4, 5)).mean(axis=1)
-    rise = cv2.dilate(line - flanks, np.ones((5, 1), np.uint8))
-    if rise.mean() >= 0.2 and (rise >= 0.08).mean() >= 0.5:
+    rise = cv2.dilate((line - flanks)[:, None], np.ones((5, 1), np.uint8))
+    if rise.mean() >= 0.2 and (rise >= 0.08).mean() >= 0.75:
         corridor = np.zeros(mask.shape, np.uint8)
         cv2.line(corridor, start.tolist(), end.tolist(), 1, 5)
         mask |= (corridor > 0) & (hat >= 0.06)
