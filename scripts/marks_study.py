@@ -3,10 +3,12 @@
     python scripts/marks_study.py busi                       # the released weights, test part
     python scripts/marks_study.py busi --model RUN --split reported --fold 0
 
-What it loses where marks are inpainted, beside what it loses where as much is inpainted elsewhere
-(the mask mirrored left to right), on the images in which marks are found; and what it sees in
-normal images with calipers planted anywhere. Written to ``docs/results/marks/NAME.csv`` and
-``NAME.md``; intervals are 95 %, by bootstrap over groups, and differences are paired.
+What it loses where marks are inpainted, on the images in which marks are found, beside what it
+loses where as much is inpainted at other places of the lesion's edge: there, the mask of the marks
+is turned by 45 degrees about the lesion. And what it sees in normal images with calipers planted
+anywhere. Written to
+``docs/results/marks/NAME.csv``, from which ``result_tables.py`` makes the page's table; intervals
+are 95 %, by bootstrap over groups, and differences are paired.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -40,6 +43,7 @@ from busi_monai.transforms.marks import sample_calipers
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results" / "marks"
 RESAMPLES = 1000
+LEAST = 10  # marked images to say anything of
 DRAWS = 5  # calipers planted for each normal image, one after the other
 LESIONS = {
     "lesion_dice": "lesion Dice",
@@ -55,16 +59,15 @@ NORMALS = {
 HEADER = ("what", "figure", "n", "as found", "changed", "difference, paired")
 
 Pixels = NDArray[np.float32]
-Change = Callable[[Pixels], Pixels]
+Item = Mapping[str, Any]
+Change = Callable[[Pixels, Item], Pixels]
 
 
-def predicted(
-    predictor: Predictor, items: Sequence[Mapping[str, Any]], change: Change
-) -> pd.DataFrame:
+def predicted(predictor: Predictor, items: Sequence[Item], change: Change) -> pd.DataFrame:
     """Return a row as in ``predictions.csv`` for each image after a change of its pixels."""
     rows = []
     for item in items:
-        found = predictor.predict(change(read_picture(item["image"]).pixels))
+        found = predictor.predict(change(read_picture(item["image"]).pixels, item))
         row: dict[str, Any] = {
             "id": item["id"],
             "group": item["group"],
@@ -80,16 +83,33 @@ def predicted(
     return pd.DataFrame(rows)
 
 
-def mirrored_inpainting(pixels: Pixels) -> Pixels:
-    """Return the image inpainted where the mirror image of its marks falls, but for the marks."""
+def as_found(pixels: Pixels, item: Item) -> Pixels:
+    """Return the image as it is."""
+    return pixels
+
+
+def without_marks(pixels: Pixels, item: Item) -> Pixels:
+    """Return the image with its marks inpainted."""
+    return inpaint_marks(pixels, marks_mask(pixels))
+
+
+def turned_inpainting(pixels: Pixels, item: Item) -> Pixels:
+    """Return the image with its marks, and as much inpainted at 45 degrees from them."""
     mask = marks_mask(pixels)
-    return inpaint_marks(pixels, mask[:, ::-1] & ~mask)
+    height, width = mask.shape
+    centre = width / 2, height / 2
+    if "label" in item and (truth := read_mask(item["label"])).any():
+        rows, columns = np.nonzero(truth)
+        centre = float(columns.mean()), float(rows.mean())
+    turn = cv2.getRotationMatrix2D(centre, 45, 1)
+    turned = cv2.warpAffine(mask.astype(np.uint8), turn, (width, height), flags=cv2.INTER_NEAREST)
+    return inpaint_marks(pixels, (turned > 0) & ~mask)
 
 
 def planted(seed: int) -> Change:
     """Return what plants calipers anywhere; each call draws others."""
     state = np.random.RandomState(seed)
-    return lambda pixels: draw_calipers(pixels, sample_calipers(state))
+    return lambda pixels, item: draw_calipers(pixels, sample_calipers(state))
 
 
 def normal_figures(rows: pd.DataFrame, weights: NDArray[np.float64]) -> dict[str, ResampledFigure]:
@@ -125,23 +145,23 @@ def compared(
     return lines
 
 
-def study(predictor: Predictor, items: Sequence[Mapping[str, Any]], seed: int) -> list[Any]:
+def study(predictor: Predictor, items: Sequence[Item], seed: int) -> list[Any]:
     """Return the lines of the table."""
     marked = [item for item in items if marks_mask(read_picture(item["image"]).pixels).any()]
     lines = []
-    if marked:
+    if len(marked) >= LEAST:
         weights = group_weights([item["group"] for item in marked], RESAMPLES, seed)
-        before = resampled_figures(predicted(predictor, marked, lambda pixels: pixels), weights)
+        before = resampled_figures(predicted(predictor, marked, as_found), weights)
         for what, change in (
-            ("marks inpainted", lambda pixels: inpaint_marks(pixels, marks_mask(pixels))),
-            ("as much inpainted elsewhere", mirrored_inpainting),
+            ("marks inpainted", without_marks),
+            ("as much inpainted elsewhere", turned_inpainting),
         ):
             after = resampled_figures(predicted(predictor, marked, change), weights)
             lines += compared(what, LESIONS, before, after)
     normals = [item for item in items if item["class_label"] == 0]
     if normals:
         weights = group_weights([item["group"] for item in normals], RESAMPLES, seed)
-        clean = normal_figures(predicted(predictor, normals, lambda pixels: pixels), weights)
+        clean = normal_figures(predicted(predictor, normals, as_found), weights)
         change = planted(seed)
         drawn = pd.concat([predicted(predictor, normals, change) for _ in range(DRAWS)])
         lines += compared("calipers planted", NORMALS, clean, normal_figures(drawn, weights))
@@ -149,13 +169,13 @@ def study(predictor: Predictor, items: Sequence[Mapping[str, Any]], seed: int) -
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write the tables; return the exit status."""
+    """Write the table; return the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("prepared", type=Path, help="a prepared dataset")
     parser.add_argument("--model", help="a bundle's name, or a folder; by default the released one")
     parser.add_argument("--split", default="test", help="test, reported or validation")
     parser.add_argument("--fold", type=int)
-    parser.add_argument("--name", help="of the tables; by default that of the prepared folder")
+    parser.add_argument("--name", help="of the table; by default that of the prepared folder")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
     items = load_part(given.prepared, given.split, fold=given.fold)
@@ -163,9 +183,7 @@ def main(arguments: list[str] | None = None) -> int:
     name = given.name or given.prepared.resolve().name
     RESULTS.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(lines, columns=HEADER).to_csv(RESULTS / f"{name}.csv", index=False)
-    table = markdown(HEADER, lines)
-    (RESULTS / f"{name}.md").write_text(f"{table}\n", encoding="utf-8")
-    print(f"{len(items)} images\n\n{table}")
+    print(f"{len(items)} images\n\n{markdown(HEADER, lines)}")
     return 0
 
 
