@@ -7,10 +7,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-from busi_monai.images import read_image, read_mask
 from numpy.typing import NDArray
 
 from busi_monai.files import read_json
+from busi_monai.io.images import read_image, read_mask
 
 __all__ = ["measured_features"]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from table_cells import FIGURES, NOT_YET, figure_cell, figure_rows, markdown, number_of
 
 from busi_monai.cases import CLASSES
@@ -26,6 +27,7 @@ from busi_monai.shipped import find_split
 __all__ = [
     "beside_birads",
     "consistency_rule",
+    "marks",
     "out_of_fold",
     "protocol_provenance",
     "protocol_targets",
@@ -265,3 +267,20 @@ def consistency_rule(path: Path, rule: Consistency) -> str:
         for name in shown
     ]
     return markdown(["figure", *columns], rows)
+
+
+def marks(results: Path) -> str:
+    """Return what the released weights take from marks, as ``marks_study.py`` kept it."""
+    kept = {
+        title: results / "marks" / f"{name}.csv"
+        for name, title in (
+            ("busi", "BUSI test part"),
+            ("bus_bra", "BUS-BRA test part"),
+            ("bus_uclm", "BUS-UCLM, fold 0"),
+        )
+    }
+    tables = {t: pd.read_csv(path, dtype=str) for t, path in kept.items() if path.is_file()}
+    if not tables:
+        return NOT_YET
+    rows = [[title, *row] for title, table in tables.items() for row in table.to_numpy().tolist()]
+    return markdown(["images", *next(iter(tables.values())).columns], rows)

@@ -25,6 +25,7 @@ from failure_analysis import kept_tables
 from protocol_tables import (
     beside_birads,
     consistency_rule,
+    marks,
     out_of_fold,
     protocol_provenance,
     protocol_targets,
@@ -327,6 +328,7 @@ TABLES: dict[str, Callable[[], str]] = {
     },
     "ablations": ablations,
     "pretraining": pretraining,
+    "marks": lambda: marks(RESULTS),
     "released": released,
     "released_main": released_main,
     "released_validation": released_validation,

@@ -7,11 +7,11 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 import pytest
-from busi_monai.images import write_png
 
 from busi_monai.cases import CLASSES
 from busi_monai.evaluation import read_predictions
 from busi_monai.files import read_json, write_json
+from busi_monai.io.images import write_png
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = REPOSITORY / "docs" / "results"
