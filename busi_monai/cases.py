@@ -18,7 +18,7 @@ from typing import Any
 from busi_monai.errors import InputError
 from busi_monai.outlines import Outline
 
-__all__ = ["CLASSES", "Case", "PredictionWarning", "Problem", "class_index", "ordered_subset"]
+__all__ = ["CLASSES", "Case", "DatasetIssue", "PredictionWarning", "class_index", "ordered_subset"]
 
 CLASSES: tuple[str, ...] = ("normal", "benign", "malignant")
 """Class names in the order of the network's logits, of tables and of figures, everywhere."""
@@ -101,7 +101,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Problem:
+class DatasetIssue:
     """Something wrong with a file or case of a dataset, as listed in ``audit.json``.
 
     Attributes:

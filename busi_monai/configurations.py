@@ -13,6 +13,7 @@ from busi_monai.errors import InputError
 from busi_monai.files import write_text
 
 __all__ = [
+    "RENAMED_KEYS",
     "current_names",
     "differences",
     "read_configuration",
@@ -20,7 +21,11 @@ __all__ = [
     "write_configuration",
 ]
 
+RENAMED_KEYS = {"average_decay": "ema_decay", "flip_averaging": "tta_flip"}
+"""Keys of configurations and settings of version 0.1.0, with today's names."""
+
 _RENAMED = (
+    *((rf"\b{key}\b", now) for key, now in RENAMED_KEYS.items()),
     (r"load_operating_point\(@bundle_root \+ '/operating\.json'", "load_settings(@bundle_root"),
     (r"busi_monai\.operating\b", "busi_monai.settings"),
     (r"\bOperatingPoint\b", "InferenceSettings"),

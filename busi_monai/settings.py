@@ -200,7 +200,7 @@ class InferenceSettings:
         class_thresholds: by class name, the probability from which on, and only from which on, that
             class is predicted, whatever the others are; malignant goes first. If no class reaches
             its own, the most probable of those without one is predicted. Empty: the most probable.
-        flip_averaging: whether the image and its mirror image are both predicted and averaged.
+        tta_flip: whether the image and its mirror image are both predicted and averaged.
         consistency: the mask↔class consistency rule.
         operating_points: thresholds for malignancy by name, such as ``sensitivity_95``, that a
             prediction can be made at; see ``at``.
@@ -218,7 +218,7 @@ class InferenceSettings:
     temperature: float = 1.0
     mask_threshold: float = 0.5
     class_thresholds: Mapping[str, float] = field(default_factory=dict)
-    flip_averaging: bool = False
+    tta_flip: bool = False
     consistency: Consistency = field(default_factory=Consistency)
     operating_points: Mapping[str, MalignancyThreshold] = field(default_factory=dict)
     calibration: Mapping[str, Any] = field(default_factory=dict)
@@ -235,7 +235,7 @@ class InferenceSettings:
             for name, point in self.operating_points.items()
         }
         object.__setattr__(self, "operating_points", points)
-        _check_switches(self, "clahe", "flip_averaging")
+        _check_switches(self, "clahe", "tta_flip")
         if not isinstance(self.consistency, Consistency):
             raise InputError(
                 f"consistency must be a mapping such as {{enabled: true}}, got {self.consistency!r}"
@@ -340,6 +340,8 @@ def load_settings(
     version = content.pop("schema_version", SCHEMA_VERSION)
     if not isinstance(version, int) or version > SCHEMA_VERSION:
         raise InputError(f"{path}: expected schema_version up to {SCHEMA_VERSION}, got {version!r}")
+    if "flip_averaging" in content:  # as version 0.1.0 called it
+        content["tta_flip"] = content.pop("flip_averaging")
     try:
         settings = InferenceSettings(**content)
         settings = settings if name is None else settings.at(name)

@@ -26,7 +26,7 @@ from busi_monai.cases import CLASSES
 from busi_monai.phantoms import draw_phantom
 from busi_monai.serving.answers import png_bytes
 
-MOST_REQUESTS = 50_000
+MAX_REQUESTS = 50_000
 STARTING_SECONDS = 180
 
 
@@ -35,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=60, help="at most 600")
-    parser.add_argument("--bundle", help="shipped bundle by name, or a bundle's or run's folder")
+    parser.add_argument("--model", help="shipped bundle by name, or a bundle's or run's folder")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--queue", type=int, default=16)
     parser.add_argument("--per-minute", type=int, default=0, help="0 for any number")
@@ -43,7 +43,7 @@ def main() -> None:
     options = parser.parse_args()
     words = ["serve", "--port", "0", "--no-page", "--device", options.device]
     words += ["--queue", str(options.queue), "--per-minute", str(options.per_minute)]
-    words += ["--bundle", options.bundle] if options.bundle else []
+    words += ["--model", options.model] if options.model else []
     code = "from busi_monai.cli.main import main; main()"
     command = [sys.executable, "-c", code, *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -83,7 +83,7 @@ def measure(address: str, process: int, clients: int, seconds: float) -> dict[st
 
     def client(number: int) -> None:
         with httpx.Client(timeout=60) as session:
-            while time.monotonic() < ends and sum(statuses.values()) < MOST_REQUESTS:
+            while time.monotonic() < ends and sum(statuses.values()) < MAX_REQUESTS:
                 image = images[number % len(images)]
                 number += 1
                 sent = time.monotonic()

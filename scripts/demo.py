@@ -52,7 +52,7 @@ def main() -> None:
     run("train", out / "prepared", "--out", out / "run", "--config", options.config)
     run("evaluate", out / "run", out / "prepared", "--out", out / "evaluation", "--overwrite")
     images = test_images(out / "prepared", 6)
-    run("predict", *images, "--run", out / "run", "--out", out / "predictions", "--overwrite")
+    run("predict", *images, "--model", out / "run", "--out", out / "predictions", "--overwrite")
     run("predict", *images, "--out", out / "predictions_released", "--overwrite")
     print_tree(out)
     print_figures(out / "evaluation" / "metrics.json")

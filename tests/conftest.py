@@ -181,7 +181,7 @@ def _make_tiny_bundle(bundle: Path) -> None:
         if "network_def" in config:
             config["network_def"] = network
             path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-    inference_settings = InferenceSettings(image_size=(32, 48), flip_averaging=True)
+    inference_settings = InferenceSettings(image_size=(32, 48), tta_flip=True)
     inference_settings.save(bundle)
 
     from busi_monai.networks import MultiTaskUNet
@@ -200,8 +200,8 @@ batch_size: 6
 encoder: unet
 encoder_options: {widths: [4, 8]}
 learning_rate: 0.01
-average_decay: 0.9
-flip_averaging: false
+ema_decay: 0.9
+tta_flip: false
 precision: fp32
 """
 
@@ -215,7 +215,7 @@ def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 TINY_STAGES = """
-pipeline: {image_size: [64, 96], flip_averaging: true}
+pipeline: {image_size: [64, 96], tta_flip: true}
 classification: {lesion_crop: {margin: 0.4, when_no_lesion: normal}, image_size: [24, 40]}
 """
 

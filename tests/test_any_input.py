@@ -227,7 +227,7 @@ def test_audit_prepare_and_predict_use_or_name_every_file_and_change_none(
         if dataset["archived"]:
             archive = shutil.make_archive(str(place / "in"), "gztar", root)
             run("prepare", archive, "--out", place / "unpacked", "--quiet")
-            run("predict", archive, "--out", place / "read", "--bundle", tiny_bundle, "--quiet")
+            run("predict", archive, "--out", place / "read", "--model", tiny_bundle, "--quiet")
         command = ("audit", "prepare", "predict")[len(dataset["images"]) % 3]
         result = run(command, root, "--out", place / "out", "--quiet", "--overwrite")
         assert result.exit_code == 2  # the folder holds something else
@@ -289,7 +289,7 @@ def check_predict(root: Path, out: Path, bundle: Path) -> None:
     folders = sorted({path.parent for path in root.rglob("*") if path.is_file()})
     if not folders:
         return
-    result = run("predict", folders[0], "--out", out, "--bundle", bundle, "--json")
+    result = run("predict", folders[0], "--out", out, "--model", bundle, "--json")
     if not (out / "predictions.csv").exists():
         assert result.exit_code != 0
         return

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from busi_monai.cases import CLASSES, Case, Problem, class_index, ordered_subset
+from busi_monai.cases import CLASSES, Case, DatasetIssue, class_index, ordered_subset
 from busi_monai.errors import InputError
 
 
@@ -56,7 +56,7 @@ def test_a_case_knows_its_label_and_whether_it_lacks_a_mask() -> None:
 
 
 def test_a_problem_is_plain_text_for_json() -> None:
-    problem = Problem("a", "benign/a.png", "unreadable", "damaged")
+    problem = DatasetIssue("a", "benign/a.png", "unreadable", "damaged")
     assert problem.as_dict() == {
         "id": "a",
         "file": "benign/a.png",

@@ -19,7 +19,7 @@ UNUSUAL = InferenceSettings(
     temperature=1.7,
     mask_threshold=0.45,
     class_thresholds={"malignant": 0.35},
-    flip_averaging=True,
+    tta_flip=True,
     consistency=Consistency(enabled=True, min_lesion_fraction=0.002, normal_empties_mask=False),
 )
 
@@ -102,7 +102,7 @@ WRONG = {
         {"enabled": "nope"},
     ],
     "lesion_crop": [True, "whole"],
-    "flip_averaging": ["nope", 1],
+    "tta_flip": ["nope", 1],
     "clahe": ["no"],
     "colour": ["red"],
 }

@@ -13,7 +13,7 @@ __all__ = ["command", "describe_installation"]
 
 WITHOUT_WEIGHTS = (
     "A bundle without weights has to be trained: busi-monai train PREPARED --out RUN, then give "
-    "predict and evaluate that run (predict --run RUN)."
+    "predict and evaluate that run (predict --model RUN)."
 )
 
 

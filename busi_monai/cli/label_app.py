@@ -19,7 +19,7 @@ __all__ = ["command"]
     "--out",
     required=True,
     type=click.Path(path_type=Path),
-    help="Folder of the app: models and rounds of training are kept in it.",
+    help="Folder of the app: models and retrainings are kept in it.",
 )
 @click.option(
     "--studies",
@@ -28,7 +28,7 @@ __all__ = ["command"]
     help="Folder of the images; labels are kept in it.",
 )
 @click.option(
-    "--bundle",
+    "--model",
     default=DEFAULT_BUNDLE,
     show_default=True,
     help="Bundle or run that is served first.",
@@ -43,7 +43,7 @@ __all__ = ["command"]
 def command(
     out: Path,
     studies: Path,
-    bundle: str,
+    model: str,
     device: str,
     host: str,
     port: int,
@@ -69,7 +69,7 @@ def command(
     if not no_start:
         check_monai_label()
         check_port(host, port)
-    app = write_app_folder(out, bundle, device=device)
+    app = write_app_folder(out, model, device=device)
     words = server_command(app, studies.absolute(), host=host, port=port)
     if not quiet:
         click.echo(f"Wrote {app}")

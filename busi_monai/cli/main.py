@@ -32,6 +32,15 @@ COMMANDS = {
 }
 
 
+RENAMED_OPTIONS = {
+    "--run": "--model",
+    "--bundle": "--model",
+    "--flip-averaging": "--tta-flip",
+    "--no-flip-averaging": "--no-tta-flip",
+}
+"""Options of version 0.1.0 by which the same is still said, with today's names."""
+
+
 class LazyGroup(click.Group):
     """A group whose help needs no command's module, so that it answers at once."""
 
@@ -46,6 +55,17 @@ class LazyGroup(click.Group):
         module = importlib.import_module(f"busi_monai.cli.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; options of version 0.1.0 get today's names, with a note."""
+        for place, word in enumerate(args):
+            option, sign, value = word.partition("=")
+            if option in RENAMED_OPTIONS:
+                click.echo(f"Note: {option} is now {RENAMED_OPTIONS[option]}.", err=True)
+                args[place] = RENAMED_OPTIONS[option] + sign + value
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands' one-line descriptions without importing them."""

@@ -49,7 +49,7 @@ training_device_option: Decorator = click.option(
     "--device", help="auto, cpu, cuda or cuda:N; by default as the configuration says."
 )
 flip_option: Decorator = click.option(
-    "--flip-averaging/--no-flip-averaging",
+    "--tta-flip/--no-tta-flip",
     default=None,
     help="Predict the mirror image too and average; by default as the bundle says.",
 )
@@ -57,6 +57,11 @@ consistency_option: Decorator = click.option(
     "--consistency/--no-consistency",
     default=None,
     help="Make mask and class agree; by default as the bundle says.",
+)
+model_option: Decorator = click.option(
+    "--model",
+    metavar="MODEL",
+    help="Folder of a run or bundle, or a shipped bundle by name; by default the released weights.",
 )
 operating_point_option: Decorator = click.option(
     "--operating-point",
@@ -84,7 +89,7 @@ _TRAINING: tuple[Decorator, ...] = (
         help="Shipped overlay (smoke, cpu, gpu, …) or YAML file; several are laid on in turn.",
     ),
     click.option(
-        "--bundle", help=f"Bundle to train; by default {DEFAULT_BUNDLE}, or what is resumed."
+        "--model", help=f"Bundle to train; by default {DEFAULT_BUNDLE}, or what is resumed."
     ),
     click.option(
         "--extra",

@@ -15,6 +15,7 @@ from busi_monai.cli.options import (
     consistency_option,
     device_option,
     flip_option,
+    model_option,
     operating_point_option,
     overwrite_option,
     quiet_option,
@@ -32,8 +33,7 @@ FORMATS = ("png", "nifti", "dicom-seg", "dicom-sr")
 @click.command("predict")
 @click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to make.")
-@click.option("--run", "run", metavar="RUN", help="Folder of a run made by train.")
-@click.option("--bundle", metavar="BUNDLE", help="Shipped bundle by name, or a bundle's folder.")
+@model_option
 @device_option
 @overwrite_option
 @click.option("--no-overlays", is_flag=True, help="Write masks and the table only.")
@@ -73,8 +73,7 @@ def command(
     *,
     inputs: tuple[str, ...],
     out: Path,
-    run: str | None,
-    bundle: str | None,
+    model: str | None,
     device: str,
     overwrite: bool,
     no_overlays: bool,
@@ -83,7 +82,7 @@ def command(
     crop_region: bool,
     keep_ids: bool,
     batch_size: int,
-    flip_averaging: bool | None,
+    tta_flip: bool | None,
     operating_point: str | None,
     consistency: bool | None,
     quiet: bool,
@@ -99,8 +98,6 @@ def command(
 
     For research use only; not a medical device.
     """
-    if run is not None and bundle is not None:
-        raise click.UsageError("--run and --bundle name the same thing; give one of them")
     say_loading(quiet=quiet)
     from busi_monai.inference import predict_to_folder
 
@@ -110,12 +107,12 @@ def command(
     summary = predict_to_folder(
         inputs,
         out,
-        bundle=run or bundle,
+        bundle=model,
         device=device,
         overwrite=overwrite,
         overlays=not no_overlays,
         batch_size=batch_size,
-        flip_averaging=flip_averaging,
+        tta_flip=tta_flip,
         operating_point=operating_point,
         consistency=consistency,
         formats=formats,

@@ -7,14 +7,13 @@ from pathlib import Path
 import click
 
 from busi_monai.cli.console import RESEARCH_USE
-from busi_monai.cli.options import device_option, operating_point_option
+from busi_monai.cli.options import device_option, model_option, operating_point_option
 
 __all__ = ["command"]
 
 
 @click.command("serve")
-@click.option("--run", "run", metavar="RUN", help="Folder of a run made by train.")
-@click.option("--bundle", metavar="BUNDLE", help="Shipped bundle by name, or a bundle's folder.")
+@model_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port",
@@ -106,8 +105,7 @@ __all__ = ["command"]
 @click.option("--new-token", metavar="NAME", help="Print a token and its line, and end.")
 def command(
     *,
-    run: str | None,
-    bundle: str | None,
+    model: str | None,
     host: str,
     port: int,
     device: str,
@@ -136,8 +134,6 @@ def command(
 
     For research use only; not a medical device.
     """
-    if run is not None and bundle is not None:
-        raise click.UsageError("--run and --bundle name the same thing; give one of them")
     if new_user is not None or new_token is not None:
         _print_entry(new_user, new_token)
         return
@@ -160,7 +156,7 @@ def command(
     options = ServeOptions(
         host=host,
         port=port,
-        bundle=run or bundle,
+        bundle=model,
         device=device,
         operating_point=operating_point,
         auth_file=auth_file,

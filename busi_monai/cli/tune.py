@@ -28,7 +28,7 @@ __all__ = ["command"]
     metavar="NAME_OR_FILE",
     help="Shipped overlay (smoke, cpu, gpu, …) or YAML file; several are laid on in turn.",
 )
-@click.option("--bundle", default=DEFAULT_BUNDLE, show_default=True, help="Bundle to train.")
+@click.option("--model", default=DEFAULT_BUNDLE, show_default=True, help="Bundle to train.")
 @click.option(
     "--trials",
     type=click.IntRange(min=1),
@@ -81,7 +81,7 @@ def command(
     space: Path,
     out: Path,
     configs: tuple[str, ...],
-    bundle: str,
+    model: str,
     trials: int,
     jobs: int,
     fold: int | None,
@@ -127,7 +127,7 @@ def command(
         out.absolute(),
         read_space(space),
         configs=configs,
-        bundle=bundle,
+        bundle=model,
         overrides={**given(options), **parse_overrides(settings)},
         seed=seed or 0,
         pruner=pruner,

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from busi_monai.cases import CLASSES, Case, Problem
+from busi_monai.cases import CLASSES, Case, DatasetIssue
 from busi_monai.curation.artefacts import ARTEFACT_KINDS
 from busi_monai.curation.audit_outputs import write_audit
 from busi_monai.curation.examination import Examination, examine_case
@@ -62,12 +62,12 @@ class Audit:
     known: tuple[tuple[str, str], ...] = ()
 
     @property
-    def problems(self) -> list[Problem]:
+    def problems(self) -> list[DatasetIssue]:
         """All problems: of the listing first, then case by case."""
         return [*self.listing.problems, *(p for e in self.examinations for p in e.problems)]
 
     @property
-    def failures(self) -> list[Problem]:
+    def failures(self) -> list[DatasetIssue]:
         """Problems that keep a file from being used."""
         return [problem for problem in self.problems if problem.kind in FAILURES]
 

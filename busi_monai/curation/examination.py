@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from busi_monai.cases import Case, Problem
+from busi_monai.cases import Case, DatasetIssue
 from busi_monai.curation.artefacts import find_artefacts
 from busi_monai.curation.fingerprints import Fingerprint, fingerprint
 from busi_monai.datasets.masks import case_mask
@@ -37,7 +37,7 @@ class Examination:
     """
 
     case: Case
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[DatasetIssue] = field(default_factory=list)
     fingerprint: Fingerprint | None = None
     lesion: NDArray[np.bool_] | None = None
     lesion_pixels: int | None = None
@@ -59,7 +59,7 @@ def examine_case(case: Case, root: Path) -> Examination:
         case: the case.
         root: folder to which the problems' file names are relative.
     """
-    problems: list[Problem] = []
+    problems: list[DatasetIssue] = []
     try:
         loaded = read_image(case.image)
     except (ImageReadError, OSError) as error:
@@ -96,7 +96,7 @@ def _read(
     path: Path | Outline,
     size: tuple[int, int] | None,
     root: Path,
-    problems: list[Problem],
+    problems: list[DatasetIssue],
 ) -> NDArray[np.bool_] | None:
     """Return a mask that can be used; without the image's size, it is only read."""
     try:
@@ -109,7 +109,7 @@ def _read(
         return None
 
 
-def _contradictions(case: Case, lesion_pixels: int, root: Path) -> list[Problem]:
+def _contradictions(case: Case, lesion_pixels: int, root: Path) -> list[DatasetIssue]:
     """Compare what the class says with what the mask holds."""
     if case.has_lesion and lesion_pixels == 0:
         message = f"expected an outlined {case.class_name} lesion, found an empty mask"
@@ -120,7 +120,7 @@ def _contradictions(case: Case, lesion_pixels: int, root: Path) -> list[Problem]
     return []
 
 
-def _problem(case: Case, path: Path | Outline, root: Path, kind: str, message: str) -> Problem:
+def _problem(case: Case, path: Path | Outline, root: Path, kind: str, message: str) -> DatasetIssue:
     file = mask_file(path)
     shown = file.relative_to(root) if file.is_relative_to(root) else file
-    return Problem(case.id, shown.as_posix(), kind, named(message.removeprefix(f"{file}: ")))
+    return DatasetIssue(case.id, shown.as_posix(), kind, named(message.removeprefix(f"{file}: ")))

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from busi_monai.cases import CLASSES, Case, Problem
+from busi_monai.cases import CLASSES, Case, DatasetIssue
 from busi_monai.curation.audit import Audit, audit_dataset, write_audit
 from busi_monai.curation.datalist import DATALIST_NAME, Datalist, load_datalist
 from busi_monai.curation.id_lists import check_known, read_id_list, read_known_images
@@ -60,7 +60,7 @@ class PrepareSummary:
 
     out: Path
     datalist: Datalist
-    failures: Sequence[Problem]
+    failures: Sequence[DatasetIssue]
     duplicate_groups: int
     seconds: float
     unlisted: Sequence[str] = ()
@@ -207,7 +207,7 @@ def prepare_dataset(
 
 def _notes(listing: Listing) -> list[str]:
     """Return what to know of the dataset although no file is at fault; of many files some alone."""
-    kinds: dict[str, list[Problem]] = {}
+    kinds: dict[str, list[DatasetIssue]] = {}
     for problem in listing.problems:
         if problem.kind not in {*_COST_IMAGES, "missing_mask"}:
             kinds.setdefault(problem.kind, []).append(problem)
@@ -221,7 +221,7 @@ def _notes(listing: Listing) -> list[str]:
     return notes
 
 
-def _lost_images(listing: Listing) -> list[Problem]:
+def _lost_images(listing: Listing) -> list[DatasetIssue]:
     return [problem for problem in listing.problems if problem.kind in _COST_IMAGES]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from busi_monai.cases import CLASSES, Problem
+from busi_monai.cases import CLASSES, DatasetIssue
 from busi_monai.curation.storage import IMAGES, LABELS
 from busi_monai.datasets import natural_key
 from busi_monai.errors import ImageReadError
@@ -36,7 +36,7 @@ class ImageReading:
     def __init__(self, folder: Path) -> None:
         """Start a pass over ``folder``."""
         self.folder = folder
-        self.problems: list[Problem] = []
+        self.problems: list[DatasetIssue] = []
         self.shapes: dict[str, tuple[int, int]] = {}
 
     def loaded_images(
@@ -60,7 +60,7 @@ class ImageReading:
             yield item["image"], pixels
 
     def _fail(self, item: Mapping[str, Any], kind: str, message: str) -> None:
-        self.problems.append(Problem(item["id"], item["image"], kind, message))
+        self.problems.append(DatasetIssue(item["id"], item["image"], kind, message))
 
 
 def recorded_files(folder: Path) -> dict[str, str]:
@@ -71,16 +71,16 @@ def recorded_files(folder: Path) -> dict[str, str]:
     return dict(files) if isinstance(files, dict) else {}
 
 
-def changed_files(folder: Path, recorded: Mapping[str, str]) -> list[Problem]:
+def changed_files(folder: Path, recorded: Mapping[str, str]) -> list[DatasetIssue]:
     """Return the files whose bytes differ from what ``prepare`` recorded; missing ones are not."""
     return [
-        Problem(Path(name).stem, name, "changed_file", "changed after it was written")
+        DatasetIssue(Path(name).stem, name, "changed_file", "changed after it was written")
         for name, sha256 in recorded.items()
         if (folder / name).is_file() and file_sha256(folder / name) != sha256
     ]
 
 
-def stray_files(folder: Path, items: Sequence[Mapping[str, Any]]) -> list[Problem]:
+def stray_files(folder: Path, items: Sequence[Mapping[str, Any]]) -> list[DatasetIssue]:
     """Return the files in ``images`` and ``labels`` that the datalist does not name."""
     named = {item[key] for item in items for key in ("image", "label")}
     present = [
@@ -91,12 +91,12 @@ def stray_files(folder: Path, items: Sequence[Mapping[str, Any]]) -> list[Proble
         if not path.name.startswith(".")
     ]
     message = "the datalist does not name it; remove it, or prepare the dataset again"
-    return [Problem("", name, "stray_file", message) for name in present if name not in named]
+    return [DatasetIssue("", name, "stray_file", message) for name in present if name not in named]
 
 
 def label_problems(
     folder: Path, items: Sequence[Mapping[str, Any]], shapes: Mapping[str, tuple[int, int]]
-) -> list[Problem]:
+) -> list[DatasetIssue]:
     """Return the labels that are not what they should be.
 
     Args:
@@ -110,7 +110,7 @@ def label_problems(
             continue
         fault = _label_fault(folder / item["label"], item, shapes.get(item["image"]))
         if fault is not None:
-            problems.append(Problem(item["id"], item["label"], *fault))
+            problems.append(DatasetIssue(item["id"], item["label"], *fault))
     return problems
 
 

@@ -9,7 +9,7 @@ from busi_monai.errors import InputError
 
 __all__ = ["check_same_dataset", "other_masks", "unlisted"]
 
-_MOST_NAMED = 20
+_MAX_NAMED = 20
 
 
 def check_same_dataset(datalist: Datalist, store: PreparedStore, listing: Listing) -> None:
@@ -45,8 +45,8 @@ def check_same_dataset(datalist: Datalist, store: PreparedStore, listing: Listin
             path for path in datalist.files() if not (store.folder / path).is_file()
         ]
     faults = [
-        f"{len(names)} {what}: {', '.join(names[:_MOST_NAMED])}"
-        + (", …" if len(names) > _MOST_NAMED else "")
+        f"{len(names)} {what}: {', '.join(names[:_MAX_NAMED])}"
+        + (", …" if len(names) > _MAX_NAMED else "")
         for what, names in found.items()
         if names
     ]

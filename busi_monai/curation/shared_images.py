@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from busi_monai.cases import Problem
+from busi_monai.cases import DatasetIssue
 from busi_monai.curation.datalist import inspect_datalist
 from busi_monai.curation.near_duplicates import find_near_duplicates
 from busi_monai.curation.prepared_files import ImageReading
@@ -32,7 +32,7 @@ class SharedImages:
     """
 
     images: int
-    problems: Sequence[Problem]
+    problems: Sequence[DatasetIssue]
     same_side: int
 
     @property
@@ -132,9 +132,9 @@ def _whole_items(folder: Path) -> list[Mapping[str, Any]]:
 
 def _problem(
     first: tuple[Path, Mapping[str, Any]], second: tuple[Path, Mapping[str, Any]]
-) -> Problem:
+) -> DatasetIssue:
     (folder, item), (other, twin) = first, second
-    return Problem(
+    return DatasetIssue(
         item["id"],
         str(folder / item["image"]),
         "shared_image",

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
-from busi_monai.cases import Case, Problem
+from busi_monai.cases import Case, DatasetIssue
 from busi_monai.datasets import clean_mask, individual_masks, lesion_mask
 from busi_monai.errors import ImageReadError
 from busi_monai.io.images import (
@@ -98,7 +98,7 @@ class PreparedStore:
         self.treatment = treatment
         self.stored: dict[str, Stored] = {}
         self.excluded: dict[str, str] = {}
-        self.failures: list[Problem] = []
+        self.failures: list[DatasetIssue] = []
         self.label_hashes: dict[str, str] = {}
         self._root = root
 
@@ -114,7 +114,7 @@ class PreparedStore:
             file = _relative(at_fault, self._root)
             message = str(error).removeprefix(f"{at_fault}: ").replace(f"{self._root}/", "")
             self.excluded[case.id] = f"unusable: {file}: {message}"
-            self.failures.append(Problem(case.id, file, "unusable", message))
+            self.failures.append(DatasetIssue(case.id, file, "unusable", message))
             return
         self.stored[case.id] = stored
         if stored.label is not None and stored.label_sha256 is not None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from busi_monai.cases import Problem
+from busi_monai.cases import DatasetIssue
 from busi_monai.curation.datalist import DATALIST_NAME, inspect_datalist
 from busi_monai.curation.label_hashes import note_without_label_hashes
 from busi_monai.curation.near_duplicates import find_near_duplicates
@@ -72,7 +72,7 @@ class VerifyReport:
 
     folder: Path
     protocol: str
-    problems: Sequence[Problem]
+    problems: Sequence[DatasetIssue]
     leaks: Leaks
     stated_leaks: int
     leaks_allowed: bool
@@ -141,7 +141,7 @@ def verify_prepared(folder: str | Path, *, progress: Progress | None = None) -> 
     parts, folds = _sides(items)
     leaks = find_leaks(parts, folds, alike)
     problems = [
-        *(Problem("", DATALIST_NAME, "datalist", fault) for fault in faults),
+        *(DatasetIssue("", DATALIST_NAME, "datalist", fault) for fault in faults),
         *changed_files(folder, recorded),
         *stray_files(folder, items),
         *reading.problems,
@@ -203,7 +203,7 @@ def side_of(item: Mapping[str, Any]) -> str:
 
 def _torn_apart(
     items: Sequence[Mapping[str, Any]], key: str, kind: str, meaning: str
-) -> list[Problem]:
+) -> list[DatasetIssue]:
     """Return a problem for each value of ``key`` that stands on several sides of the split."""
     members: dict[str, list[Mapping[str, Any]]] = {}
     for item in items:
@@ -213,14 +213,14 @@ def _torn_apart(
         if len({side_of(item) for item in same}) > 1:
             where = ", ".join(f"{item['id']} ({side_of(item)})" for item in same)
             message = f"{meaning} in several parts: {where}; prepare the dataset again"
-            problems.append(Problem(same[0]["id"], same[0]["image"], kind, message))
+            problems.append(DatasetIssue(same[0]["id"], same[0]["image"], kind, message))
     return problems
 
 
-def _leak_problems(leaks: Leaks, items: Sequence[Mapping[str, Any]]) -> list[Problem]:
+def _leak_problems(leaks: Leaks, items: Sequence[Mapping[str, Any]]) -> list[DatasetIssue]:
     images = {item["id"]: item["image"] for item in items}
     return [
-        Problem(
+        DatasetIssue(
             name,
             images[name],
             "near_duplicate",

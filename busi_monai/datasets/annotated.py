@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from busi_monai.cases import CLASSES, Case, Problem
+from busi_monai.cases import CLASSES, Case, DatasetIssue
 from busi_monai.datasets.annotations import Annotated, Annotation
 from busi_monai.datasets.listing import (
     Listing,
@@ -25,7 +25,7 @@ from busi_monai.io.image_files import image_stem, is_image_file
 __all__ = ["read_annotated"]
 
 
-def read_annotated(root: Path, annotated: Annotated, problems: list[Problem]) -> Listing:
+def read_annotated(root: Path, annotated: Annotated, problems: list[DatasetIssue]) -> Listing:
     """List the images of a folder with the outlines that annotation files give them.
 
     A class is what ``labels.csv`` says, else a category that is a class, else what the file's name
@@ -77,7 +77,7 @@ def _annotated_of_a_name(
     root: Path,
     files: Sequence[Path],
     annotated: Mapping[Path, list[Annotation]],
-    problems: list[Problem],
+    problems: list[DatasetIssue],
 ) -> list[Path]:
     """Drop images that differ in suffix alone from one with annotations, and have none."""
     taken = {path.with_name(image_stem(path)): path for path in annotated}
@@ -94,7 +94,7 @@ def _annotated_of_a_name(
 
 
 def _of_the_lesion(
-    root: Path, case_id: str, annotations: list[Annotation], problems: list[Problem]
+    root: Path, case_id: str, annotations: list[Annotation], problems: list[DatasetIssue]
 ) -> list[Annotation] | None:
     """Return the annotations that make up the mask, or ``None`` where one cannot be used.
 

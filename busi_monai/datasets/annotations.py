@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from busi_monai.cases import Problem
+from busi_monai.cases import DatasetIssue
 from busi_monai.datasets.annotation_entries import (
     coco_outline,
     entry_id,
@@ -59,7 +59,7 @@ class Annotated:
     hint: str = ""
 
 
-def read_annotations(root: Path, problems: list[Problem]) -> Annotated | None:
+def read_annotations(root: Path, problems: list[DatasetIssue]) -> Annotated | None:
     """Read all annotation files below a folder.
 
     - COCO: a JSON of any name with ``images``, ``annotations`` and ``categories``; polygons and run
@@ -91,7 +91,7 @@ def read_annotations(root: Path, problems: list[Problem]) -> Annotated | None:
 class _Reading:
     """The annotation files of one folder while they are read."""
 
-    def __init__(self, root: Path, problems: list[Problem]) -> None:
+    def __init__(self, root: Path, problems: list[DatasetIssue]) -> None:
         self.root = root
         self.problems = problems
         self.found = Annotated()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
-from busi_monai.cases import CLASSES, Case, Problem
+from busi_monai.cases import CLASSES, Case, DatasetIssue
 from busi_monai.datasets.listing import (
     Listing,
     Reader,
@@ -46,7 +46,7 @@ def read_breast_lesions_usg(root: Path) -> Listing:
     Raises:
         InputError: if there is no readable table, or it lacks a column.
     """
-    problems: list[Problem] = []
+    problems: list[DatasetIssue] = []
     table = _tables(root)[0]
     files = [path for path in visible_files(root, recursive=True) if path.suffix != table.suffix]
     masks: dict[Path, list[Path]] = {}

@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from busi_monai.cases import Case, Problem
+from busi_monai.cases import Case, DatasetIssue
 from busi_monai.datasets.folder import pair_masks
 from busi_monai.datasets.listing import (
     Listing,
@@ -46,7 +46,7 @@ def read_bus_bra(root: Path) -> Listing:
         InputError: if the table lacks ``ID``, ``Case`` or ``Pathology``, or that of the folds
             ``ID`` or ``kFold``.
     """
-    problems: list[Problem] = []
+    problems: list[DatasetIssue] = []
     images, masks = pair_masks(root, problems, prefixes=("bus_", "mask_"))
     table = root / TABLE
     rows = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from busi_monai.cases import CLASSES, Case, Problem
+from busi_monai.cases import CLASSES, Case, DatasetIssue
 from busi_monai.datasets.folder import pair_masks
 from busi_monai.datasets.listing import (
     Listing,
@@ -33,7 +33,7 @@ def read_bus_uclm(root: Path) -> Listing:
     Raises:
         InputError: if the table, separated by semicolons, lacks ``Image`` or ``Label``.
     """
-    problems: list[Problem] = []
+    problems: list[DatasetIssue] = []
     images, masks = pair_masks(root, problems)
     table = root / TABLE
     rows = {

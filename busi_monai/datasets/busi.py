@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from busi_monai.cases import CLASSES, Case, Problem
+from busi_monai.cases import CLASSES, Case, DatasetIssue
 from busi_monai.datasets.listing import (
     Listing,
     Reader,
@@ -39,7 +39,7 @@ def read_busi(root: Path) -> Listing:
         root: a folder that holds at least one of the folders ``normal``, ``benign``, ``malignant``,
             or folders of a split that do.
     """
-    problems: list[Problem] = []
+    problems: list[DatasetIssue] = []
     found: dict[str, Case] = {}
     places = _places(root)
     for place in places:
@@ -62,7 +62,7 @@ def read_busi(root: Path) -> Listing:
 
 
 def _read_class(
-    root: Path, folder: Path, problems: list[Problem]
+    root: Path, folder: Path, problems: list[DatasetIssue]
 ) -> dict[str, tuple[Path, tuple[Path, ...]]]:
     """Return the images of a class with their masks, by file name."""
     files = list(visible_files(folder))
@@ -91,7 +91,7 @@ def _read_class(
     return {stem: (path, tuple(masks.get(stem, ()))) for stem, path in images.items()}
 
 
-def _report_strays(root: Path, place: Path, read: list[Path], problems: list[Problem]) -> None:
+def _report_strays(root: Path, place: Path, read: list[Path], problems: list[DatasetIssue]) -> None:
     for path in visible_files(place):
         message = f"outside the class folders {', '.join(CLASSES)}"
         problems.append(problem(root, "stray_file", path, message))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from busi_monai.cases import CLASSES, Case, Problem
+from busi_monai.cases import CLASSES, Case, DatasetIssue
 from busi_monai.datasets.annotated import read_annotated
 from busi_monai.datasets.annotations import has_annotations, read_annotations
 from busi_monai.datasets.listing import (
@@ -48,7 +48,7 @@ def read_folder(root: Path) -> Listing:
     Raises:
         InputError: if no image has a class, or ``labels.csv`` cannot be used.
     """
-    problems: list[Problem] = []
+    problems: list[DatasetIssue] = []
     if child_folder(root, "masks") is None:
         annotated = read_annotations(root, problems)
         if annotated is not None:
@@ -81,7 +81,7 @@ def read_folder(root: Path) -> Listing:
     return Listing("folder", root, in_case_order(cases), problems)
 
 
-def _report_strays(root: Path, problems: list[Problem]) -> None:
+def _report_strays(root: Path, problems: list[DatasetIssue]) -> None:
     """Report what lies beside ``images``, ``masks`` and ``labels.csv``; a record of ours may."""
     read = {find_labels(root), *(root / name for name in _RECORDS)}
     for path in sorted(root.iterdir(), key=natural_key):
@@ -94,7 +94,7 @@ def _report_strays(root: Path, problems: list[Problem]) -> None:
         problems.append(problem(root, "stray_file", path, message))
 
 
-def _no_class(root: Path, table: LabelTable, problems: list[Problem]) -> str:
+def _no_class(root: Path, table: LabelTable, problems: list[DatasetIssue]) -> str:
     if table.path is None:
         return (
             f"{root}: no image has a class; add labels.csv with the columns image,label "
@@ -106,7 +106,7 @@ def _no_class(root: Path, table: LabelTable, problems: list[Problem]) -> str:
 
 
 def pair_masks(
-    root: Path, problems: list[Problem], prefixes: tuple[str, str] = ("", "")
+    root: Path, problems: list[DatasetIssue], prefixes: tuple[str, str] = ("", "")
 ) -> tuple[dict[str, Path], dict[str, Path]]:
     """Return the images of ``images`` and of ``masks`` by id.
 
@@ -154,7 +154,9 @@ def pair_masks(
     return {ids[key]: path for key, path in images.items()}, masks
 
 
-def _without_masks(root: Path, images: dict[str, Path], problems: list[Problem]) -> dict[str, Path]:
+def _without_masks(
+    root: Path, images: dict[str, Path], problems: list[DatasetIssue]
+) -> dict[str, Path]:
     """Return the images without files named as the mask of one beside them."""
     beside: dict[str, set[str]] = {}
     for key in images:

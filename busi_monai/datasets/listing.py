@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path, PurePath
 
-from busi_monai.cases import CLASSES, Case, Problem, class_index
+from busi_monai.cases import CLASSES, Case, DatasetIssue, class_index
 from busi_monai.errors import InputError
 from busi_monai.io.dicom_images import is_bare_dicom
 from busi_monai.io.ids import composed, id_key, safe_id, unique_id
@@ -61,7 +61,7 @@ class Listing:
     dataset: str
     root: Path
     cases: list[Case]
-    problems: list[Problem]
+    problems: list[DatasetIssue]
     left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -179,9 +179,9 @@ def child_folder(root: Path, name: str) -> Path | None:
     return next((path for path in inside if path.name.lower() == name.lower()), None)
 
 
-def problem(root: Path, kind: str, path: Path, message: str, case_id: str = "") -> Problem:
+def problem(root: Path, kind: str, path: Path, message: str, case_id: str = "") -> DatasetIssue:
     """Return a problem with its file written relative to the dataset's root."""
-    return Problem(case_id, path.relative_to(root).as_posix(), kind, message)
+    return DatasetIssue(case_id, path.relative_to(root).as_posix(), kind, message)
 
 
 def own_part(folder: str) -> str | None:
@@ -226,7 +226,7 @@ def class_in_name(stem: str) -> str | None:
 
 
 def index_images(
-    root: Path, files: Iterable[Path], problems: list[Problem], folder: Path | None = None
+    root: Path, files: Iterable[Path], problems: list[DatasetIssue], folder: Path | None = None
 ) -> dict[str, Path]:
     """Return image files by path within a folder without suffix (``p1/scan``), in natural order.
 
@@ -259,7 +259,7 @@ def _why_stray(path: Path) -> str:
     return "a folder that may not be read; its files were left out"
 
 
-def case_ids(root: Path, keys: Iterable[str], problems: list[Problem]) -> dict[str, str]:
+def case_ids(root: Path, keys: Iterable[str], problems: list[DatasetIssue]) -> dict[str, str]:
     r"""Return the ids of a dataset's images by their paths, as ``index_images`` gives them.
 
     The id is the file's name (see ``safe_id``), without the folders in front of it. Names that
@@ -312,7 +312,7 @@ def shown(names: Iterable[str]) -> str:
     return ", ".join(first[:_SHOWN] + ["…"] * (len(first) > _SHOWN))
 
 
-def _first_of(root: Path, key: str, paths: list[Path], problems: list[Problem]) -> Path:
+def _first_of(root: Path, key: str, paths: list[Path], problems: list[DatasetIssue]) -> Path:
     first, *others = sorted(paths, key=_suffix_rank)
     stem = composed(image_stem(first))
     for path in others:

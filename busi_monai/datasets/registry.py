@@ -1,4 +1,4 @@
-"""The registry of layouts, and the one door that reads a dataset of any of them."""
+"""The registry of layouts, and the one way to read a dataset of any of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from busi_monai.cases import Problem
+from busi_monai.cases import DatasetIssue
 from busi_monai.datasets.breast_lesions_usg import BREAST_LESIONS_USG
 from busi_monai.datasets.bus_bra import BUS_BRA
 from busi_monai.datasets.bus_uclm import BUS_UCLM
@@ -79,7 +79,7 @@ def opened_dataset(root: str | Path, layout: str = "auto") -> Iterator[Listing]:
         return
     with unpacked(root, tables=True) as archive:
         listing = read_dataset(archive.folder, layout)
-        refused = [Problem("", name, "refused_member", why) for name, why in archive.refused]
+        refused = [DatasetIssue("", name, "refused_member", why) for name, why in archive.refused]
         yield replace(
             listing, problems=[*listing.problems, *refused], left_out=dict(archive.left_out)
         )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from busi_monai.cases import CLASSES, Problem
+from busi_monai.cases import CLASSES, DatasetIssue
 from busi_monai.datasets.listing import known_class, problem
 from busi_monai.errors import InputError
 from busi_monai.io.ids import composed
@@ -102,7 +102,7 @@ def read_labels(
     root: Path,
     names: ImageNames,
     images: Mapping[str, Path],
-    problems: list[Problem],
+    problems: list[DatasetIssue],
     further: tuple[str, ...] = (),
 ) -> LabelTable:
     """Read ``labels.csv`` (``image,label``), whatever its name's letter case, where there is one.
@@ -201,7 +201,7 @@ def report_missing_images(
     table: Path,
     listed: Mapping[str, object],
     images: Mapping[str, Path],
-    problems: list[Problem],
+    problems: list[DatasetIssue],
 ) -> None:
     """Add a ``missing_image`` problem for each id of a table that has no image."""
     for case_id in listed:

@@ -1,4 +1,4 @@
-"""The only door from image to prediction, and what is written of it."""
+"""The only way from image to prediction, and what is written of it."""
 
 from busi_monai.inference.ensembles import refuse_seen_images, write_ensemble
 from busi_monai.inference.export import EXPORT_FORMATS, ExportReport, export_bundle_network

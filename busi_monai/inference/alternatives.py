@@ -27,7 +27,7 @@ def at_operating_point(predictor: Predictor, name: str | None) -> Predictor:
         known = ", ".join(predictor.settings.operating_points)
         raise InputError(f"no operating point {name!r}; there are {known or 'none'}")
     parser = inference_config(predictor.bundle, predictor.device.name, predictor.precision.name)
-    parser["prediction_inferer#flip_averaging"] = predictor.flip_averaging
+    parser["prediction_inferer#tta_flip"] = predictor.tta_flip
     parser["operating_point"] = name
     parser["consistency"] = asdict(predictor.settings.consistency)
     return Predictor(
@@ -38,7 +38,7 @@ def at_operating_point(predictor: Predictor, name: str | None) -> Predictor:
         inferer=parser.get_parsed_content("inferer"),
         device=predictor.device,
         precision=predictor.precision,
-        flip_averaging=predictor.flip_averaging,
+        tta_flip=predictor.tta_flip,
         operating_point=name,
         bundle=predictor.bundle,
         weights=predictor.weights,

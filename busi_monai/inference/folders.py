@@ -83,7 +83,7 @@ def predict_to_folder(
     overwrite: bool = False,
     overlays: bool = True,
     batch_size: int = 1,
-    flip_averaging: bool | None = None,
+    tta_flip: bool | None = None,
     operating_point: str | None = None,
     consistency: bool | None = None,
     formats: Sequence[str] = (),
@@ -103,7 +103,7 @@ def predict_to_folder(
         overwrite: replace an earlier result of this function.
         overlays: whether images with outlines are written.
         batch_size: images for one call of the network.
-        flip_averaging: whether the mirror image is predicted too; by default as the bundle says.
+        tta_flip: whether the mirror image is predicted too; by default as the bundle says.
         operating_point: one of those in the bundle's ``settings.json`` to decide malignancy at; by
             default the most probable class.
         consistency: whether mask and class are made to agree; by default as the bundle says.
@@ -147,7 +147,7 @@ def predict_to_folder(
                     bundle,
                     device,
                     precision,
-                    flip_averaging=flip_averaging,
+                    tta_flip=tta_flip,
                     operating_point=operating_point,
                     consistency=consistency,
                 )

@@ -137,13 +137,13 @@ def single_networks(network: nn.Module) -> list[nn.Module]:
 
 
 def prediction_inferer(
-    settings: InferenceSettings, *, flip_averaging: bool | None = None
+    settings: InferenceSettings, *, tta_flip: bool | None = None
 ) -> PlainInferer:
     """Return the inferer that an operating point asks for.
 
     Args:
         settings: says whether the mirror image is predicted too.
-        flip_averaging: whether it is, whatever the operating point says; ``None`` follows it.
+        tta_flip: whether it is, whatever the operating point says; ``None`` follows it.
     """
-    wanted = settings.flip_averaging if flip_averaging is None else flip_averaging
+    wanted = settings.tta_flip if tta_flip is None else tta_flip
     return FlipAveragingInferer() if wanted else PlainInferer()

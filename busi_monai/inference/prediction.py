@@ -1,4 +1,4 @@
-"""``Prediction``: what every door gives for one image."""
+"""``Prediction``: what every interface gives for one image."""
 
 from __future__ import annotations
 

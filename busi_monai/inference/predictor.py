@@ -1,4 +1,4 @@
-"""``Predictor``: the only door from an image to a prediction, whoever asks for it."""
+"""``Predictor``: the only way from an image to a prediction, whoever asks for it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Predictor:
         settings: the bundle's operating point; ``settings.classes`` are the class names.
         device: the device with the reason it was taken.
         precision: the arithmetic with the reason it was taken.
-        flip_averaging: whether the mirror image is predicted too and averaged.
+        tta_flip: whether the mirror image is predicted too and averaged.
         operating_point: name of that in ``settings.json`` at which malignancy is decided, or
             ``None``.
         bundle: folder of the bundle or run.
@@ -64,7 +64,7 @@ class Predictor:
         inferer: Callable[..., Any],
         device: DeviceChoice,
         precision: PrecisionChoice,
-        flip_averaging: bool,
+        tta_flip: bool,
         operating_point: str | None,
         bundle: Path,
         weights: Path,
@@ -73,7 +73,7 @@ class Predictor:
         self.settings = settings
         self.device = device
         self.precision = precision
-        self.flip_averaging = flip_averaging
+        self.tta_flip = tta_flip
         self.operating_point = operating_point
         self.bundle = bundle
         self.weights = weights
@@ -88,7 +88,7 @@ class Predictor:
         device: str = "auto",
         precision: str = "fp32",
         *,
-        flip_averaging: bool | None = None,
+        tta_flip: bool | None = None,
         operating_point: str | None = None,
         consistency: bool | None = None,
     ) -> Predictor:
@@ -99,7 +99,7 @@ class Predictor:
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
             precision: ``fp32``, ``bf16``, ``fp16`` (on a GPU) or ``auto``. Reduced precision moves
                 probabilities by a few thousandths.
-            flip_averaging: whether the mirror image is predicted too and averaged; by default as
+            tta_flip: whether the mirror image is predicted too and averaged; by default as
                 the bundle's ``settings.json`` says.
             operating_point: one of those that ``settings.json`` holds, such as
                 ``sensitivity_95``, to decide malignancy at; by default the most probable class.
@@ -115,8 +115,8 @@ class Predictor:
         chosen = choose_device(device)
         arithmetic = choose_precision(precision, chosen)
         parser = inference_config(folder, chosen.name, arithmetic.name)
-        if flip_averaging is not None:
-            parser["prediction_inferer#flip_averaging"] = flip_averaging
+        if tta_flip is not None:
+            parser["prediction_inferer#tta_flip"] = tta_flip
         for name, value in (("operating_point", operating_point), ("consistency", consistency)):
             if value is not None:
                 _parsed(parser, name, folder)  # an older configuration would pass it over
@@ -132,7 +132,7 @@ class Predictor:
             inferer=_parsed(parser, "inferer", folder),
             device=chosen,
             precision=arithmetic,
-            flip_averaging=_parsed(parser, "prediction_inferer", folder).averages_flips,
+            tta_flip=_parsed(parser, "prediction_inferer", folder).averages_flips,
             operating_point=operating_point,
             bundle=folder,
             weights=weights,
@@ -256,7 +256,7 @@ class Predictor:
             "weights_sha256": self._weights_sha256,
             "device": {"name": self.device.name, "reason": self.device.reason},
             "precision": {"name": self.precision.name, "reason": self.precision.reason},
-            "flip_averaging": self.flip_averaging,
+            "tta_flip": self.tta_flip,
             "operating_point": self.operating_point,
             "consistency": self.settings.consistency.as_record(),
             "classes": list(self.settings.classes),
@@ -315,7 +315,7 @@ def inference_config(
 ) -> ConfigParser:
     """Return a bundle's ``configs/inference.yaml`` with its folder, device and precision set.
 
-    A configuration can run code: never load one from a stranger.
+    A configuration can run code: never load one that you do not trust.
 
     Raises:
         InputError: if the folder is no bundle or the file is not valid YAML.

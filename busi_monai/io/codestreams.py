@@ -1,4 +1,4 @@
-"""What the coded images inside a stranger's file state of their size, before they are decoded."""
+"""What the coded images inside an untrusted file state of their size, before they are decoded."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Any
 
 from busi_monai.errors import ImageReadError
 
-__all__ = ["MOST_SCANS", "check_codestream", "coded_size", "scan_count"]
+__all__ = ["MAX_SCANS", "check_codestream", "coded_size", "scan_count"]
 
-MOST_SCANS = 64
+MAX_SCANS = 64
 """Scans of a progressive JPEG beyond which it only costs time; encoders write about ten."""
 
 _RLE = "1.2.840.10008.1.2.5"  # states no size, and cannot hold more than is stated elsewhere
@@ -92,5 +92,5 @@ def check_codestream(dataset: Any, frame: int, frames: int, name: str) -> None:
         raise ImageReadError(f"{name}: the coded image is damaged, or of an unknown kind")
     if found is not None and found != stated:
         raise ImageReadError(f"{name}: the coded image is not of the size that is stated")
-    if found is not None and content[:2] == b"\xff\xd8" and scan_count(content) > MOST_SCANS:
-        raise ImageReadError(f"{name}: more than {MOST_SCANS} scans in one image")
+    if found is not None and content[:2] == b"\xff\xd8" and scan_count(content) > MAX_SCANS:
+        raise ImageReadError(f"{name}: more than {MAX_SCANS} scans in one image")

@@ -163,7 +163,7 @@ def read_dicom_dataset(
         tags: keywords of the only elements to read; by default all.
 
     Raises:
-        ImageReadError: for a stranger's content that would be unpacked without a limit.
+        ImageReadError: for untrusted content that would be unpacked without a limit.
         Exception: whatever pydicom raises for a damaged file.
     """
     import pydicom

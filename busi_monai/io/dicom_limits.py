@@ -1,4 +1,4 @@
-"""What a stranger's DICOM file may not hold: each would be unpacked or parsed without a limit.
+"""What an untrusted DICOM file may not hold: each would be unpacked or parsed without a limit.
 
 No value of the file stands in a message: any may name a patient.
 """
@@ -15,8 +15,8 @@ __all__ = ["CountedReads", "check_content", "check_sequences"]
 
 _DEFLATED = (b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.8.1")
 _ITEM = b"\xfe\xff\x00\xe0"
-_MOST_ITEMS = 5_000
-_MOST_READS = 50_000  # pydicom's of a file; two or three an element, of which headers hold hundreds
+_MAX_ITEMS = 5_000
+_MAX_READS = 50_000  # pydicom's of a file; two or three an element, of which headers hold hundreds
 _ULTRASOUND_REGIONS = 0x0018_6011
 _LONGEST_SEQUENCE = 250_000  # bytes
 
@@ -29,8 +29,8 @@ def check_content(source: ImageBytes) -> None:
     """
     if any(syntax in source.content for syntax in _DEFLATED):
         raise ImageReadError(f"{source}: deflated DICOM files are not taken; save it uncompressed")
-    if source.content.count(_ITEM) > _MOST_ITEMS:
-        raise ImageReadError(f"{source}: a DICOM file of more than {_MOST_ITEMS:,} items")
+    if source.content.count(_ITEM) > _MAX_ITEMS:
+        raise ImageReadError(f"{source}: a DICOM file of more than {_MAX_ITEMS:,} items")
 
 
 class CountedReads(io.BytesIO):
@@ -51,7 +51,7 @@ class CountedReads(io.BytesIO):
     def read(self, size: int | None = -1, /) -> bytes:
         """Return the next bytes."""
         self._reads += 1
-        if self._reads > _MOST_READS:
+        if self._reads > _MAX_READS:
             raise ImageReadError(f"{self._source}: a DICOM file of too many elements")
         return super().read(size)
 

@@ -14,12 +14,12 @@ _TWO_DIMENSIONAL = 1
 _TISSUE_OR_FLOW = (1, 2)
 _CENTIMETRES = 3
 _LOW_PRIORITY = 1  # bit of the flags
-_MOST_REGIONS = 64
+_MAX_REGIONS = 64
 _CM_IN_MM = 10
 
 _TOO_MANY_REGIONS = PredictionWarning(
     "too_many_regions",
-    f"the file states more than {_MOST_REGIONS} ultrasound regions, so that no scale is believed",
+    f"the file states more than {_MAX_REGIONS} ultrasound regions, so that no scale is believed",
 )
 _NOT_BELIEVED = PredictionWarning(
     "pixel_spacing_not_believed",
@@ -81,7 +81,7 @@ def scale_of(
     found = numbers_of(dataset, "PixelSpacing")
     stated = (found[0], found[1]) if len(found) == 2 and min(found) > 0 else None
     regions = list(dataset.get("SequenceOfUltrasoundRegions") or [])
-    if len(regions) > _MOST_REGIONS:
+    if len(regions) > _MAX_REGIONS:
         return PixelScale(), (_TOO_MANY_REGIONS,)
     if regions:
         return PixelScale(stated, tuple(_scale_region(region, size) for region in regions)), ()

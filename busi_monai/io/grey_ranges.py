@@ -35,7 +35,7 @@ GREY_DEPTH = "grey_depth"
 GREY_UNKNOWN = "grey_range_unknown"
 """Code of the warning that values fit no depth and were stretched."""
 
-_MOST_CLIPPED = 0.01  # of the pixels, by a window
+_MAX_CLIPPED = 0.01  # of the pixels, by a window
 _LEAST_USED = 0.25  # of a window; a depth is stepped down from where less is used, too
 _WIDEST = 16
 
@@ -57,7 +57,7 @@ class Window:
     @property
     def fits(self) -> bool:
         """Whether it clips no more than 1 % of the pixels."""
-        return self.clipped <= _MOST_CLIPPED
+        return self.clipped <= _MAX_CLIPPED
 
 
 @dataclass(frozen=True)

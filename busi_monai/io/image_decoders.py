@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from busi_monai.errors import ImageReadError
-from busi_monai.io.codestreams import MOST_SCANS, scan_count
+from busi_monai.io.codestreams import MAX_SCANS, scan_count
 from busi_monai.io.grey_ranges import GreyRange, scale_grey
 from busi_monai.io.image_files import ImageBytes, max_pixels_of, opened
 from busi_monai.io.pixel_scales import Spacing, believed_spacing
@@ -25,16 +25,16 @@ __all__ = ["decode_nifti", "decode_nifti_mask", "decode_pillow", "decode_pillow_
 _Decoded = TypeVar("_Decoded")
 
 STRANGERS_FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
-"""Pillow's decoders that may see a stranger's bytes: others call programs, or few look at them."""
+"""Pillow's decoders that may see untrusted bytes: others call programs, or few look at them."""
 
 
 _JPEG = {"JPEG": "jpeg", "MPO": "jpeg"}
 _TILE_WIDTH, _TILE_LENGTH, _BITS_PER_SAMPLE, _PHOTOMETRIC = 322, 323, 258, 262  # TIFF tags
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_MOST_CHUNKS = 100  # of a PNG file before its pixels that are looked through
+_MAX_CHUNKS = 100  # of a PNG file before its pixels that are looked through
 _NIFTI_1_LENGTH, _NIFTI_2_LENGTH = 348, 540
-_MOST_BEFORE_PIXELS = 1_000_000
-_MOST_PIXEL_BYTES = 8  # of a NIfTI file for each pixel that is allowed
+_MAX_BEFORE_PIXELS = 1_000_000
+_MAX_PIXEL_BYTES = 8  # of a NIfTI file for each pixel that is allowed
 _SMALL = 1_000_000  # pixels, as many as tiles may be larger than the image in any case
 
 
@@ -85,7 +85,7 @@ def _opened_upright(
                     f"{source}: {loaded.width}×{loaded.height} pixels, more than {limit:,}"
                 )
             if isinstance(source, ImageBytes):
-                _check_stranger(source, loaded)
+                _check_untrusted(source, loaded)
             if _is_animated(loaded):
                 raise ImageReadError(
                     f"{source}: expected one image, found several frames; save one as PNG"
@@ -106,7 +106,7 @@ def _opened_upright(
         raise ImageReadError(f"{source}: damaged or truncated ({error}); copy it again") from error
 
 
-def _check_stranger(source: ImageBytes, loaded: Image.Image) -> None:
+def _check_untrusted(source: ImageBytes, loaded: Image.Image) -> None:
     """Refuse what is decoded at much more cost than its number of pixels says."""
     tags: Mapping[int, Any] = getattr(loaded, "tag_v2", {})
     tile = [int(tags.get(tag) or 0) for tag in (_TILE_WIDTH, _TILE_LENGTH)]
@@ -119,8 +119,8 @@ def _check_stranger(source: ImageBytes, loaded: Image.Image) -> None:
                 f"{source}: tiles of {tile[0]}×{tile[1]} pixels in an image of "
                 f"{loaded.width}×{loaded.height}"
             )
-    if loaded.format in {"JPEG", "MPO"} and scan_count(source.content) > MOST_SCANS:
-        raise ImageReadError(f"{source}: more than {MOST_SCANS} scans in one image")
+    if loaded.format in {"JPEG", "MPO"} and scan_count(source.content) > MAX_SCANS:
+        raise ImageReadError(f"{source}: more than {MAX_SCANS} scans in one image")
 
 
 def _is_animated(loaded: Image.Image) -> bool:
@@ -176,7 +176,7 @@ def _png_bits(stream: BinaryIO) -> tuple[int | None, int | None]:
     place = stream.tell()
     stream.seek(len(_PNG_SIGNATURE))
     depth = significant = None
-    for _ in range(_MOST_CHUNKS):
+    for _ in range(_MAX_CHUNKS):
         head = stream.read(8)
         length, kind = int.from_bytes(head[:4], "big"), head[4:]
         if len(head) < 8 or kind == b"IDAT":
@@ -293,12 +293,12 @@ def _nifti_image(source: Path | ImageBytes) -> Any:
     import nibabel
 
     limit = max_pixels_of(source)
-    image = nibabel.load(source) if isinstance(source, Path) else _nifti_of_stranger(source)
+    image = nibabel.load(source) if isinstance(source, Path) else _untrusted_nifti(source)
     _check_shape(image.shape, limit, source)
     return image
 
 
-def _nifti_of_stranger(source: ImageBytes) -> Any:
+def _untrusted_nifti(source: ImageBytes) -> Any:
     """Return nibabel's image of no more bytes than its header states, unpacked if need be."""
     import nibabel
 
@@ -311,9 +311,9 @@ def _nifti_of_stranger(source: ImageBytes) -> Any:
     header = kind.header_class(head[:length])
     shape = header.get_data_shape()
     _check_shape(shape, source.max_pixels, source)
-    offset = min(int(header.get_data_offset()), _MOST_BEFORE_PIXELS)
+    offset = min(int(header.get_data_offset()), _MAX_BEFORE_PIXELS)
     bytes_of_pixels = math.prod(shape) * header.get_data_dtype().itemsize
-    if bytes_of_pixels > _MOST_PIXEL_BYTES * source.max_pixels:
+    if bytes_of_pixels > _MAX_PIXEL_BYTES * source.max_pixels:
         raise ImageReadError(f"{source}: {bytes_of_pixels:,} bytes of pixels; save it as 8 bits")
     stated = offset + bytes_of_pixels
     return kind.from_bytes(head + stream.read(max(stated - len(head), 0)))

@@ -56,7 +56,7 @@ _MASK_OF = re.compile(r"masks?[\W_]+", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class ImageBytes:
-    """A file's content in memory, as it came from a stranger.
+    """A file's content in memory, untrusted.
 
     Its format is told by its content alone, and only the common ones are decoded.
 

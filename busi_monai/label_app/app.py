@@ -14,15 +14,15 @@ from monailabel.interfaces.app import MONAILabelApp
 from busi_monai import __version__
 from busi_monai.errors import InputError
 from busi_monai.label_app.app_folder import read_app_settings
-from busi_monai.label_app.appraisals import Appraisals
 from busi_monai.label_app.batch import FolderBatchTask
 from busi_monai.label_app.datastore import KeepingDatastore
 from busi_monai.label_app.infer import LABELS, ProposalTask
-from busi_monai.label_app.rounds import check_trainable
+from busi_monai.label_app.retraining import check_trainable
 from busi_monai.label_app.scoring import AgreementScoring, UncertaintyScoring
 from busi_monai.label_app.served import ServedModel
-from busi_monai.label_app.strategies import Diverse, Handouts, RandomImage, Uncertain
+from busi_monai.label_app.strategies import Diverse, RandomImage, Reservations, Uncertain
 from busi_monai.label_app.train import SubmittedLabelsTask
+from busi_monai.label_app.uncertainty_cache import UncertaintyCache
 from busi_monai.shipped import DEFAULT_BUNDLE, find_bundle
 
 __all__ = ["MODEL", "BreastUltrasoundApp"]
@@ -39,10 +39,10 @@ class BreastUltrasoundApp(MONAILabelApp):
     MONAI Label finds it as a direct subclass of ``MONAILabelApp`` in the app folder's ``main.py``.
 
     Args:
-        app_dir: the app's folder; models and rounds of training are kept in it.
+        app_dir: the app's folder; models and retrainings are kept in it.
         studies: folder of the images.
         conf: what ``--conf`` says: ``bundle``, ``device``, ``uncertainty``, ``keep_minutes``,
-            ``appraise_at_once``.
+            ``measure_at_once``.
 
     Raises:
         InputError: if ``studies`` is no folder, there is no such bundle, or a setting is wrong.
@@ -60,7 +60,9 @@ class BreastUltrasoundApp(MONAILabelApp):
             find_bundle(self.options.get("bundle", DEFAULT_BUNDLE)),
             str(self.options.get("device", "auto")),
         )
-        self.appraisals = Appraisals(self.model, self.folder / "model" / "appraisals.json")
+        self.uncertainties = UncertaintyCache(
+            self.model, self.folder / "model" / "uncertainties.json"
+        )
         super().__init__(
             app_dir,
             studies,
@@ -98,19 +100,19 @@ class BreastUltrasoundApp(MONAILabelApp):
 
     def init_strategies(self) -> dict[str, Any]:
         """Return the ways to the next image, by name."""
-        handouts = Handouts(self._number("keep_minutes", 30))
-        limit = int(self._number("appraise_at_once", 32))
+        reservations = Reservations(self._number("keep_minutes", 30))
+        limit = int(self._number("measure_at_once", 32))
         return {
-            "uncertain": Uncertain(handouts, self.appraisals, limit),
-            "diverse": Diverse(handouts, self.appraisals, limit),
-            "random": RandomImage(handouts, self.appraisals),
+            "uncertain": Uncertain(reservations, self.uncertainties, limit),
+            "diverse": Diverse(reservations, self.uncertainties, limit),
+            "random": RandomImage(reservations, self.uncertainties),
         }
 
     def init_scoring_methods(self) -> dict[str, Any]:
         """Return what can be measured, by name."""
         agreement = self.folder / "model" / "agreement.json"
         return {
-            "uncertainty": UncertaintyScoring(self.appraisals),
+            "uncertainty": UncertaintyScoring(self.uncertainties),
             "agreement": AgreementScoring(self.model, Path(self.studies), agreement),
         }
 

@@ -10,32 +10,32 @@ from monailabel.interfaces.tasks.scoring import ScoringMethod
 
 from busi_monai.errors import ImageReadError
 from busi_monai.files import write_json
-from busi_monai.label_app.appraisals import Appraisals
 from busi_monai.label_app.label_files import read_label_values
 from busi_monai.label_app.served import ServedModel
 from busi_monai.label_app.submitted_labels import read_submitted_labels
+from busi_monai.label_app.uncertainty_cache import UncertaintyCache
 from busi_monai.metrics import segmentation_scores
 
 __all__ = ["AgreementScoring", "UncertaintyScoring"]
 
 
 class UncertaintyScoring(ScoringMethod):
-    """Appraises every image, so that the next one is found at once."""
+    """Measures every image, so that the next one is found at once."""
 
-    def __init__(self, appraisals: Appraisals) -> None:
+    def __init__(self, uncertainties: UncertaintyCache) -> None:
         super().__init__("How unsure the served model is of each image's class and outline")
-        self.appraisals = appraisals
+        self.uncertainties = uncertainties
 
     def __call__(self, request: dict[str, Any], datastore: Any) -> dict[str, Any]:
-        """Return how many images are appraised now, and the mean score of the unlabelled."""
+        """Return how many images are measured now, and the mean score of the unlabelled."""
         images = {image: Path(datastore.get_image_uri(image)) for image in datastore.list_images()}
-        known = self.appraisals.fill(images, int(request.get("max_samples") or 0) or None)
+        known = self.uncertainties.fill(images, int(request.get("max_samples") or 0) or None)
         unlabelled = set(datastore.get_unlabeled_images())
         scores = [
             each["score"] for id, each in known.items() if "score" in each and id in unlabelled
         ]
         return {
-            "appraised": sum("score" in known.get(id, {}) for id in images),
+            "measured": sum("score" in known.get(id, {}) for id in images),
             "unreadable": {id: known[id]["error"] for id in images if "error" in known.get(id, {})},
             "mean_score_unlabelled": float(np.mean(scores)) if scores else None,
         }

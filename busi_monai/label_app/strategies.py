@@ -12,12 +12,12 @@ from typing import Any
 from monailabel.interfaces.tasks.strategy import Strategy
 
 from busi_monai.datasets import natural_key
-from busi_monai.label_app.appraisals import Appraisals, farthest_from
+from busi_monai.label_app.uncertainty_cache import UncertaintyCache, farthest_from
 
-__all__ = ["Diverse", "Handouts", "RandomImage", "Uncertain"]
+__all__ = ["Diverse", "RandomImage", "Reservations", "Uncertain"]
 
 
-class Handouts:
+class Reservations:
     """Who was handed which image, so that none is handed to two annotators at once.
 
     Args:
@@ -33,7 +33,7 @@ class Handouts:
         """Return the images that an annotator may be handed.
 
         Those that nobody has; if there are none, the one that the annotator was handed longest ago
-        and has not submitted. One without a name is a stranger, who never gets an image twice.
+        and has not submitted. One without a name is a new annotator, who never gets an image twice.
         """
         held: dict[str, tuple[float, str]] = {}
         for image in images:
@@ -62,22 +62,24 @@ class Handouts:
 class _NextImage(Strategy):
     """What all strategies do alike: an unlabelled, readable image that nobody else holds."""
 
-    def __init__(self, description: str, handouts: Handouts, appraisals: Appraisals) -> None:
+    def __init__(
+        self, description: str, reservations: Reservations, uncertainties: UncertaintyCache
+    ) -> None:
         super().__init__(description)
-        self.handouts = handouts
-        self.appraisals = appraisals
+        self.reservations = reservations
+        self.uncertainties = uncertainties
 
     def __call__(self, request: dict[str, Any], datastore: Any) -> dict[str, Any] | None:
         """Return the next image's ``id`` with its ``weight``, ``None`` if there is none."""
         client = str(request.get("client_id") or "")
-        with self.handouts.lock:
-            known = self.appraisals.known()
+        with self.reservations.lock:
+            known = self.uncertainties.known()
             unlabelled = sorted(datastore.get_unlabeled_images(), key=natural_key)
             readable = [image for image in unlabelled if "error" not in known.get(image, {})]
-            free = self.handouts.free(readable, client, datastore)
+            free = self.reservations.free(readable, client, datastore)
             chosen = self.choose(free, datastore) if free else None
             if chosen is not None:
-                self.handouts.hand(chosen["id"], client)
+                self.reservations.hand(chosen["id"], client)
             return chosen
 
     def choose(self, free: list[str], datastore: Any) -> dict[str, Any] | None:
@@ -88,8 +90,8 @@ class _NextImage(Strategy):
 class RandomImage(_NextImage):
     """Any image, each as likely as the others."""
 
-    def __init__(self, handouts: Handouts, appraisals: Appraisals) -> None:
-        super().__init__("Any unlabelled image", handouts, appraisals)
+    def __init__(self, reservations: Reservations, uncertainties: UncertaintyCache) -> None:
+        super().__init__("Any unlabelled image", reservations, uncertainties)
         self._generator = random.Random()
 
     def choose(self, free: list[str], datastore: Any) -> dict[str, Any] | None:
@@ -101,20 +103,24 @@ class Uncertain(_NextImage):
     """The image that the served model is least sure of.
 
     Args:
-        handouts: who holds which image.
-        appraisals: how unsure the model is.
-        limit: images appraised for one request at most; those not appraised yet come last.
+        reservations: who holds which image.
+        uncertainties: how unsure the model is.
+        limit: images measured for one request at most; those not measured yet come last.
     """
 
-    def __init__(self, handouts: Handouts, appraisals: Appraisals, limit: int = 32) -> None:
+    def __init__(
+        self, reservations: Reservations, uncertainties: UncertaintyCache, limit: int = 32
+    ) -> None:
         super().__init__(
-            "The unlabelled image that the served model is least sure of", handouts, appraisals
+            "The unlabelled image that the served model is least sure of",
+            reservations,
+            uncertainties,
         )
         self.limit = limit
 
     def choose(self, free: list[str], datastore: Any) -> dict[str, Any] | None:
         """Return the one of the highest score."""
-        known = self.appraisals.fill(_paths(free, datastore), self.limit)
+        known = self.uncertainties.fill(_paths(free, datastore), self.limit)
         usable = [image for image in free if "error" not in known.get(image, {})]
         if not usable:
             return None
@@ -127,23 +133,25 @@ class Diverse(_NextImage):
     """The image that is least like those labelled or handed out; see ``farthest_from``.
 
     Args:
-        handouts: who holds which image.
-        appraisals: where images lie.
-        limit: images appraised for one request at most; only appraised ones are chosen among.
+        reservations: who holds which image.
+        uncertainties: where images lie.
+        limit: images measured for one request at most; only measured ones are chosen among.
     """
 
-    def __init__(self, handouts: Handouts, appraisals: Appraisals, limit: int = 32) -> None:
+    def __init__(
+        self, reservations: Reservations, uncertainties: UncertaintyCache, limit: int = 32
+    ) -> None:
         super().__init__(
             "The unlabelled image that is least like those labelled or handed out",
-            handouts,
-            appraisals,
+            reservations,
+            uncertainties,
         )
         self.limit = limit
 
     def choose(self, free: list[str], datastore: Any) -> dict[str, Any] | None:
         """Return the one farthest from all others that have had their turn."""
         taken = [image for image in datastore.list_images() if image not in set(free)]
-        known = self.appraisals.fill(_paths([*free, *taken], datastore), self.limit)
+        known = self.uncertainties.fill(_paths([*free, *taken], datastore), self.limit)
         described = {id: each["descriptor"] for id, each in known.items() if "descriptor" in each}
         found = farthest_from(
             {image: described[image] for image in free if image in described},

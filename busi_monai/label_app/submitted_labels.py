@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from busi_monai.cases import CLASSES, Problem
+from busi_monai.cases import CLASSES, DatasetIssue
 from busi_monai.datasets.folder import PROVENANCE_COLUMNS
 from busi_monai.datasets.listing import (
     index_images,
@@ -92,7 +92,7 @@ class SubmittedLabels:
     studies: Path
     tag: str
     labels: list[SubmittedLabel]
-    problems: list[Problem]
+    problems: list[DatasetIssue]
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class LabelImport:
     out: Path | None
     tag: str
     classes: Mapping[str, int]
-    problems: list[Problem]
+    problems: list[DatasetIssue]
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -140,7 +140,7 @@ def read_submitted_labels(studies: str | Path, tag: str = "final") -> SubmittedL
             f"{studies} has no folder labels/{tag}; expected the studies folder of a MONAI Label "
             f"server" + (f", whose tags are {', '.join(tags)}" if tags else "")
         )
-    problems: list[Problem] = []
+    problems: list[DatasetIssue] = []
     images = index_images(studies, visible_files(studies), [])
     entries = _datastore_entries(studies)
     labels = []
@@ -151,14 +151,14 @@ def read_submitted_labels(studies: str | Path, tag: str = "final") -> SubmittedL
         image = _image_of(studies, label_id, entries, images)
         if image is None:
             message = f"there is no image {label_id!r} for this label"
-            problems.append(Problem(label_id, relative, "mask_without_image", message))
+            problems.append(DatasetIssue(label_id, relative, "mask_without_image", message))
             continue
         try:
             labels.append(_read_label(label_id, image, path, info))
         except _UnusableLabelError as error:
-            problems.append(Problem(label_id, relative, error.kind, str(error)))
+            problems.append(DatasetIssue(label_id, relative, error.kind, str(error)))
         except (ImageReadError, InputError) as error:
-            problems.append(Problem(label_id, relative, "unreadable", str(error)))
+            problems.append(DatasetIssue(label_id, relative, "unreadable", str(error)))
     labels.sort(key=lambda label: natural_key(label.id))
     return SubmittedLabels(studies, tag, labels, problems)
 

@@ -10,7 +10,7 @@ from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.utils.others.generic import device_list, name_to_device
 
 from busi_monai.files import read_json
-from busi_monai.label_app.rounds import RoundOptions, train_round
+from busi_monai.label_app.retraining import RetrainingOptions, retrain
 from busi_monai.label_app.served import ServedModel
 
 __all__ = ["SubmittedLabelsTask"]
@@ -35,7 +35,7 @@ class SubmittedLabelsTask(TrainTask):
 
     def config(self) -> dict[str, Any]:
         """Return the options with their defaults, which viewers show as a form."""
-        return {**vars(RoundOptions()), "device": device_list()}
+        return {**vars(RetrainingOptions()), "device": device_list()}
 
     def stats(self) -> dict[str, Any]:
         """Return what is served, and how it was trained."""
@@ -50,7 +50,7 @@ class SubmittedLabelsTask(TrainTask):
         if isinstance(device, list):  # a viewer that sends the form as it came
             device = device[0]
         device = device if device == "auto" else name_to_device(device)
-        options = RoundOptions.from_request({**request, "device": device})
-        done = train_round(self.model, self.studies, self.rounds, options).as_dict()
+        options = RetrainingOptions.from_request({**request, "device": device})
+        done = retrain(self.model, self.studies, self.rounds, options).as_dict()
         logger.info("served now: %s", done["run"])
         return done

@@ -75,7 +75,7 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise WeightsError(
             f"{path} does not exist: these weights are not trained or not downloaded yet; train "
-            "them (busi-monai train PREPARED --out RUN, then --run RUN) or put model.pt there"
+            "them (busi-monai train PREPARED --out RUN, then --model RUN) or put model.pt there"
         )
     state = read_tensors(path)
     if not isinstance(state, Mapping):

@@ -14,15 +14,15 @@ from PIL import Image
 from busi_monai.cases import CLASSES, PredictionWarning
 from busi_monai.inference import Prediction
 from busi_monai.io.pixel_scales import NO_SPACING
-from busi_monai.serving.problems import Problem
+from busi_monai.serving.problems import ApiError
 
-__all__ = ["Outcome", "entry_of", "png_bytes", "warnings_of"]
+__all__ = ["ImageResult", "entry_of", "png_bytes", "warnings_of"]
 
 NORMAL = CLASSES[0]
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class ImageResult:
     """What came of one image.
 
     Attributes:
@@ -38,7 +38,7 @@ class Outcome:
     file: str
     frame: int | None = None
     prediction: Prediction | None = None
-    problem: Problem | None = None
+    problem: ApiError | None = None
     warnings: tuple[PredictionWarning, ...] = ()
 
 
@@ -78,21 +78,21 @@ def warnings_of(prediction: Prediction, image_size: tuple[int, int]) -> list[Pre
     return found
 
 
-def entry_of(outcome: Outcome, *, with_mask: bool = False) -> dict[str, Any]:
+def entry_of(result: ImageResult, *, with_mask: bool = False) -> dict[str, Any]:
     """Return the entry of an answer as plain JSON values.
 
     Args:
-        outcome: what came of an image.
+        result: what came of an image.
         with_mask: whether the mask is told as a PNG file of 0 and 255 at native size, in base64.
     """
-    prediction = outcome.prediction
+    prediction = result.prediction
     if prediction is None:
-        problem = outcome.problem or Problem("internal", "nothing was predicted", outcome.file)
-        return {"id": outcome.id, "frame": _counted(outcome.frame), **problem.as_dict()}
+        problem = result.problem or ApiError("internal", "nothing was predicted", result.file)
+        return {"id": result.id, "frame": _counted(result.frame), **problem.as_dict()}
     told = prediction.as_dict()
     entry: dict[str, Any] = {
-        "id": outcome.id,
-        "frame": _counted(outcome.frame),
+        "id": result.id,
+        "frame": _counted(result.frame),
         "predicted_class": prediction.predicted_class,
         "confidence": prediction.confidence,
         "probabilities": told["probabilities"],
@@ -106,7 +106,7 @@ def entry_of(outcome: Outcome, *, with_mask: bool = False) -> dict[str, Any]:
         },
         "size": told["size"],
         "spacing_mm": told["spacing_mm"],
-        "warnings": [asdict(warned) for warned in outcome.warnings],
+        "warnings": [asdict(warned) for warned in result.warnings],
         "seconds": round(prediction.seconds, 6),
     }
     if with_mask:

@@ -15,7 +15,7 @@ from busi_monai.serving.bodies import LimitedBodies
 from busi_monai.serving.credentials import Credentials
 from busi_monai.serving.guard import Guard
 from busi_monai.serving.headers import SecurityHeaders
-from busi_monai.serving.limits import Rates
+from busi_monai.serving.limits import RateLimiter
 from busi_monai.serving.rest import rest_application
 from busi_monai.serving.service import PredictionService
 
@@ -47,7 +47,7 @@ def application(
     served: ASGIApp = LimitedBodies(api, service.limits, service.places)
     served = SecurityHeaders(served)
     served = GZipMiddleware(served, minimum_size=1000)
-    rates = Rates(service.limits.per_minute)
+    rates = RateLimiter(service.limits.per_minute)
     return Guard(served, hosts=hosts, credentials=credentials, rates=rates)
 
 

@@ -7,7 +7,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from busi_monai.serving.limits import Limits, Places
+from busi_monai.serving.limits import ConcurrencyLimit, Limits
 from busi_monai.serving.problems import ServiceError, send_problem
 
 __all__ = ["LimitedBodies"]
@@ -24,7 +24,7 @@ class LimitedBodies:
         places: for requests with a body; each keeps its own until it is answered.
     """
 
-    def __init__(self, app: ASGIApp, limits: Limits, places: Places) -> None:
+    def __init__(self, app: ASGIApp, limits: Limits, places: ConcurrencyLimit) -> None:
         self._app = app
         self._limits = limits
         self._places = places

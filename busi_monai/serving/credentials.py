@@ -27,7 +27,7 @@ __all__ = ["Credentials", "new_token_entry", "password_entry"]
 
 # OWASP password storage cheat sheet: N = 2^14 with r = 8 and p = 5 is one of its equal settings
 _COST, _BLOCK, _PARALLEL = 2**14, 8, 5
-_MOST_MEMORY = 256 * 1024 * 1024
+_MAX_MEMORY = 256 * 1024 * 1024
 _REMEMBERED = 256
 
 
@@ -46,7 +46,7 @@ class _Password:
             n=self.cost,
             r=self.block,
             p=self.parallel,
-            maxmem=_MOST_MEMORY,
+            maxmem=_MAX_MEMORY,
             dklen=len(self.digest),
         )
         return hmac.compare_digest(found, self.digest)
@@ -159,7 +159,7 @@ def password_entry(user: str, password: str) -> str:
         raise InputError(f"a password needs at least 12 characters, got {len(password)}")
     salt = secrets.token_bytes(16)
     digest = hashlib.scrypt(
-        password.encode(), salt=salt, n=_COST, r=_BLOCK, p=_PARALLEL, maxmem=_MOST_MEMORY, dklen=32
+        password.encode(), salt=salt, n=_COST, r=_BLOCK, p=_PARALLEL, maxmem=_MAX_MEMORY, dklen=32
     )
     told = "$".join(base64.b64encode(part).decode() for part in (salt, digest))
     return f"{user}:scrypt${_COST}${_BLOCK}${_PARALLEL}${told}"

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from busi_monai.serving.credentials import Credentials
 from busi_monai.serving.headers import SECURITY_HEADERS
-from busi_monai.serving.limits import Rates
+from busi_monai.serving.limits import RateLimiter
 from busi_monai.serving.problems import ServiceError, send_problem
 
 __all__ = ["Guard"]
@@ -44,7 +44,7 @@ class Guard:
         *,
         hosts: Collection[str],
         credentials: Credentials | None,
-        rates: Rates,
+        rates: RateLimiter,
         pages: Collection[str] = ("/ui", "/ui/"),
     ) -> None:
         self._app = app
@@ -52,7 +52,7 @@ class Guard:
         self._credentials = credentials
         self._rates = rates
         self._pages = frozenset(pages)
-        self._failures = Rates(_FAILURES_PER_MINUTE)
+        self._failures = RateLimiter(_FAILURES_PER_MINUTE)
         self._one_at_a_time = anyio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

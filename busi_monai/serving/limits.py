@@ -1,4 +1,4 @@
-"""What the service lets a stranger ask for: bytes, pixels, frames, time, places, rate."""
+"""What the service lets a client ask for: bytes, pixels, frames, time, places, rate."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from busi_monai.errors import InputError
 from busi_monai.serving.problems import ServiceError
 
-__all__ = ["Budget", "Limits", "Places", "Rates"]
+__all__ = ["ConcurrencyLimit", "Limits", "MemoryLimit", "RateLimiter"]
 
 _REMEMBERED_CLIENTS = 10_000
 
@@ -58,13 +58,13 @@ class Limits:
         return asdict(self)
 
 
-class Places:
-    """Places for requests in work: those that are predicted and those that wait.
+class ConcurrencyLimit:
+    """ConcurrencyLimit for requests in work: those that are predicted and those that wait.
 
     To be used from one event loop.
 
     Examples:
-        >>> places = Places(1, retry_after=2)
+        >>> places = ConcurrencyLimit(1, retry_after=2)
         >>> with places.taken(), places.taken():
         ...     pass
         Traceback (most recent call last):
@@ -98,13 +98,13 @@ class Places:
             self.used -= 1
 
 
-class Budget:
+class MemoryLimit:
     """Bytes that may be held at the same time.
 
     To be used from one event loop.
 
     Examples:
-        >>> budget = Budget(10)
+        >>> budget = MemoryLimit(10)
         >>> with budget.taken(6), budget.taken(6):
         ...     pass
         Traceback (most recent call last):
@@ -132,7 +132,7 @@ class Budget:
             self._used -= size
 
 
-class Rates:
+class RateLimiter:
     """How many requests each client may send: so many at once, then one as time goes by.
 
     Args:
@@ -141,7 +141,7 @@ class Rates:
 
     Examples:
         >>> now = [0.0]
-        >>> rates = Rates(2, clock=lambda: now[0])
+        >>> rates = RateLimiter(2, clock=lambda: now[0])
         >>> rates.wait("a"), rates.wait("a"), rates.wait("a"), rates.wait("b")
         (0.0, 0.0, 30.0, 0.0)
         >>> now[0] = 30.0

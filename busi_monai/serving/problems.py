@@ -9,11 +9,11 @@ from typing import Any
 from starlette.responses import JSONResponse
 from starlette.types import Send
 
-__all__ = ["Problem", "ServiceError", "problem_response", "send_problem"]
+__all__ = ["ApiError", "ServiceError", "problem_response", "send_problem"]
 
 
 @dataclass(frozen=True)
-class Problem:
+class ApiError:
     """One thing that went wrong.
 
     Attributes:
@@ -53,13 +53,13 @@ class ServiceError(Exception):
     ) -> None:
         super().__init__(f"{code}: {message}")
         self.status = status
-        self.problem = Problem(code, message, file)
+        self.problem = ApiError(code, message, file)
         self.headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
 
 
 def problem_response(
     status: int,
-    problem: Problem,
+    problem: ApiError,
     headers: dict[str, str] | None = None,
     further: dict[str, Any] | None = None,
 ) -> JSONResponse:

@@ -13,8 +13,8 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
-from busi_monai.serving.answers import Outcome, entry_of
-from busi_monai.serving.problems import Problem, ServiceError, problem_response
+from busi_monai.serving.answers import ImageResult, entry_of
+from busi_monai.serving.problems import ApiError, ServiceError, problem_response
 from busi_monai.serving.reference import reference_html
 from busi_monai.serving.service import PredictionService
 from busi_monai.serving.uploads import uploads_of
@@ -94,15 +94,15 @@ def rest_application(service: PredictionService) -> FastAPI:
         uploads = uploads_of(await _files(request, service.limits.max_files))
         point = operating_point or service.predictor.operating_point
 
-        def predicted() -> tuple[list[Outcome], list[dict[str, Any]]]:
-            outcomes = list(service.outcomes(uploads, point))
-            return outcomes, [entry_of(outcome, with_mask=mask) for outcome in outcomes]
+        def predicted() -> tuple[list[ImageResult], list[dict[str, Any]]]:
+            results = list(service.results(uploads, point))
+            return results, [entry_of(result, with_mask=mask) for result in results]
 
-        outcomes, entries = await service.in_turn(predicted)
-        problems = [outcome.problem for outcome in outcomes if outcome.problem is not None]
-        if len(problems) < len(outcomes):
+        results, entries = await service.in_turn(predicted)
+        problems = [result.problem for result in results if result.problem is not None]
+        if len(problems) < len(results):
             return JSONResponse(entries)
-        return _nothing_predicted(problems, outcomes, entries)
+        return _nothing_predicted(problems, results, entries)
 
     @api.get("/v1/health", summary="Whether the service answers")
     async def health() -> dict[str, Any]:
@@ -135,7 +135,7 @@ def model_record(service: PredictionService) -> dict[str, Any]:
         "classes": list(predictor.settings.classes),
         "image_size": list(predictor.settings.image_size),
         "temperature": predictor.settings.temperature,
-        "flip_averaging": predictor.flip_averaging,
+        "tta_flip": predictor.tta_flip,
         "device": predictor.device.name,
         "operating_point": predictor.operating_point,
         "operating_points": {name: asdict(point) for name, point in points.items()},
@@ -171,14 +171,14 @@ async def _files(request: Request, most: int) -> list[tuple[str | None, bytes]]:
 
 
 def _nothing_predicted(
-    problems: list[Problem], outcomes: list[Outcome], entries: list[dict[str, Any]]
+    problems: list[ApiError], results: list[ImageResult], entries: list[dict[str, Any]]
 ) -> JSONResponse:
     codes = {problem.code for problem in problems}
     status = 500 if "internal" in codes else 503 if codes == {"timed_out"} else 422
     problem = problems[0]
     if len(problems) > 1:
-        message = f"none of {len(outcomes)} images could be predicted; first: {problem.message}"
-        problem = Problem(problem.code, message, problem.file)
+        message = f"none of {len(results)} images could be predicted; first: {problem.message}"
+        problem = ApiError(problem.code, message, problem.file)
     headers = {"Retry-After": "5"} if status == 503 else None
     return problem_response(status, problem, headers, {"entries": entries})
 
@@ -197,14 +197,14 @@ def _add_problem_handlers(api: FastAPI) -> None:
         elif error.status_code == 405:
             message = f"{request.method} is not answered here; GET /v1 lists what is"
         headers = dict(error.headers or {})
-        return problem_response(error.status_code, Problem(code, message), headers)
+        return problem_response(error.status_code, ApiError(code, message), headers)
 
     @api.exception_handler(RequestValidationError)
     async def bad_parameter(request: Request, error: RequestValidationError) -> Response:
         told = "; ".join(f"{entry['loc'][-1]}: {entry['msg']}" for entry in error.errors())
-        return problem_response(422, Problem("bad_parameter", told))
+        return problem_response(422, ApiError("bad_parameter", told))
 
     @api.exception_handler(Exception)
     async def internal(request: Request, error: Exception) -> Response:
         message = "the server failed; its log tells why"
-        return problem_response(500, Problem("internal", message))
+        return problem_response(500, ApiError("internal", message))

@@ -51,7 +51,7 @@ class ServeOptions:
 
 
 def check_exposure(host: str, *, auth_file: Path | None, insecure: bool) -> None:
-    """Check that no stranger is let in by mistake.
+    """Check that nobody is let in by mistake.
 
     Raises:
         InputError: if another address than loopback is to be listened on, and anyone could use it.
@@ -88,7 +88,7 @@ def serve(options: ServeOptions, started: Callable[[str], None] | None = None) -
         started: called with the service's address once it listens.
 
     Raises:
-        InputError: if the extra is missing, a stranger would be let in, or there is no such
+        InputError: if the extra is missing, anybody would be let in, or there is no such
             bundle, device, operating point, or file of users.
         WeightsError: if the bundle's weights cannot be used.
     """

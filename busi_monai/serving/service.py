@@ -17,11 +17,11 @@ from busi_monai.cases import PredictionWarning
 from busi_monai.errors import ImageReadError
 from busi_monai.inference import Predictor
 from busi_monai.inference.alternatives import at_operating_point
-from busi_monai.serving.answers import Outcome, warnings_of
+from busi_monai.serving.answers import ImageResult, warnings_of
 from busi_monai.serving.decoding import DecodingPool
 from busi_monai.serving.keeping import Keeper
-from busi_monai.serving.limits import Budget, Limits, Places
-from busi_monai.serving.problems import Problem, ServiceError
+from busi_monai.serving.limits import ConcurrencyLimit, Limits, MemoryLimit
+from busi_monai.serving.problems import ApiError, ServiceError
 from busi_monai.serving.uploads import Upload, UploadedImages, images_of
 
 __all__ = ["PredictionService"]
@@ -56,8 +56,8 @@ class PredictionService:
         self.keeper = keeper
         self.decoding = decoding or DecodingPool()
         self.identity = predictor.identity()
-        self.places = Places(self.limits.concurrency + self.limits.queue)
-        self.waiting_bytes = Budget(_WAITING_REQUESTS * self.limits.max_bytes)
+        self.places = ConcurrencyLimit(self.limits.concurrency + self.limits.queue)
+        self.waiting_bytes = MemoryLimit(_WAITING_REQUESTS * self.limits.max_bytes)
         self._free = anyio.Semaphore(self.limits.concurrency)
         self._gathering = anyio.Lock()  # else two that want all would each wait for the other
         self._threads = anyio.CapacityLimiter(self.limits.concurrency)
@@ -112,9 +112,9 @@ class PredictionService:
             for _ in range(taken):
                 self._free.release()
 
-    def outcomes(
+    def results(
         self, uploads: Sequence[Upload], operating_point: str | None = None
-    ) -> Iterator[Outcome]:
+    ) -> Iterator[ImageResult]:
         """Predict every image of some uploads, going on past those that fail; use ``in_turn``.
 
         Args:
@@ -130,8 +130,8 @@ class PredictionService:
             try:
                 found = images_of(upload, self.limits, self.decoding)
             except ImageReadError as error:
-                problem = Problem("unreadable", str(error), upload.name)
-                yield Outcome(upload.id, upload.name, problem=problem)
+                problem = ApiError("unreadable", str(error), upload.name)
+                yield ImageResult(upload.id, upload.name, problem=problem)
                 continue
             except Exception:
                 yield _failed(upload, upload.id)
@@ -140,7 +140,7 @@ class PredictionService:
 
     def _predict_images(
         self, predictor: Predictor, upload: Upload, found: UploadedImages, ends: float
-    ) -> Iterator[Outcome]:
+    ) -> Iterator[ImageResult]:
         left_out = _left_out(found)
         for id, image in found.images:
             if time.monotonic() > ends:
@@ -151,19 +151,23 @@ class PredictionService:
                 if self.keeper is not None:
                     self.keeper.add(prediction, frame=image.frame)
             except ImageReadError as error:
-                problem = Problem("unreadable", str(error), upload.name)
-                yield Outcome(id, upload.name, image.frame, problem=problem)
+                problem = ApiError("unreadable", str(error), upload.name)
+                yield ImageResult(id, upload.name, image.frame, problem=problem)
             except Exception:
                 yield _failed(upload, id, image.frame)
             else:
                 warned = warnings_of(prediction, predictor.settings.image_size)
                 # the probabilities of all pixels of a long loop would fill the memory
                 light = replace(prediction, lesion_probability=np.zeros((0, 0), np.float32))
-                yield Outcome(id, upload.name, image.frame, light, warnings=(*warned, *left_out))
+                yield ImageResult(
+                    id, upload.name, image.frame, light, warnings=(*warned, *left_out)
+                )
 
-    def _timed_out(self, upload: Upload, id: str, frame: int | None = None) -> Outcome:
+    def _timed_out(self, upload: Upload, id: str, frame: int | None = None) -> ImageResult:
         message = f"{upload.name}: not begun within {self.limits.seconds:g} s; send less"
-        return Outcome(id, upload.name, frame, problem=Problem("timed_out", message, upload.name))
+        return ImageResult(
+            id, upload.name, frame, problem=ApiError("timed_out", message, upload.name)
+        )
 
 
 def _left_out(found: UploadedImages) -> list[PredictionWarning]:
@@ -174,8 +178,8 @@ def _left_out(found: UploadedImages) -> list[PredictionWarning]:
     return [PredictionWarning("frames_left_out", message)]
 
 
-def _failed(upload: Upload, id: str, frame: int | None = None) -> Outcome:
+def _failed(upload: Upload, id: str, frame: int | None = None) -> ImageResult:
     """Tell an error of ours without its words, which may hold values of the file."""
     logger.exception("a prediction failed")
     message = f"{upload.name}: the prediction failed; the server's log tells why"
-    return Outcome(id, upload.name, frame, problem=Problem("internal", message, upload.name))
+    return ImageResult(id, upload.name, frame, problem=ApiError("internal", message, upload.name))

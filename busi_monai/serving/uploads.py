@@ -1,4 +1,4 @@
-"""Files that came from a stranger: their names made harmless, their images found and limited."""
+"""Untrusted files: their names made harmless, their images found and limited."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LONGEST_NAME = 80
 
 @dataclass(frozen=True)
 class Upload:
-    """A file that came from a stranger.
+    """An untrusted file.
 
     Attributes:
         id: what answers call it, unique within a request.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from busi_monai.training.assembly import assemble_stages
 from busi_monai.training.autocast import AutocastInferer, autocast
-from busi_monai.training.averaging import UpdateAverage, WeightAverage
+from busi_monai.training.averaging import ModelEma, UpdateEma
 from busi_monai.training.batches import prepare_batch, prepare_batch_with_lesion
 from busi_monai.training.checkpoints import RunCheckpoint
 from busi_monai.training.data import (
@@ -62,14 +62,14 @@ __all__ = [
     "ImageTriplets",
     "InitialRun",
     "MixedBatches",
+    "ModelEma",
     "MultiTaskLoss",
     "RunCheckpoint",
     "RunFolder",
     "TerminalProgress",
     "TrainingScores",
-    "UpdateAverage",
+    "UpdateEma",
     "ValidationScores",
-    "WeightAverage",
     "assemble_stages",
     "autocast",
     "bundle_root_of_config",

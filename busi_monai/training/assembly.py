@@ -130,7 +130,7 @@ def _settings(
         "temperature": classes.temperature,
         "class_thresholds": classes.class_thresholds,
         "mask_threshold": masks.mask_threshold,
-        "flip_averaging": classes.flip_averaging,
+        "tta_flip": classes.tta_flip,
         "consistency": classes.consistency,
         "normalisation": "unit",  # the network does it, for each stage by itself
     }

@@ -9,13 +9,13 @@ from ignite.engine import Engine, Events
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-__all__ = ["UpdateAverage", "WeightAverage"]
+__all__ = ["ModelEma", "UpdateEma"]
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
-class WeightAverage:
-    """A moving average of a network's weights and buffers; ``UpdateAverage`` keeps it moving.
+class ModelEma:
+    """A moving average of a network's weights and buffers; ``UpdateEma`` keeps it moving.
 
     Args:
         network: the network that is trained.
@@ -60,10 +60,10 @@ class WeightAverage:
             self._average.load_state_dict(state)
 
 
-class UpdateAverage:
-    """Handler that updates a ``WeightAverage`` while the trainer runs."""
+class UpdateEma:
+    """Handler that updates a ``ModelEma`` while the trainer runs."""
 
-    def __init__(self, average: WeightAverage) -> None:
+    def __init__(self, average: ModelEma) -> None:
         self.average = average
 
     def attach(self, engine: Engine) -> None:

@@ -15,7 +15,7 @@ from torch import nn
 from busi_monai.errors import BusiMonaiError, InputError, WeightsError
 from busi_monai.files import atomic_file
 from busi_monai.networks.weights import save_tensors
-from busi_monai.training.averaging import WeightAverage
+from busi_monai.training.averaging import ModelEma
 
 __all__ = ["RunCheckpoint"]
 
@@ -56,7 +56,7 @@ class RunCheckpoint:
         self,
         folder: str | Path,
         network: nn.Module,
-        average: WeightAverage,
+        average: ModelEma,
         optimizer: torch.optim.Optimizer,
         lr_scheduler: Any,
         evaluator: Engine | None = None,

@@ -10,7 +10,7 @@ import torch.distributed
 from monai.handlers import LrScheduleHandler, MetricsSaver, ValidationHandler
 from torch.utils.data import DistributedSampler, Sampler
 
-from busi_monai.training.averaging import UpdateAverage
+from busi_monai.training.averaging import UpdateEma
 from busi_monai.training.checkpoints import RunCheckpoint
 from busi_monai.training.data import training_sampler
 from busi_monai.training.reproducibility import EpochSeed, epoch_seed
@@ -70,7 +70,7 @@ def handlers_of_rank(handlers: Sequence[Any]) -> list[Any]:
         MetricsSaver,
         RunCheckpoint,
         TrainingScores,
-        UpdateAverage,
+        UpdateEma,
         ValidationHandler,
     )
     return [handler for handler in handlers if isinstance(handler, steering)]

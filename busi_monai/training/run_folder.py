@@ -200,7 +200,7 @@ class RunFolder:
         if self.bundle_root != self.path:
             hint = (
                 f"The settings are those of {self.bundle_root}, not the run's own: resume it "
-                f"without --bundle, or through MONAI with {self._training}. "
+                f"without --model, or through MONAI with {self._training}. "
             )
         refuse_other_settings(
             self.path,

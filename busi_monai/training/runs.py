@@ -14,7 +14,7 @@ from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.utils import ensure_tuple
 
-from busi_monai.configurations import current_names, read_configuration
+from busi_monai.configurations import RENAMED_KEYS, current_names, read_configuration
 from busi_monai.curation import load_datalist
 from busi_monai.devices import choose_device
 from busi_monai.errors import BusiMonaiError, InputError
@@ -47,9 +47,13 @@ def parse_overrides(settings: Sequence[str]) -> dict[str, Any]:
         if not sign or not key.strip():
             raise InputError(f"--set {setting!r}: expected key=value")
         try:
-            overrides[key.strip().replace("::", "#")] = _number_or(yaml.safe_load(value))
+            parsed = _number_or(yaml.safe_load(value))
         except yaml.YAMLError as error:
             raise InputError(f"--set {setting!r}: the value is not YAML: {error}") from error
+        key = key.strip().replace("::", "#")
+        if key in RENAMED_KEYS:
+            logger.warning("%s is now %s", key, RENAMED_KEYS[key])
+        overrides[RENAMED_KEYS.get(key, key)] = parsed
     return overrides
 
 

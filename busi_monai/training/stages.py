@@ -110,7 +110,7 @@ def train_stages(
             if resume and (out / "configs" / "train.yaml").is_file():
                 raise InputError(
                     f"{out} was trained in one go, not in the two stages of {bundle}: leave "
-                    "--bundle out to resume it, or begin a new run"
+                    "--model out to resume it, or begin a new run"
                 )
             kind = "no run to resume" if resume else "not empty"
             raise InputError(
@@ -237,7 +237,7 @@ def _resumed_settings(
         now[PIPELINE] = {**kept[PIPELINE], **_merged(more[PIPELINE])}
     else:
         named = {"bundle": Path(kept["bundle"]).name}, {"bundle": find_bundle(bundle).name}
-        refuse_differences(out, *named, "Leave --bundle out to resume it, or begin a new run")
+        refuse_differences(out, *named, "Leave --model out to resume it, or begin a new run")
         now = _settings(bundle, configs, overrides)
     pipelines = {PIPELINE: kept[PIPELINE]}, {PIPELINE: now[PIPELINE]}
     remedy = "Leave such settings out to resume it with its own, or begin a new run"

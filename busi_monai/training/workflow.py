@@ -30,7 +30,7 @@ __all__ = [
 def running_workflow() -> ConfigWorkflow | None:
     """Return the ``ConfigWorkflow`` that is evaluating the calling expression, or ``None``.
 
-    MONAI hands no parser and no file name to the expressions of a configuration, whichever door
+    MONAI hands no parser and no file name to the expressions of a configuration, whichever way
     (``monai.bundle run``, ``create_workflow``, MONAI Label) they come through: so the calling
     frames are searched for the workflow.
     """

@@ -1,4 +1,4 @@
-"""From an image as found to the network's input, the same for every door to prediction."""
+"""From an image as found to the network's input, the same for every way to a prediction."""
 
 from __future__ import annotations
 

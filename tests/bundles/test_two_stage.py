@@ -221,7 +221,7 @@ def test_the_command_trains_both_stages(
 ) -> None:
     run = tmp_path / "run"
     result = busi_monai(
-        "train", phantom_prepared, "--bundle", BUNDLE, "--out", run, "--config",
+        "train", phantom_prepared, "--model", BUNDLE, "--out", run, "--config",
         tiny_stages_config, "--device", "cpu", "-q", "--epochs", 1,
         "--set", "classification::max_epochs=2", "--set", "segmentation::image_size=[32, 48]",
     )  # fmt: skip
@@ -231,10 +231,10 @@ def test_the_command_trains_both_stages(
     assert "not a medical device" in result.output
     network = yaml.safe_load((run / "configs" / "inference.yaml").read_text())["network_def"]
     assert network["segmenter_size"] == [32, 48]
-    again = busi_monai("train", phantom_prepared, "--bundle", BUNDLE, "--out", run)
+    again = busi_monai("train", phantom_prepared, "--model", BUNDLE, "--out", run)
     assert again.exit_code == 2 and "--resume" in again.output
     predicted = busi_monai(
-        "predict", phantom_prepared / "images", "--run", run, "--out", tmp_path / "out", "-q"
+        "predict", phantom_prepared / "images", "--model", run, "--out", tmp_path / "out", "-q"
     )
     assert predicted.exit_code == 0, predicted.output
     assert len(pd.read_csv(tmp_path / "out" / "predictions.csv")) == 24
@@ -252,7 +252,7 @@ def test_wrong_settings_are_refused(
     words: list[str], message: str, phantom_prepared: Path, tmp_path: Path
 ) -> None:
     result = busi_monai(
-        "train", phantom_prepared, "--bundle", BUNDLE, "--out", tmp_path / "run", *words
+        "train", phantom_prepared, "--model", BUNDLE, "--out", tmp_path / "run", *words
     )
     assert result.exit_code == 2 and message in result.output
     assert not (tmp_path / "run").exists()
@@ -273,7 +273,7 @@ def test_a_crop_classifier_says_that_it_gets_whole_images(
 ) -> None:
     run = two_stage_run / "stages" / "classification"
     out = tmp_path / "out"
-    result = busi_monai("predict", phantom_prepared / "images", "--run", run, "--out", out, "-q")
+    result = busi_monai("predict", phantom_prepared / "images", "--model", run, "--out", out, "-q")
     assert result.exit_code == 0, result.output
     assert caplog.text.count("comes without a mask") == 1
     table = pd.read_csv(out / "predictions.csv")

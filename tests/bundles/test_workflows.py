@@ -1,4 +1,4 @@
-"""The bundle through MONAI's own doors."""
+"""The bundle through MONAI's own commands."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_monais_command_runs_a_run(
 
         from busi_monai.cli.main import main
 
-        words = ["predict", places["dataset_dir"], "--run", str(tiny_run), "--device", "cpu"]
+        words = ["predict", places["dataset_dir"], "--model", str(tiny_run), "--device", "cpu"]
         result = CliRunner().invoke(main, [*words, "--out", str(tmp_path / "ours"), "--quiet"])
         assert result.exit_code == 0, result.output
         for mask in (tmp_path / "ours" / "masks").iterdir():

@@ -62,7 +62,9 @@ def scans(tmp_path: Path, phantom_busi: Path) -> Path:
 def test_predict_takes_all_images_of_an_archive(scans, tiny_bundle, tmp_path, temporary):
     before = hashlib.sha256(scans.read_bytes()).hexdigest()
     out = tmp_path / "out"
-    result = run("predict", scans, "--out", out, "--run", tiny_bundle, "--device", "cpu", "--json")
+    result = run(
+        "predict", scans, "--out", out, "--model", tiny_bundle, "--device", "cpu", "--json"
+    )
     assert result.exit_code == 1
     with (out / "predictions.csv").open(encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
@@ -91,7 +93,7 @@ def test_archives_of_equal_members_and_an_unreadable_one(scans, tiny_bundle, tmp
     (tmp_path / "no.tar.gz").write_bytes(b"nothing")
     monkeypatch.chdir(tmp_path)
     inputs = ("scans.zip", "other.zip", "./scans.zip", "no.tar.gz")
-    result = run("predict", *inputs, "--out", "out", "--run", tiny_bundle, "--device", "cpu")
+    result = run("predict", *inputs, "--out", "out", "--model", tiny_bundle, "--device", "cpu")
     assert "Failed: no.tar.gz: not a readable archive" in result.stderr
     assert "Failed: scans.zip/set/benign/bad.png: not an image" in result.stderr
     masks = {path.stem for path in (tmp_path / "out" / "masks").iterdir()}
@@ -108,7 +110,7 @@ def test_masks_in_a_folder_beside_the_images_are_no_images(phantom_busi, tmp_pat
         archive.write(phantom_busi / "benign/benign (1).png", "Images/bus_1.png")
         archive.write(phantom_busi / "benign/benign (1)_mask.png", "Masks/mask_1.png")
     result = run(
-        "predict", tmp_path / "x.zip", "--out", tmp_path / "out", "--run", tiny_bundle, "--json"
+        "predict", tmp_path / "x.zip", "--out", tmp_path / "out", "--model", tiny_bundle, "--json"
     )
     summary = json.loads(result.stdout)
     assert [row["id"] for row in summary["rows"]] == ["bus_1"] and summary["skipped_masks"] == 1
@@ -164,7 +166,7 @@ def test_errors_name_the_archive(tmp_path, temporary):
 @pytest.mark.parametrize("place", ["", "scans.zip", "scans.zip/out"])
 def test_no_output_over_the_archive(command, place, scans, tiny_bundle, tmp_path):
     before = scans.read_bytes()
-    more = ("--run", tiny_bundle) if command == "predict" else ()
+    more = ("--model", tiny_bundle) if command == "predict" else ()
     result = run(command, scans, "--out", tmp_path / place, "--overwrite", *more)
     assert result.exit_code in {1, 2} and "Error" in result.stderr
     assert scans.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["scans.zip"]
@@ -177,7 +179,7 @@ def test_ctrl_c_leaves_no_temporary_folder(command, scans, tiny_bundle, tmp_path
 
     monkeypatch.setattr("busi_monai.inference.folders.Predictor.load", interrupted)
     monkeypatch.setattr("busi_monai.curation.audit.examine_case", interrupted)
-    more = ("--run", tiny_bundle) if command == "predict" else ()
+    more = ("--model", tiny_bundle) if command == "predict" else ()
     assert run(command, scans, "--out", tmp_path / "out", *more).exit_code == 130
 
 
@@ -211,7 +213,7 @@ def test_the_files_that_a_dicomdir_in_an_archive_names(save_ultrasound, tmp_path
         record.ReferencedFileID = ["IMAGES", name]
     save_ultrasound(disc / "DICOMDIR", pixels, DirectoryRecordSequence=records)
     archive = shutil.make_archive(str(tmp_path / "disc"), "zip", tmp_path, "disc")
-    result = run("predict", archive, "--out", tmp_path / "out", "--run", tiny_bundle, "--json")
+    result = run("predict", archive, "--out", tmp_path / "out", "--model", tiny_bundle, "--json")
     summary = json.loads(result.stdout)
     assert [row["image"] for row in summary["rows"]] == [f"{archive}/disc/IMAGES/IM01"]
     assert summary["failures"][0]["file"] == f"{archive}/disc/IMAGES/IM02"

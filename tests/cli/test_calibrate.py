@@ -67,7 +67,7 @@ def test_an_operating_point_decides_at_every_door(
     image = next((phantom_prepared / "images").iterdir())
     at = Predictor.load(run, "cpu", operating_point="sensitivity_98")
     assert at.predict(image).predicted_class == "malignant"
-    words = ("--run", run, "--out", tmp_path / "out", "--device", "cpu", "--no-overlays")
+    words = ("--model", run, "--out", tmp_path / "out", "--device", "cpu", "--no-overlays")
     images = phantom_prepared / "images"
     result = invoke("predict", images, *words, "--operating-point", "sensitivity_98")
     assert result.exit_code == 0, result.output
@@ -86,7 +86,7 @@ def test_an_operating_point_decides_at_every_door(
 def test_an_unknown_operating_point_is_refused_with_those_there_are(
     run: Path, phantom_prepared: Path, tmp_path: Path, invoke: Callable[..., Result]
 ) -> None:
-    words = ("--run", run, "--out", tmp_path / "out", "--operating-point", "sensitivity_95")
+    words = ("--model", run, "--out", tmp_path / "out", "--operating-point", "sensitivity_95")
     result = invoke("predict", phantom_prepared / "images", *words)
     assert result.exit_code == 2
     assert "no operating point 'sensitivity_95'; fit some by busi-monai calibrate" in result.output

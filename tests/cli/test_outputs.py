@@ -30,7 +30,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "evaluate a table": (*TABLE, *RESAMPLES),
     "compare": ("compare", "evaluation", "run", "--out", OUT, *RESAMPLES),
     "ensemble": ("ensemble", "run", "other_run", "--out", OUT),
-    "predict": ("predict", "data/benign", "--run", "run", "--out", OUT, *SMALL),
+    "predict": ("predict", "data/benign", "--model", "run", "--out", OUT, *SMALL),
     "label-import": ("label-import", "studies", "--out", OUT),
 }
 RESUMED: dict[str, tuple[str, ...]] = {
@@ -41,7 +41,7 @@ RESUMED: dict[str, tuple[str, ...]] = {
         "label-app",
         "--studies",
         "studies",
-        "--bundle",
+        "--model",
         "run",
         "--out",
         OUT,
@@ -159,7 +159,7 @@ def test_a_commands_own_result_is_replaced_and_nothing_else(world: World, name: 
 def test_what_was_read_from_an_own_result_stays(world: World) -> None:
     assert run(COMMANDS["predict"], "out").exit_code == 0
     before = hashes(world)
-    words = ("predict", "out/masks", "--run", "run", "--out", OUT, *SMALL, "--overwrite")
+    words = ("predict", "out/masks", "--model", "run", "--out", OUT, *SMALL, "--overwrite")
     again = run(words, "out")
     assert again.exit_code == 2 and "holds" in again.output and "masks" in again.output
     table = ("evaluate", "--predictions", "evaluation", "--out", OUT, *RESAMPLES, "--overwrite")
@@ -179,7 +179,7 @@ def test_an_evaluation_lies_in_its_run(world: World) -> None:
 def test_a_folder_that_grows_is_gone_on_with_from_within(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app = ("label-app", "--studies", world / "studies", "--bundle", world / "run", "--no-start")
+    app = ("label-app", "--studies", world / "studies", "--model", world / "run", "--no-start")
     assert run((*app, "--out", OUT), "app").exit_code == 0
     train = ("train", world / "prepared", "--resume")
     for words, place in ((app, "app"), (train, "run")):

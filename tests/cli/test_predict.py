@@ -71,7 +71,7 @@ def table(out: Path) -> pd.DataFrame:
 
 
 def test_bad_files_are_listed_and_all_others_done(tiny_bundle, folder, tmp_path):
-    result = run(folder, "--out", tmp_path / "out", "--bundle", tiny_bundle, "--device", "cpu")
+    result = run(folder, "--out", tmp_path / "out", "--model", tiny_bundle, "--device", "cpu")
     assert result.exit_code == 1, result.output
     rows = table(tmp_path / "out").set_index("id")
     good = rows[rows["error"] == ""]
@@ -89,7 +89,7 @@ def test_bad_files_are_listed_and_all_others_done(tiny_bundle, folder, tmp_path)
 
 
 def test_success_prints_a_summary_and_exits_0(tiny_bundle, clean, tmp_path):
-    result = run(clean, "--out", tmp_path / "out", "--run", tiny_bundle, "--device", "cpu")
+    result = run(clean, "--out", tmp_path / "out", "--model", tiny_bundle, "--device", "cpu")
     assert result.exit_code == 0, result.output
     assert "2 predicted, 0 failed" in result.stdout
     assert "For research use only; not a medical device." in result.stdout
@@ -99,7 +99,7 @@ def test_success_prints_a_summary_and_exits_0(tiny_bundle, clean, tmp_path):
 def test_a_image_without_its_dicom_object_was_predicted_all_the_same(tiny_bundle, clean, tmp_path):
     pytest.importorskip("highdicom", reason="the extra 'dicom' is not installed")
     words = [clean / "plain.png", tmp_path / "no.png", "--format", "dicom-seg"]
-    result = run(*words, "--out", tmp_path / "out", "--run", tiny_bundle, "--device", "cpu")
+    result = run(*words, "--out", tmp_path / "out", "--model", tiny_bundle, "--device", "cpu")
     assert result.exit_code == 1
     assert "1 predicted, 1 failed" in result.stdout
     assert "without the DICOM objects that were asked for: 1" in result.stdout
@@ -108,7 +108,7 @@ def test_a_image_without_its_dicom_object_was_predicted_all_the_same(tiny_bundle
 def test_json_is_all_that_stands_on_stdout(tiny_bundle, clean, tmp_path):
     result = run(
         clean / "plain.png", tmp_path / "no.png", "--out", tmp_path / "out",
-        "--run", tiny_bundle, "--device", "cpu", "--json", "--no-overlays",
+        "--model", tiny_bundle, "--device", "cpu", "--json", "--no-overlays",
     )  # fmt: skip
     assert result.exit_code == 1
     content = json.loads(result.stdout)
@@ -120,14 +120,14 @@ def test_json_is_all_that_stands_on_stdout(tiny_bundle, clean, tmp_path):
 
 
 def test_quiet_prints_nothing(tiny_bundle, clean, tmp_path):
-    result = run(clean, "--out", tmp_path / "out", "--run", tiny_bundle, "--quiet")
+    result = run(clean, "--out", tmp_path / "out", "--model", tiny_bundle, "--quiet")
     assert (result.exit_code, result.output) == (0, "")
 
 
 @pytest.mark.parametrize("given", ["missing.png", "empty", "no*.png"])
 def test_nothing_to_predict_exits_1_and_writes_nothing(tiny_bundle, tmp_path, given):
     (tmp_path / "empty").mkdir()
-    result = run(tmp_path / given, "--out", tmp_path / "out", "--run", tiny_bundle)
+    result = run(tmp_path / given, "--out", tmp_path / "out", "--model", tiny_bundle)
     assert result.exit_code == 1
     assert given in result.stderr and "nothing was written" in result.stderr
     assert not (tmp_path / "out").exists()
@@ -137,17 +137,17 @@ def test_wrong_usage_exits_2(tiny_bundle, clean, tmp_path):
     out = ("--out", tmp_path / "out")
     assert run(*out).exit_code == 2
     assert run(clean).exit_code == 2
-    both = run(clean, *out, "--run", tiny_bundle, "--bundle", tiny_bundle)
+    both = run(clean, *out, "--model", tiny_bundle, "--model", tiny_bundle)
     assert both.exit_code == 2 and "give one of them" in both.stderr
-    device = run(clean, *out, "--run", tiny_bundle, "--device", "gpu")
+    device = run(clean, *out, "--model", tiny_bundle, "--device", "gpu")
     assert device.exit_code == 2 and "cuda:N" in device.stderr
-    assert run(clean, *out, "--run", tmp_path / "nowhere").exit_code == 2
-    assert run(clean, *out, "--run", tiny_bundle, "--batch-size", "0").exit_code == 2
+    assert run(clean, *out, "--model", tmp_path / "nowhere").exit_code == 2
+    assert run(clean, *out, "--model", tiny_bundle, "--batch-size", "0").exit_code == 2
     assert not (tmp_path / "out").exists()
 
 
 def test_an_existing_folder_needs_overwrite(tiny_bundle, clean, tmp_path):
-    words = (clean, "--out", tmp_path / "out", "--run", tiny_bundle, "--quiet")
+    words = (clean, "--out", tmp_path / "out", "--model", tiny_bundle, "--quiet")
     assert run(*words).exit_code == 0
     again = run(*words)
     assert again.exit_code == 2 and "--overwrite" in again.stderr
@@ -159,7 +159,7 @@ def test_a_missing_checkpoint_exits_1_with_its_remedy(clean, tmp_path, tiny_bund
 
     bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "untrained"))
     (bundle / "models" / "model.pt").unlink()
-    result = run(clean, "--out", tmp_path / "out", "--run", bundle)
+    result = run(clean, "--out", tmp_path / "out", "--model", bundle)
     assert result.exit_code == 1
     assert "model.pt" in result.stderr and "busi-monai train" in result.stderr
 
@@ -176,7 +176,7 @@ def test_ctrl_c_exits_130_and_leaves_nothing_half_written(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Predictor, "predict_many", interrupted)
-    result = run(clean, "--out", tmp_path / "out", "--run", tiny_bundle, "--device", "cpu")
+    result = run(clean, "--out", tmp_path / "out", "--model", tiny_bundle, "--device", "cpu")
     assert result.exit_code == 130
     assert "Interrupted" in result.stderr
     assert list(tmp_path.iterdir()) == []
@@ -187,7 +187,7 @@ def test_a_full_disk_exits_1_with_the_systems_words(tiny_bundle, clean, tmp_path
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("busi_monai.inference.writers.write_mask", full)
-    result = run(clean, "--out", tmp_path / "out", "--run", tiny_bundle, "--device", "cpu")
+    result = run(clean, "--out", tmp_path / "out", "--model", tiny_bundle, "--device", "cpu")
     assert result.exit_code == 1 and "No space left on device" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
@@ -199,7 +199,7 @@ def test_more_images_than_fit_a_screen_are_counted(tiny_bundle, clean, tmp_path)
         (tmp_path / "many" / f"scan {number}.png").write_bytes(content)
     (tmp_path / "many" / "scan 1_mask.png").write_bytes(content)
     result = run(
-        tmp_path / "many", "--out", tmp_path / "out", "--run", tiny_bundle, "--batch-size", "8"
+        tmp_path / "many", "--out", tmp_path / "out", "--model", tiny_bundle, "--batch-size", "8"
     )
     assert result.exit_code == 0, result.output
     assert "and 3 more" in result.stdout
@@ -211,7 +211,7 @@ def test_the_installed_command_takes_a_pattern(tiny_bundle, folder, tmp_path):
     command = Path(sys.executable).parent / "busi-monai"
     result = subprocess.run(
         [command, "predict", pattern, folder / "Überblick ß 乳.png", "--out", tmp_path / "aus ü",
-         "--run", tiny_bundle, "--device", "cpu"],
+         "--model", tiny_bundle, "--device", "cpu"],
         capture_output=True, text=True, encoding="utf-8", cwd=tmp_path, check=False,
         env={**os.environ, "PYTHONUTF8": "1"},
     )  # fmt: skip
@@ -223,7 +223,7 @@ def test_the_installed_command_takes_a_pattern(tiny_bundle, folder, tmp_path):
 def test_what_is_left_out_of_a_folder_is_printed_and_recorded(tiny_bundle, clean, tmp_path):
     shutil.copytree(clean, tmp_path / "in")
     (tmp_path / "in" / "photo.heic").write_bytes(b"\0\0\0\x18ftypheic")
-    words = (tmp_path / "in", "--out", tmp_path / "out", "--bundle", tiny_bundle, "--device", "cpu")
+    words = (tmp_path / "in", "--out", tmp_path / "out", "--model", tiny_bundle, "--device", "cpu")
     result = run(*words)
     assert result.exit_code == 0, result.output
     assert "Left out: 1 × .heic" in result.stdout
@@ -238,7 +238,7 @@ def test_a_failure_names_a_file_whose_name_is_not_utf_8(tiny_bundle, clean, tmp_
     except OSError:
         pytest.skip("this file system refuses the name")
     shutil.copy(clean / NAMES[0], tmp_path)
-    words = (tmp_path, "--out", tmp_path / "out", "--bundle", tiny_bundle, "--device", "cpu")
+    words = (tmp_path, "--out", tmp_path / "out", "--model", tiny_bundle, "--device", "cpu")
     done = run(*words)
     assert done.exit_code == 1 and isinstance(done.exception, SystemExit)
     assert r"l\udce4sion.png: the file is empty" in done.stderr

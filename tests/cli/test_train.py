@@ -127,7 +127,7 @@ def test_further_datasets_are_trained_on(
         (["--set", "precision=fp16"], ["fp16 needs a GPU"]),
         (["--device", "gpu"], ["unknown device 'gpu'"]),
         (["--fold", "0"], ["has no folds"]),
-        (["--bundle", "nothing"], ["no bundle or run 'nothing'"]),
+        (["--model", "nothing"], ["no bundle or run 'nothing'"]),
         (["--tracking", "wandb"], ["no configuration 'wandb'"]),
         (["--epochs", "0"], ["--epochs"]),
     ],

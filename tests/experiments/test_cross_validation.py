@@ -189,7 +189,7 @@ def test_the_folds_make_an_ensemble_that_refuses_their_images(
 def test_a_bundle_spelt_otherwise_is_the_same(
     finished: Path, cross_validate: CrossValidate
 ) -> None:
-    result = cross_validate("-q", "--bundle", find_bundle(), out=finished)
+    result = cross_validate("-q", "--model", find_bundle(), out=finished)
     assert result.exit_code == 0, result.output
     for name in ("cross_validation.json", "run.json"):
         assert json.loads((finished / name).read_text("utf-8"))["bundle"] == DEFAULT_BUNDLE

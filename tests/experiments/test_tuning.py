@@ -135,7 +135,7 @@ def test_another_search_in_the_same_folder_is_refused(tune: Tune, tmp_path: Path
         (["--set", "dropuot=0.1"], "unknown configuration key 'dropuot'"),
         (["--fold", "0"], "has no folds"),
         (["--config", "nothing"], "no configuration 'nothing'"),
-        (["--bundle", "nothing"], "no bundle or run 'nothing'"),
+        (["--model", "nothing"], "no bundle or run 'nothing'"),
     ],
 )
 def test_wrong_usage_is_refused_before_a_folder_is_made(

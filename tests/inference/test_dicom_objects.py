@@ -511,7 +511,7 @@ def test_one_series_for_the_objects_of_a_series(
 
 def test_command(tiny_bundle: Path, save_ultrasound: Save, tmp_path: Path) -> None:
     save_ultrasound(tmp_path / "study/A/cine", grey(3), FrameTime=40)
-    words = ["predict", str(tmp_path / "study"), "--bundle", str(tiny_bundle)]
+    words = ["predict", str(tmp_path / "study"), "--model", str(tiny_bundle)]
     words += ["--format", "dicom-seg", "--fractional", "--keep-ids"]
 
     result = CliRunner().invoke(main, [*words, "--out", str(tmp_path / "out")])

@@ -51,7 +51,7 @@ def member(tiny_bundle: Path, tmp_path: Path) -> MakeMember:
             torch.manual_seed(seed)
             untrained = MultiTaskUNet(**network, head_channels=[])
         torch.save(untrained.state_dict(), bundle / "models" / "model.pt")
-        values = {"image_size": (32, 48), "flip_averaging": True, **inference_settings}
+        values = {"image_size": (32, 48), "tta_flip": True, **inference_settings}
         InferenceSettings(**values).save(bundle)
         return bundle
 
@@ -77,7 +77,7 @@ def test_the_bundles_own_door_and_the_exports_agree(
 ) -> None:
     out = write_ensemble([member("a"), member("b", (4, 8), seed=3)], tmp_path / "ensemble")
     expected = Predictor.load(out, device="cpu").predict(image)
-    words = ["predict", str(image), "--run", str(out), "--device", "cpu", "-q"]
+    words = ["predict", str(image), "--model", str(out), "--device", "cpu", "-q"]
     result = CliRunner().invoke(main, [*words, "--out", str(tmp_path / "predictions")])
     assert result.exit_code == 0, result.output
     (row,) = read_predictions(tmp_path / "predictions").to_dict("records")
@@ -132,7 +132,7 @@ def test_weights_are_plain_tensors_of_all_members(member: MakeMember, tmp_path: 
     [
         ({"image_size": (64, 48)}, "image_size is"),
         ({"normalisation": "zscore"}, "normalisation is unit"),
-        ({"flip_averaging": False}, "flip_averaging is True"),
+        ({"tta_flip": False}, "tta_flip is True"),
         ({"class_thresholds": {"malignant": 0.3}}, "thresholds for different classes"),
     ],
 )

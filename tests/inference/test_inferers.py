@@ -67,7 +67,7 @@ def test_a_bare_tensor_is_averaged_too():
 
 def test_the_operating_point_chooses():
     assert type(prediction_inferer(InferenceSettings())) is PlainInferer
-    assert type(prediction_inferer(InferenceSettings(flip_averaging=True))) is FlipAveragingInferer
+    assert type(prediction_inferer(InferenceSettings(tta_flip=True))) is FlipAveragingInferer
 
 
 def test_masks_given_to_the_network_are_mirrored_with_the_image() -> None:

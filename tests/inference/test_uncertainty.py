@@ -16,7 +16,7 @@ def test_views_are_the_image_and_its_mirror_image(predictor: Predictor, image: P
 
     straight, mirrored = predictor.views(image)
 
-    plain = Predictor.load(predictor.bundle, flip_averaging=False)
+    plain = Predictor.load(predictor.bundle, tta_flip=False)
     assert straight.probabilities == pytest.approx(plain.predict(pixels).probabilities, abs=1e-6)
     of_mirror = plain.predict(pixels[:, ::-1])
     assert mirrored.probabilities == pytest.approx(of_mirror.probabilities, abs=1e-6)

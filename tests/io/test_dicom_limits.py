@@ -30,7 +30,7 @@ def tiny_elements(dataset: Dataset, count: int = 30_000) -> Dataset:
 
 
 def assert_refused(path: Path, reason: str) -> None:
-    """A file of one's own is read, a stranger's is not."""
+    """A file of one's own is read, an untrusted one is not."""
     read_image(path)
     with pytest.raises(ImageReadError, match=reason):
         read_image(ImageBytes(path.read_bytes()))

@@ -64,7 +64,7 @@ def test_formats_that_call_programs_are_not_tried() -> None:
 
 
 @pytest.mark.parametrize("content", [encoded("PNG"), encoded("TIFF"), nifti()])
-def test_too_many_pixels_for_a_stranger(content: bytes) -> None:
+def test_too_many_pixels_for_an_untrusted_file(content: bytes) -> None:
     with pytest.raises(ImageReadError, match="more than 1,000"):
         read_image(ImageBytes(content, max_pixels=1_000))
 

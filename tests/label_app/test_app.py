@@ -221,7 +221,7 @@ def test_scoring_tells_how_far_the_model_agrees(
     told = client.post("/scoring/agreement", params={"run_sync": True}).json()
     assert told["labels"] == 1 and 0 <= told["lesion_dice"] <= 1 and told["accuracy"] in {0, 1}
     told = client.post("/scoring/uncertainty", params={"run_sync": True}).json()
-    assert told["appraised"] == 12 and list(told["unreadable"]) == ["broken"]
+    assert told["measured"] == 12 and list(told["unreadable"]) == ["broken"]
 
 
 def test_many_images_in_one_go_past_a_bad_one(client: TestClient, studies: Path) -> None:

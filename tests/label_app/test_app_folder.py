@@ -25,7 +25,7 @@ def run(*words: object) -> Result:
 
 def test_the_command_writes_an_app(tiny_bundle: Path, studies: Path, tmp_path: Path) -> None:
     result = run(
-        "label-app", "--out", tmp_path / "app", "--studies", studies, "--bundle", tiny_bundle,
+        "label-app", "--out", tmp_path / "app", "--studies", studies, "--model", tiny_bundle,
         "--device", "cpu", "--port", 8123, "--no-start",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
@@ -43,7 +43,7 @@ def test_without_monai_label_the_command_says_what_to_do(
     tiny_bundle: Path, studies: Path, tmp_path: Path
 ) -> None:
     result = run(
-        "label-app", "--out", tmp_path / "app", "--studies", studies, "--bundle", tiny_bundle
+        "label-app", "--out", tmp_path / "app", "--studies", studies, "--model", tiny_bundle
     )
     assert result.exit_code == 2 and "make label-env" in result.output
     assert not (tmp_path / "app").exists()

@@ -8,8 +8,8 @@ import pytest
 
 from busi_monai.errors import InputError
 from busi_monai.files import file_sha256
-from busi_monai.label_app.appraisals import Appraisals, describe, farthest_from
 from busi_monai.label_app.served import ServedModel
+from busi_monai.label_app.uncertainty_cache import UncertaintyCache, describe, farthest_from
 
 
 @pytest.fixture
@@ -56,31 +56,31 @@ def test_appraisals_are_kept_and_begun_anew_with_other_weights(
     (studies / "broken.png").write_bytes(b"")
     image_paths = {path.stem: path for path in sorted(studies.glob("*.png"))[:4]}
     image_paths["broken"] = studies / "broken.png"
-    appraisals = Appraisals(model, tmp_path / "appraisals.json")
-    known = appraisals.fill(image_paths, limit=2)
+    uncertainties = UncertaintyCache(model, tmp_path / "uncertainties.json")
+    known = uncertainties.fill(image_paths, limit=2)
     assert len(known) == 2
-    known = appraisals.fill(image_paths)
+    known = uncertainties.fill(image_paths)
     assert set(known) == set(image_paths) and "0 bytes" in known["broken"]["error"]
     expected = model.predictor().uncertainty(image_paths["benign (1)"])
     assert known["benign (1)"]["score"] == pytest.approx(expected.score, abs=1e-6)
-    assert Appraisals(model, tmp_path / "appraisals.json").known() == known
+    assert UncertaintyCache(model, tmp_path / "uncertainties.json").known() == known
     model.publish(tiny_run)
-    assert appraisals.known() == {}
+    assert uncertainties.known() == {}
 
 
 def test_a_image_that_changed_is_appraised_anew(
     model: ServedModel, studies: Path, tmp_path: Path
 ) -> None:
-    appraisals = Appraisals(model, tmp_path / "appraisals.json")
+    uncertainties = UncertaintyCache(model, tmp_path / "uncertainties.json")
     path = studies / "benign (1).png"
-    first = appraisals.fill({"x": path})["x"]
+    first = uncertainties.fill({"x": path})["x"]
     path.write_bytes((studies / "malignant (1).png").read_bytes())
-    assert appraisals.fill({"x": path})["x"]["descriptor"] != first["descriptor"]
+    assert uncertainties.fill({"x": path})["x"]["descriptor"] != first["descriptor"]
 
 
 def test_a_damaged_file_of_appraisals_is_no_obstacle(model: ServedModel, tmp_path: Path) -> None:
-    (tmp_path / "appraisals.json").write_text("{")
-    assert Appraisals(model, tmp_path / "appraisals.json").known() == {}
+    (tmp_path / "uncertainties.json").write_text("{")
+    assert UncertaintyCache(model, tmp_path / "uncertainties.json").known() == {}
 
 
 def test_equal_images_lie_together_and_others_apart(model: ServedModel, studies: Path) -> None:

@@ -74,7 +74,7 @@ def server(
 ) -> Iterator[Server]:
     port = free_port()
     words = [*COMMAND, "label-app", "--out", app_folder, "--studies", studies]
-    words += ["--bundle", tiny_run, "--device", "cpu", "--port", port]
+    words += ["--model", tiny_run, "--device", "cpu", "--port", port]
     log = tmp_path_factory.mktemp("log") / "server.log"
     running = Server([str(word) for word in words], f"http://127.0.0.1:{port}", log)
     try:
@@ -269,8 +269,10 @@ def test_from_labels_to_another_model_and_a_dataset(
     server.json("POST", "/scoring/uncertainty")
     task = server.finished("/scoring/")
     assert task["status"] == "DONE", "\n".join(task["details"])
-    appraised = json.loads((app_folder / "model" / "appraisals.json").read_text("utf-8"))["images"]
-    assert set(images) < set(appraised) and "error" in appraised["broken"]
+    measured = json.loads((app_folder / "model" / "uncertainties.json").read_text("utf-8"))[
+        "images"
+    ]
+    assert set(images) < set(measured) and "error" in measured["broken"]
 
     # what was submitted becomes a dataset
     words = [*COMMAND, "label-import", str(studies), "--out", str(tmp_path / "labelled")]

@@ -153,7 +153,7 @@ def serve_environment() -> dict[str, str]:
 @contextmanager
 def running_server(bundle: Path, *words: object) -> Iterator[Server]:
     """A real server on a free port, ended by SIGTERM."""
-    command = serve_command("--bundle", bundle, "--device", "cpu", "--port", 0, *words)
+    command = serve_command("--model", bundle, "--device", "cpu", "--port", 0, *words)
     if "--page" in words:
         command.remove("--page")
     else:

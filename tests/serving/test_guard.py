@@ -12,7 +12,7 @@ from starlette.websockets import WebSocketDisconnect
 from busi_monai.errors import InputError
 from busi_monai.serving.credentials import Credentials, new_token_entry, password_entry
 from busi_monai.serving.guard import Guard
-from busi_monai.serving.limits import Limits, Rates
+from busi_monai.serving.limits import Limits, RateLimiter
 
 PASSWORD = "correct horse ü"
 
@@ -173,7 +173,7 @@ def test_guesses_beside_each_other_count_one_by_one(auth_file, predictor):
     async def reached(*_: object) -> None:
         raise AssertionError("let in")
 
-    rates = Rates(0)
+    rates = RateLimiter(0)
     guard = Guard(reached, hosts=["localhost"], credentials=Counted(), rates=rates)
     statuses: list[int] = []
 

@@ -39,27 +39,27 @@ def large() -> bytes:
 
 def test_other_machines_are_let_in_only_if_someone_meant_it(tiny_bundle):
     for host in ("0.0.0.0", "::", "192.0.2.1"):
-        told = refused("--bundle", tiny_bundle, "--host", host)
+        told = refused("--model", tiny_bundle, "--host", host)
         assert "--auth-file" in told and "--insecure" in told
 
 
 def test_the_missing_extra_is_named(tiny_bundle, monkeypatch):
     monkeypatch.setattr(support, "NEEDED", ("fastapi", "no_such_module"))
-    told = refused("--bundle", tiny_bundle)
+    told = refused("--model", tiny_bundle)
     assert "busi-monai[web]" in told and "no_such_module" in told
 
 
 def test_wrong_options_are_told_before_the_model_is_loaded(tiny_bundle, tmp_path):
-    assert "no bundle or run" in refused("--bundle", tmp_path / "none")
-    assert "give one of them" in refused("--bundle", "a", "--run", "b")
-    assert "cannot be read" in refused("--bundle", tiny_bundle, "--auth-file", tmp_path / "none")
+    assert "no bundle or run" in refused("--model", tmp_path / "none")
+    assert "give one of them" in refused("--model", "a", "--model", "b")
+    assert "cannot be read" in refused("--model", tiny_bundle, "--auth-file", tmp_path / "none")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "a.txt").write_text("x")
-    told = refused("--bundle", tiny_bundle, "--port", 0, "--keep", tmp_path / "full")
+    told = refused("--model", tiny_bundle, "--port", 0, "--keep", tmp_path / "full")
     assert "holds no predictions.csv" in told
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert "choose another --port" in refused("--bundle", tiny_bundle, "--port", port)
+        assert "choose another --port" in refused("--model", tiny_bundle, "--port", port)
 
 
 def test_an_entry_is_made_without_starting_anything(tmp_path):
@@ -163,7 +163,7 @@ def test_slow_uploads_are_cut_off(tiny_bundle):
 @pytest.mark.slow
 def test_nothing_is_left_on_the_disk(tiny_bundle, large, tmp_path):
     """Neither while uploads of several megabytes are read nor afterwards."""
-    command = serve_command("--bundle", tiny_bundle, "--device", "cpu", "--port", 0, "--no-page")
+    command = serve_command("--model", tiny_bundle, "--device", "cpu", "--port", 0, "--no-page")
     scratch, home = tmp_path / "scratch", tmp_path / "home"
     scratch.mkdir(), home.mkdir()
     seen: set[str] = set()

@@ -13,7 +13,7 @@ from monai.handlers import EarlyStopHandler, ValidationHandler
 from torch import nn
 
 from busi_monai.errors import BusiMonaiError, InputError, WeightsError
-from busi_monai.training import RunCheckpoint, WeightAverage, selection_score
+from busi_monai.training import ModelEma, RunCheckpoint, selection_score
 
 SCORES = [0.3, 0.5, 0.4, 0.2, 0.6, 0.1]
 
@@ -35,7 +35,7 @@ class Training:
     ) -> None:
         torch.manual_seed(0)
         self.network = nn.Linear(width, 1)
-        self.average = WeightAverage(self.network, decay=0.5, every=1)
+        self.average = ModelEma(self.network, decay=0.5, every=1)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=0.1)
         schedules = torch.optim.lr_scheduler
         self.schedule = (

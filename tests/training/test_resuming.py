@@ -73,8 +73,8 @@ def assert_refused(result: Result, *words: str) -> None:
         (["--batch-size", "2"], "batch_size was 6, now 2"),
         (["--image-size", "48"], "image_size was [32, 32], now [48, 48]"),
         (["--config", "smoke"], "image_size was [32, 32], now [64, 64]"),
-        (["--bundle", DEFAULT_BUNDLE], "image_size was [32, 32], now [256, 256]"),
-        (["--bundle", "breast_ultrasound_two_stage"], "was trained in one go"),
+        (["--model", DEFAULT_BUNDLE], "image_size was [32, 32], now [256, 256]"),
+        (["--model", "breast_ultrasound_two_stage"], "was trained in one go"),
     ],
 )
 def test_another_setting_is_refused_by_name(
@@ -97,9 +97,9 @@ def test_other_overlays_and_bundles_are_refused_by_what_they_change(
     train = read_configuration(bundle / "configs" / "train.yaml")
     write_configuration(bundle / "configs" / "train.yaml", {**train, "dropout": 0.1})
     words = ["--config", tiny_config, "--set", "lr_schedule=constant", "--fold", "0"]
-    refused = resume(folds, begun, "--bundle", bundle, *words)
+    refused = resume(folds, begun, "--model", bundle, *words)
     assert_refused(refused, "otherwise: dropout was 0.3, now 0.1. The settings are those of")
-    assert "without --bundle" in refused.output
+    assert "without --model" in refused.output
 
 
 def test_what_may_change_takes_effect_and_is_recorded(run: Path, folds: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_run_that_is_ended_without_a_further_epoch_tells_how_the_last_one_was_
 def test_the_same_bundle_with_all_its_settings_passes(
     run: Path, folds: Path, tiny_config: Path
 ) -> None:
-    words = ["--bundle", DEFAULT_BUNDLE, "--config", tiny_config, "--fold", "0", "--epochs", "1"]
+    words = ["--model", DEFAULT_BUNDLE, "--config", tiny_config, "--fold", "0", "--epochs", "1"]
     result = resume(folds, run, *words, "--set", "lr_schedule=constant")
     assert result.exit_code == 0, result.output
 
@@ -167,7 +167,7 @@ def test_monais_own_command_is_refused_alike(resumed: object, begun: Path, tmp_p
         workflow(median_filter=3).initialize()
     message = str(refused.value.__cause__)
     assert "was started otherwise: median_filter was 0, now 3" in message
-    assert "--bundle" not in message
+    assert "--model" not in message
 
 
 @pytest.mark.parametrize(

@@ -35,11 +35,11 @@ def test_plain_settings_go_to_both_stages_and_sections_to_one() -> None:
     layers = stage_layers(
         [{"batch_size": 4, "classification": {"batch_size": 8}, "pipeline": {"clahe": True}}],
         {"seed": 3, "segmentation::encoder": "unet", "classification#train#x": 1,
-         "pipeline#flip_averaging": False},
+         "pipeline#tta_flip": False},
     )  # fmt: skip
     assert merged(layers["segmentation"]) == {"batch_size": 4, "seed": 3, "encoder": "unet"}
     assert merged(layers["classification"]) == {"batch_size": 8, "seed": 3, "train#x": 1}
-    assert merged(layers["pipeline"]) == {"clahe": True, "flip_averaging": False}
+    assert merged(layers["pipeline"]) == {"clahe": True, "tta_flip": False}
 
 
 def test_what_makes_a_stage_itself_is_kept_from_overlays_for_both() -> None:

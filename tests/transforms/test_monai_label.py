@@ -58,7 +58,7 @@ def test_a_run_has_it_too_and_it_does_what_the_postprocessing_does(
 
     parser = inference_config(tiny_bundle)
     steps = parser.get_parsed_content("post_transforms")
-    predictor = Predictor.load(tiny_bundle, "cpu", flip_averaging=False)
+    predictor = Predictor.load(tiny_bundle, "cpu", tta_flip=False)
     path = phantom_busi / "benign" / "benign (1).png"
     item = dict(parser.get_parsed_content("preprocessing")({"image": str(path)}))
     with torch.no_grad():

@@ -29,7 +29,7 @@ _SPARE_SECONDS = 1.0  # for the process to end itself before it is ended
 
 
 class DecodingPool:
-    """Decodes strangers' files, as many at a time as there are callers.
+    """Decodes untrusted files, as many at a time as there are callers.
 
     A process is started when none is idle, and kept. Only ``ImageBytes`` are taken.
 

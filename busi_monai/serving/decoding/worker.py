@@ -14,7 +14,7 @@ from busi_monai.errors import ImageReadError
 
 __all__ = ["main"]
 
-_MOST_MEMORY = 4 * 1024**3
+_MAX_MEMORY = 4 * 1024**3
 """Bytes of address space; an image of 32 million pixels takes a quarter of it."""
 
 
@@ -60,7 +60,7 @@ def _limit_memory() -> None:
     except ImportError:  # Windows
         return
     with contextlib.suppress(ValueError, OSError):  # macOS knows the limit and refuses it
-        resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
+        resource.setrlimit(resource.RLIMIT_AS, (_MAX_MEMORY, _MAX_MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 

@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse
 from busi_monai.cases import CLASSES
 from busi_monai.phantoms import draw_phantom
 from busi_monai.plots.palette import ACCENT
-from busi_monai.serving.answers import Outcome, png_bytes
+from busi_monai.serving.answers import ImageResult, png_bytes
 from busi_monai.serving.limits import Limits
 from busi_monai.serving.problems import ServiceError
 from busi_monai.serving.rest import NOTICE
@@ -36,9 +36,9 @@ __all__ = ["add_page", "point_sentence"]
 
 TITLE = "Breast ultrasound: lesion outline and class"
 MOST_PROBABLE = ""
-_MOST_CARDS = 12
-_MOST_BYTES = 64 * 1024 * 1024
-_MOST_PAGES = 100
+_MAX_CARDS = 12
+_MAX_BYTES = 64 * 1024 * 1024
+_MAX_PAGES = 100
 _EXAMPLE_SIZE = (240, 320)
 
 
@@ -66,14 +66,14 @@ def add_page(api: FastAPI, service: PredictionService) -> None:
     async def failed(request: Any, error: Exception) -> Response:
         return PlainTextResponse("The server failed; its log tells why.", 500)
 
-    # what a page's script tells the log is a stranger's words
+    # what a page's script tells the log is not to be trusted
     core.sio.on("log", _ignore)
     core.sio.eio.cors_allowed_origins = []
 
     @ui.page("/", title=TITLE, dark=None, language="en-US")
     def index() -> None:
         ui.add_head_html(f"<style>{style}</style>")
-        if len(Client.instances) > _MOST_PAGES:
+        if len(Client.instances) > _MAX_PAGES:
             Tag("p", "Too many pages are open; try again in a minute.", role="alert")
             return
         _Page(service, examples).build()
@@ -207,19 +207,19 @@ class _Page:
         service, point = self._service, self._point
         self._status.say(f"Predicting {upload.name} …")
 
-        def predicted_and_shown() -> tuple[list[Outcome], ShownUpload | None]:
-            outcomes = list(service.outcomes([upload], point))
-            predicted = [outcome for outcome in outcomes if outcome.prediction is not None]
-            return outcomes, ShownUpload.of(upload, predicted, service) if predicted else None
+        def predicted_and_shown() -> tuple[list[ImageResult], ShownUpload | None]:
+            results = list(service.results([upload], point))
+            predicted = [result for result in results if result.prediction is not None]
+            return results, ShownUpload.of(upload, predicted, service) if predicted else None
 
         try:
-            outcomes, result = await service.in_turn(predicted_and_shown)
+            results, result = await service.in_turn(predicted_and_shown)
         except ServiceError:
             self._status.say("")
             raise
         if self._turns.closed:
             return
-        problems = [outcome.problem for outcome in outcomes if outcome.problem is not None]
+        problems = [result.problem for result in results if result.problem is not None]
         if problems:
             self._complain(problems[0].message)
         else:
@@ -250,8 +250,8 @@ class _Page:
     def _drop_old(self) -> None:
         """Keep a page from filling the memory."""
         while len(self._cards) > 1 and (
-            len(self._cards) > _MOST_CARDS
-            or sum(card.result.size() for card in self._cards if card.result) > _MOST_BYTES
+            len(self._cards) > _MAX_CARDS
+            or sum(card.result.size() for card in self._cards if card.result) > _MAX_BYTES
         ):
             self._cards.pop(0).remove()
 

@@ -22,7 +22,7 @@ from busi_monai.inference.writers import prediction_cells, prediction_row
 from busi_monai.io.image_files import ImageBytes
 from busi_monai.io.images import ImageFile
 from busi_monai.plots.palette import PREDICTED_OUTLINE
-from busi_monai.serving.answers import Outcome, entry_of, png_bytes
+from busi_monai.serving.answers import ImageResult, entry_of, png_bytes
 from busi_monai.serving.service import PredictionService
 from busi_monai.serving.uploads import Upload, images_of
 
@@ -106,23 +106,23 @@ class ShownUpload:
 
     @classmethod
     def of(
-        cls, upload: Upload, outcomes: Sequence[Outcome], service: PredictionService
+        cls, upload: Upload, results: Sequence[ImageResult], service: PredictionService
     ) -> ShownUpload:
-        """Keep of some outcomes what the page needs; at least one must be a prediction."""
+        """Keep of some results what the page needs; at least one must be a prediction."""
         found = images_of(upload, service.limits, service.decoding)
         classes = service.predictor.settings.classes
         images = dict(found.images)
         ranked = [
-            (outcome, outcome.prediction) for outcome in outcomes if outcome.prediction is not None
+            (result, result.prediction) for result in results if result.prediction is not None
         ]
         frames = tuple(
             ShownFrame(
-                entry_of(outcome),
-                prediction_row(outcome.id, "", prediction, classes, frame=outcome.frame),
-                images[outcome.id],
+                entry_of(result),
+                prediction_row(result.id, "", prediction, classes, frame=result.frame),
+                images[result.id],
                 png_bytes(np.where(prediction.mask > 0, np.uint8(255), np.uint8(0))),
             )
-            for outcome, prediction in ranked
+            for result, prediction in ranked
         )
         best = max(range(len(ranked)), key=lambda place: telling_rank(ranked[place][1]))
         return cls(upload, frames, best, found.frames, classes)

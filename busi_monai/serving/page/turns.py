@@ -7,7 +7,7 @@ import math
 from collections.abc import Awaitable, Callable
 
 from busi_monai.errors import BusiMonaiError
-from busi_monai.serving.limits import Rates
+from busi_monai.serving.limits import RateLimiter
 from busi_monai.serving.problems import ServiceError
 from busi_monai.serving.service import PredictionService
 
@@ -27,7 +27,7 @@ class PageTurns:
     def __init__(self, service: PredictionService, complain: Callable[[str], None]) -> None:
         self._service = service
         self._complain = complain
-        self._rates = Rates(service.limits.per_minute)
+        self._rates = RateLimiter(service.limits.per_minute)
         self._one_at_a_time = asyncio.Lock()
         self._waiting = 0
         self.closed = False

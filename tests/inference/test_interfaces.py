@@ -100,7 +100,7 @@ def test_the_command_gives_what_the_bundles_inference_gives(tiny_bundle, prepare
     run_bundle(tiny_bundle, "inference", dataset_dir=images, output_dir=str(tmp_path / "bundle"))
     result = CliRunner().invoke(
         main,
-        ["predict", images, "--out", str(tmp_path / "cli"), "--run", str(tiny_bundle),
+        ["predict", images, "--out", str(tmp_path / "cli"), "--model", str(tiny_bundle),
          "--device", "cpu", "--quiet"],
     )  # fmt: skip
     assert result.exit_code == 0, result.output
@@ -181,7 +181,7 @@ def predicted_by_both_doors(
 ) -> list[Path]:
     """Predictions of the command with an option, and of the bundle with the setting."""
     ours, theirs = folder / "ours", folder / "theirs"
-    words = ["predict", images, "--bundle", bundle, "--out", ours, "--device", "cpu", option, "-q"]
+    words = ["predict", images, "--model", bundle, "--out", ours, "--device", "cpu", option, "-q"]
     result = CliRunner().invoke(main, [str(word) for word in words])
     assert result.exit_code == 0, result.output
     run_bundle(bundle, "inference", dataset_dir=str(images), output_dir=str(theirs), **setting)
@@ -213,16 +213,16 @@ def test_consistency_can_be_turned_on_at_every_door(
 def test_flip_averaging_can_be_turned_off_at_every_door(
     tiny_bundle: Path, prepared: Path, tmp_path: Path
 ) -> None:
-    plain = Predictor.load(tiny_bundle, "cpu", flip_averaging=False)
+    plain = Predictor.load(tiny_bundle, "cpu", tta_flip=False)
     averaged = Predictor.load(tiny_bundle, "cpu")
-    assert averaged.flip_averaging and not plain.flip_averaging
+    assert averaged.tta_flip and not plain.tta_flip
     for folder in predicted_by_both_doors(
-        tiny_bundle, prepared / "images", tmp_path, "--no-flip-averaging", flip_averaging=False
+        tiny_bundle, prepared / "images", tmp_path, "--no-tta-flip", tta_flip=False
     ):
         table = read_predictions(folder)
         assert_same(table, folder, plain)
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        assert record["flip_averaging"] is False
+        assert record["tta_flip"] is False
     first = table.iloc[0]
     other = averaged.predict(first["image"]).probabilities["malignant"]
     assert abs(other - first["p_malignant"]) > 1e-6

@@ -1,4 +1,4 @@
-"""A round of training: from what annotators submitted to the next run that is served.
+"""A retraining: from what annotators submitted to the next run that is served.
 
 Nothing is validated on that the served weights, or the rounds before, were trained on; and whole
 groups of near-duplicates go to one side.
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from busi_monai.cases import Problem
+from busi_monai.cases import DatasetIssue
 from busi_monai.configurations import read_configuration, write_configuration
 from busi_monai.curation import Datalist, PrepareOptions, audit_dataset, prepare_dataset
 from busi_monai.datasets import read_dataset
@@ -25,7 +25,14 @@ from busi_monai.label_app.served import ServedModel
 from busi_monai.label_app.submitted_labels import import_submitted_labels
 from busi_monai.settings import load_settings
 
-__all__ = ["Round", "RoundOptions", "check_trainable", "divide", "network_settings", "train_round"]
+__all__ = [
+    "Retraining",
+    "RetrainingOptions",
+    "check_trainable",
+    "divide",
+    "network_settings",
+    "retrain",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +44,7 @@ LEDGER = "validated.json"
 
 
 @dataclass(frozen=True)
-class RoundOptions:
+class RetrainingOptions:
     """How a round is trained.
 
     Attributes:
@@ -76,15 +83,15 @@ class RoundOptions:
             )
 
     @classmethod
-    def from_request(cls, request: Mapping[str, Any]) -> RoundOptions:
+    def from_request(cls, request: Mapping[str, Any]) -> RetrainingOptions:
         """Return the options that a request names, and the defaults of the others.
 
         Raises:
             InputError: for a value of the wrong kind.
 
         Examples:
-            >>> RoundOptions.from_request({"max_epochs": "5", "model": "breast_ultrasound"})
-            RoundOptions(max_epochs=5, batch_size=8, learning_rate=0.0003, val_split=0.2, \
+            >>> RetrainingOptions.from_request({"max_epochs": "5", "model": "breast_ultrasound"})
+            RetrainingOptions(max_epochs=5, batch_size=8, learning_rate=0.0003, val_split=0.2, \
 pretrained=True, seed=0, device='auto', label_tag='final')
         """
         plain = cls()
@@ -106,7 +113,7 @@ pretrained=True, seed=0, device='auto', label_tag='final')
 
 
 @dataclass(frozen=True)
-class Round:
+class Retraining:
     """What a round came to.
 
     Attributes:
@@ -130,16 +137,16 @@ class Round:
         return {**vars(self), "run": str(self.run), "before": str(self.before)}
 
 
-def train_round(
-    model: ServedModel, studies: Path, rounds: Path, options: RoundOptions | None = None
-) -> Round:
+def retrain(
+    model: ServedModel, studies: Path, rounds: Path, options: RetrainingOptions | None = None
+) -> Retraining:
     """Train on the labels that were submitted, and serve the result.
 
     Args:
         model: what is served; its weights are where training starts.
         studies: folder of the server's datastore.
         rounds: where the folder of the round is made, and the ledger of validated images kept.
-        options: see ``RoundOptions``.
+        options: see ``RetrainingOptions``.
 
     Raises:
         InputError: if no label can be used, if none is left to validate on, or if what is served
@@ -147,7 +154,7 @@ def train_round(
     """
     from busi_monai.training import train_bundle
 
-    options = options or RoundOptions()
+    options = options or RetrainingOptions()
     served = model.run
     check_trainable(served)
     folder = _new_folder(rounds)
@@ -174,7 +181,7 @@ def train_round(
     _keep_settings(served, run)
     best = read_json(run / "run.json").get("best", {})
     left_out = [*_told(submitted.problems), *map(dict, datalist.excluded)]
-    done = Round(run, served, *counts, left_out=left_out, best=best)
+    done = Retraining(run, served, *counts, left_out=left_out, best=best)
     model.publish(run, training=counts[0], validation=counts[1], best=best)
     return done
 
@@ -250,7 +257,7 @@ def divide(
     return parts
 
 
-def _prepare(folder: Path, served: Path, ledger: Path, options: RoundOptions) -> Datalist:
+def _prepare(folder: Path, served: Path, ledger: Path, options: RetrainingOptions) -> Datalist:
     """Divide the submitted images and return the datalist of ``folder/prepared``."""
     from busi_monai.training import read_training_images
 
@@ -290,7 +297,7 @@ def _prepare(folder: Path, served: Path, ledger: Path, options: RoundOptions) ->
     return replace(prepared, excluded=grouped.excluded)
 
 
-def _settings(served: Path, options: RoundOptions, images: int) -> dict[str, Any]:
+def _settings(served: Path, options: RetrainingOptions, images: int) -> dict[str, Any]:
     """Return the overlay over the served run's ``train.yaml``."""
     iterations = options.max_epochs * math.ceil(images / options.batch_size)
     point = load_settings(served)
@@ -303,7 +310,7 @@ def _settings(served: Path, options: RoundOptions, images: int) -> dict[str, Any
         "normalisation": point.normalisation,
         "median_filter": point.median_filter,
         "clahe": point.clahe,
-        "flip_averaging": point.flip_averaging,
+        "tta_flip": point.tta_flip,
         "initial_run": str(served) if options.pretrained else None,
         "encoder_weights": None,
         "extra_dataset_dir": None,
@@ -315,7 +322,7 @@ def _settings(served: Path, options: RoundOptions, images: int) -> dict[str, Any
         "seed": options.seed,
     }
     if iterations < SHORTEST_AVERAGED:
-        settings["average_decay"] = 0.0
+        settings["ema_decay"] = 0.0
     return {name: value for name, value in settings.items() if name in trained}
 
 
@@ -356,7 +363,7 @@ def _hashes(items: Iterable[Mapping[str, Any]]) -> set[str]:
     return {item["sha256"] for item in items}
 
 
-def _told(problems: Iterable[Problem]) -> list[dict[str, str]]:
+def _told(problems: Iterable[DatasetIssue]) -> list[dict[str, str]]:
     return [{"id": problem.id, "reason": problem.message} for problem in problems]
 
 

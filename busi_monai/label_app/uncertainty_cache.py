@@ -20,7 +20,7 @@ from busi_monai.label_app.served import ServedModel
 if TYPE_CHECKING:
     from busi_monai.inference import Prediction
 
-__all__ = ["Appraisals", "describe", "farthest_from"]
+__all__ = ["UncertaintyCache", "describe", "farthest_from"]
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +28,8 @@ GRID = 8
 """Rows and columns of the coarse maps that describe an image."""
 
 
-class Appraisals:
-    """Kept in ``appraisals.json`` beside the model, and begun anew when another one is served.
+class UncertaintyCache:
+    """Kept in ``uncertainties.json`` beside the model, and begun anew when another one is served.
 
     They are not written into the datastore's file: a process that rewrites that one can undo what
     an annotator submits meanwhile.
@@ -45,7 +45,7 @@ class Appraisals:
         self._lock = threading.Lock()
 
     def known(self) -> dict[str, dict[str, Any]]:
-        """Return the appraisals by the served model, by image id.
+        """Return the uncertainties by the served model, by image id.
 
         Each holds ``score`` in [0, 1], ``class_disagreement``, ``mask_disagreement``,
         ``descriptor`` and the image's ``modified`` time; or ``error`` instead.
@@ -61,7 +61,7 @@ class Appraisals:
         return images if isinstance(images, dict) else {}
 
     def fill(self, image_paths: Mapping[str, Path], limit: int | None = None) -> dict[str, Any]:
-        """Appraise the images that are not known yet, and return all appraisals.
+        """Measure the images that are not known yet, and return all uncertainties.
 
         Args:
             image_paths: path by id.
@@ -74,14 +74,14 @@ class Appraisals:
                 for id, path in image_paths.items()
                 if known.get(id, {}).get("modified") != _modified(path)
             ]
-            found = {id: self._appraise(image_paths[id]) for id in wanted[:limit]}
+            found = {id: self._measure(image_paths[id]) for id in wanted[:limit]}
             if found:
                 # another process may have written meanwhile
                 known = {**self.known(), **found}
                 write_json(self.path, {"model": self.model.version(), "images": known})
             return known
 
-    def _appraise(self, path: Path) -> dict[str, Any]:
+    def _measure(self, path: Path) -> dict[str, Any]:
         modified = _modified(path)
         try:
             predictor, image = self.model.predictor(), read_image(path)

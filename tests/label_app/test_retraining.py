@@ -9,12 +9,12 @@ import pytest
 from busi_monai.curation import load_datalist
 from busi_monai.errors import InputError
 from busi_monai.files import file_sha256, read_json
-from busi_monai.label_app.rounds import (
-    RoundOptions,
+from busi_monai.label_app.retraining import (
+    RetrainingOptions,
     check_trainable,
     divide,
     network_settings,
-    train_round,
+    retrain,
 )
 from busi_monai.label_app.served import ServedModel
 from busi_monai.settings import load_settings
@@ -73,7 +73,7 @@ def test_more_is_validated_on_as_more_is_submitted() -> None:
 )
 def test_wrong_options_are_named(request_: dict[str, object], told: str) -> None:
     with pytest.raises(InputError, match=told):
-        RoundOptions.from_request(request_)
+        RetrainingOptions.from_request(request_)
 
 
 def test_the_shipped_networks_settings_are_those_of_its_weights() -> None:
@@ -94,13 +94,13 @@ def test_two_rounds(tiny_run: Path, studies: Path, submit, tmp_path: Path) -> No
     point = load_settings(served)
     replace(point, temperature=1.7, class_thresholds={"malignant": 0.2}).save(served)
     model = ServedModel(tmp_path / "model", served, "cpu")
-    options = RoundOptions(max_epochs=1, batch_size=4, device="cpu", val_split=0.3)
+    options = RetrainingOptions(max_epochs=1, batch_size=4, device="cpu", val_split=0.3)
     seen = read_training_images(served)
     for name in IDS[:8]:
         submit(studies, name)
     submit(studies, "malignant (1)", **{"class": None})
 
-    first = train_round(model, studies, tmp_path / "rounds", options)
+    first = retrain(model, studies, tmp_path / "rounds", options)
 
     assert model.run == first.run and first.before == served
     assert first.left_out[0]["id"] == "malignant (1)" and "class" in first.left_out[0]["reason"]
@@ -118,7 +118,7 @@ def test_two_rounds(tiny_run: Path, studies: Path, submit, tmp_path: Path) -> No
 
     for name in IDS[8:]:
         submit(studies, name)
-    second = train_round(model, studies, tmp_path / "rounds", options)
+    second = retrain(model, studies, tmp_path / "rounds", options)
 
     assert model.run == second.run and second.before == first.run
     again = load_datalist(second.run.parent / "prepared")
@@ -134,11 +134,11 @@ def test_nothing_else_is_served_after_a_round_that_fails(
 ) -> None:
     model = ServedModel(tmp_path / "model", tiny_run, "cpu")
     with pytest.raises(InputError, match="labels/final"):
-        train_round(model, studies, tmp_path / "rounds")
+        retrain(model, studies, tmp_path / "rounds")
     submit(studies, "benign (1)", **{"class": None})
     with pytest.raises(InputError, match="no usable label"):
-        train_round(model, studies, tmp_path / "rounds")
+        retrain(model, studies, tmp_path / "rounds")
     submit(studies, "benign (1)")
     with pytest.raises(InputError, match="none is left for"):
-        train_round(model, studies, tmp_path / "rounds")
+        retrain(model, studies, tmp_path / "rounds")
     assert model.run == tiny_run

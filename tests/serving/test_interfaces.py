@@ -21,7 +21,7 @@ from busi_monai.cli.main import main
 from busi_monai.evaluation import read_predictions
 from busi_monai.inference import Prediction, Predictor, export_bundle_network
 from busi_monai.io.images import read_mask
-from busi_monai.serving.answers import Outcome
+from busi_monai.serving.answers import ImageResult
 from busi_monai.serving.application import application
 from busi_monai.serving.limits import Limits
 from busi_monai.serving.page.results import ShownUpload
@@ -93,8 +93,8 @@ def test_what_the_page_lets_one_download(
     service = PredictionService(released)
     for path in sorted(twenty.iterdir()):
         upload = Upload(path.stem, path.name, path.read_bytes())
-        outcome = Outcome(path.stem, path.name, prediction=released.predict(path))
-        shown = ShownUpload.of(upload, [outcome], service)
+        result = ImageResult(path.stem, path.name, prediction=released.predict(path))
+        shown = ShownUpload.of(upload, [result], service)
         table = pd.read_csv(io.BytesIO(shown.csv()))
         probabilities = {name: float(table[f"p_{name}"][0]) for name in CLASSES}
         mask = np.asarray(Image.open(io.BytesIO(shown.frames[0].mask_png)))
