@@ -1,6 +1,6 @@
 """A retraining: from what annotators submitted to the next run that is served.
 
-Nothing is validated on that the served weights, or the rounds before, were trained on; and whole
+Nothing is validated on that the served weights, or the retrainings before, were trained on; and whole
 groups of near-duplicates go to one side.
 """
 
@@ -40,12 +40,12 @@ SHORTEST_AVERAGED = 200
 """Iterations below which the weights' moving average would hardly leave where it started."""
 
 LEDGER = "validated.json"
-"""File among the rounds: hashes of the images that were validated on, so that they stay there."""
+"""File among the retrainings: hashes of the images that were validated on, so that they stay there."""
 
 
 @dataclass(frozen=True)
 class RetrainingOptions:
-    """How a round is trained.
+    """How a retraining is trained.
 
     Attributes:
         max_epochs: length of the training.
@@ -114,7 +114,7 @@ pretrained=True, seed=0, device='auto', label_tag='final')
 
 @dataclass(frozen=True)
 class Retraining:
-    """What a round came to.
+    """What a retraining came to.
 
     Attributes:
         run: the run that was trained, and is served now.
@@ -138,14 +138,14 @@ class Retraining:
 
 
 def retrain(
-    model: ServedModel, studies: Path, rounds: Path, options: RetrainingOptions | None = None
+    model: ServedModel, studies: Path, retrainings: Path, options: RetrainingOptions | None = None
 ) -> Retraining:
     """Train on the labels that were submitted, and serve the result.
 
     Args:
         model: what is served; its weights are where training starts.
         studies: folder of the server's datastore.
-        rounds: where the folder of the round is made, and the ledger of validated images kept.
+        retrainings: where the folder of the retraining is made, and the ledger of validated images kept.
         options: see ``RetrainingOptions``.
 
     Raises:
@@ -157,7 +157,7 @@ def retrain(
     options = options or RetrainingOptions()
     served = model.run
     check_trainable(served)
-    folder = _new_folder(rounds)
+    folder = _new_folder(retrainings)
     submitted = import_submitted_labels(studies, folder / "submitted", options.label_tag)
     for problem in submitted.problems:
         logger.warning("left out %s: %s", problem.id, problem.message)
@@ -166,10 +166,10 @@ def retrain(
             f"{studies} has no usable label of the tag {options.label_tag!r}: "
             + ("; ".join(p.message for p in submitted.problems[:3]) or "none was submitted")
         )
-    datalist = _prepare(folder, served, rounds / LEDGER, options)
+    datalist = _prepare(folder, served, retrainings / LEDGER, options)
     counts = len(datalist.training), len(datalist.validation)
     logger.info("training on %d images, validating on %d", *counts)
-    overlay = folder / "round.yaml"
+    overlay = folder / "retraining.yaml"
     write_configuration(overlay, _settings(served, options, counts[0]))
     run = train_bundle(
         [folder / "prepared"],
@@ -224,7 +224,7 @@ def divide(
 ) -> dict[str, list[str]]:
     """Return the ids to train and to validate on, whole groups on one side.
 
-    A group of which the served weights have seen an image is trained on; one that an earlier round
+    A group of which the served weights have seen an image is trained on; one that an earlier retraining
     validated on is validated on again. Of the others, so many of each class are drawn that the
     share is reached, at least one where the class has two groups or more.
 
@@ -346,17 +346,17 @@ def _keep_settings(served: Path, run: Path) -> None:
     ).save(run)
 
 
-def _new_folder(rounds: Path) -> Path:
-    rounds.mkdir(parents=True, exist_ok=True)
+def _new_folder(retrainings: Path) -> Path:
+    retrainings.mkdir(parents=True, exist_ok=True)
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     for number in range(1, 1000):
-        folder = rounds / (stamp if number == 1 else f"{stamp}-{number}")
+        folder = retrainings / (stamp if number == 1 else f"{stamp}-{number}")
         try:
             folder.mkdir()
         except FileExistsError:
             continue
         return folder
-    raise InputError(f"{rounds} holds a thousand rounds of this second")
+    raise InputError(f"{retrainings} holds a thousand retrainings of this second")
 
 
 def _hashes(items: Iterable[Mapping[str, Any]]) -> set[str]:

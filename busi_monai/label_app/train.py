@@ -19,19 +19,19 @@ logger = logging.getLogger(__name__)
 
 
 class SubmittedLabelsTask(TrainTask):
-    """Trains a round and serves its run.
+    """Trains a retraining and serves its run.
 
     Args:
         model: what is served.
         studies: the datastore's folder.
-        rounds: where the rounds are kept.
+        retrainings: where the retrainings are kept.
     """
 
-    def __init__(self, model: ServedModel, studies: Path, rounds: Path) -> None:
+    def __init__(self, model: ServedModel, studies: Path, retrainings: Path) -> None:
         super().__init__("Train on the submitted labels, from the weights that are served")
         self.model = model
         self.studies = studies
-        self.rounds = rounds
+        self.retrainings = retrainings
 
     def config(self) -> dict[str, Any]:
         """Return the options with their defaults, which viewers show as a form."""
@@ -45,12 +45,12 @@ class SubmittedLabelsTask(TrainTask):
         return {"run": str(self.model.run), **{key: known[key] for key in kept if key in known}}
 
     def __call__(self, request: dict[str, Any], datastore: Any) -> dict[str, Any]:
-        """Return what the round came to."""
+        """Return what the retraining came to."""
         device = request.get("device") or self.model.device
         if isinstance(device, list):  # a viewer that sends the form as it came
             device = device[0]
         device = device if device == "auto" else name_to_device(device)
         options = RetrainingOptions.from_request({**request, "device": device})
-        done = retrain(self.model, self.studies, self.rounds, options).as_dict()
+        done = retrain(self.model, self.studies, self.retrainings, options).as_dict()
         logger.info("served now: %s", done["run"])
         return done
