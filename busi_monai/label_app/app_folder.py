@@ -34,7 +34,7 @@ __all__ = ["BreastUltrasoundApp"]
 
 
 def write_app_folder(out: str | Path, bundle: str | Path, *, device: str = "auto") -> Path:
-    """Write an app's folder, or set the bundle of one that is there; its models and retrainings stay.
+    """Write an app's folder, or set the bundle of one that is there; what is kept stays.
 
     Args:
         out: the folder.

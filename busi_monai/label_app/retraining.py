@@ -1,6 +1,6 @@
 """A retraining: from what annotators submitted to the next run that is served.
 
-Nothing is validated on that the served weights, or the retrainings before, were trained on; and whole
+Nothing is validated on that the served weights, or earlier ones, were trained on; and whole
 groups of near-duplicates go to one side.
 """
 
@@ -40,7 +40,7 @@ SHORTEST_AVERAGED = 200
 """Iterations below which the weights' moving average would hardly leave where it started."""
 
 LEDGER = "validated.json"
-"""File among the retrainings: hashes of the images that were validated on, so that they stay there."""
+"""File beside the retrainings: hashes of the images validated on, so that they stay there."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def retrain(
     Args:
         model: what is served; its weights are where training starts.
         studies: folder of the server's datastore.
-        retrainings: where the folder of the retraining is made, and the ledger of validated images kept.
+        retrainings: where its folder is made, and the ledger of validated images kept.
         options: see ``RetrainingOptions``.
 
     Raises:
@@ -224,8 +224,8 @@ def divide(
 ) -> dict[str, list[str]]:
     """Return the ids to train and to validate on, whole groups on one side.
 
-    A group of which the served weights have seen an image is trained on; one that an earlier retraining
-    validated on is validated on again. Of the others, so many of each class are drawn that the
+    A group of which the served weights have seen an image is trained on; one that an earlier
+    retraining validated on is validated on again. Of the others, so many of each class are drawn that the
     share is reached, at least one where the class has two groups or more.
 
     Args:
