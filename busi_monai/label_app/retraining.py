@@ -225,8 +225,8 @@ def divide(
     """Return the ids to train and to validate on, whole groups on one side.
 
     A group of which the served weights have seen an image is trained on; one that an earlier
-    retraining validated on is validated on again. Of the others, so many of each class are drawn that the
-    share is reached, at least one where the class has two groups or more.
+    retraining validated on is validated on again. Of the others, so many of each class are drawn
+    that the share is reached, at least one where the class has two groups or more.
 
     Args:
         items: with ``id``, ``group``, ``class_label`` and ``sha256``.
