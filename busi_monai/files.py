@@ -10,7 +10,7 @@ import secrets
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from busi_monai.errors import InputError
 __all__ = [
     "atomic_file",
     "file_sha256",
+    "find_named",
     "lie_within_each_other",
     "read_json",
     "temporary_folder",
@@ -112,3 +113,23 @@ def lie_within_each_other(first: Path, second: Path) -> bool:
     """Whether two folders are the same, or one lies within the other."""
     first, second = first.resolve(), second.resolve()
     return first == second or first in second.parents or second in first.parents
+
+
+def find_named(given: str | Path, known: Mapping[str, Path], kind: str, other: str) -> Path:
+    """Return what is known under a name, or what lies at a path.
+
+    Args:
+        given: the name or the path.
+        known: paths by name.
+        kind: what is looked for, for the message.
+        other: what a path may lead to, for the message.
+
+    Raises:
+        InputError: if it is neither; the message lists the names.
+    """
+    if str(given) in known:
+        return known[str(given)]
+    path = Path(given)
+    if path.exists():
+        return path.absolute()
+    raise InputError(f"no {kind} {str(given)!r}; expected {other} or one of {', '.join(known)}")

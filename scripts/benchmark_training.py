@@ -25,9 +25,9 @@ import torch
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigWorkflow
 
+from busi_monai.bundle.shipped import find_bundle, find_config
 from busi_monai.curation import prepare_dataset
 from busi_monai.phantoms import write_phantom_dataset
-from busi_monai.shipped import find_bundle, find_config
 
 
 class Stopwatch:

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 
-from busi_monai.configurations import read_configuration
-from busi_monai.shipped import find_bundle, find_config
+from busi_monai.bundle.configurations import read_configuration
+from busi_monai.bundle.shipped import find_bundle, find_config
 from busi_monai.training import MultiTaskLoss
 from busi_monai.training.workflow import laid_configuration, resolved_section
 

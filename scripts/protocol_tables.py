@@ -12,6 +12,7 @@ import pandas as pd
 from table_cells import FIGURES, NOT_YET, figure_cell, figure_rows, markdown, number_of
 
 from busi_monai.cases import CLASSES
+from busi_monai.curation.published import find_split
 from busi_monai.evaluation import (
     consistent_table,
     group_weights,
@@ -22,7 +23,6 @@ from busi_monai.evaluation import (
 )
 from busi_monai.files import read_json
 from busi_monai.settings import Consistency
-from busi_monai.shipped import find_split
 
 __all__ = [
     "beside_birads",

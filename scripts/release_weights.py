@@ -12,8 +12,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from busi_monai.bundle.shipped import DEFAULT_BUNDLE, find_bundle
 from busi_monai.errors import BusiMonaiError
-from busi_monai.shipped import DEFAULT_BUNDLE, find_bundle
 from busi_monai.training.release import release_weights
 
 

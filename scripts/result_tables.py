@@ -34,8 +34,9 @@ from protocol_tables import (
 )
 from table_cells import NOT_YET, figure_cell, figure_rows, is_known, markdown, number_of
 
+from busi_monai.bundle.configurations import read_configuration
+from busi_monai.bundle.shipped import DEFAULT_BUNDLE, find_bundle
 from busi_monai.cases import CLASSES
-from busi_monai.configurations import read_configuration
 from busi_monai.evaluation import (
     evaluate_predictions,
     group_weights,
@@ -47,7 +48,6 @@ from busi_monai.evaluation import (
 )
 from busi_monai.files import file_sha256, read_json, write_json, write_text
 from busi_monai.settings import load_settings
-from busi_monai.shipped import DEFAULT_BUNDLE, find_bundle
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESULTS = REPOSITORY / "docs" / "results"

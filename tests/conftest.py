@@ -165,8 +165,8 @@ def _make_tiny_bundle(bundle: Path) -> None:
     import torch
     import yaml
 
+    from busi_monai.bundle.shipped import find_bundle
     from busi_monai.settings import InferenceSettings
-    from busi_monai.shipped import find_bundle
 
     shutil.copytree(find_bundle(), bundle, ignore=shutil.ignore_patterns(*RELEASED))
     network = {

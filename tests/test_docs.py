@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 import yaml
 
+from busi_monai.bundle.shipped import find_bundle, shipped_bundles, shipped_configs
 from busi_monai.cli.main import COMMANDS, main
-from busi_monai.shipped import find_bundle, shipped_bundles, shipped_configs
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DOCS = REPOSITORY / "docs"

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from busi_monai.bundle.configurations import write_configuration
 from busi_monai.cases import CLASSES
-from busi_monai.configurations import write_configuration
+from busi_monai.curation.published import find_split
 from busi_monai.evaluation import evaluate_predictions, read_predictions
 from busi_monai.files import file_sha256, read_json, write_json
-from busi_monai.shipped import find_split
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "result_tables.py"
 

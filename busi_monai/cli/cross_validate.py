@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from busi_monai.bundle import Bundle
+from busi_monai.bundle.shipped import DEFAULT_BUNDLE
 from busi_monai.cli.console import (
     RESEARCH_USE,
     leak_sentence,
@@ -17,7 +19,6 @@ from busi_monai.cli.console import (
 from busi_monai.cli.evaluate import print_figures, print_seen
 from busi_monai.cli.options import quiet_option, training_options, training_overrides
 from busi_monai.errors import InputError
-from busi_monai.shipped import DEFAULT_BUNDLE
 
 __all__ = ["command"]
 
@@ -86,7 +87,7 @@ def command(
     if as_json:
         print_json(metrics)
         return
-    record = read_json(folder / "run.json")
+    record = read_json(Bundle(folder).record_file)
     if not quiet:
         print_figures(metrics)
     leaks = metrics["leaks"]

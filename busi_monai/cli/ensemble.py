@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from busi_monai.bundle import Bundle
 from busi_monai.cli.console import RESEARCH_USE, print_json, research_log
 from busi_monai.cli.options import overwrite_option, quiet_option
 
@@ -25,7 +26,7 @@ def command(runs: tuple[str, ...], out: Path, overwrite: bool, as_json: bool, qu
 
     research_log(quiet=True)
     folder = write_ensemble(runs, out, overwrite=overwrite)
-    record = read_json(folder / "run.json")
+    record = read_json(Bundle(folder).record_file)
     if as_json:
         print_json(record)
     elif not quiet:

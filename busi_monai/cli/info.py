@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from busi_monai.bundle import Bundle
 from busi_monai.cli.console import RESEARCH_USE, console, print_json
 
 __all__ = ["command", "describe_installation"]
@@ -39,20 +40,21 @@ def command(as_json: bool) -> None:
 
 def describe_installation() -> dict[str, Any]:
     """Return the names in every registry, and the installed versions, as plain JSON values."""
+    from busi_monai.bundle.shipped import shipped_bundles, shipped_configs
     from busi_monai.cases import CLASSES
     from busi_monai.curation import PROTOCOLS
+    from busi_monai.curation.published import shipped_splits
     from busi_monai.datasets import READERS
     from busi_monai.devices import PRECISIONS, choose_device, choose_precision, cpu_instructions
     from busi_monai.networks import ENCODERS, POOLINGS
     from busi_monai.records import installed_versions
-    from busi_monai.shipped import shipped_bundles, shipped_configs, shipped_splits
     from busi_monai.threads import share_of_threads, usable_cores
     from busi_monai.training import LOSSES
 
     bundles = {
         name: {
             "path": str(path),
-            "weights": (path / "models" / "model.pt").is_file(),
+            "weights": Bundle(path).weights.is_file(),
         }
         for name, path in shipped_bundles().items()
     }

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
+from busi_monai.bundle.shipped import DEFAULT_BUNDLE
 from busi_monai.cli.console import RESEARCH_USE
 from busi_monai.cli.options import device_option, quiet_option
-from busi_monai.shipped import DEFAULT_BUNDLE
 
 __all__ = ["command"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from busi_monai.shipped import DEFAULT_BUNDLE
+from busi_monai.bundle.shipped import DEFAULT_BUNDLE
 
 __all__ = [
     "LAYOUTS",

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from busi_monai.bundle import Bundle
 from busi_monai.cli.console import RESEARCH_USE, print_json, research_log, say_loading
 from busi_monai.cli.options import quiet_option, training_options, training_overrides
 
@@ -53,7 +54,7 @@ def command(
         resume=resume,
         tracking=tracking,
     )
-    record = read_json(run / "run.json")
+    record = read_json(Bundle(run).record_file)
     if as_json:
         print_json(record)
         return

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
+from busi_monai.bundle.shipped import DEFAULT_BUNDLE
 from busi_monai.cli.console import RESEARCH_USE, print_json, research_log
 from busi_monai.cli.options import given, quiet_option, training_device_option
-from busi_monai.shipped import DEFAULT_BUNDLE
 
 __all__ = ["command"]
 

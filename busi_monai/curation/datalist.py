@@ -22,10 +22,10 @@ from busi_monai.curation.label_hashes import (
     with_label_hashes,
     without_label_hashes,
 )
+from busi_monai.curation.published import shipped_splits
 from busi_monai.curation.splits import PARTS, validation_share
 from busi_monai.errors import InputError
 from busi_monai.files import read_json, write_text
-from busi_monai.shipped import shipped_splits
 
 __all__ = [
     "DATALIST_NAME",

@@ -16,6 +16,7 @@ from busi_monai.curation.datalist import DATALIST_NAME, Datalist, load_datalist
 from busi_monai.curation.id_lists import check_known, read_id_list, read_known_images
 from busi_monai.curation.options import PrepareOptions
 from busi_monai.curation.protocols import PROTOCOLS, Candidate, SplitOptions
+from busi_monai.curation.published import find_split
 from busi_monai.curation.replay import check_same_dataset, other_masks, unlisted
 from busi_monai.curation.splits import PARTS, connected_groups, find_leaks, split_patients
 from busi_monai.curation.storage import MaskTreatment, PreparedStore, Stored
@@ -26,7 +27,6 @@ from busi_monai.io.archives import is_archive
 from busi_monai.outputs import output_folder
 from busi_monai.path_names import named
 from busi_monai.records import RunRecord
-from busi_monai.shipped import find_split
 
 __all__ = ["PrepareOptions", "PrepareSummary", "class_counts", "prepare_dataset"]
 

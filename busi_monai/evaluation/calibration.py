@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from busi_monai.bundle import Bundle
+from busi_monai.bundle.shipped import find_bundle
 from busi_monai.cases import CLASSES, class_index
 from busi_monai.errors import InputError
 from busi_monai.evaluation.operating_figures import operating_point_name
@@ -23,7 +25,7 @@ from busi_monai.evaluation.tables import (
     table_classes,
     usable_rows,
 )
-from busi_monai.files import file_sha256, read_json
+from busi_monai.files import file_sha256
 from busi_monai.metrics import (
     fit_temperature,
     negative_predictive_value,
@@ -37,9 +39,7 @@ from busi_monai.settings import (
     SENSITIVITIES,
     InferenceSettings,
     MalignancyThreshold,
-    load_settings,
 )
-from busi_monai.shipped import find_bundle
 
 __all__ = ["calibrate_bundle", "cross_fitted_probabilities", "fit_operating_points"]
 
@@ -79,7 +79,7 @@ def calibrate_bundle(
             its images.
     """
     folder = find_bundle(bundle)
-    settings = load_settings(folder)
+    settings = Bundle(folder).settings
     table = read_predictions(predictions)
     record = _record(predictions)
     classes = table_classes(table)
@@ -194,7 +194,7 @@ def cross_fitted_probabilities(table: pd.DataFrame, classes: Sequence[str]) -> p
 def _record(predictions: str | Path) -> dict[str, Any]:
     path = Path(predictions)
     folder = path if path.is_dir() else path.parent
-    return dict(read_json(folder / "run.json")) if (folder / "run.json").is_file() else {}
+    return Bundle(folder).record or {}
 
 
 def _known_rows(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
@@ -261,7 +261,7 @@ def _provenance(
     folder: Path,
 ) -> dict[str, Any]:
     path = Path(predictions)
-    weights = folder / "models" / "model.pt"
+    weights = Bundle(folder).weights
     own = record.get("weights_sha256")
     same = own is not None and weights.is_file() and own == file_sha256(weights)
     return {

@@ -10,6 +10,8 @@ from typing import Any
 
 from monai.utils import ensure_tuple
 
+from busi_monai.bundle import Bundle
+from busi_monai.bundle.shipped import DEFAULT_BUNDLE, find_bundle
 from busi_monai.cases import CLASSES
 from busi_monai.curation import load_datalist
 from busi_monai.curation.label_hashes import LABEL_HASHES, check_same_labels, write_label_hashes
@@ -27,7 +29,6 @@ from busi_monai.files import read_json
 from busi_monai.inference import write_ensemble
 from busi_monai.outputs import check_place, is_complete
 from busi_monai.records import RunRecord
-from busi_monai.shipped import DEFAULT_BUNDLE, find_bundle
 from busi_monai.training import (
     datalist_hashes,
     find_initial_run,
@@ -251,7 +252,7 @@ def _finish_fold(
             return
         with locked(Path(out), "plan"):  # which another process may have written meanwhile
             keep_plan(Path(out) / PLAN, plan, begun=True)
-        if not (run / "run.json").is_file():
+        if not Bundle(run).record_file.is_file():
             logger.info("fold %d: training", fold)
             overrides = {**overrides, "fold": fold}
             train_bundle(prepared, run, overrides=overrides, resume=True, **settings)
@@ -261,7 +262,7 @@ def _finish_fold(
 
 def _keep_ensemble(out: Path, folds: Mapping[int, Path]) -> None:
     """Write the ensemble of all finished folds, unless it is there already."""
-    weights = [read_json(run / "run.json")["weights_sha256"] for run in folds.values()]
+    weights = [read_json(Bundle(run).record_file)["weights_sha256"] for run in folds.values()]
     there = out / "ensemble" / "run.json"
     if there.is_file():
         members = read_json(there).get("members", ())

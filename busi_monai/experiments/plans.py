@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from busi_monai.configurations import read_configuration, refuse_differences
+from busi_monai.bundle import Bundle
+from busi_monai.bundle.configurations import read_configuration, refuse_differences
+from busi_monai.bundle.shipped import find_config
 from busi_monai.errors import InputError
 from busi_monai.files import read_json, write_json
-from busi_monai.shipped import find_bundle, find_config
 from busi_monai.training import STAGES
 from busi_monai.training.resuming import MACHINE_KEYS
 from busi_monai.training.stages import stage_layers
@@ -45,7 +46,7 @@ def effective_configuration(
     Raises:
         InputError: if the bundle or an overlay is not there, or is no YAML mapping.
     """
-    folder = find_bundle(bundle) / "configs"
+    folder = Bundle.open(bundle).configs
     values = {key.replace("::", "#"): value for key, value in overrides.items()}
     overlays = [find_config(name) for name in configs]
     if not (folder / "train.yaml").is_file():
@@ -69,12 +70,12 @@ def training_settings(
         InputError: if the bundle or an overlay is not there, is no YAML mapping, or would turn a
             stage into another one.
     """
-    folder = find_bundle(bundle) / "configs"
+    folder = Bundle.open(bundle).configs
     values = {key.replace("::", "#"): value for key, value in overrides.items()}
     overlays = [find_config(name) for name in configs]
     if (folder / "train.yaml").is_file():
         return [laid_configuration(_layers(folder / "train.yaml", overlays, values))]
-    base = read_configuration(find_bundle() / "configs" / "train.yaml")
+    base = Bundle.open().config("train")
     told = stage_layers([read_configuration(path) for path in overlays], values)
     return [
         {

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from busi_monai.bundle import Bundle
 from busi_monai.curation.label_hashes import named_cases, note_without_label_hashes
 from busi_monai.datasets import natural_key
 from busi_monai.errors import InputError
@@ -149,9 +150,9 @@ def read_system(name: str, path: str | Path) -> System:
     usable = usable.assign(group=row_groups(usable)).set_index("id", drop=False)
     if not usable.index.is_unique:
         raise InputError(f"{folder}/predictions.csv: an id stands in it twice")
-    record = _json_or_empty(folder / "run.json")
+    record = _json_or_empty(Bundle(folder).record_file)
     training = record.get("training") or (
-        _json_or_empty(path / "run.json") if folder != path else {}
+        _json_or_empty(Bundle(path).record_file) if folder != path else {}
     )
     return System(
         name=name,

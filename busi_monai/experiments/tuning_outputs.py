@@ -17,7 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from busi_monai.configurations import read_configuration
+from busi_monai.bundle import Bundle
 from busi_monai.experiments.plans import section_of
 from busi_monai.experiments.tuning_study import STATES, TrialStudy, best_trial
 from busi_monai.files import atomic_file, read_json, write_text
@@ -81,7 +81,7 @@ def _row(trial: FrozenTrial, study: TrialStudy, run: Path, out: Path) -> dict[st
 def _best_overlay(out: Path, study: TrialStudy, best: FrozenTrial, run: Path) -> str:
     """Return what the best trial changed of the bundle's configuration, as an overlay."""
     plan = read_json(out / "tuning.json")
-    trained = read_configuration(run / "configs" / "train.yaml")
+    trained = Bundle(run).config("train")
     changed = [*plan["configuration"], *study.space.parameters]
     left_out = {"fold", "seed", *MACHINE_KEYS}
     sections = dict.fromkeys(section_of(key) for key in changed)
@@ -217,7 +217,7 @@ def _importances_figure(found: Mapping[str, float]) -> Figure:
 
 
 def _record_of(run: Path) -> dict[str, Any]:
-    return dict(read_json(run / "run.json")) if (run / "run.json").is_file() else {}
+    return Bundle(run).record or {}
 
 
 def _cell(value: Any) -> Any:

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from busi_monai.configurations import read_configuration
+from busi_monai.bundle import Bundle
+from busi_monai.bundle.configurations import read_configuration
+from busi_monai.bundle.shipped import DEFAULT_BUNDLE, find_bundle, find_config
 from busi_monai.curation import load_datalist, load_part
 from busi_monai.curation.label_hashes import check_same_labels, write_label_hashes
 from busi_monai.devices import choose_device
@@ -18,7 +20,6 @@ from busi_monai.experiments.tuning_space import Space
 from busi_monai.experiments.tuning_study import PRUNERS, TrialStudy
 from busi_monai.files import read_json, write_json
 from busi_monai.outputs import check_place
-from busi_monai.shipped import DEFAULT_BUNDLE, find_bundle, find_config
 from busi_monai.training import check_keys, datalist_hashes
 from busi_monai.training.resuming import MACHINE_KEYS
 
@@ -105,7 +106,7 @@ class TuningPlan:
         clashes = self.space.clashes(list(self.overrides))
         if clashes:
             raise InputError(f"{clashes[0]} is both fixed and searched; take it out of one")
-        train = find_bundle(self.bundle) / "configs" / "train.yaml"
+        train = Bundle.open(self.bundle).config_file("train")
         if not train.is_file():
             raise InputError(f"{train} is missing: a bundle of several trainings can't be searched")
         files = [train, *(find_config(name) for name in self.configs)]

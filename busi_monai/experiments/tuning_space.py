@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from busi_monai.configurations import read_configuration
+from busi_monai.bundle.configurations import read_configuration
 from busi_monai.errors import InputError
 
 if TYPE_CHECKING:

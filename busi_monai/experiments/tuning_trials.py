@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from busi_monai.configurations import read_configuration
+from busi_monai.bundle import Bundle
 from busi_monai.errors import BusiMonaiError, ImageReadError, InputError, WeightsError
 from busi_monai.experiments.tuning_outputs import write_overview
 from busi_monai.experiments.tuning_plan import TuningPlan
@@ -43,7 +43,9 @@ def _run_trial(plan: TuningPlan, study: TrialStudy, claim: Claim) -> None:
     run = plan.run(claim.number)
     logger.info("trial %d: %s", claim.number, _spoken(claim.parameters))
     try:
-        if not (run / "run.json").is_file() and "pruned_after" not in _attributes(study, claim):
+        if not Bundle(run).record_file.is_file() and "pruned_after" not in _attributes(
+            study, claim
+        ):
             if study.died_too_often(claim):
                 raise WeightsError(f"its process ended {claim.earlier} times in the same epoch")
             _train(plan, study, claim, run)
@@ -79,7 +81,7 @@ def _train(plan: TuningPlan, study: TrialStudy, claim: Claim, run: Path) -> None
             observe=observe,
         )
 
-    resume = (run / "configs" / "train.yaml").is_file()
+    resume = Bundle(run).config_file("train").is_file()
     if not resume and run.exists():
         shutil.rmtree(run)
     try:
@@ -98,7 +100,7 @@ def _tell(study: TrialStudy, claim: Claim, run: Path) -> None:
         study.study.tell(claim.trial, state=_state("PRUNED"))
         logger.info("trial %d pruned after epoch %d", claim.number, pruned)
         return
-    score = read_json(run / "run.json").get("best", {}).get("val_score")
+    score = read_json(Bundle(run).record_file).get("best", {}).get("val_score")
     if score is None or not math.isfinite(score):
         claim.trial.set_user_attr("reason", "no epoch was given a score by the validation")
         study.study.tell(claim.trial, state=_state("FAIL"))
@@ -134,7 +136,7 @@ def _state(name: str) -> Any:
 
 def _epochs(run: Path) -> int:
     """Return how many epochs a run is to have: one that is through is not ended early."""
-    config = read_configuration(run / "configs" / "train.yaml")
+    config = Bundle(run).config("train")
     return int(config["max_epochs"])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,35 +10,33 @@ from statistics import mean
 from typing import Any
 
 import torch
-from monai.bundle import ConfigItem
 
-from busi_monai.configurations import read_configuration, write_configuration
+from busi_monai.bundle import Bundle
+from busi_monai.bundle.model_card import ensemble_sections
+from busi_monai.bundle.shipped import find_bundle
+from busi_monai.bundle.training_images import (
+    TRAINING_IMAGES,
+    knows_training_images,
+    read_training_images,
+)
+from busi_monai.bundle.writing import write_bundle
 from busi_monai.curation.label_hashes import joined_label_hashes, write_label_hashes
 from busi_monai.datasets import natural_key
 from busi_monai.errors import InputError
 from busi_monai.files import (
     atomic_file,
-    file_sha256,
-    read_json,
     write_json,
-    write_text,
 )
-from busi_monai.inference.predictor import inference_config
 from busi_monai.networks import EnsembleNetwork, load_weights, network_cost
 from busi_monai.networks.weights import read_weights, save_tensors
 from busi_monai.outputs import output_folder
 from busi_monai.records import RunRecord
-from busi_monai.settings import InferenceSettings, load_settings
-from busi_monai.shipped import find_bundle
-from busi_monai.training import read_training_images, training_record
-from busi_monai.training.model_card import ensemble_sections, replaced_sections
-from busi_monai.training.seen_images import TRAINING_IMAGES, knows_training_images
+from busi_monai.settings import InferenceSettings
 
 __all__ = ["refuse_seen_images", "write_ensemble"]
 
 logger = logging.getLogger(__name__)
 
-COPIED = ("LICENSE", "docs", "configs/logging.conf")
 EACH_ITS_OWN = (
     "temperature", "mask_threshold", "class_thresholds", "operating_points", "calibration"
 )  # fmt: skip
@@ -77,9 +74,9 @@ def write_ensemble(runs: Sequence[str | Path], out: str | Path, *, overwrite: bo
     if repeated:
         raise InputError(f"{', '.join(map(str, repeated))} stands in the ensemble more than once")
     labels = joined_label_hashes(folders)
-    points = [load_settings(folder) for folder in folders]
+    points = [Bundle(folder).settings for folder in folders]
     settings = _common_operating_point(folders, points)
-    networks = [_network_config(folder) for folder in folders]
+    networks = [Bundle(folder).network_definition() for folder in folders]
     _check_sections(folders)
     definition = {
         "_target_": "busi_monai.networks.EnsembleNetwork",
@@ -88,22 +85,27 @@ def write_ensemble(runs: Sequence[str | Path], out: str | Path, *, overwrite: bo
     }
     ensemble, heads = _loaded(folders, points)
     with output_folder(out, "ensemble", reads=folders, overwrite=overwrite) as partial:
-        _write_configs(partial, folders, definition, heads)
-        settings.save(partial)
+        folds = {Bundle(folder).config("evaluate").get("fold") for folder in folders}
+        trained = _training_details(folders)
+        written = write_bundle(
+            partial,
+            Bundle(folders[0]),
+            definition,
+            settings,
+            segmentation="seg" in heads,
+            fold=folds.pop() if len(folds) == 1 else None,
+            card=ensemble_sections(trained["members"]),
+            description=f"Ensemble of {len(folders)} networks, whose logits are averaged.",
+            first_steps=[REFUSAL],
+        )
         _write_training_images(partial, folders)
         without_ids = [{k: v for k, v in item.items() if k != "id"} for item in labels]
         write_label_hashes(partial, without_ids)
-        model = partial / "models" / "model.pt"
-        with atomic_file(model) as unfinished:
+        with atomic_file(written.weights) as unfinished:
             save_tensors(_joined_weights(folders), unfinished)
-        load_weights(ensemble, model)
+        load_weights(ensemble, written.weights)
         cost = network_cost(ensemble, settings.image_size)
-        trained = _training_details(folders)
-        card = partial / "docs" / "README.md"
-        if card.is_file():
-            own = ensemble_sections(trained["members"])
-            write_text(card, replaced_sections(card.read_text("utf-8"), own))
-        details = {"weights_sha256": file_sha256(model), "network": cost}
+        details = {"weights_sha256": written.weights_sha256, "network": cost}
         record.write(partial, {**trained, **details})
     logger.info("wrote an ensemble of %d networks to %s", len(folders), out)
     return Path(out).absolute()
@@ -161,23 +163,8 @@ def _common_operating_point(
     )
 
 
-def _network_config(folder: Path) -> dict[str, Any]:
-    parser = inference_config(folder)
-    config: dict[str, Any] = _plain(parser.get_parsed_content("network_def", instantiate=False))
-    return config
-
-
-def _plain(config: Any) -> Any:
-    """Return a resolved section as plain values; MONAI keeps networks within it as objects."""
-    if isinstance(config, ConfigItem):
-        return _plain(config.get_config())
-    if isinstance(config, Mapping):
-        return {key: _plain(value) for key, value in config.items()}
-    return [_plain(value) for value in config] if isinstance(config, (list, tuple)) else config
-
-
 def _check_sections(folders: Sequence[Path]) -> None:
-    configs = [read_configuration(folder / "configs" / "inference.yaml") for folder in folders]
+    configs = [Bundle(folder).config("inference") for folder in folders]
     for folder, config in zip(folders[1:], configs[1:], strict=True):
         for name in SAME_SECTIONS:
             if config.get(name) != configs[0].get(name):
@@ -193,8 +180,7 @@ def _loaded(
     """Return the ensemble of the members with their weights, and the heads that all have."""
     networks, first = [], None
     for folder, point in zip(folders, points, strict=True):
-        network = inference_config(folder).get_parsed_content("network_def").eval()
-        load_weights(network, folder / "models" / "model.pt")
+        network = Bundle(folder).network()
         with torch.no_grad():
             heads = tuple(network(torch.zeros(1, 1, *point.image_size)))
         first = heads if first is None else first
@@ -211,41 +197,8 @@ def _joined_weights(folders: Sequence[Path]) -> dict[str, torch.Tensor]:
     return {
         f"members.{index}.{name}": value
         for index, folder in enumerate(folders)
-        for name, value in read_weights(folder / "models" / "model.pt").items()
+        for name, value in read_weights(Bundle(folder).weights).items()
     }
-
-
-def _write_configs(
-    out: Path, folders: Sequence[Path], definition: dict[str, Any], heads: Sequence[str]
-) -> None:
-    base = folders[0]
-    for name in COPIED:
-        if (base / name).is_dir():
-            shutil.copytree(base / name, out / name)
-        elif (base / name).is_file():
-            (out / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(base / name, out / name)
-    for name in ("inference.yaml", "evaluate.yaml"):
-        path = base / "configs" / name
-        if not path.is_file():
-            continue
-        config = read_configuration(path)
-        config["network_def"] = definition
-        if "seg" not in heads:
-            config.pop("network_def_seg", None)
-        if name == "evaluate.yaml":
-            folds = [read_configuration(f / "configs" / name).get("fold") for f in folders]
-            config["fold"] = folds[0] if len(set(folds)) == 1 else None
-            steps = [step for step in config["initialize"] if step != REFUSAL]
-            config["initialize"] = [REFUSAL, *steps]
-        write_configuration(out / "configs" / name, config)
-    metadata = read_json(base / "configs" / "metadata.json")
-    metadata["eval_metrics"] = {}
-    metadata["description"] = (
-        f"Ensemble of {len(folders)} networks, whose logits are averaged. "
-        f"{metadata.get('description', '')}"
-    ).strip()
-    write_json(out / "configs" / "metadata.json", metadata)
 
 
 def _write_training_images(out: Path, folders: Sequence[Path]) -> None:
@@ -266,11 +219,11 @@ def _write_training_images(out: Path, folders: Sequence[Path]) -> None:
 
 def _training_details(folders: Sequence[Path]) -> dict[str, Any]:
     """Return the members' training records, their time summed and their epochs averaged."""
-    records = [training_record(folder) or {} for folder in folders]
+    records = [Bundle(folder).training_record or {} for folder in folders]
     members = [
         {
             "name": folder.name,
-            "weights_sha256": file_sha256(folder / "models" / "model.pt"),
+            "weights_sha256": Bundle(folder).weights_sha256,
             "training": record,
         }
         for folder, record in zip(folders, records, strict=True)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from busi_monai.bundle.shipped import find_bundle
 from busi_monai.errors import BusiMonaiError, ImageReadError, InputError
 from busi_monai.inference.cine import CineSummary
 from busi_monai.inference.formats import FurtherFormats
@@ -23,7 +24,6 @@ from busi_monai.io.images import ImageFile, frames_of
 from busi_monai.outputs import output_folder
 from busi_monai.path_names import named
 from busi_monai.records import RunRecord
-from busi_monai.shipped import find_bundle
 
 __all__ = ["PredictSummary", "predict_to_folder"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from numpy.typing import NDArray
 
-from busi_monai.configurations import read_configuration
+from busi_monai.bundle import Bundle
+from busi_monai.bundle.shipped import DEFAULT_BUNDLE
 from busi_monai.devices import DeviceChoice, PrecisionChoice, choose_device, choose_precision
 from busi_monai.errors import BusiMonaiError, ImageReadError, InputError
 from busi_monai.files import file_sha256
@@ -28,10 +30,9 @@ from busi_monai.io.image_files import ImageBytes
 from busi_monai.io.images import ImageFile, LoadedImage
 from busi_monai.networks import load_weights
 from busi_monai.settings import InferenceSettings
-from busi_monai.shipped import DEFAULT_BUNDLE, find_bundle
 from busi_monai.training import AutocastInferer
 
-__all__ = ["Predictor", "inference_config"]
+__all__ = ["Predictor"]
 
 logger = logging.getLogger(__name__)
 
@@ -111,32 +112,68 @@ class Predictor:
                 lacks an id.
             WeightsError: if its weights are missing, refused, or of another architecture.
         """
-        folder = find_bundle(DEFAULT_BUNDLE if bundle is None else bundle)
+        opened = Bundle.open(DEFAULT_BUNDLE if bundle is None else bundle)
         chosen = choose_device(device)
         arithmetic = choose_precision(precision, chosen)
-        parser = inference_config(folder, chosen.name, arithmetic.name)
+        network = _parsed(opened.inference(), "network_def", opened)
+        load_weights(network, opened.weights)
+        return cls._of(
+            opened, network, chosen, arithmetic, tta_flip, operating_point, consistency=consistency
+        )
+
+    @classmethod
+    def _of(
+        cls,
+        bundle: Bundle,
+        network: torch.nn.Module,
+        device: DeviceChoice,
+        precision: PrecisionChoice,
+        tta_flip: bool | None,
+        operating_point: str | None,
+        *,
+        consistency: bool | Mapping[str, Any] | None,
+    ) -> Predictor:
+        parser = bundle.inference(device.name, precision.name)
         if tta_flip is not None:
             parser["prediction_inferer#tta_flip"] = tta_flip
         for name, value in (("operating_point", operating_point), ("consistency", consistency)):
             if value is not None:
-                _parsed(parser, name, folder)  # an older configuration would pass it over
+                _parsed(parser, name, bundle)  # an older configuration would pass it over
                 parser[name] = value
-        network = _parsed(parser, "network_def", folder)
-        weights = folder / "models" / "model.pt"
-        load_weights(network, weights)
         return cls(
             network=network,
-            settings=_parsed(parser, "settings", folder),
-            preprocessing=_parsed(parser, "preprocessing", folder),
-            postprocessing=_parsed(parser, "postprocessing", folder),
-            inferer=_parsed(parser, "inferer", folder),
-            device=chosen,
-            precision=arithmetic,
-            tta_flip=_parsed(parser, "prediction_inferer", folder).averages_flips,
+            settings=_parsed(parser, "settings", bundle),
+            preprocessing=_parsed(parser, "preprocessing", bundle),
+            postprocessing=_parsed(parser, "postprocessing", bundle),
+            inferer=_parsed(parser, "inferer", bundle),
+            device=device,
+            precision=precision,
+            tta_flip=_parsed(parser, "prediction_inferer", bundle).averages_flips,
             operating_point=operating_point,
-            bundle=folder,
-            weights=weights,
+            bundle=bundle.folder,
+            weights=bundle.weights,
         )
+
+    def at(self, operating_point: str | None) -> Predictor:
+        """Return a predictor that decides malignancy at another operating point.
+
+        Network and weights are shared.
+
+        Args:
+            operating_point: one of ``settings.operating_points``; ``None`` for the most probable
+                class.
+
+        Raises:
+            InputError: if there is no such operating point.
+        """
+        points = self.settings.operating_points
+        if operating_point is not None and operating_point not in points:
+            known = ", ".join(points)
+            raise InputError(f"no operating point {operating_point!r}; there are {known or 'none'}")
+        return self._of(
+            Bundle(self.bundle), self.network, self.device, self.precision, self.tta_flip,
+            operating_point, consistency=asdict(self.settings.consistency),
+        )  # fmt: skip
 
     def predict(self, source: Source) -> Prediction:
         """Predict for one image.
@@ -310,30 +347,12 @@ class Predictor:
         return results
 
 
-def inference_config(
-    bundle: str | Path, device: str = "cpu", precision: str = "fp32"
-) -> ConfigParser:
-    """Return a bundle's ``configs/inference.yaml`` with its folder, device and precision set.
-
-    A configuration can run code: never load one that you do not trust.
-
-    Raises:
-        InputError: if the folder is no bundle or the file is not valid YAML.
-    """
-    folder = find_bundle(bundle)
-    parser = ConfigParser(read_configuration(folder / "configs" / "inference.yaml"))
-    parser["bundle_root"] = str(folder)
-    parser["device"] = torch.device(device)
-    parser["precision"] = precision
-    return parser
-
-
-def _parsed(parser: ConfigParser, name: str, folder: Path) -> Any:
+def _parsed(parser: ConfigParser, name: str, bundle: Bundle) -> Any:
     try:
         return parser.get_parsed_content(name)
     except KeyError as error:
         raise InputError(
-            f"{folder / 'configs' / 'inference.yaml'} lacks the id {name!r}: {error}"
+            f"{bundle.config_file('inference')} lacks the id {name!r}: {error}"
         ) from error
     except RuntimeError as error:
         # MONAI wraps what a configured object raises

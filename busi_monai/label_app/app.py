@@ -12,6 +12,7 @@ from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 
 from busi_monai import __version__
+from busi_monai.bundle.shipped import DEFAULT_BUNDLE, find_bundle
 from busi_monai.errors import InputError
 from busi_monai.label_app.app_folder import read_app_settings
 from busi_monai.label_app.batch import FolderBatchTask
@@ -23,7 +24,6 @@ from busi_monai.label_app.served import ServedModel
 from busi_monai.label_app.strategies import Diverse, RandomImage, Reservations, Uncertain
 from busi_monai.label_app.train import SubmittedLabelsTask
 from busi_monai.label_app.uncertainty_cache import UncertaintyCache
-from busi_monai.shipped import DEFAULT_BUNDLE, find_bundle
 
 __all__ = ["MODEL", "BreastUltrasoundApp"]
 

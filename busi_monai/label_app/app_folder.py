@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from busi_monai.bundle import Bundle
+from busi_monai.bundle.shipped import find_bundle
 from busi_monai.errors import InputError
 from busi_monai.files import read_json, write_json, write_text
 from busi_monai.outputs import check_place, holds_nothing
-from busi_monai.shipped import find_bundle
 
 __all__ = [
     "SETTINGS_NAME",
@@ -46,7 +47,7 @@ def write_app_folder(out: str | Path, bundle: str | Path, *, device: str = "auto
             no app.
     """
     found = find_bundle(bundle)
-    weights = found / "models" / "model.pt"
+    weights = Bundle(found).weights
     if not weights.is_file():
         raise InputError(f"{weights} does not exist: a bundle without weights cannot be served")
     main = Path(out) / "main.py"

@@ -15,15 +15,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from busi_monai.bundle import Bundle
+from busi_monai.bundle.configurations import write_configuration
 from busi_monai.cases import DatasetIssue
-from busi_monai.configurations import read_configuration, write_configuration
 from busi_monai.curation import Datalist, PrepareOptions, audit_dataset, prepare_dataset
 from busi_monai.datasets import read_dataset
 from busi_monai.errors import InputError
 from busi_monai.files import read_json, write_json, write_text
 from busi_monai.label_app.served import ServedModel
 from busi_monai.label_app.submitted_labels import import_submitted_labels
-from busi_monai.settings import load_settings
 
 __all__ = [
     "Retraining",
@@ -179,7 +179,7 @@ def retrain(
         overrides={"device_name": options.device},
     )
     _keep_settings(served, run)
-    best = read_json(run / "run.json").get("best", {})
+    best = read_json(Bundle(run).record_file).get("best", {})
     left_out = [*_told(submitted.problems), *map(dict, datalist.excluded)]
     done = Retraining(run, served, *counts, left_out=left_out, best=best)
     model.publish(run, training=counts[0], validation=counts[1], best=best)
@@ -192,14 +192,14 @@ def check_trainable(run: Path) -> None:
     Raises:
         InputError: naming what it is.
     """
-    network = read_configuration(run / "configs" / "inference.yaml").get("network_def", {})
+    network = Bundle(run).config("inference").get("network_def", {})
     target = str(network.get("_target_", ""))
     if target.rpartition(".")[2] != "MultiTaskUNet":
         raise InputError(
             f"{run} is a {target.rpartition('.')[2] or 'bundle of an unknown network'}, which is "
             "not trained on submitted labels; serve a run of the multitask bundle to train it"
         )
-    if not (run / "configs" / "train.yaml").is_file():
+    if not Bundle(run).config_file("train").is_file():
         raise InputError(f"{run} has no configs/train.yaml, so that it cannot be trained")
 
 
@@ -208,8 +208,8 @@ def network_settings(run: Path) -> dict[str, Any]:
 
     A shipped bundle's ``train.yaml`` has other defaults than its weights were trained with.
     """
-    served = read_configuration(run / "configs" / "inference.yaml")["network_def"]
-    trained = read_configuration(run / "configs" / "train.yaml")
+    served = Bundle(run).config("inference")["network_def"]
+    trained = Bundle(run).config("train")
     kept = set(served) & set(trained) - {"classes", "segmentation"}
     return {name: served[name] for name in sorted(kept) if not _is_reference(served[name])}
 
@@ -300,8 +300,8 @@ def _prepare(folder: Path, served: Path, ledger: Path, options: RetrainingOption
 def _settings(served: Path, options: RetrainingOptions, images: int) -> dict[str, Any]:
     """Return the overlay over the served run's ``train.yaml``."""
     iterations = options.max_epochs * math.ceil(images / options.batch_size)
-    point = load_settings(served)
-    trained = read_configuration(served / "configs" / "train.yaml")
+    point = Bundle(served).settings
+    trained = Bundle(served).config("train")
     settings = {
         **network_settings(served),
         **({"classes": list(point.classes)} if point.classes else {}),
@@ -332,8 +332,8 @@ def _keep_settings(served: Path, run: Path) -> None:
     A handful of images is too few to fit a temperature on: that of the weights it started from
     is the better guess. What was measured of thresholds is not true of the new weights.
     """
-    before = load_settings(served)
-    after = load_settings(run)
+    before = Bundle(served).settings
+    after = Bundle(run).settings
     thresholds = {
         name: value for name, value in before.class_thresholds.items() if name in after.classes
     }

@@ -7,8 +7,9 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from busi_monai.bundle import Bundle
 from busi_monai.errors import InputError
-from busi_monai.files import file_sha256, read_json, write_json
+from busi_monai.files import read_json, write_json
 
 if TYPE_CHECKING:
     from busi_monai.inference import Predictor
@@ -47,7 +48,7 @@ class ServedModel:
     @property
     def weights(self) -> Path:
         """The file of its weights."""
-        return self.run / "models" / "model.pt"
+        return Bundle(self.run).weights
 
     def publish(self, run: Path, **details: Any) -> None:
         """Serve another run from now on.
@@ -58,7 +59,7 @@ class ServedModel:
         """
         record = {
             "run": str(run.absolute()),
-            "weights_sha256": file_sha256(run / "models" / "model.pt"),
+            "weights_sha256": Bundle(run).weights_sha256,
             "before": str(self.run),
             **details,
         }
@@ -85,7 +86,7 @@ class ServedModel:
         with self._lock:
             key = self._key()
             if key not in self._hashes:
-                self._hashes[key] = file_sha256(Path(key[0]) / "models" / "model.pt")
+                self._hashes[key] = Bundle(key[0]).weights_sha256
             return {"run": Path(key[0]).name, "weights_sha256": self._hashes[key]}
 
     def version(self) -> str:
@@ -104,7 +105,7 @@ class ServedModel:
 
     def _key(self) -> tuple[str, int]:
         run = self.run
-        weights = run / "models" / "model.pt"
+        weights = Bundle(run).weights
         if not weights.is_file():
             raise InputError(
                 f"{weights} does not exist, so that nothing can be served; delete {self.state} to "

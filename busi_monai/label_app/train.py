@@ -9,6 +9,7 @@ from typing import Any
 from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.utils.others.generic import device_list, name_to_device
 
+from busi_monai.bundle import Bundle
 from busi_monai.files import read_json
 from busi_monai.label_app.retraining import RetrainingOptions, retrain
 from busi_monai.label_app.served import ServedModel
@@ -39,7 +40,7 @@ class SubmittedLabelsTask(TrainTask):
 
     def stats(self) -> dict[str, Any]:
         """Return what is served, and how it was trained."""
-        record = self.model.run / "run.json"
+        record = Bundle(self.model.run).record_file
         known = read_json(record) if record.is_file() else {}
         kept = ("epochs", "best", "seed", "weights_sha256", "seconds")
         return {"run": str(self.model.run), **{key: known[key] for key in kept if key in known}}

@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from busi_monai.bundle.shipped import DEFAULT_BUNDLE, find_bundle
 from busi_monai.errors import InputError
 from busi_monai.records import RunRecord
 from busi_monai.serving.limits import Limits
 from busi_monai.serving.support import check_web_support
-from busi_monai.shipped import DEFAULT_BUNDLE, find_bundle
 
 __all__ = ["ServeOptions", "bound_socket", "check_exposure", "serve"]
 

@@ -16,7 +16,6 @@ import numpy as np
 from busi_monai.cases import PredictionWarning
 from busi_monai.errors import ImageReadError
 from busi_monai.inference import Predictor
-from busi_monai.inference.alternatives import at_operating_point
 from busi_monai.serving.answers import ImageResult, warnings_of
 from busi_monai.serving.decoding import DecodingPool
 from busi_monai.serving.keeping import Keeper
@@ -83,7 +82,7 @@ class PredictionService:
         """Return the predictor that decides at an operating point, the weights shared."""
         with self._making:
             if name not in self._predictors:
-                self._predictors[name] = at_operating_point(self.predictor, name)
+                self._predictors[name] = self.predictor.at(name)
             return self._predictors[name]
 
     async def in_turn(self, work: Callable[[], Result], *, alone: bool = False) -> Result:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from busi_monai.bundle.training_images import (
+    read_training_images,
+    seen_in_training,
+    write_training_images,
+)
 from busi_monai.training.assembly import assemble_stages
 from busi_monai.training.autocast import AutocastInferer, autocast
 from busi_monai.training.averaging import ModelEma, UpdateEma
@@ -24,7 +29,7 @@ from busi_monai.training.initial_run import InitialRun, find_initial_run
 from busi_monai.training.losses import LOSSES, MultiTaskLoss
 from busi_monai.training.mixing import MixedBatches, make_prepare_batch
 from busi_monai.training.reproducibility import EpochSeed
-from busi_monai.training.run_folder import RunFolder, training_record
+from busi_monai.training.run_folder import RunFolder
 from busi_monai.training.runs import check_keys, parse_overrides, run_evaluation, train_bundle
 from busi_monai.training.schedules import (
     OPTIMIZERS,
@@ -38,11 +43,6 @@ from busi_monai.training.scores import (
     ValidationScores,
     iteration_loss,
     selection_score,
-)
-from busi_monai.training.seen_images import (
-    read_training_images,
-    seen_in_training,
-    write_training_images,
 )
 from busi_monai.training.stages import STAGES, is_staged, train_stages
 from busi_monai.training.tensorboard import ImageTriplets
@@ -99,7 +99,6 @@ __all__ = [
     "train_bundle",
     "train_stages",
     "training_items",
-    "training_record",
     "training_sampler",
     "training_transforms",
     "write_training_images",

@@ -11,28 +11,27 @@ from typing import Any
 from monai.bundle import ConfigParser
 from torch import nn
 
-from busi_monai.configurations import read_configuration, write_configuration
-from busi_monai.curation.label_hashes import joined_label_hashes, write_label_hashes
-from busi_monai.errors import InputError
-from busi_monai.files import atomic_file, file_sha256, read_json, write_json
-from busi_monai.networks import load_weights, network_cost
-from busi_monai.networks.weights import read_weights, save_tensors
-from busi_monai.records import RunRecord
-from busi_monai.settings import InferenceSettings, LesionCrop, load_settings
-from busi_monai.shipped import find_bundle
-from busi_monai.training.run_folder import copy_path, run_metadata, training_record
-from busi_monai.training.seen_images import (
+from busi_monai.bundle import Bundle
+from busi_monai.bundle.shipped import find_bundle
+from busi_monai.bundle.training_images import (
     TRAINING_IMAGES,
     knows_training_images,
     read_training_images,
 )
+from busi_monai.bundle.writing import write_bundle
+from busi_monai.curation.label_hashes import joined_label_hashes, write_label_hashes
+from busi_monai.errors import InputError
+from busi_monai.files import atomic_file, write_json
+from busi_monai.networks import load_weights, network_cost
+from busi_monai.networks.weights import read_weights, save_tensors
+from busi_monai.records import RunRecord
+from busi_monai.settings import InferenceSettings, LesionCrop
 
 __all__ = ["TWO_STAGE_BUNDLE", "assemble_stages", "pipeline_settings"]
 
 TWO_STAGE_BUNDLE = "breast_ultrasound_two_stage"
 
 FROM_STAGES = ("classes", "aspect", "normalisation", "median_filter", "clahe", "lesion_crop")
-COPIED = ("LICENSE", "docs", "configs/logging.conf")
 
 
 def assemble_stages(
@@ -62,7 +61,7 @@ def assemble_stages(
     """
     runs = {"segmentation": Path(segmentation), "classification": Path(classification)}
     root, out = find_bundle(bundle), Path(out)
-    points = {name: load_settings(run) for name, run in runs.items()}
+    points = {name: Bundle(run).settings for name, run in runs.items()}
     crop = _checked_crop(runs, points)
     settings = _settings(root, points, pipeline or {})
     labels = joined_label_hashes(list(runs.values()))
@@ -71,26 +70,17 @@ def assemble_stages(
     state = {
         f"{part}.{name}": value
         for part, run in zip(("segmenter", "classifier"), runs.values(), strict=True)
-        for name, value in read_weights(run / "models" / "model.pt").items()
+        for name, value in read_weights(Bundle(run).weights).items()
     }
-    with atomic_file(out / "models" / "model.pt") as partial:
+    assembled = Bundle(out)
+    with atomic_file(assembled.weights) as partial:
         save_tensors(state, partial)
-    load_weights(network, out / "models" / "model.pt")
-    settings.save(out)
+    load_weights(network, assembled.weights)
     write_label_hashes(out, labels)
-    for name in COPIED:
-        copy_path(root / name, out / name)
     _write_training_images(out, runs)
-    fold = read_configuration(runs["classification"] / "configs" / "evaluate.yaml")
-    for name in ("evaluate.yaml", "inference.yaml"):
-        config = read_configuration(root / "configs" / name)
-        config["network_def"] = section
-        if "fold" in config:
-            config["fold"] = fold.get("fold")
-        write_configuration(out / "configs" / name, config)
-    metadata = read_json(root / "configs" / "metadata.json")
-    write_json(out / "configs" / "metadata.json", run_metadata(metadata, settings, True))
-    _write_record(out, runs, network_cost(network.eval(), settings.image_size))
+    fold = Bundle(runs["classification"]).config("evaluate").get("fold")
+    write_bundle(out, Bundle(root), section, settings, fold=fold)
+    _write_record(assembled, runs, network_cost(network.eval(), settings.image_size))
 
 
 def pipeline_settings(
@@ -101,7 +91,7 @@ def pipeline_settings(
     Raises:
         InputError: if a change is no field of ``settings.json``, or one that the stages decide.
     """
-    shipped = load_settings(root)
+    shipped = Bundle(root).settings
     free = {field.name for field in fields(InferenceSettings)} - set(FROM_STAGES)
     for name in pipeline:
         if name not in free:
@@ -171,12 +161,10 @@ def _network_section(
     mask_threshold: float,
 ) -> dict[str, Any]:
     """Return ``network_def`` of the bundle with the networks and sizes of its stages."""
-    inference = read_configuration(root / "configs" / "inference.yaml")
+    inference = Bundle(root).config("inference")
     section: dict[str, Any] = copy.deepcopy(inference["network_def"])
     masks, classes = points["segmentation"], points["classification"]
-    networks = {
-        name: read_configuration(run / "configs" / "inference.yaml") for name, run in runs.items()
-    }
+    networks = {name: Bundle(run).config("inference") for name, run in runs.items()}
     if not networks["segmentation"]["network_def"].get("segmentation", True):
         raise InputError(f"{runs['segmentation']} has no mask head to find lesions with")
     return {
@@ -213,8 +201,8 @@ def _write_training_images(out: Path, runs: Mapping[str, Path]) -> None:
         write_json(out / TRAINING_IMAGES, content if complete else {**content, "complete": False})
 
 
-def _write_record(out: Path, runs: Mapping[str, Path], cost: Mapping[str, Any]) -> None:
-    stages = {name: training_record(run) or {} for name, run in runs.items()}
+def _write_record(bundle: Bundle, runs: Mapping[str, Path], cost: Mapping[str, Any]) -> None:
+    stages = {name: Bundle(run).training_record or {} for name, run in runs.items()}
     last = stages["classification"]
     totals = {
         name: sum(stage.get(name, 0) for stage in stages.values())
@@ -227,7 +215,7 @@ def _write_record(out: Path, runs: Mapping[str, Path], cost: Mapping[str, Any]) 
         **common,
         **totals,
         "network": dict(cost),
-        "weights_sha256": file_sha256(out / "models" / "model.pt"),
+        "weights_sha256": bundle.weights_sha256,
         "stages": stages,
     }
-    RunRecord().write(out, details)
+    RunRecord().write(bundle.folder, details)

@@ -15,13 +15,13 @@ from monai.data import CacheDataset, Dataset, PersistentDataset, pickle_hashing
 from monai.transforms import Compose
 from torch.utils.data import RandomSampler, Sampler, WeightedRandomSampler
 
+from busi_monai.bundle.training_images import refuse_held_out_images
 from busi_monai.cases import CLASSES, ordered_subset
 from busi_monai.curation import Datalist, load_datalist, load_part
 from busi_monai.curation.datalist import part_items
 from busi_monai.curation.label_hashes import label_hashes, note_without_label_hashes
 from busi_monai.errors import InputError
 from busi_monai.files import file_sha256
-from busi_monai.training.seen_images import refuse_held_out_images
 from busi_monai.transforms import CropToLesiond, RandomCropToLesiond
 from busi_monai.transforms.augmentation import TrainingTensorsd
 from busi_monai.transforms.preprocessing import KeepNativeLabeld

@@ -10,16 +10,16 @@ from typing import Any
 
 from torch import nn
 
-from busi_monai.errors import InputError
-from busi_monai.files import file_sha256, read_json, write_json
-from busi_monai.networks.pretrained import load_initial_weights
-from busi_monai.settings import load_settings
-from busi_monai.shipped import find_bundle
-from busi_monai.training.seen_images import (
+from busi_monai.bundle import Bundle
+from busi_monai.bundle.shipped import find_bundle
+from busi_monai.bundle.training_images import (
     knows_training_images,
     read_training_images,
     refuse_held_out_images,
 )
+from busi_monai.errors import InputError
+from busi_monai.files import file_sha256, read_json, write_json
+from busi_monai.networks.pretrained import load_initial_weights
 
 __all__ = ["InitialRun", "check_same_initial_run", "find_initial_run", "initial_run_record"]
 
@@ -48,7 +48,7 @@ class InitialRun:
     @property
     def weights(self) -> Path:
         """The file that is loaded."""
-        return self.folder / "models" / "model.pt"
+        return Bundle(self.folder).weights
 
     def refuse_held_out(
         self, dataset_dir: str | Path | Sequence[str | Path], *, fold: int | None = None
@@ -78,7 +78,7 @@ class InitialRun:
         Raises:
             InputError: if the weights do not fit.
         """
-        there = load_settings(self.folder).classes
+        there = Bundle(self.folder).settings.classes
         load_initial_weights(network, self.weights, class_head=tuple(there) == tuple(classes))
 
     def as_dict(self) -> dict[str, Any]:
@@ -118,12 +118,12 @@ def find_initial_run(
             f"initial_run {run} and encoder_weights {encoder_weights} exclude each other: the "
             "initial run's weights have an encoder already; leave one out"
         )
-    if resumed is not None and not (Path(run) / "models" / "model.pt").is_file():
+    if resumed is not None and not Bundle(run).weights.is_file():
         record = initial_run_record(resumed)
         if record is not None and record["run"] == str(Path(run).absolute()):
             return _known_of(resumed, Path(record["run"]), record["weights_sha256"])
     folder = find_bundle(run)
-    weights = folder / "models" / "model.pt"
+    weights = Bundle(folder).weights
     if not weights.is_file():
         raise InputError(
             f"{weights} does not exist: an initial_run is a run, or bundle, with trained weights"

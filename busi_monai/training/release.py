@@ -10,13 +10,13 @@ from typing import Any
 
 from torch import Tensor
 
-from busi_monai.configurations import read_configuration
+from busi_monai.bundle import Bundle
+from busi_monai.bundle.configurations import read_configuration
+from busi_monai.bundle.training_images import TRAINING_IMAGES, read_training_images
 from busi_monai.errors import InputError
 from busi_monai.files import atomic_file, file_sha256, read_json, write_json, write_text
 from busi_monai.networks.weights import read_weights, save_tensors
-from busi_monai.settings import InferenceSettings, load_settings
-from busi_monai.training.run_folder import training_record
-from busi_monai.training.seen_images import TRAINING_IMAGES, read_training_images
+from busi_monai.settings import InferenceSettings
 
 __all__ = ["LARGEST", "configuration_sha256", "halved", "release_weights"]
 
@@ -51,10 +51,10 @@ def release_weights(run: str | Path, bundle: str | Path) -> dict[str, Any]:
         WeightsError: if its weights are missing or refused.
     """
     run, bundle = Path(run), Path(bundle)
-    weights = run / "models" / "model.pt"
-    released = bundle / "models" / "model.pt"
+    weights = Bundle(run).weights
+    released = Bundle(bundle).weights
     content = _record(run, weights)
-    settings = load_settings(run)
+    settings = Bundle(run).settings
     _check_calibrated(run, settings)
     if read_training_images(run) is None:
         raise InputError(f"{run} does not tell what it was trained on: no {TRAINING_IMAGES}")
@@ -72,7 +72,7 @@ def release_weights(run: str | Path, bundle: str | Path) -> dict[str, Any]:
     settings.save(bundle)
     write_text(bundle / TRAINING_IMAGES, images)
     content["weights_sha256"] = file_sha256(released)
-    write_json(bundle / "run.json", content)
+    write_json(Bundle(bundle).record_file, content)
     return content
 
 
@@ -111,10 +111,10 @@ def configuration_sha256(training: Mapping[str, Any]) -> str:
 
 def _record(run: Path, weights: Path) -> dict[str, Any]:
     """Return what is told of a training, names in place of paths."""
-    record = training_record(run)
+    record = Bundle(run).training_record
     if record is None:
         raise InputError(f"{run} has no run.json: it is no run, or its training has not ended")
-    known = read_json(run / "run.json")
+    known = read_json(Bundle(run).record_file)
     trained = file_sha256(weights) if weights.is_file() else None
     if known.get("weights_sha256") != trained:
         raise InputError(
@@ -129,9 +129,7 @@ def _record(run: Path, weights: Path) -> dict[str, Any]:
         **record,
         "command": [_name(word) for word in record["command"]],
         "versions": known.get("versions"),
-        "configuration_sha256": configuration_sha256(
-            read_configuration(run / "configs" / "train.yaml")
-        ),
+        "configuration_sha256": configuration_sha256(Bundle(run).config("train")),
         "trained_weights_sha256": trained,
     }
 
@@ -166,7 +164,7 @@ def _check_calibrated(run: Path, settings: InferenceSettings) -> None:
 
 
 def _check_same_network(run: Path, bundle: Path, settings: InferenceSettings) -> None:
-    metadata = bundle / "configs" / "metadata.json"
+    metadata = Bundle(bundle).metadata_file
     size = read_json(metadata)["network_data_format"]["inputs"]["image"]["spatial_shape"]
     if size != list(settings.image_size):
         raise InputError(

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from busi_monai.configurations import refuse_differences
+from busi_monai.bundle.configurations import refuse_differences
 from busi_monai.training.schedules import ANY_LENGTH
 
 __all__ = ["CHANGEABLE", "MACHINE_KEYS", "OTHER_MASKS", "refuse_other_settings"]

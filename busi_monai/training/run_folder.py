@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,12 @@ from typing import Any
 from ignite.engine import Engine
 from torch import nn
 
+from busi_monai.bundle import Bundle
+from busi_monai.bundle.configurations import read_configuration, write_configuration
+from busi_monai.bundle.model_card import training_sections
+from busi_monai.bundle.training_images import check_same_images, write_training_images
+from busi_monai.bundle.writing import write_bundle
 from busi_monai.cases import CLASSES
-from busi_monai.configurations import read_configuration, write_configuration
 from busi_monai.curation.label_hashes import (
     check_same_labels,
     read_label_hashes,
@@ -21,7 +24,7 @@ from busi_monai.curation.label_hashes import (
 )
 from busi_monai.devices import DeviceChoice, PrecisionChoice
 from busi_monai.errors import InputError
-from busi_monai.files import file_sha256, read_json, write_json, write_text
+from busi_monai.files import file_sha256, read_json, write_json
 from busi_monai.networks import network_cost
 from busi_monai.outputs import holds_nothing, output_folder
 from busi_monai.records import RunRecord
@@ -33,9 +36,7 @@ from busi_monai.training.initial_run import (
     check_same_initial_run,
     initial_run_record,
 )
-from busi_monai.training.model_card import replaced_sections, training_sections
 from busi_monai.training.resuming import CHANGEABLE, OTHER_MASKS, refuse_other_settings
-from busi_monai.training.seen_images import check_same_images, write_training_images
 from busi_monai.training.sessions import Sessions
 from busi_monai.training.workflow import (
     resolved_section,
@@ -44,16 +45,10 @@ from busi_monai.training.workflow import (
     workflow_config,
 )
 
-__all__ = ["RunFolder", "copy_path", "run_metadata", "training_record"]
+__all__ = ["RunFolder"]
 
 logger = logging.getLogger(__name__)
 
-RECORDED = (
-    "command", "commit", "seed", "epochs", "max_epochs", "best", "seconds", "device", "precision",
-    "network", "datalist_sha256", "labels_sha256", "extra_datalist_sha256", "extra_labels_sha256",
-    "initial_run", "encoder_weights",
-)  # fmt: skip
-COPIED = ("LICENSE", "docs", "configs/logging.conf", "configs/mlflow.yaml")
 ENCODER_WEIGHTS = "encoder_weights.json"
 """File in a run whose encoder started from pretrained weights: where these came from."""
 
@@ -91,7 +86,7 @@ class RunFolder:
 
     @property
     def _training(self) -> Path:
-        return self.path / "configs" / "train.yaml"
+        return Bundle(self.path).config_file("train")
 
     @property
     def models(self) -> Path:
@@ -106,7 +101,7 @@ class RunFolder:
     @property
     def history(self) -> Path:
         """The table of the epochs."""
-        return self.path / "history.csv"
+        return Bundle(self.path).history
 
     def start(
         self,
@@ -186,7 +181,6 @@ class RunFolder:
             if encoder_weights is not None:
                 write_json(partial / ENCODER_WEIGHTS, dict(encoder_weights))
             self._begin_session(partial, training, device, precision)
-            settings.save(partial)
             write_label_hashes(partial, datalists.labels)
             if initial is None:
                 write_training_images(partial, items)
@@ -235,34 +229,27 @@ class RunFolder:
         items: Sequence[Mapping[str, Any]],
         encoder_weights: Mapping[str, str] | None,
     ) -> None:
-        configs = folder / "configs"
         network = resolved_section(training, "network_def")
         segmentation = bool(network.get("segmentation", True))
-        for name in COPIED:
-            copy_path(self.bundle_root / name, folder / name)
-        write_configuration(configs / "train.yaml", training)
-        for name in ("evaluate.yaml", "inference.yaml"):
-            config = read_configuration(self.bundle_root / "configs" / name)
-            config["network_def"] = network
-            if not segmentation:
-                config.pop("network_def_seg", None)
-            if "fold" in config:
-                config["fold"] = training.get("fold")
-            write_configuration(configs / name, config)
-        metadata = read_json(self.bundle_root / "configs" / "metadata.json")
-        write_json(configs / "metadata.json", run_metadata(metadata, settings, segmentation))
-        card = folder / "docs" / "README.md"
-        if card.is_file():
-            own = training_sections(
-                items,
-                settings,
-                self._cost,
-                self._hashes,
-                classes=training.get("classes") or CLASSES,
-                segmentation=segmentation,
-                encoder_weights=encoder_weights,
-            )
-            write_text(card, replaced_sections(card.read_text("utf-8"), own))
+        card = training_sections(
+            items,
+            settings,
+            self._cost,
+            self._hashes,
+            classes=training.get("classes") or CLASSES,
+            segmentation=segmentation,
+            encoder_weights=encoder_weights,
+        )
+        written = write_bundle(
+            folder,
+            Bundle(self.bundle_root),
+            network,
+            settings,
+            segmentation=segmentation,
+            fold=training.get("fold"),
+            card=card,
+        )
+        write_configuration(written.config_file("train"), training)
 
     def finish(
         self,
@@ -318,34 +305,12 @@ class RunFolder:
         self._sessions.close()
 
     def _is_recorded(self) -> bool:
-        record = self.path / "run.json"
+        record = Bundle(self.path).record_file
         return record.is_file() and read_json(record).get("sessions") == self._sessions.earlier
 
 
-def training_record(bundle: str | Path) -> dict[str, Any] | None:
-    """Return what an evaluation keeps of how its network was trained, ``None`` if unknown.
-
-    Args:
-        bundle: a run, or a bundle with the ``run.json`` of its training.
-    """
-    path = Path(bundle) / "run.json"
-    if not path.is_file():
-        return None
-    record = read_json(path)
-    return {name: record[name] for name in RECORDED if name in record}
-
-
-def copy_path(source: Path, target: Path) -> None:
-    """Copy a file or folder, if it is there."""
-    if source.is_dir():
-        shutil.copytree(source, target, dirs_exist_ok=True)
-    elif source.is_file():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
-
-
 def _check_keys(bundle_root: Path) -> None:
-    configs = [bundle_root / "configs" / f"{name}.yaml" for name in ("train", "multi_gpu_train")]
+    configs = [Bundle(bundle_root).config_file(name) for name in ("train", "multi_gpu_train")]
     unknown = unknown_keys([path for path in configs if path.is_file()])
     if unknown:
         raise InputError(
@@ -373,30 +338,3 @@ def _best(evaluator: Engine) -> dict[str, Any]:
         "epoch": state.best_metric_epoch if known else None,
         state.key_metric_name: score if known and math.isfinite(score) else None,
     }
-
-
-def run_metadata(
-    metadata: dict[str, Any], settings: InferenceSettings, segmentation: bool
-) -> dict[str, Any]:
-    """Return the metadata with the run's own input size, heads and classes, and no figures."""
-    metadata["eval_metrics"] = {}
-    data_format = metadata["network_data_format"]
-    image = data_format["inputs"]["image"]
-    image["spatial_shape"] = list(settings.image_size)
-    if settings.normalisation != "unit":
-        image["value_range"] = []  # MONAI's form of an unknown range
-    mask, classes = data_format["outputs"]["pred"], data_format["outputs"]["pred_cls"]
-    mask["spatial_shape"] = list(settings.image_size)
-    classes["num_channels"] = len(settings.classes)
-    classes["channel_def"] = {str(index): name for index, name in enumerate(settings.classes)}
-    heads = ([mask] if segmentation else []) + ([classes] if settings.classes else [])
-    data_format["outputs"] = dict(zip(("pred", "pred_cls"), heads, strict=False))
-    metadata["pred_classes"] = list(settings.classes)
-    metadata["label_classes"] = _label_classes(settings.classes, segmentation)
-    return metadata
-
-
-def _label_classes(classes: Sequence[str], segmentation: bool) -> str:
-    mask = "one channel: 0 is background, 1 is lesion" if segmentation else ""
-    names = ", ".join(f"{index} {name}" for index, name in enumerate(classes))
-    return "; ".join(part for part in (mask, f"class {names}" if names else "") if part)

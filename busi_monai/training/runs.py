@@ -14,12 +14,13 @@ from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.utils import ensure_tuple
 
-from busi_monai.configurations import RENAMED_KEYS, current_names, read_configuration
+from busi_monai.bundle import Bundle
+from busi_monai.bundle.configurations import RENAMED_KEYS, current_names, read_configuration
+from busi_monai.bundle.shipped import DEFAULT_BUNDLE, find_config
 from busi_monai.curation import load_datalist
 from busi_monai.devices import choose_device
 from busi_monai.errors import BusiMonaiError, InputError
 from busi_monai.outputs import check_output, check_place
-from busi_monai.shipped import DEFAULT_BUNDLE, find_bundle, find_config
 
 __all__ = ["check_keys", "parse_overrides", "run_evaluation", "train_bundle"]
 
@@ -131,9 +132,9 @@ def train_bundle(
             prepared, out, bundle=bundle, configs=configs, overrides=values, resume=resume,
             tracking=tracking, observe=observe,
         )  # fmt: skip
-    base = Path(out).absolute() / "configs" / "train.yaml"
+    base = Bundle(out).config_file("train")
     if bundle is not None or not (resume and base.is_file()):
-        base = find_bundle(bundle or DEFAULT_BUNDLE) / "configs" / "train.yaml"
+        base = Bundle.open(bundle or DEFAULT_BUNDLE).config_file("train")
     files = [base, *(find_config(name) for name in configs)]
     check_keys(files, values)
     choose_device(str(values.get("device_name", "auto")))
@@ -172,7 +173,7 @@ def run_evaluation(
         InputError: if a dataset, run, part or device is not there, or ``out`` is not empty.
         WeightsError: if the weights are missing or do not fit.
     """
-    config = find_bundle(run) / "configs" / "evaluate.yaml"
+    config = Bundle.open(run).config_file("evaluate")
     values = {key: value for key, value in (overrides or {}).items() if value is not None}
     if fold is not None:
         values["fold"] = fold

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from busi_monai.bundle import Bundle
 from busi_monai.files import read_json, write_json
 
 __all__ = ["SESSIONS", "Sessions", "earlier_sessions"]
@@ -60,7 +61,7 @@ class Sessions:
         (self._run / SESSIONS).unlink(missing_ok=True)
 
     def _read_history(self) -> bytes | None:
-        history = self._run / "history.csv"
+        history = Bundle(self._run).history
         return history.read_bytes() if history.is_file() else None
 
 
@@ -77,9 +78,9 @@ def earlier_sessions(run: str | Path) -> list[dict[str, Any]]:
     sessions = list(read_json(found[0]).get("sessions", [])) if found else []
     killed = sessions.pop() if sessions and "epochs" not in sessions[-1] else {}
     done = max((session["epochs"] for session in sessions), default=0)
-    if not (run / "history.csv").is_file():
+    if not Bundle(run).history.is_file():
         return sessions
-    with (run / "history.csv").open(encoding="utf-8", newline="") as stream:
+    with Bundle(run).history.open(encoding="utf-8", newline="") as stream:
         beyond = [row for row in csv.DictReader(stream) if int(row["epoch"]) > done]
     if beyond:
         seconds = round(sum(float(row["seconds"] or 0) for row in beyond), 3)

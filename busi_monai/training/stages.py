@@ -14,16 +14,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from busi_monai.configurations import (
+from busi_monai.bundle import Bundle
+from busi_monai.bundle.configurations import (
     read_configuration,
     refuse_differences,
     write_configuration,
 )
+from busi_monai.bundle.shipped import DEFAULT_BUNDLE, find_bundle, find_config
+from busi_monai.bundle.training_images import check_same_images
 from busi_monai.curation.label_hashes import check_same_labels
 from busi_monai.errors import InputError
 from busi_monai.files import read_json, write_json
 from busi_monai.outputs import holds_nothing
-from busi_monai.shipped import DEFAULT_BUNDLE, find_bundle, find_config
 from busi_monai.training.assembly import (
     TWO_STAGE_BUNDLE,
     assemble_stages,
@@ -33,7 +35,6 @@ from busi_monai.training.data import datalist_hashes, training_items
 from busi_monai.training.initial_run import check_same_initial_run, find_initial_run
 from busi_monai.training.resuming import CHANGEABLE, OTHER_MASKS, refuse_other_settings
 from busi_monai.training.runs import check_keys, train_bundle
-from busi_monai.training.seen_images import check_same_images
 from busi_monai.training.workflow import laid_configuration
 
 __all__ = ["STAGES", "is_staged", "stage_layers", "train_stages"]
@@ -58,7 +59,7 @@ def is_staged(bundle: str | Path | None, out: str | Path | None = None) -> bool:
     """
     if out is not None and _settings_file(Path(out)).is_file():
         return True
-    configs = find_bundle(bundle or DEFAULT_BUNDLE) / "configs"
+    configs = Bundle.open(bundle or DEFAULT_BUNDLE).configs
     return all((configs / f"train_{stage}.yaml").is_file() for stage in STAGES)
 
 
@@ -107,7 +108,7 @@ def train_stages(
         settings = _resumed_settings(prepared, out, bundle, configs, given)
     else:
         if not holds_nothing(out):
-            if resume and (out / "configs" / "train.yaml").is_file():
+            if resume and Bundle(out).config_file("train").is_file():
                 raise InputError(
                     f"{out} was trained in one go, not in the two stages of {bundle}: leave "
                     "--model out to resume it, or begin a new run"
@@ -126,7 +127,7 @@ def train_stages(
         )
     with tempfile.TemporaryDirectory() as folder:
         files = {stage: _written(settings[stage], Path(folder), stage) for stage in STAGES}
-        base = find_bundle() / "configs" / "train.yaml"
+        base = Bundle.open().config_file("train")
         for stage in STAGES:
             check_keys([base, *files[stage]], {})
         write_json(_settings_file(out), settings)
@@ -134,7 +135,7 @@ def train_stages(
         try:
             for stage in STAGES:
                 run = stage_run(out, stage)
-                if (run / "configs" / "train.yaml").is_file():
+                if Bundle(run).config_file("train").is_file():
                     arguments = {"overrides": _free(settings[stage]), "resume": True}
                 else:
                     arguments = {"configs": files[stage]}
@@ -142,11 +143,11 @@ def train_stages(
         except BaseException:
             _forget_if_nothing_was_trained(out)
             raise
-    if (out / "run.json").is_file():
+    if Bundle(out).record_file.is_file():
         logger.info("the run in %s is complete", out)
         return out
     for stage in STAGES:
-        write_configuration(out / "configs" / f"train_{stage}.yaml", _merged(settings[stage]))
+        write_configuration(Bundle(out).config_file(f"train_{stage}"), _merged(settings[stage]))
     masks, classes = (stage_run(out, stage) for stage in STAGES)
     assemble_stages(masks, classes, out, bundle=root, pipeline=settings[PIPELINE])
     return out
@@ -212,9 +213,7 @@ def _settings(
     bundle: str | Path, configs: Sequence[str | Path], overrides: Mapping[str, Any]
 ) -> dict[str, Any]:
     root = find_bundle(bundle)
-    shipped = {
-        stage: read_configuration(root / "configs" / f"train_{stage}.yaml") for stage in STAGES
-    }
+    shipped = {stage: Bundle(root).config(f"train_{stage}") for stage in STAGES}
     layers = stage_layers([read_configuration(find_config(name)) for name in configs], overrides)
     found: dict[str, Any] = {stage: [shipped[stage], *layers[stage]] for stage in STAGES}
     name = str(bundle) if str(bundle) == root.name else str(root)
@@ -242,14 +241,14 @@ def _resumed_settings(
     pipelines = {PIPELINE: kept[PIPELINE]}, {PIPELINE: now[PIPELINE]}
     remedy = "Leave such settings out to resume it with its own, or begin a new run"
     refuse_differences(out, *pipelines, remedy)
-    base = read_configuration(find_bundle() / "configs" / "train.yaml")
+    base = Bundle.open().config("train")
     for stage in STAGES:
         run = stage_run(out, stage)
         before, after = (laid_configuration([base, *each[stage]]) for each in (kept, now))
-        begun = (run / "models" / "last.pt").is_file()
+        begun = Bundle(run).checkpoint.is_file()
         refuse_other_settings(run, before, after, begun=begun)
         changed = {key: value for key, value in after.items() if before.get(key) != value}
-        if not (run / "run.json").is_file():
+        if not Bundle(run).record_file.is_file():
             kept[stage] += [changed] if changed else []
             continue
         _check_same_start(run, prepared, after)
@@ -288,10 +287,10 @@ def _kept_settings(out: Path) -> dict[str, Any]:
 def _train_stage(
     prepared: Sequence[str | Path], run: Path, observe: _Observer, **arguments: Any
 ) -> None:
-    if not (run / "run.json").is_file():
+    if not Bundle(run).record_file.is_file():
         logger.info("training the stage %s in %s", run.name, run)
         train_bundle(prepared, run, observe=observe if observe.asked else None, **arguments)
-    observe.next_stage(read_json(run / "run.json")["max_epochs"])
+    observe.next_stage(read_json(Bundle(run).record_file)["max_epochs"])
 
 
 class _Observer:

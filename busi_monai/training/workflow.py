@@ -13,7 +13,7 @@ import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.utils import merge_kv
 
-from busi_monai.configurations import read_configuration
+from busi_monai.bundle.configurations import read_configuration
 
 _TRACKING = ("tracking_uri", "experiment_name", "run_name", "is_not_rank0")
 

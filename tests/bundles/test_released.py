@@ -14,7 +14,7 @@ from busi_monai.curation import Audit, load_datalist, prepare_dataset
 from busi_monai.evaluation import read_predictions
 from busi_monai.files import file_sha256, read_json
 from busi_monai.settings import SENSITIVITIES
-from busi_monai.shipped import find_bundle
+from busi_monai.bundle.shipped import find_bundle
 from busi_monai.training import read_training_images, run_evaluation
 from busi_monai.training.release import LARGEST
 

@@ -15,7 +15,7 @@ from monai.bundle import ConfigParser
 from monai.bundle.scripts import run as monai_bundle_run
 
 from busi_monai.errors import InputError
-from busi_monai.shipped import find_bundle
+from busi_monai.bundle.shipped import find_bundle
 from busi_monai.training import MixedBatches, prepare_batch, train_bundle
 from busi_monai.transforms import training_augmentation
 

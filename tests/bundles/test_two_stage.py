@@ -21,7 +21,7 @@ from busi_monai.inference import Predictor
 from busi_monai.metrics import lesion_box
 from busi_monai.networks import TwoStageNetwork
 from busi_monai.networks.two_stage import NO_LESION_NORMAL
-from busi_monai.shipped import find_bundle
+from busi_monai.bundle.shipped import find_bundle
 
 
 BUNDLE = "breast_ultrasound_two_stage"

@@ -15,7 +15,7 @@ import torch
 import yaml
 from monai.bundle import ConfigParser, create_workflow
 
-from busi_monai.shipped import find_bundle, find_config
+from busi_monai.bundle.shipped import find_bundle, find_config
 from busi_monai.training import train_bundle
 
 

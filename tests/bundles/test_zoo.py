@@ -13,7 +13,7 @@ from monai.bundle import ckpt_export, verify_metadata, verify_net_in_out
 from packaging.requirements import Requirement
 
 from busi_monai.networks.weights import read_weights
-from busi_monai.shipped import DEFAULT_BUNDLE, find_bundle
+from busi_monai.bundle.shipped import DEFAULT_BUNDLE, find_bundle
 
 
 CONFIGS = ("train.yaml", "evaluate.yaml", "inference.yaml", "metadata.json", "logging.conf")

@@ -4,11 +4,12 @@ import json
 
 from click.testing import CliRunner
 
+from busi_monai.bundle.shipped import shipped_bundles, shipped_configs
 from busi_monai.cli.main import main
 from busi_monai.curation import PROTOCOLS
+from busi_monai.curation.published import shipped_splits
 from busi_monai.datasets import READERS
 from busi_monai.networks import ENCODERS, POOLINGS
-from busi_monai.shipped import shipped_bundles, shipped_configs, shipped_splits
 
 
 def test_json_is_made_from_the_registries():

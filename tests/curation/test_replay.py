@@ -20,10 +20,10 @@ from busi_monai.curation import (
     verify_prepared,
 )
 from busi_monai.curation.prepare import class_counts
+from busi_monai.curation.published import find_split, shipped_splits
 from busi_monai.datasets import read_dataset
 from busi_monai.errors import InputError
 from busi_monai.files import file_sha256
-from busi_monai.shipped import find_split, shipped_splits
 
 Prepare = Callable[..., PrepareSummary]
 

@@ -18,6 +18,7 @@ import torch
 from click.testing import CliRunner, Result
 from filelock import FileLock
 
+from busi_monai.bundle.shipped import DEFAULT_BUNDLE, find_bundle
 from busi_monai.cases import CLASSES
 from busi_monai.cli.main import main
 from busi_monai.curation import load_datalist
@@ -30,7 +31,6 @@ from busi_monai.experiments.plans import (
 )
 from busi_monai.files import file_sha256, read_json, write_json
 from busi_monai.metrics import fit_temperature, rescale_probabilities
-from busi_monai.shipped import DEFAULT_BUNDLE, find_bundle
 from busi_monai.training import read_training_images, train_bundle
 
 CrossValidate = Callable[..., Result]

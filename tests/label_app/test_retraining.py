@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from busi_monai.bundle.shipped import find_bundle
 from busi_monai.curation import load_datalist
 from busi_monai.errors import InputError
 from busi_monai.files import file_sha256, read_json
@@ -18,7 +19,6 @@ from busi_monai.label_app.retraining import (
 )
 from busi_monai.label_app.served import ServedModel
 from busi_monai.settings import load_settings
-from busi_monai.shipped import find_bundle
 from busi_monai.training import read_training_images
 
 IDS = [f"{name} ({n})" for name in ("normal", "benign", "malignant") for n in range(1, 5)]

@@ -19,8 +19,8 @@ pytest.importorskip(
 
 from monailabel.client import MONAILabelClient
 
+from busi_monai.bundle.shipped import find_bundle
 from busi_monai.inference import Prediction, Predictor
-from busi_monai.shipped import find_bundle
 from tests.label_app.server import Server, free_port
 from tests.serving.images import assert_same
 

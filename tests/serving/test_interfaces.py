@@ -17,6 +17,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 from torch import nn
 
+from busi_monai.bundle.shipped import find_bundle
 from busi_monai.cli.main import main
 from busi_monai.evaluation import read_predictions
 from busi_monai.inference import Prediction, Predictor, export_bundle_network
@@ -27,7 +28,6 @@ from busi_monai.serving.limits import Limits
 from busi_monai.serving.page.results import ShownUpload
 from busi_monai.serving.service import PredictionService
 from busi_monai.serving.uploads import Upload
-from busi_monai.shipped import find_bundle
 
 from .images import CLASSES, assert_same
 

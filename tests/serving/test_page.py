@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from busi_monai.bundle.shipped import find_bundle
 from busi_monai.inference import Predictor
 from busi_monai.io.image_files import ImageBytes
 from busi_monai.serving.credentials import password_entry
 from busi_monai.settings import MalignancyThreshold
-from busi_monai.shipped import find_bundle
 
 from .conftest import Server, png_of, running_server
 from .images import CLASSES, assert_same

@@ -18,7 +18,7 @@ from monai.transforms import Compose, Randomizable, Transform
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils.data import Sampler
 
-from busi_monai.shipped import find_bundle
+from busi_monai.bundle.shipped import find_bundle
 from busi_monai.training import (
     EpochSeed,
     ImageTriplets,

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from busi_monai.configurations import read_configuration
+from busi_monai.bundle import Bundle
+from busi_monai.bundle.configurations import read_configuration
+from busi_monai.bundle.training_images import knows_training_images, own_training_images
 from busi_monai.curation import load_datalist
 from busi_monai.errors import InputError
 from busi_monai.files import file_sha256, read_json
@@ -23,9 +25,7 @@ from busi_monai.training import (
     find_initial_run,
     read_training_images,
     train_bundle,
-    training_record,
 )
-from busi_monai.training.seen_images import knows_training_images, own_training_images
 
 HARDLY = {"device_name": "cpu", "max_epochs": 1, "learning_rate": 1e-12, "weight_decay": 0.0}
 """One epoch that moves no weight by more than rounding."""
@@ -106,7 +106,7 @@ def test_the_record_tells_where_it_started(first: Path, second: Path, other_prep
     }
     assert record["datalist_sha256"] == [load_datalist(other_prepared).sha256]
     assert "extra_datalist_sha256" not in record
-    assert (training_record(second) or {})["initial_run"] == record["initial_run"]
+    assert (Bundle(second).training_record or {})["initial_run"] == record["initial_run"]
     assert read_configuration(second / "configs" / "train.yaml")["initial_run"] == str(first)
     assert "initial_run" not in read_json(first / "run.json")
 

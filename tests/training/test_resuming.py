@@ -10,11 +10,11 @@ import pytest
 from click.testing import CliRunner, Result
 from monai.bundle import ConfigWorkflow
 
+from busi_monai.bundle.configurations import read_configuration, write_configuration
+from busi_monai.bundle.shipped import DEFAULT_BUNDLE, find_bundle
 from busi_monai.cli.main import main
-from busi_monai.configurations import read_configuration, write_configuration
 from busi_monai.errors import InputError
 from busi_monai.files import read_json
-from busi_monai.shipped import DEFAULT_BUNDLE, find_bundle
 from busi_monai.training import train_bundle
 from busi_monai.training.resuming import refuse_other_settings
 

@@ -10,12 +10,12 @@ import yaml
 from monai.bundle import ConfigWorkflow
 from torch import nn
 
+from busi_monai.bundle.shipped import find_bundle
 from busi_monai.curation import load_datalist
 from busi_monai.devices import DeviceChoice, PrecisionChoice
 from busi_monai.errors import InputError
 from busi_monai.files import file_sha256, read_json
 from busi_monai.settings import InferenceSettings, load_settings
-from busi_monai.shipped import find_bundle
 from busi_monai.training import (
     RunFolder,
     load_items,

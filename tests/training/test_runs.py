@@ -12,6 +12,8 @@ import torch
 from click.testing import CliRunner
 from monai.bundle import ConfigParser, ConfigWorkflow
 
+from busi_monai.bundle import Bundle
+from busi_monai.bundle.shipped import find_bundle, shipped_configs
 from busi_monai.cli.main import main
 from busi_monai.curation import load_datalist, prepare_dataset
 from busi_monai.curation.options import PrepareOptions
@@ -19,8 +21,7 @@ from busi_monai.errors import InputError
 from busi_monai.evaluation import read_predictions
 from busi_monai.files import file_sha256, read_json
 from busi_monai.networks import MultiTaskUNet, load_encoder_weights, load_weights
-from busi_monai.shipped import find_bundle, shipped_configs
-from busi_monai.training import parse_overrides, run_evaluation, train_bundle, training_record
+from busi_monai.training import parse_overrides, run_evaluation, train_bundle
 from busi_monai.training.runs import _cause, check_keys
 
 
@@ -253,7 +254,7 @@ def test_imagenet_weights_of_an_installed_package(
             "optimizer_options": {"encoder_factor": 1e-9},
         },
     )
-    record = training_record(run)
+    record = Bundle(run).training_record
     assert record is not None
     told = record["encoder_weights"]
     assert (told["name"], told["version"]) == (package, version)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from busi_monai.inference.predictor import inference_config
-from busi_monai.shipped import find_bundle, shipped_bundles
+from busi_monai.bundle import Bundle
+from busi_monai.bundle.shipped import shipped_bundles
 from busi_monai.transforms import MONAILabelResultd
 
 CLASSES = ("normal", "benign", "malignant")
@@ -46,7 +46,7 @@ def test_networks_of_one_head() -> None:
 
 @pytest.mark.parametrize("bundle", sorted(shipped_bundles()))
 def test_every_bundle_has_what_the_stock_app_runs(bundle: str) -> None:
-    steps = inference_config(find_bundle(bundle))["post_transforms"]["transforms"]
+    steps = Bundle.open(bundle).inference()["post_transforms"]["transforms"]
     assert steps[1] == "@postprocessing"
     assert steps[-1]["_target_"] == "busi_monai.transforms.MONAILabelResultd"
 
@@ -56,7 +56,7 @@ def test_a_run_has_it_too_and_it_does_what_the_postprocessing_does(
 ) -> None:
     from busi_monai.inference import Predictor
 
-    parser = inference_config(tiny_bundle)
+    parser = Bundle(tiny_bundle).inference()
     steps = parser.get_parsed_content("post_transforms")
     predictor = Predictor.load(tiny_bundle, "cpu", tta_flip=False)
     path = phantom_busi / "benign" / "benign (1).png"

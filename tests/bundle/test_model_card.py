@@ -2,14 +2,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from busi_monai.files import read_json
-from busi_monai.settings import InferenceSettings
-from busi_monai.shipped import find_bundle
-from busi_monai.training.model_card import (
+from busi_monai.bundle.model_card import (
     ensemble_sections,
     replaced_sections,
     training_sections,
 )
+from busi_monai.bundle.shipped import find_bundle
+from busi_monai.files import read_json
+from busi_monai.settings import InferenceSettings
 
 COST = {"parameters": 1_250_000, "flops": 2_500_000_000, "image_size": [64, 96]}
 ITEMS = [

@@ -27,6 +27,10 @@ RENAMED_KEYS = {"average_decay": "ema_decay", "flip_averaging": "tta_flip"}
 _RENAMED = (
     *((rf"\b{key}\b", now) for key, now in RENAMED_KEYS.items()),
     (r"load_operating_point\(@bundle_root \+ '/operating\.json'", "load_settings(@bundle_root"),
+    (
+        r"busi_monai\.training\.training_record\(@bundle_root\)",
+        "busi_monai.bundle.Bundle(@bundle_root).training_record",
+    ),
     (r"busi_monai\.operating\b", "busi_monai.settings"),
     (r"\bOperatingPoint\b", "InferenceSettings"),
     (r"\boperating\b(?! point|\.json)", "settings"),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from busi_monai import shipped
+from busi_monai.bundle import shipped
 from busi_monai.errors import InputError
 
 
@@ -15,8 +15,6 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "busi_monai"
     folder.mkdir()
     _ship(tmp_path, "net")
-    (folder / "published_splits").mkdir()
-    (folder / "published_splits" / "net.json").write_text("")
     monkeypatch.setattr(shipped, "_PACKAGE", folder)
     return folder
 
@@ -34,7 +32,6 @@ def test_a_checkout_ships_what_lies_beside_the_package(package: Path) -> None:
     root = package.parent
     assert shipped.shipped_bundles() == {"net": root / "bundles" / "net"}
     assert shipped.shipped_configs() == {"net": root / "configs" / "net.yaml"}
-    assert shipped.shipped_splits() == {"net": package / "published_splits" / "net.json"}
 
 
 def test_a_wheel_ships_what_lies_within_the_package(package: Path) -> None:
@@ -58,15 +55,6 @@ def test_configs_are_found_by_name_and_by_path(package: Path, tmp_path: Path) ->
 def test_an_unknown_config_is_refused_with_the_known_ones(package: Path) -> None:
     with pytest.raises(InputError, match=r"no configuration 'gpu9'; expected a YAML file.*net"):
         shipped.find_config("gpu9")
-
-
-def test_splits_are_found_by_name_and_by_path(package: Path, tmp_path: Path) -> None:
-    own = tmp_path / "datalist.json"
-    own.write_text("")
-    assert shipped.find_split("net") == package / "published_splits" / "net.json"
-    assert shipped.find_split(own) == own
-    with pytest.raises(InputError, match=r"no datalist 'v9'; expected a datalist\.json or .*net"):
-        shipped.find_split("v9")
 
 
 def test_bundles_are_found_by_name_and_by_path(package: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from busi_monai.configurations import (
+from busi_monai.bundle.configurations import (
     differences,
     read_configuration,
     refuse_differences,

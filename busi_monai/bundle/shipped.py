@@ -1,25 +1,23 @@
-"""Where shipped bundles, configuration overlays and splits lie, in a checkout and in a wheel."""
+"""Where shipped bundles and configuration overlays lie, in a checkout and in a wheel."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from busi_monai.errors import InputError
+from busi_monai.files import find_named
 
 __all__ = [
     "DEFAULT_BUNDLE",
     "find_bundle",
     "find_config",
-    "find_split",
     "shipped_bundles",
     "shipped_configs",
-    "shipped_splits",
 ]
 
 DEFAULT_BUNDLE = "breast_ultrasound_segmentation_classification"
 
-_PACKAGE = Path(__file__).resolve().parent
+_PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def _folder(name: str) -> Path:
@@ -40,38 +38,13 @@ def shipped_configs() -> dict[str, Path]:
     return {path.stem: path for path in sorted(_folder("configs").glob("*.yaml"))}
 
 
-def shipped_splits() -> dict[str, Path]:
-    """Return the datalists of the shipped splits by name."""
-    folder = _PACKAGE / "published_splits"
-    return {path.stem: path for path in sorted(folder.glob("*.json"), key=lambda p: p.stem)}
-
-
 def find_config(name_or_file: str | Path) -> Path:
     """Return the path of a shipped overlay by name, or of a file.
 
     Raises:
         InputError: if it is neither; the message lists the names.
     """
-    return _find(name_or_file, shipped_configs(), "configuration", "a YAML file")
-
-
-def find_split(name_or_path: str | Path) -> Path:
-    """Return the path of a shipped split's datalist by name, or of another datalist.
-
-    Raises:
-        InputError: if it is neither; the message lists the names.
-    """
-    return _find(name_or_path, shipped_splits(), "datalist", "a datalist.json")
-
-
-def _find(given: str | Path, shipped: Mapping[str, Path], kind: str, other: str) -> Path:
-    """Return what is shipped under a name, or what lies at a path."""
-    if str(given) in shipped:
-        return shipped[str(given)]
-    path = Path(given)
-    if path.exists():
-        return path.absolute()
-    raise InputError(f"no {kind} {str(given)!r}; expected {other} or one of {', '.join(shipped)}")
+    return find_named(name_or_file, shipped_configs(), "configuration", "a YAML file")
 
 
 def find_bundle(name_or_folder: str | Path = DEFAULT_BUNDLE) -> Path:

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from busi_monai.curation import PrepareOptions, load_datalist, prepare_dataset
-from busi_monai.errors import InputError
-from busi_monai.files import read_json
-from busi_monai.training import load_items, read_training_images, seen_in_training
-from busi_monai.training.seen_images import (
+from busi_monai.bundle.training_images import (
     knows_training_images,
     own_training_images,
     refuse_held_out_images,
     write_training_images,
 )
+from busi_monai.curation import PrepareOptions, load_datalist, prepare_dataset
+from busi_monai.errors import InputError
+from busi_monai.files import read_json
+from busi_monai.training import load_items, read_training_images, seen_in_training
 
 ITEMS = [{"sha256": "a"}, {"sha256": "b"}, {"id": "without"}]
 
