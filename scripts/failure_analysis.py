@@ -46,7 +46,7 @@ __all__ = [
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
 FEATURES, BY_EYE = "failures/features.csv", "failures/by_eye.csv"
-FIRST, SECOND = "out_of_fold", "out_of_fold_pretrained"
+FIRST, SECOND = "out_of_fold", "second_out_of_fold/busi"
 """Folders of results whose tables the page shows."""
 
 MISSED, HALF, SURE = 0.1, 0.5, 0.8

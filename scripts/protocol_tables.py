@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from table_cells import FIGURES, NOT_YET, figure_cell, figure_rows, markdown, number_of
+from table_cells import FIGURES, NOT_YET, figure_cell, figure_rows, is_known, markdown, number_of
 
 from busi_monai.cases import CLASSES
 from busi_monai.curation.published import find_split
@@ -38,67 +38,112 @@ __all__ = [
 RESAMPLES = 1000
 TABLE = "predictions.csv"
 LOWER_IS_BETTER = ("ece",)
-TITLES = {**FIGURES, "all_iou": "IoU, all images"}
+TITLES = {
+    **FIGURES,
+    "all_iou": "IoU, all images",
+    "lesion_dice_by_group": "lesion Dice, mean over groups",
+}
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """Where an evaluation is kept, what it is called, and the values aimed at by figure."""
+    """What an evaluation is called, where each release's is kept, and the values aimed at.
 
-    place: str
+    Attributes:
+        title: what was evaluated.
+        second: folder of the second release's evaluation, or of its recipe's.
+        first: that of the first release.
+        targets: values that the second release aims at, by figure; ``None`` where none was set.
+    """
+
     title: str
-    targets: Mapping[str, float]
+    second: str
+    first: str
+    targets: Mapping[str, float | None]
+
+    @property
+    def place(self) -> str:
+        """The newest evaluation that can be there."""
+        return self.second or self.first
 
 
 PROTOCOLS = (
     Protocol(
-        "out_of_fold_with_rule/busi",
         "BUSI, `leakfree`, 5 folds, out of fold",
+        "second_out_of_fold_with_rule/busi",
+        "out_of_fold_with_rule/busi",
         {
-            "lesion_dice": 0.78,
-            "all_dice": 0.80,
-            "accuracy": 0.85,
-            "macro_f1": 0.84,
-            "auc_malignant": 0.95,
-            "auc_benign_malignant": 0.94,
-            "ece": 0.05,
+            "lesion_dice": 0.77,
+            "lesion_dice_by_group": 0.79,
+            "all_dice": 0.77,
+            "normal_clean_rate": 0.80,
+            "accuracy": 0.84,
+            "macro_f1": 0.83,
+            "auc_malignant": 0.955,
+            "auc_benign_malignant": 0.945,
+            "ece": 0.04,
         },
     ),
     Protocol(
+        "BUS-BRA, its official folds 1 to 4, out of fold, the same networks",
+        "second_out_of_fold_with_rule/bus_bra",
+        "",
+        {"lesion_dice": 0.89, "auc_benign_malignant": 0.925},
+    ),
+    Protocol(
+        "BUS-UCLM, by patient, out of fold, the same networks",
+        "second_out_of_fold_with_rule/bus_uclm",
+        "",
+        {"lesion_dice": 0.74, "auc_benign_malignant": 0.86, "normal_clean_rate": 0.86},
+    ),
+    Protocol(
+        "BrEaST, 128 cases never trained or chosen on, released weights",
+        "released/breast",
+        "first_release/breast",
+        {"lesion_dice": 0.75, "auc_benign_malignant": 0.86},
+    ),
+    Protocol(
+        "BUS-BRA, folds 1 and 2, by patient, 5 folds, out of fold",
+        "",
         "out_of_fold_with_rule/bus_bra",
-        "BUS-BRA, by patient, 5 folds, out of fold, the same networks",
-        {"lesion_dice": 0.88, "auc_benign_malignant": 0.90},
+        {"lesion_dice": None, "auc_benign_malignant": None},
     ),
     Protocol(
-        "curated",
         "Curated BUSI v1, 4 folds, out of fold",
-        {"all_dice": 0.79, "accuracy": 0.86},
+        "second_curated",
+        "curated",
+        {"all_dice": 0.77, "accuracy": 0.84},
     ),
     Protocol(
-        "random",
         "BUSI, `random` 80/10/10, as the classic project (leaks)",
-        {"all_iou": 0.68, "all_dice": 0.77, "accuracy": 0.85},
+        "",
+        "random",
+        {"all_iou": None, "all_dice": None, "accuracy": None},
     ),
     Protocol(
-        "bus_bra_unseen",
         "BUS-BRA never seen, by a network trained on BUSI alone",
+        "second_bus_bra_unseen",
+        "bus_bra_unseen",
         {"lesion_dice": 0.72, "auc_benign_malignant": 0.80},
     ),
 )
 OUT_OF_FOLD = {
-    "BUSI, with the rule": "out_of_fold_with_rule/busi",
-    "BUSI, without": "out_of_fold",
-    "BUS-BRA, with the rule": "out_of_fold_with_rule/bus_bra",
-    "BUS-BRA, without": "out_of_fold_bus_bra",
+    "BUSI": "second_out_of_fold_with_rule/busi",
+    "BUS-BRA": "second_out_of_fold_with_rule/bus_bra",
+    "BUS-UCLM": "second_out_of_fold_with_rule/bus_uclm",
+    "BUSI, first release": "out_of_fold_with_rule/busi",
+    "BUS-BRA (folds 1 and 2), first release": "out_of_fold_with_rule/bus_bra",
 }
-"""Place by title. Without: as predicted; with: measured anew with the consistency rule."""
+"""Place by title, all with the consistency rule."""
 SPLIT_ROWS = {
     "busi-leakfree-v1": {
-        "busi_monai 0.1.0, from scratch on BUSI and BUS-BRA": "out_of_fold",
+        "first release, from scratch on BUSI and BUS-BRA": "out_of_fold",
         "the same, with the consistency rule": "out_of_fold_with_rule/busi",
+        "second release's recipe, three hospitals, with the rule": "second_out_of_fold_with_rule/busi",
     },
     "busi-leakfree-v1-holdout": {
-        "busi_monai 0.1.0, released weights": "released/busi",
+        "first release": "first_release/busi",
+        "second release": "released/busi",
     },
 }
 """Place of each row's evaluation by its title, for each shipped split."""
@@ -114,30 +159,43 @@ BIRADS_FIGURES = {
     "difference": "AUC, networks minus BI-RADS, paired",
 }
 PUBLISHED_SPLITS = ("published_split_1", "published_split_2", "published_split_3")
-PUBLISHED_TARGETS = {"iou": 0.73, "f1": 0.82}
 PUBLISHED_FIGURES = {"iou": ("IoU", "lesion_iou"), "f1": ("F1", "lesion_dice")}
 """Title and figure over images by the figure over batches."""
 
 
 def protocol_targets(results: Path) -> str:
-    """Return each protocol's figures beside the values aimed at."""
+    """Return each protocol's figures: the second release's, its aims, and the first release's."""
     rows = []
     for protocol in PROTOCOLS:
-        path = results / protocol.place / "metrics.json"
-        if not path.is_file():
+        second, first = (_metrics(results, place) for place in (protocol.second, protocol.first))
+        if not second and not first:
             continue
-        metrics = read_json(path)
         for name, target in protocol.targets.items():
-            figure = metrics[name]
-            cell = figure_cell(figure) + number_of(figure)
-            rows.append([protocol.title, TITLES[name], cell, *_aim(name, figure["value"], target)])
+            cells = [_with_number(metrics.get(name)) for metrics in (second, first)]
+            aim = ("–", "–") if target is None else _aim(name, second.get(name), target)
+            rows.append([protocol.title, TITLES[name], cells[0], *aim, cells[1]])
     rows += _published_rows(results)
-    return markdown(["protocol", "figure", "measured", "aim", "reached"], rows) if rows else NOT_YET
+    header = ["protocol", "figure", "second release", "aim", "reached", "first release"]
+    return markdown(header, rows) if rows else NOT_YET
+
+
+def _metrics(results: Path, place: str) -> dict[str, Any]:
+    path = results / place / "metrics.json"
+    return dict(read_json(path)) if place and path.is_file() else {}
+
+
+def _with_number(figure: Mapping[str, Any] | None) -> str:
+    return figure_cell(figure) + number_of(figure) if is_known(figure) and figure else "–"
 
 
 def protocol_provenance(results: Path) -> str:
     """Return on which images each protocol's figures rest, and the hashes to find them by."""
-    titles = {protocol.place: protocol.title for protocol in PROTOCOLS}
+    titles = {
+        place: f"{protocol.title}{'' if place == protocol.second else ', first release'}"
+        for protocol in PROTOCOLS
+        for place in (protocol.second, protocol.first)
+        if place
+    }
     titles |= {name: f"BUSI, published split {name[-1]}" for name in PUBLISHED_SPLITS}
     rows = []
     for place, title in titles.items():
@@ -159,14 +217,14 @@ def _short(sha256: str) -> str:
     return f"`{sha256[:12]}…`"
 
 
-def _aim(name: str, value: float | None, target: float) -> tuple[str, str]:
+def _aim(name: str, figure: Mapping[str, Any] | None, target: float) -> tuple[str, str]:
     """Return the aim, and whether the value as shown, at three digits, reaches it."""
-    sign = "≤" if name in LOWER_IS_BETTER else "≥"
-    if value is None:
-        return f"{sign} {target:.2f}", "–"
-    shown = round(value, 3)
+    aim = f"{'≤' if name in LOWER_IS_BETTER else '≥'} {target:.3f}".removesuffix("0")
+    if not is_known(figure) or not figure:
+        return aim, "–"
+    shown = round(figure["value"], 3)
     reached = shown <= target if name in LOWER_IS_BETTER else shown >= target
-    return f"{sign} {target:.2f}", "yes" if reached else "no"
+    return aim, "yes" if reached else "no"
 
 
 def _published_rows(results: Path) -> list[list[str]]:
@@ -178,11 +236,10 @@ def _published_rows(results: Path) -> list[list[str]]:
     title = f"BUSI, {len(found)} of the 3 published splits, last epoch (leaks)"
     rows = []
     for name, (figure, per_image) in PUBLISHED_FIGURES.items():
-        values = [metrics["batch_averaged"][name]["value"] for metrics in found]
-        aim = _aim(name, statistics.mean(values), PUBLISHED_TARGETS[name])
-        rows.append([title, f"{figure}, averaged over batches", _spread(values), *aim])
-        values = [metrics[per_image]["value"] for metrics in found]
-        rows.append([title, f"{figure}, mean over lesions", _spread(values), "–", "–"])
+        batches = [metrics["batch_averaged"][name]["value"] for metrics in found]
+        images = [metrics[per_image]["value"] for metrics in found]
+        for what, values in (("averaged over batches", batches), ("mean over lesions", images)):
+            rows.append([title, f"{figure}, {what}", "–", "–", "–", _spread(values)])
     return rows
 
 
@@ -245,7 +302,9 @@ def seeds(results: Path, names: Sequence[str]) -> str:
 
 def beside_birads(results: Path) -> str:
     """Return what the radiologists' categories and the networks say of malignancy, same images."""
-    path = results / "out_of_fold_bus_bra" / "metrics.json"
+    path = results / "second_out_of_fold_with_rule" / "bus_bra" / "metrics.json"
+    if not path.is_file():
+        path = results / "out_of_fold_bus_bra" / "metrics.json"
     figures = read_json(path).get("birads") if path.is_file() else None
     if not figures:
         return NOT_YET

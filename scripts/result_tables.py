@@ -38,7 +38,6 @@ from busi_monai.bundle.configurations import read_configuration
 from busi_monai.bundle.shipped import DEFAULT_BUNDLE, find_bundle
 from busi_monai.cases import CLASSES
 from busi_monai.evaluation import (
-    evaluate_predictions,
     group_weights,
     percentile_interval,
     read_predictions,
@@ -78,6 +77,8 @@ PRETRAINED_VARIANTS = {
     "mask_pooling": "the class head pools by the predicted mask",
     "slow_encoder": "the encoder learns at 0.3 of the others' rate",
     "size_224": "images of 224×224",
+    "phantoms": "120 phantoms trained on, too",
+    "marks": "calipers and text planted in half of the training images",
 }
 """Single changes of the recipe that starts from ImageNet weights; the first line is unchanged."""
 
@@ -102,10 +103,16 @@ MAIN = (
     "lesion_dice", "all_dice", "accuracy", "macro_f1", "auc_malignant", "auc_benign_malignant",
 )  # fmt: skip
 SIZE_FIGURES = {"dice": "Dice", "found": "found at all"}
-RELEASED = {"busi": "BUSI test part", "bus_bra": "BUS-BRA test part"}
-EARLIER = ("ablations", "leakage", "systems")
-"""Folders of results that there were before the released weights."""
-UNSEEN_COLUMN = "BUSI test part, images in no earlier table"
+RELEASED = {
+    "released/busi": "BUSI test part",
+    "released/bus_bra": "BUS-BRA test part",
+    "released/bus_uclm": "BUS-UCLM test part",
+    "released/breast": "BrEaST, external",
+}
+FIRST_RELEASE = {
+    "first_release/busi": "BUSI test part, first release",
+    "first_release/bus_bra": "BUS-BRA test part, first release",
+}
 
 
 def keep_evaluation(place: str, evaluation: Path) -> Path:
@@ -211,23 +218,9 @@ def released() -> str:
     return _of_released(figure_rows)
 
 
-def not_looked_at_before() -> pd.DataFrame:
-    """Return the rows of BUSI's test part whose images stand in no table of earlier trainings.
-
-    Those reported on them or were chosen by them, on other splits of the same dataset.
-    """
-    table = _read(RESULTS / "released" / "busi" / "predictions.csv")
-    seen: set[str] = set()
-    for place in EARLIER:
-        for path in sorted((RESULTS / place).rglob("*.csv")):
-            ids = pd.read_csv(path, usecols=["id"], dtype=str)["id"]
-            seen |= {name.rpartition("/")[2] for name in ids}
-    return table[~table["id"].isin(seen)].reset_index(drop=True)
-
-
 def released_main() -> str:
     """Return the main ones of the released weights' figures."""
-    return _of_released(lambda metrics: figure_rows(metrics, MAIN))
+    return _of_released(lambda metrics: figure_rows(metrics, MAIN), {**RELEASED, **FIRST_RELEASE})
 
 
 def released_validation() -> str:
@@ -253,23 +246,23 @@ def released_operating_points() -> str:
 
 
 def _of_folds(rows_of: Callable[[Mapping[str, Any]], dict[str, str]]) -> str:
-    path = RESULTS / "out_of_fold_with_rule" / "busi" / "metrics.json"
-    if not path.is_file():
+    places = ("second_out_of_fold_with_rule/busi", "out_of_fold_with_rule/busi")
+    paths = [RESULTS / place / "metrics.json" for place in places]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
         return NOT_YET
     rows = rows_of(read_json(path))
     return markdown(["figure", "BUSI, out of fold"], [list(row) for row in rows.items()])
 
 
-def _of_released(rows_of: Callable[[Mapping[str, Any]], dict[str, str]]) -> str:
-    paths = {
-        title: RESULTS / "released" / name / "metrics.json" for name, title in RELEASED.items()
-    }
+def _of_released(
+    rows_of: Callable[[Mapping[str, Any]], dict[str, str]],
+    places: Mapping[str, str] = RELEASED,
+) -> str:
+    paths = {title: RESULTS / place / "metrics.json" for place, title in places.items()}
     columns = {t: rows_of(read_json(path)) for t, path in paths.items() if path.is_file()}
     if not columns:
         return NOT_YET
-    fresh = not_looked_at_before()
-    if len(fresh):
-        columns[UNSEEN_COLUMN] = rows_of(evaluate_predictions(fresh, resamples=RESAMPLES))
     names = list(dict.fromkeys(name for rows in columns.values() for name in rows))
     rows = [[name, *(found.get(name, "–") for found in columns.values())] for name in names]
     return markdown(["figure", *columns], rows)
