@@ -139,7 +139,7 @@ SPLIT_ROWS = {
     "busi-leakfree-v1": {
         "first release, from scratch on BUSI and BUS-BRA": "out_of_fold",
         "the same, with the consistency rule": "out_of_fold_with_rule/busi",
-        "second release's recipe, three hospitals, with the rule": "second_out_of_fold_with_rule/busi",
+        "second release's recipe, with the rule": "second_out_of_fold_with_rule/busi",
     },
     "busi-leakfree-v1-holdout": {
         "first release": "first_release/busi",
