@@ -123,7 +123,7 @@ def test_images_are_small_and_few():
 def train_tunables() -> list[str]:
     """Return the keys above the first object of ``train.yaml``."""
     path = find_bundle() / "configs" / "train.yaml"
-    top = path.read_text("utf-8").split("\noperating:\n")[0]
+    top = path.read_text("utf-8").split("\nsettings:\n")[0]
     return [name for name in yaml.safe_load(top) if name != "imports"]
 
 
@@ -232,7 +232,7 @@ def test_registries_are_named_in_full():
     assert all(f'"{name}"' in predict for name in EXPORT_FORMATS)
 
 
-def test_operating_keys_are_all_explained():
+def test_settings_are_all_explained():
     from busi_monai.settings import InferenceSettings
 
     section = (DOCS / "predict.md").read_text("utf-8").split("## settings.json")[1]

@@ -221,17 +221,27 @@ def _workflow(
 ) -> ConfigWorkflow:
     configs = files[0].parent
     with tempfile.TemporaryDirectory() as folder:
-        copies = [Path(folder) / f"{number}.yaml" for number in range(len(files))]
-        for path, copy in zip(files, copies, strict=True):
-            copy.write_text(current_names(path.read_text(encoding="utf-8")), encoding="utf-8")
+        current = [_with_current_names(path, Path(folder)) for path in files]
+        own = {} if current[0] == files[0] else {"bundle_root": str(configs.parent.absolute())}
         return ConfigWorkflow(
-            config_file=[str(copy) for copy in copies],
+            config_file=[str(path) for path in current],
             meta_file=str(configs / "metadata.json"),
             logging_file=False,
             workflow_type=workflow_type,
             tracking=None if tracking is None else _tracking_settings(tracking, configs),
-            **{"bundle_root": str(configs.parent.absolute()), **overrides},
+            **{**own, **overrides},
         )
+
+
+def _with_current_names(path: Path, folder: Path) -> Path:
+    """Return a configuration's path, or that of a copy where version 0.1.0 wrote it."""
+    text = path.read_text(encoding="utf-8")
+    current = current_names(text)
+    if current == text:
+        return path
+    copy = folder / f"{len(list(folder.iterdir()))}.yaml"
+    copy.write_text(current, encoding="utf-8")
+    return copy
 
 
 def _tracking_settings(tracking: str, configs: Path) -> str:

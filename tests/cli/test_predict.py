@@ -137,8 +137,6 @@ def test_wrong_usage_exits_2(tiny_bundle, clean, tmp_path):
     out = ("--out", tmp_path / "out")
     assert run(*out).exit_code == 2
     assert run(clean).exit_code == 2
-    both = run(clean, *out, "--model", tiny_bundle, "--model", tiny_bundle)
-    assert both.exit_code == 2 and "give one of them" in both.stderr
     device = run(clean, *out, "--model", tiny_bundle, "--device", "gpu")
     assert device.exit_code == 2 and "cuda:N" in device.stderr
     assert run(clean, *out, "--model", tmp_path / "nowhere").exit_code == 2

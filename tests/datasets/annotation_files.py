@@ -18,7 +18,7 @@ CORNERS = [(10, 5), (30, 5), (30, 25), (10, 25)]
 FLAT = [float(value) for corner in CORNERS for value in corner]
 
 
-def loaded(path: Path, seed: int) -> None:
+def draw(path: Path, seed: int) -> None:
     draw = np.random.default_rng(seed)
     write_png(path, draw.integers(0, 255, SIZE).astype(np.uint8))
 
@@ -77,25 +77,25 @@ def labelme(path: Path, shapes: list[dict[str, Any]], **further: Any) -> None:
 
 
 def as_coco(root: Path) -> None:
-    loaded(root / "images" / "x1.png", 1)
+    draw(root / "images" / "x1.png", 1)
     coco(root / "annotations" / "instances_all.json", {"x1.png": [("benign", [FLAT])]})
 
 
 def as_coco_runs(root: Path) -> None:
-    loaded(root / "x1.png", 1)
+    draw(root / "x1.png", 1)
     counts = {"counts": runs(box_mask()), "size": list(SIZE)}
     coco(root / "annotations.json", {"x1.png": [("benign", counts)]})
 
 
 def as_coco_packed(root: Path) -> None:
-    loaded(root / "x1.png", 1)
+    draw(root / "x1.png", 1)
     # the box, packed by pycocotools 2.0.11
     counts = {"counts": "e<d0d00000000000000000000000000000000000000[U1", "size": list(SIZE)}
     coco(root / "_annotations.coco.json", {"x1.png": [("benign", counts)]})
 
 
 def as_labelme(root: Path) -> None:
-    loaded(root / "x1.png", 1)
+    draw(root / "x1.png", 1)
     labelme(
         root / "x1.json",
         [{"label": "Benign", "points": CORNERS, "shape_type": "polygon"}],
@@ -105,13 +105,13 @@ def as_labelme(root: Path) -> None:
 
 
 def as_labelme_rectangle(root: Path) -> None:
-    loaded(root / "images" / "x1.png", 1)
+    draw(root / "images" / "x1.png", 1)
     shape = {"label": "benign", "points": [CORNERS[0], CORNERS[2]], "shape_type": "rectangle"}
     labelme(root / "images" / "x1.json", [shape])
 
 
 def as_yolo(root: Path) -> None:
-    loaded(root / "images" / "train" / "x1.png", 1)
+    draw(root / "images" / "train" / "x1.png", 1)
     line = " ".join(f"{x / SIZE[1]} {y / SIZE[0]}" for x, y in CORNERS)
     label = root / "labels" / "train" / "x1.txt"
     label.parent.mkdir(parents=True)

@@ -17,15 +17,15 @@ from tests.datasets.annotation_files import (
     as_yolo,
     box_mask,
     coco,
+    draw,
     edit,
-    image,
     kinds,
     labelme,
 )
 
 
 def test_polygons_beyond_the_border_are_named_and_cut_off(tmp_path):
-    image(tmp_path / "x.png", 1)
+    draw(tmp_path / "x.png", 1)
     beyond = [50.0, 30.0, 80.0, 30.0, 80.0, 60.0, 50.0, 60.0]
     coco(tmp_path / "annotations.json", {"x.png": [("benign", [beyond])]})
     listing = read_dataset(tmp_path)
@@ -48,7 +48,7 @@ def test_polygons_beyond_the_border_are_named_and_cut_off(tmp_path):
 )
 def test_entries_that_are_no_outline_are_named(segmentation, reason, tmp_path):
     for number in range(2):
-        image(tmp_path / f"x{number}.png", number)
+        draw(tmp_path / f"x{number}.png", number)
     drawn = {"x0.png": [("benign", segmentation)], "x1.png": [("benign", [FLAT])]}
     coco(tmp_path / "annotations.json", drawn)
     listing = read_dataset(tmp_path)
@@ -58,7 +58,7 @@ def test_entries_that_are_no_outline_are_named(segmentation, reason, tmp_path):
 
 
 def test_another_size_than_stated_is_a_problem_of_the_audit(tmp_path):
-    image(tmp_path / "x1.png", 1)
+    draw(tmp_path / "x1.png", 1)
     labelme(
         tmp_path / "x1.json",
         [{"label": "benign", "points": CORNERS}],
@@ -74,7 +74,7 @@ def test_another_size_than_stated_is_a_problem_of_the_audit(tmp_path):
 
 def test_an_image_of_which_one_entry_cannot_be_used_is_left_out(tmp_path):
     as_yolo(tmp_path)
-    image(tmp_path / "images" / "benign_2.png", 2)
+    draw(tmp_path / "images" / "benign_2.png", 2)
     (tmp_path / "labels" / "benign_2.txt").write_text("1 0.1 0.1 0.5 0.1 0.5 0.5\n")
     label = tmp_path / "labels" / "train" / "x1.txt"
     label.write_text(label.read_text() + "0 0.5 0.5 0.2 0.2\n", encoding="utf-8")
@@ -88,7 +88,7 @@ def test_an_image_of_which_one_entry_cannot_be_used_is_left_out(tmp_path):
 @pytest.mark.parametrize("text", ["{", 20000 * "[", '{"shapes": [NaN'])
 def test_damaged_json_is_named_once_and_the_rest_is_read(text, tmp_path):
     as_labelme(tmp_path)
-    image(tmp_path / "x2.png", 2)
+    draw(tmp_path / "x2.png", 2)
     (tmp_path / "x2.json").write_text(text, encoding="utf-8")
     listing = read_dataset(tmp_path)
     assert [case.id for case in listing.cases] == ["x1"]
@@ -126,7 +126,7 @@ def no_lists(content: Any) -> None:
 @pytest.mark.parametrize("damage", [unhashable_ids, equal_ids, long_name, no_lists])
 def test_damaged_entries_of_coco_are_named_and_the_rest_is_read(damage, tmp_path):
     for number in range(3):
-        image(tmp_path / f"x{number}.png", number)
+        draw(tmp_path / f"x{number}.png", number)
     benign = ("benign", [FLAT])
     drawn = {"x0.png": [benign], "x1.png": [benign], "x2.png": []}
     coco(tmp_path / "annotations.json", drawn)
@@ -149,7 +149,7 @@ def test_a_flat_list_of_numbers_is_one_polygon_and_ids_may_be_text(tmp_path):
 
 def test_points_of_labelme_need_two_numbers(tmp_path):
     as_labelme(tmp_path)
-    image(tmp_path / "x2.png", 2)
+    draw(tmp_path / "x2.png", 2)
     corners = [(*CORNERS[0], 1), *CORNERS[1:]]
     labelme(tmp_path / "x2.json", [{"label": "benign", "points": corners}])
     listing = read_dataset(tmp_path)

@@ -15,33 +15,33 @@ from tests.datasets.annotation_files import (
     as_labelme,
     as_yolo,
     coco,
+    draw,
     kinds,
     labelme,
-    loaded,
 )
 
 
 def part_labels(root: Path, part: str) -> None:
     """Write an image and its polygon as Roboflow does."""
-    loaded(root / part / "images" / f"{part}.png", len(part))
+    draw(root / part / "images" / f"{part}.png", len(part))
     label = root / part / "labels" / f"{part}.txt"
     label.parent.mkdir()
     label.write_text("0 0.1 0.1 0.5 0.1 0.5 0.5\n", encoding="utf-8")
 
 
 def as_any_json(root: Path) -> None:
-    loaded(root / "images" / "p1" / "a.png", 1)
+    draw(root / "images" / "p1" / "a.png", 1)
     coco(root / "export 7.json", {"p1/a.png": [("benign", [FLAT])]})
 
 
 def as_data_folder(root: Path) -> None:
-    loaded(root / "data" / "a.png", 1)
+    draw(root / "data" / "a.png", 1)
     coco(root / "labels.json", {"a.png": [("benign", [FLAT])]})
 
 
 def as_patients(root: Path) -> None:
     for patient in ("p1", "p2"):
-        loaded(root / patient / "a.png", 1)
+        draw(root / patient / "a.png", 1)
         labelme(root / patient / "a.json", [{"label": "benign", "points": CORNERS}])
 
 
@@ -50,7 +50,7 @@ def as_patients_in_images(root: Path) -> None:
 
 
 def as_annotations_folder(root: Path) -> None:
-    loaded(root / "images" / "a.png", 1)
+    draw(root / "images" / "a.png", 1)
     (root / "annotations").mkdir()
     shape = {"label": "benign", "points": CORNERS}
     labelme(root / "annotations" / "a.json", [shape], imagePath="../images/a.png")
@@ -58,7 +58,7 @@ def as_annotations_folder(root: Path) -> None:
 
 def as_coco_2017(root: Path) -> None:
     for part in ("train2017", "val2017"):
-        loaded(root / part / f"{part}.png", 1)
+        draw(root / part / f"{part}.png", 1)
         drawn = {f"{part}.png": [("benign", [FLAT])]}
         coco(root / "annotations" / f"instances_{part}.json", drawn)
 
@@ -126,8 +126,8 @@ def test_yaml_that_cannot_be_read_is_named_once_where_no_other_gives_names(tmp_p
 
 @pytest.mark.parametrize("name", ["missing.png", "../outside.png", "/etc/hostname"])
 def test_annotations_of_images_that_are_not_there_are_named(name, tmp_path):
-    loaded(tmp_path / "outside.png", 1)
-    loaded(tmp_path / "in" / "x.png", 1)
+    draw(tmp_path / "outside.png", 1)
+    draw(tmp_path / "in" / "x.png", 1)
     drawn = {name: [("benign", [FLAT])], "x.png": [("benign", [FLAT])]}
     coco(tmp_path / "in" / "annotations.json", drawn)
     listing = read_dataset(tmp_path / "in")
@@ -137,7 +137,7 @@ def test_annotations_of_images_that_are_not_there_are_named(name, tmp_path):
 
 
 def test_links_of_one_file_keep_their_own_outlines(tmp_path):
-    loaded(tmp_path / "images" / "a.png", 1)
+    draw(tmp_path / "images" / "a.png", 1)
     (tmp_path / "images" / "b.png").hardlink_to(tmp_path / "images" / "a.png")
     other = [[40, 30, 50, 30, 50, 39, 40, 39]]
     drawn = {"a.png": [("benign", [FLAT])], "b.png": [("malignant", other)]}
@@ -150,7 +150,7 @@ def test_links_of_one_file_keep_their_own_outlines(tmp_path):
 def test_letter_case_tells_images_apart_where_there_are_both(kind, tmp_path):
     classes = {"x": "benign", "X": "malignant"}
     for name in classes:
-        loaded(tmp_path / f"{name}.png", len(kind))
+        draw(tmp_path / f"{name}.png", len(kind))
     if len(list(tmp_path.iterdir())) == 1:
         pytest.skip("this file system holds both for one name")
     for name, label in classes.items():
@@ -164,7 +164,7 @@ def test_letter_case_tells_images_apart_where_there_are_both(kind, tmp_path):
 
 
 def test_accents_compare_however_they_are_written(tmp_path):
-    loaded(tmp_path / "images" / f"{unicodedata.normalize('NFD', 'läsion')}.png", 1)
+    draw(tmp_path / "images" / f"{unicodedata.normalize('NFD', 'läsion')}.png", 1)
     name = unicodedata.normalize("NFC", "läsion.png")
     coco(tmp_path / "annotations.json", {name: [("benign", [FLAT])]})
     assert len(read_dataset(tmp_path).cases) == 1
@@ -172,7 +172,7 @@ def test_accents_compare_however_they_are_written(tmp_path):
 
 def test_of_images_that_differ_in_suffix_the_annotated_one_is_taken(tmp_path):
     for name in ("a.png", "a.bmp", "b.png", "b.bmp"):
-        loaded(tmp_path / "in.png", len(name))
+        draw(tmp_path / "in.png", len(name))
         Image.open(tmp_path / "in.png").save(tmp_path / name)
     (tmp_path / "in.png").unlink()
     shape = {"label": "benign", "points": CORNERS}
@@ -195,7 +195,7 @@ def test_text_of_yolo_belongs_to_the_image_that_is_kept(tmp_path):
 
 def test_labelme_beside_one_image_that_names_another_is_reported(tmp_path):
     as_labelme(tmp_path)
-    loaded(tmp_path / "x2.png", 2)
+    draw(tmp_path / "x2.png", 2)
     shape = {"label": "benign", "points": CORNERS}
     labelme(tmp_path / "x2.json", [shape], imagePath="x1.png")
     listing = read_dataset(tmp_path)
@@ -207,7 +207,7 @@ def test_labelme_beside_one_image_that_names_another_is_reported(tmp_path):
 
 def test_the_name_of_a_json_tells_the_part_of_images_of_one_name(tmp_path):
     for part in ("train", "val"):
-        loaded(tmp_path / "images" / part / "x.png", len(part))
+        draw(tmp_path / "images" / part / "x.png", len(part))
         drawn = {"x.png": [("benign" if part == "train" else "malignant", [FLAT])]}
         coco(tmp_path / "annotations" / f"instances_{part}2017.json", drawn)
     coco(tmp_path / "annotations" / "more.json", {"x.png": [("benign", [FLAT])]})
@@ -220,7 +220,7 @@ def test_the_name_of_a_json_tells_the_part_of_images_of_one_name(tmp_path):
 
 
 def test_the_part_that_a_json_is_of_excludes_images_of_other_parts(tmp_path):
-    loaded(tmp_path / "images" / "val" / "x.png", 1)
+    draw(tmp_path / "images" / "val" / "x.png", 1)
     for part in ("train", "val"):
         drawn = {"x.png": [("benign", [FLAT if part == "val" else 2 * FLAT])]}
         coco(tmp_path / "annotations" / f"instances_{part}.json", drawn)
@@ -232,7 +232,7 @@ def test_the_part_that_a_json_is_of_excludes_images_of_other_parts(tmp_path):
 
 def test_a_name_with_a_folder_never_means_an_image_of_another_one(tmp_path):
     for patient in ("p1", "p2"):
-        loaded(tmp_path / "images" / patient / f"{patient}.png", len(patient))
+        draw(tmp_path / "images" / patient / f"{patient}.png", len(patient))
     drawn = {name: [("benign", [FLAT])] for name in ("p2/p1.png", "C:\\all\\p2\\p2.png")}
     coco(tmp_path / "annotations.json", drawn)
     listing = read_dataset(tmp_path)

@@ -24,9 +24,9 @@ from tests.datasets.annotation_files import (
     as_yolo,
     box_mask,
     coco,
+    draw,
     edit,
     kinds,
-    loaded,
     runs,
 )
 
@@ -48,7 +48,7 @@ def test_an_outline_becomes_the_mask_that_was_drawn(
 
 def test_outlines_of_one_image_are_united_and_prepared(tmp_path):
     for number in range(6):
-        loaded(tmp_path / "in" / f"x{number}.png", number)
+        draw(tmp_path / "in" / f"x{number}.png", number)
     other = [float(value) for x, y in CORNERS for value in (x + 25, y + 10)]
     drawn = {f"x{n}.png": [("benign" if n % 2 else "malignant", [FLAT, other])] for n in range(6)}
     coco(tmp_path / "in" / "annotations.json", drawn)
@@ -60,7 +60,7 @@ def test_outlines_of_one_image_are_united_and_prepared(tmp_path):
 
 def test_an_image_without_annotation_is_unlabelled_and_never_normal(tmp_path):
     for number in range(4):
-        loaded(tmp_path / "images" / f"x{number}.png", number)
+        draw(tmp_path / "images" / f"x{number}.png", number)
     coco(tmp_path / "annotations.json", {"x0.png": [("malignant", [FLAT])], "x1.png": []})
     listing = read_dataset(tmp_path)
     assert [case.id for case in listing.cases] == ["x0"]
@@ -75,7 +75,7 @@ def test_an_image_without_annotation_is_unlabelled_and_never_normal(tmp_path):
 
 def test_categories_that_are_no_classes_need_a_class_from_elsewhere(tmp_path):
     for name in ("x0", "x1", "benign_2"):
-        loaded(tmp_path / f"{name}.png", len(name))
+        draw(tmp_path / f"{name}.png", len(name))
     drawn = {f"{name}.png": [("mass", [FLAT])] for name in ("x0", "x1", "benign_2")}
     coco(tmp_path / "annotations.json", drawn)
     (tmp_path / "labels.csv").write_text("image,label\nx1.png,malignant\n", encoding="utf-8")
@@ -88,7 +88,7 @@ def test_categories_that_are_no_classes_need_a_class_from_elsewhere(tmp_path):
 
 def test_two_classes_in_one_image_are_named_and_left_out(tmp_path):
     for number in range(3):
-        loaded(tmp_path / f"x{number}.png", number)
+        draw(tmp_path / f"x{number}.png", number)
     benign, malignant = ("benign", [FLAT]), ("malignant", [FLAT])
     drawn = {"x0.png": [benign, malignant], "x1.png": [benign], "x2.png": [malignant]}
     coco(tmp_path / "annotations.json", drawn)
@@ -106,7 +106,7 @@ def test_split_folders_are_the_parts_of_the_protocol_file(tmp_path):
         drawn = {}
         for _ in range(3):
             number += 1
-            loaded(tmp_path / "in" / name / f"x{number}.png", number)
+            draw(tmp_path / "in" / name / f"x{number}.png", number)
             drawn[f"x{number}.png"] = [("benign" if number % 2 else "malignant", [FLAT])]
         coco(tmp_path / "in" / name / "_annotations.coco.json", drawn)
     summary = prepare_dataset(tmp_path / "in", tmp_path / "out", PrepareOptions(protocol="file"))
@@ -119,7 +119,7 @@ def test_split_folders_are_the_parts_of_the_protocol_file(tmp_path):
 
 def test_outlines_of_other_categories_than_classes_do_not_count_beside_a_class(tmp_path):
     for number in range(3):
-        loaded(tmp_path / f"{'benign_' * (number > 1)}x{number}.png", number)
+        draw(tmp_path / f"{'benign_' * (number > 1)}x{number}.png", number)
     rib = ("rib", [[0, 0, 50, 0, 50, 4, 0, 4]])
     drawn = {
         "x0.png": [("malignant", [FLAT]), rib],
@@ -138,7 +138,7 @@ def test_outlines_of_other_categories_than_classes_do_not_count_beside_a_class(t
 
 def test_a_normal_with_an_outline_is_refused(tmp_path):
     for name in ("x0", "x1", "x2", "x3", "normal_4"):
-        loaded(tmp_path / f"{name}.png", len(name))
+        draw(tmp_path / f"{name}.png", len(name))
     background = {"counts": [SIZE[0] * SIZE[1]], "size": list(SIZE)}
     drawn = {
         "x0.png": [("mass", [FLAT])],
@@ -199,7 +199,7 @@ def test_equal_outlines_in_two_files_count_once(tmp_path):
 
 def test_prepare_names_images_without_annotation_and_fails_for_entries_alone(tmp_path):
     for number in range(14):
-        loaded(tmp_path / "in" / f"x{number}.png", number)
+        draw(tmp_path / "in" / f"x{number}.png", number)
     drawn = {f"x{n}.png": [("benign" if n % 2 else "malignant", [FLAT])] for n in range(6)}
     coco(tmp_path / "in" / "annotations.json", drawn)
     command = ["prepare", str(tmp_path / "in"), "--folds", "2", "--quiet", "--out"]

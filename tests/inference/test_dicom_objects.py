@@ -469,10 +469,10 @@ def test_cropping_to_the_region_keeps_the_images_size(
 
 
 def test_a_image_that_is_no_dicom_has_no_dicom_objects(
-    tiny_bundle: Path, loaded: Path, tmp_path: Path
+    tiny_bundle: Path, image: Path, tmp_path: Path
 ) -> None:
     summary = predict_to_folder(
-        [loaded], tmp_path / "out", bundle=tiny_bundle, formats=["dicom-seg"]
+        [image], tmp_path / "out", bundle=tiny_bundle, formats=["dicom-seg"]
     )
 
     assert summary.predicted == 1
@@ -544,6 +544,6 @@ def test_names_are_kept_in_any_script(
     assert pydicom.dcmread(tmp_path / "seg.dcm").ManufacturerModelName == "乳 bundle ü"
 
 
-def test_unknown_format(tiny_bundle: Path, loaded: Path, tmp_path: Path) -> None:
+def test_unknown_format(tiny_bundle: Path, image: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="unknown format gif; expected some of png, nifti"):
-        predict_to_folder([loaded], tmp_path / "out", bundle=tiny_bundle, formats=["gif"])
+        predict_to_folder([image], tmp_path / "out", bundle=tiny_bundle, formats=["gif"])

@@ -14,9 +14,9 @@ from busi_monai.inference import PredictionsSaver
 from busi_monai.settings import InferenceSettings
 
 
-def item(loaded, number: int, **more: object) -> tuple[dict, dict]:
+def item(path, number: int, **more: object) -> tuple[dict, dict]:
     """Batch and output of one image, as a ``SupervisedEvaluator`` leaves them."""
-    image = MetaTensor(torch.zeros(1, 32, 48), meta={"filename_or_obj": str(loaded)})
+    image = MetaTensor(torch.zeros(1, 32, 48), meta={"filename_or_obj": str(path)})
     mask = torch.zeros(70, 110, dtype=torch.uint8)
     mask[:10, : 10 * number] = 1
     given = {"id": f"case {number}", **more}
@@ -42,7 +42,7 @@ def run(saver: PredictionsSaver, batches: list[list[tuple[dict, dict]]]) -> None
     engine.run(batches)
 
 
-def test_rows_masks_and_truth_are_written(loaded, tmp_path):
+def test_rows_masks_and_truth_are_written(image, tmp_path):
     truth = torch.zeros(1, 70, 110, dtype=torch.uint8)
     truth[0, :10, :10] = 1
     unknown = torch.full((1, 80, 120), -1, dtype=torch.int16)
@@ -56,8 +56,8 @@ def test_rows_masks_and_truth_are_written(loaded, tmp_path):
     run(
         saver,
         [
-            [item(loaded, 1, class_label=torch.tensor(1), native_label=truth, group="g1")],
-            [item(loaded, 2, class_label=-1, native_label=unknown), item(loaded, 3)],
+            [item(image, 1, class_label=torch.tensor(1), native_label=truth, group="g1")],
+            [item(image, 2, class_label=-1, native_label=unknown), item(image, 3)],
         ],
     )
     table = pd.read_csv(tmp_path / "out" / "predictions.csv", keep_default_na=False)
@@ -71,19 +71,19 @@ def test_rows_masks_and_truth_are_written(loaded, tmp_path):
     assert record["part"] == "test" and record["counts"]["failed"] == 1
 
 
-def test_a_subset_of_classes_is_named_by_its_own_labels(loaded, tmp_path):
+def test_a_subset_of_classes_is_named_by_its_own_labels(image, tmp_path):
     classes = ("benign", "malignant")
     saver = PredictionsSaver(
         tmp_path / "out", InferenceSettings(classes=classes), with_truth=True, label_classes=classes
     )
-    given, output = item(loaded, 1, class_label=1)
+    given, output = item(image, 1, class_label=1)
     run(saver, [[(given, {**output, "pred_cls": torch.tensor([0.4, 0.6])})]])
     table = pd.read_csv(tmp_path / "out" / "predictions.csv")
     assert table["true_class"].tolist() == ["malignant"] and table["p_malignant"].tolist() == [0.6]
 
 
-def test_without_a_mask_head_the_mask_is_empty_at_native_size(loaded, tmp_path):
-    given, output = item(loaded, 1)
+def test_without_a_mask_head_the_mask_is_empty_at_native_size(image, tmp_path):
+    given, output = item(image, 1)
     output["image"].meta["spatial_shape"] = np.array([70, 110])
     only_class = {name: output[name] for name in ("image", "pred_cls", "predicted_class")}
     run(PredictionsSaver(tmp_path / "out", InferenceSettings()), [[(given, only_class)]])
@@ -92,19 +92,19 @@ def test_without_a_mask_head_the_mask_is_empty_at_native_size(loaded, tmp_path):
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, TypeError])
-def test_a_run_that_stops_leaves_nothing_half_written(loaded, tmp_path, stop):
+def test_a_run_that_stops_leaves_nothing_half_written(image, tmp_path, stop):
     saver = PredictionsSaver(tmp_path / "out", InferenceSettings())
     second = None if stop is KeyboardInterrupt else [({}, None)]
     with pytest.raises(stop):
-        run(saver, [[item(loaded, 1)], second])
+        run(saver, [[item(image, 1)], second])
     del saver
     gc.collect()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_second_run_of_one_saver_starts_anew(loaded, tmp_path):
+def test_a_second_run_of_one_saver_starts_anew(image, tmp_path):
     saver = PredictionsSaver(tmp_path / "out", InferenceSettings(), overwrite=True)
     for _ in range(2):
-        run(saver, [[item(loaded, 1)]])
+        run(saver, [[item(image, 1)]])
     assert len(pd.read_csv(tmp_path / "out" / "predictions.csv")) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

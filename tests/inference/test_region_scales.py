@@ -23,7 +23,7 @@ from busi_monai.inference.formats import FurtherFormats
 from busi_monai.inference.prediction import prediction_of_item
 from busi_monai.io.images import ImageFile, write_mask
 from busi_monai.records import RunRecord
-from busi_monai.serving.answers import Outcome, entry_of, warnings_of
+from busi_monai.serving.answers import ImageResult, entry_of, warnings_of
 from busi_monai.serving.page.cards import size_sentence
 from busi_monai.transforms import LoadUltrasoundd
 
@@ -193,7 +193,7 @@ def test_table_record_report_page_and_nifti_agree(
     texts = [str(element.value) for element in report.iterall() if element.keyword == "TextValue"]
     assert any(said in text for text in texts) if said else not any("Note" in t for t in texts)
 
-    outcome = Outcome(
+    outcome = ImageResult(
         "x", "x.dcm", 0, prediction, warnings=tuple(warnings_of(prediction, (32, 32)))
     )
     entry = entry_of(outcome)

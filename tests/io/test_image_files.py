@@ -87,11 +87,11 @@ def test_a_bomb_is_not_unpacked() -> None:
     ("image", "tile"), [((60, 40), (30_000, 30_000)), ((4800, 16), (16, 1_900_000))]
 )
 def test_tiles_far_larger_than_the_image_are_refused(
-    loaded: tuple[int, int], tile: tuple[int, int]
+    image: tuple[int, int], tile: tuple[int, int]
 ) -> None:
     """All of them may be the same few bytes."""
     # width, height, bits, compression, grey, samples, tile width and length, offset, byte count
-    tags = {256: loaded[0], 257: loaded[1], 258: 8, 259: 8, 262: 1, 277: 1}
+    tags = {256: image[0], 257: image[1], 258: 8, 259: 8, 262: 1, 277: 1}
     tags |= {322: tile[0], 323: tile[1], 324: 200, 325: 4}
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
     content = b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + bytes(100)
