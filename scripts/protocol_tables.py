@@ -25,6 +25,8 @@ from busi_monai.files import read_json
 from busi_monai.settings import Consistency
 
 __all__ = [
+    "FIRST_OUT_OF_FOLD",
+    "PLANTED_MARKS",
     "beside_birads",
     "consistency_rule",
     "marks",
@@ -135,6 +137,13 @@ OUT_OF_FOLD = {
     "BUS-BRA (folds 1 and 2), first release": "out_of_fold_with_rule/bus_bra",
 }
 """Place by title, all with the consistency rule."""
+FIRST_OUT_OF_FOLD = {
+    "BUSI, with the rule": "out_of_fold_with_rule/busi",
+    "BUSI, without": "out_of_fold",
+    "BUS-BRA, with the rule": "out_of_fold_with_rule/bus_bra",
+    "BUS-BRA, without": "out_of_fold_bus_bra",
+}
+"""The same of the first release."""
 SPLIT_ROWS = {
     "busi-leakfree-v1": {
         "first release, from scratch on BUSI and BUS-BRA": "out_of_fold",
@@ -248,11 +257,15 @@ def _spread(values: list[float]) -> str:
     return f"{mean} ± {statistics.stdev(values):.3f}" if len(values) > 1 else mean
 
 
-def out_of_fold(results: Path, names: Sequence[str] = tuple(FIGURES)) -> str:
+def out_of_fold(
+    results: Path,
+    names: Sequence[str] = tuple(FIGURES),
+    places: Mapping[str, str] = OUT_OF_FOLD,
+) -> str:
     """Return figures of the cross-validation's images, each predicted by who never saw it."""
     columns = {
         title: figure_rows(read_json(path), names)
-        for title, place in OUT_OF_FOLD.items()
+        for title, place in places.items()
         if (path := results / place / "metrics.json").is_file()
     }
     if not columns:
@@ -328,16 +341,24 @@ def consistency_rule(path: Path, rule: Consistency) -> str:
     return markdown(["figure", *columns], rows)
 
 
-def marks(results: Path) -> str:
-    """Return what the released weights take from marks, as ``marks_study.py`` kept it."""
-    kept = {
-        title: results / "marks" / f"{name}.csv"
-        for name, title in (
-            ("busi", "BUSI test part"),
-            ("bus_bra", "BUS-BRA test part"),
-            ("bus_uclm", "BUS-UCLM, fold 0"),
-        )
-    }
+MARKS = {
+    "busi": "BUSI test part",
+    "bus_bra": "BUS-BRA test part",
+    "bus_uclm": "BUS-UCLM, fold 0",
+}
+"""What was looked at of the first release, by the name of its table."""
+
+PLANTED_MARKS = {
+    f"{name}_{dataset}": f"{title} validation part, {'with' if name == 'planted' else 'without'}"
+    for dataset, title in (("busi", "BUSI"), ("bus_bra", "BUS-BRA"), ("bus_uclm", "BUS-UCLM"))
+    for name in ("unplanted", "planted")
+}
+"""The same of two trainings, without and with marks planted in the training images."""
+
+
+def marks(results: Path, names: Mapping[str, str] = MARKS) -> str:
+    """Return what networks take from marks, as ``marks_study.py`` kept it."""
+    kept = {title: results / "marks" / f"{name}.csv" for name, title in names.items()}
     tables = {t: pd.read_csv(path, dtype=str) for t, path in kept.items() if path.is_file()}
     if not tables:
         return NOT_YET

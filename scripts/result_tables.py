@@ -23,6 +23,8 @@ import pandas as pd
 from failure_analysis import TABLES as FAILURE_TABLES
 from failure_analysis import kept_tables
 from protocol_tables import (
+    FIRST_OUT_OF_FOLD,
+    PLANTED_MARKS,
     beside_birads,
     consistency_rule,
     marks,
@@ -46,13 +48,14 @@ from busi_monai.evaluation import (
     usable_rows,
 )
 from busi_monai.files import file_sha256, read_json, write_json, write_text
-from busi_monai.settings import load_settings
+from busi_monai.settings import Consistency, load_settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESULTS = REPOSITORY / "docs" / "results"
 PAGES = (
     REPOSITORY / "README.md",
     RESULTS / "accuracy.md",
+    RESULTS / "first_release.md",
     RESULTS / "busi-leakfree-v1.md",
     RESULTS / "failures.md",
     REPOSITORY / "bundles" / DEFAULT_BUNDLE / "docs" / "README.md",
@@ -307,6 +310,11 @@ TABLES: dict[str, Callable[[], str]] = {
     "protocol_targets": lambda: protocol_targets(RESULTS),
     "protocol_provenance": lambda: protocol_provenance(RESULTS),
     "out_of_fold": lambda: out_of_fold(RESULTS),
+    "first_out_of_fold": lambda: out_of_fold(RESULTS, places=FIRST_OUT_OF_FOLD),
+    "first_released": lambda: _of_released(figure_rows, FIRST_RELEASE),
+    "first_validation": lambda: consistency_rule(
+        RESULTS / "first_release" / "validation" / "predictions.csv", Consistency(enabled=True)
+    ),
     "out_of_fold_main": lambda: out_of_fold(RESULTS, MAIN),
     "out_of_fold_by_class": lambda: _of_folds(_class_rows),
     "out_of_fold_by_size": lambda: _of_folds(_size_rows),
@@ -322,6 +330,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "ablations": ablations,
     "pretraining": pretraining,
     "marks": lambda: marks(RESULTS),
+    "planted_marks": lambda: marks(RESULTS, PLANTED_MARKS),
     "released": released,
     "released_main": released_main,
     "released_validation": released_validation,
