@@ -6,13 +6,16 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from busi_monai import Predictor
-from busi_monai.curation import Audit, load_datalist, prepare_dataset
+from busi_monai.cases import CLASSES
+from busi_monai.curation import Audit, PrepareOptions, load_datalist, prepare_dataset
 from busi_monai.evaluation import read_predictions
 from busi_monai.files import file_sha256, read_json
+from busi_monai.phantoms import draw_phantom
 from busi_monai.settings import SENSITIVITIES
 from busi_monai.bundle.shipped import find_bundle
 from busi_monai.training import read_training_images, run_evaluation
@@ -44,9 +47,9 @@ def test_no_path_of_a_machine_is_shipped(bundle: Path) -> None:
 
 def test_the_metadata_states_the_kept_figures(bundle: Path, repository: Path) -> None:
     stated = read_json(bundle / "configs" / "metadata.json")["eval_metrics"]
-    assert set(stated) == {"busi_test", "bus_bra_test"}
+    assert set(stated) == {"busi_test", "bus_bra_test", "bus_uclm_test", "breast_external"}
     for part, figures in stated.items():
-        name = part.removesuffix("_test")
+        name = part.rpartition("_")[0]
         kept = read_json(repository / "docs" / "results" / "released" / name / "metrics.json")
         for figure, value in figures.items():
             assert value == round(kept[figure]["value"], 3), (part, figure)
@@ -77,17 +80,41 @@ def test_a_phantom_lesion_is_found_without_naming_a_bundle(phantom_prepared: Pat
     assert sum(one.lesion_pixels > 0 for one in found) >= 3
 
 
+def test_the_phantoms_of_the_page_get_the_class_that_their_names_say() -> None:
+    predictor = Predictor.load(device="cpu")
+    for seed, name in enumerate(CLASSES):
+        pixels = draw_phantom(name, np.random.default_rng(seed), (240, 320)).pixels
+        assert predictor.predict(pixels).predicted_class == name
+
+
 @pytest.fixture(scope="module")
 def datasets(
     busi_prepared: Path,
-    bus_bra_folds_1_and_2: Path,
+    real_bus_bra: Path,
+    real_bus_uclm: Path,
     audit_of: Callable[[Path], Audit],
     once: Callable[..., Path],
+    repository: Path,
 ) -> dict[str, Path]:
-    """Both datasets, prepared as for the released weights."""
-    source, audit = bus_bra_folds_1_and_2, audit_of(bus_bra_folds_1_and_2)
-    out = once("bus_bra", lambda out: prepare_dataset(source, out, audit=audit))
-    return {"busi": busi_prepared, "bus_bra": out}
+    """The datasets, prepared as for the released weights."""
+    lists = {
+        f"{short}_list": repository / "docs" / "results" / "released" / f"bus_bra_{part}.txt"
+        for short, part in (("train", "training"), ("val", "validation"), ("test", "test"))
+    }
+    options = {
+        "bus_bra": (real_bus_bra, PrepareOptions(protocol="file", **lists)),
+        "bus_uclm": (real_bus_uclm, PrepareOptions()),
+    }
+    made = {
+        name: once(
+            f"released {name}",
+            lambda out, source=source, how=how: prepare_dataset(
+                source, out, how, audit=audit_of(source)
+            ),
+        )
+        for name, (source, how) in options.items()
+    }
+    return {"busi": busi_prepared, **made}
 
 
 @pytest.mark.realdata
@@ -104,7 +131,7 @@ def test_no_test_image_was_trained_on(bundle: Path, datasets: dict[str, Path]) -
 
 
 @pytest.mark.realdata
-@pytest.mark.parametrize("name", ["busi", "bus_bra"])
+@pytest.mark.parametrize("name", ["busi", "bus_bra", "bus_uclm"])
 def test_the_stated_figures_come_out_again(
     bundle: Path, datasets: dict[str, Path], repository: Path, tmp_path: Path, name: str
 ) -> None:
