@@ -115,6 +115,8 @@ RELEASED = {
 FIRST_RELEASE = {
     "first_release/busi": "BUSI test part, first release",
     "first_release/bus_bra": "BUS-BRA test part, first release",
+    "first_release/bus_uclm": "BUS-UCLM test part, first release",
+    "first_release/breast": "BrEaST, first release",
 }
 
 
