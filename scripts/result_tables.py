@@ -34,7 +34,7 @@ from protocol_tables import (
     seeds,
     split_rows,
 )
-from table_cells import NOT_YET, figure_cell, figure_rows, is_known, markdown, number_of
+from table_cells import FIGURES, NOT_YET, figure_cell, figure_rows, is_known, markdown, number_of
 
 from busi_monai.bundle.configurations import read_configuration
 from busi_monai.bundle.shipped import DEFAULT_BUNDLE, find_bundle
@@ -224,8 +224,17 @@ def released() -> str:
 
 
 def released_main() -> str:
-    """Return the main ones of the released weights' figures."""
-    return _of_released(lambda metrics: figure_rows(metrics, MAIN), {**RELEASED, **FIRST_RELEASE})
+    """Return the main figures of the released weights and of the first release, a set a row."""
+    names = ("lesion_dice", "accuracy", "auc_benign_malignant")
+    header = ["images", *(FIGURES[name] for name in names)]
+    rows = []
+    for place, title in {**RELEASED, **FIRST_RELEASE}.items():
+        path = RESULTS / place / "metrics.json"
+        if path.is_file():
+            metrics = read_json(path)
+            cells = [figure_cell(metrics[name]) for name in names]
+            rows.append([f"{title}, {metrics['images']}", *cells])
+    return markdown(header, rows) if rows else NOT_YET
 
 
 def released_validation() -> str:

@@ -51,6 +51,8 @@ def figure_cell(figure: Mapping[str, Any]) -> str:
     if figure["value"] is None:
         return "–"
     digits = 1 if figure["value"] > 2 else 3
+    if figure["low"] is None:  # a class is missing in too many resamples
+        return f"{figure['value']:.{digits}f}"
     interval = f"{figure['low']:.{digits}f}–{figure['high']:.{digits}f}"
     return f"{figure['value']:.{digits}f} ({interval})"
 
