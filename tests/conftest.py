@@ -17,6 +17,7 @@ import pytest
 
 if TYPE_CHECKING:
     from busi_monai.curation import Audit
+    from busi_monai.inference import Prediction, Predictor
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -388,3 +389,27 @@ def save_ultrasound() -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def released() -> Predictor:
+    """The shipped bundle with its released weights."""
+    from busi_monai.inference import Predictor
+
+    return Predictor.load(device="cpu")
+
+
+@pytest.fixture(scope="session")
+def twenty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of twenty images, of several shapes and one of them asymmetric."""
+    from tests.serving.images import write_twenty
+
+    return write_twenty(tmp_path_factory.mktemp("twenty"), tmp_path_factory.mktemp("phantoms"))
+
+
+@pytest.fixture(scope="session")
+def expected(released: Predictor, twenty: Path) -> dict[str, Prediction]:
+    """What ``Predictor`` gives by the released weights, by file name without suffix."""
+    found = {path.stem: released.predict(path) for path in sorted(twenty.iterdir())}
+    assert sum(prediction.mask.any() for prediction in found.values()) >= 10
+    return found

@@ -20,13 +20,11 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from busi_monai.inference import Prediction, Predictor
+from busi_monai.inference import Predictor
 from busi_monai.serving.application import application
 from busi_monai.serving.decoding import DecodingPool
 from busi_monai.serving.limits import Limits
 from busi_monai.serving.service import PredictionService
-
-from .images import write_twenty
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -53,26 +51,6 @@ def pixels() -> np.ndarray:
 @pytest.fixture(scope="session")
 def png(pixels: np.ndarray) -> bytes:
     return png_of(pixels)
-
-
-@pytest.fixture(scope="session")
-def released() -> Predictor:
-    """The shipped bundle with its released weights."""
-    return Predictor.load(device="cpu")
-
-
-@pytest.fixture(scope="session")
-def twenty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of twenty images, of several shapes and one of them asymmetric."""
-    return write_twenty(tmp_path_factory.mktemp("twenty"), tmp_path_factory.mktemp("phantoms"))
-
-
-@pytest.fixture(scope="session")
-def expected(released: Predictor, twenty: Path) -> dict[str, Prediction]:
-    """What ``Predictor`` gives by the released weights, by file name without suffix."""
-    found = {path.stem: released.predict(path) for path in sorted(twenty.iterdir())}
-    assert sum(prediction.mask.any() for prediction in found.values()) >= 10
-    return found
 
 
 @pytest.fixture(scope="session")
