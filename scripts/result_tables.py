@@ -85,6 +85,14 @@ PRETRAINED_VARIANTS = {
 }
 """Single changes of the recipe that starts from ImageNet weights; the first line is unchanged."""
 
+SECOND_FOLD_0 = {
+    "BUSI": "second_fold_0/busi",
+    "BUS-BRA": "second_fold_0/bus_bra",
+    "BUS-UCLM": "second_fold_0/bus_uclm",
+    "BUSI, first release": "seeds/0",
+}
+"""Place by title of the first fold, without the consistency rule."""
+
 SETS = {"": "BUSI", ".bus_bra": "BUS-BRA", ".bus_uclm": "BUS-UCLM"}
 """Datasets of a variant's tables, by what their files' names have behind the variant's."""
 
@@ -321,6 +329,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "protocol_targets": lambda: protocol_targets(RESULTS),
     "protocol_provenance": lambda: protocol_provenance(RESULTS),
     "out_of_fold": lambda: out_of_fold(RESULTS),
+    "second_fold_0": lambda: out_of_fold(RESULTS, (*MAIN, "normal_clean_rate"), SECOND_FOLD_0),
     "first_out_of_fold": lambda: out_of_fold(RESULTS, places=FIRST_OUT_OF_FOLD),
     "first_released": lambda: _of_released(figure_rows, FIRST_RELEASE),
     "first_validation": lambda: consistency_rule(
