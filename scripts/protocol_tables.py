@@ -63,11 +63,6 @@ class Protocol:
     first: str
     targets: Mapping[str, float | None]
 
-    @property
-    def place(self) -> str:
-        """The newest evaluation that can be there."""
-        return self.second or self.first
-
 
 PROTOCOLS = (
     Protocol(
@@ -315,14 +310,14 @@ def seeds(results: Path, names: Sequence[str]) -> str:
 
 def beside_birads(results: Path) -> str:
     """Return what the radiologists' categories and the networks say of malignancy, same images."""
-    path = results / "second_out_of_fold_with_rule" / "bus_bra" / "metrics.json"
+    path, whose = results / "second_out_of_fold_with_rule" / "bus_bra" / "metrics.json", ""
     if not path.is_file():
-        path = results / "out_of_fold_bus_bra" / "metrics.json"
+        path, whose = results / "out_of_fold_bus_bra" / "metrics.json", ", first release"
     figures = read_json(path).get("birads") if path.is_file() else None
     if not figures:
         return NOT_YET
     rows = [[title, figure_cell(figures[name])] for name, title in BIRADS_FIGURES.items()]
-    return markdown(["figure", f"BUS-BRA, out of fold{number_of(figures['auc'])}"], rows)
+    return markdown(["figure", f"BUS-BRA, out of fold{whose}{number_of(figures['auc'])}"], rows)
 
 
 def consistency_rule(path: Path, rule: Consistency) -> str:

@@ -25,7 +25,11 @@ RENAMED_KEYS = {"average_decay": "ema_decay", "flip_averaging": "tta_flip"}
 """Keys of configurations and settings of version 0.1.0, with today's names."""
 
 _RENAMED = (
-    *((rf"\b{key}\b", now) for key, now in RENAMED_KEYS.items()),
+    *(
+        (pattern.format(key), rf"\g<1>{now}")
+        for key, now in {**RENAMED_KEYS, "operating": "settings"}.items()
+        for pattern in (r"(?m)(^\s*){}(?=:)", r"(@){}\b")
+    ),
     (r"load_operating_point\(@bundle_root \+ '/operating\.json'", "load_settings(@bundle_root"),
     (
         r"busi_monai\.training\.training_record\(@bundle_root\)",
@@ -33,7 +37,8 @@ _RENAMED = (
     ),
     (r"busi_monai\.operating\b", "busi_monai.settings"),
     (r"\bOperatingPoint\b", "InferenceSettings"),
-    (r"\boperating\b(?! point|\.json)", "settings"),
+    (r"\bWeightAverage\b", "ModelEma"),
+    (r"\bUpdateAverage\b", "UpdateEma"),
     (r"\bscan_pictures\b", "scan_images"),
 )
 """Patterns of what configurations of version 0.1.0 call otherwise, with today's names."""
@@ -47,8 +52,10 @@ def current_names(text: str) -> str:
     """Return the text of a configuration with today's names in place of those of version 0.1.0.
 
     Examples:
-        >>> current_names('{operating: $busi_monai.operating.OperatingPoint(), x: "@operating"}')
-        '{settings: $busi_monai.settings.InferenceSettings(), x: "@settings"}'
+        >>> print(current_names("operating: $busi_monai.operating.OperatingPoint(tta=@operating)"))
+        settings: $busi_monai.settings.InferenceSettings(tta=@settings)
+        >>> print(current_names("dataset_dir: /data/operating/flip_averaging"))  # a path stays
+        dataset_dir: /data/operating/flip_averaging
     """
     for pattern, now in _RENAMED:
         text = re.sub(pattern, now, text)

@@ -115,17 +115,15 @@ class Predictor:
         opened = Bundle.open(DEFAULT_BUNDLE if bundle is None else bundle)
         chosen = choose_device(device)
         arithmetic = choose_precision(precision, chosen)
-        network = _parsed(opened.inference(), "network_def", opened)
-        load_weights(network, opened.weights)
         return cls._of(
-            opened, network, chosen, arithmetic, tta_flip, operating_point, consistency=consistency
+            opened, None, chosen, arithmetic, tta_flip, operating_point, consistency=consistency
         )
 
     @classmethod
     def _of(
         cls,
         bundle: Bundle,
-        network: torch.nn.Module,
+        network: torch.nn.Module | None,
         device: DeviceChoice,
         precision: PrecisionChoice,
         tta_flip: bool | None,
@@ -140,6 +138,9 @@ class Predictor:
             if value is not None:
                 _parsed(parser, name, bundle)  # an older configuration would pass it over
                 parser[name] = value
+        if network is None:
+            network = _parsed(parser, "network_def", bundle)
+            load_weights(network, bundle.weights)
         return cls(
             network=network,
             settings=_parsed(parser, "settings", bundle),

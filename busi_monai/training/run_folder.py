@@ -165,6 +165,7 @@ class RunFolder:
             check_same_initial_run(self.path, initial)
             self._before = read_configuration(self._training)
             training = {**workflow_config(), "resume": False}
+            training["bundle_root"] = self._before["bundle_root"]  # which finds itself if moved
             self._begin_session(self.path, training, device, precision)
             write_configuration(self._training, training)
             logger.info("continuing the run in %s", self.path)

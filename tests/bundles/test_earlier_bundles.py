@@ -6,6 +6,7 @@ those of the tiny bundle.
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -14,9 +15,11 @@ import pytest
 import yaml
 
 from busi_monai import Predictor
+from busi_monai.bundle import Bundle
+from busi_monai.bundle.configurations import RENAMED_KEYS
 from busi_monai.files import read_json, write_json
 from busi_monai.settings import load_settings
-from busi_monai.training import run_evaluation
+from busi_monai.training import run_evaluation, train_bundle
 
 FILES = Path(__file__).parent / "version_0_1_0"
 
@@ -62,3 +65,18 @@ def test_it_predicts_as_the_same_bundle_of_today(
 def test_it_is_evaluated(earlier: Path, phantom_prepared: Path, tmp_path: Path) -> None:
     run_evaluation(earlier, [phantom_prepared], tmp_path / "out", part="test")
     assert read_json(tmp_path / "out" / "metrics.json")["images"] > 0
+
+
+def test_a_run_goes_on(tiny_config: Path, phantom_prepared: Path, tmp_path: Path) -> None:
+    run, settings = Bundle(tmp_path / "run"), {"max_epochs": 1, "lr_schedule": "constant"}
+    train_bundle([phantom_prepared], run.folder, configs=[tiny_config], overrides=settings)
+    # a run keeps its configuration as MONAI has read it: a::b for a#b
+    text = re.sub(r"(?<=\w)#(?=\w)", "::", (FILES / "train.yaml").read_text("utf-8"))
+    earlier, today = yaml.safe_load(text), run.config("train")
+    earlier["training"] = earlier["run"]  # for %run
+    tunables = set(yaml.safe_load(text.split("\noperating:\n")[0])) - {"imports", "bundle_root"}
+    earlier |= {key: today[RENAMED_KEYS.get(key, key)] for key in tunables}
+    run.config_file("train").write_text(yaml.safe_dump(earlier, sort_keys=False), "utf-8")
+    train_bundle([phantom_prepared], run.folder, overrides={"max_epochs": 2}, resume=True)
+    assert run.record is not None and run.record["epochs"] == 2
+    assert run.config("train")["bundle_root"] == earlier["bundle_root"]

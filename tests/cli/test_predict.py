@@ -241,3 +241,13 @@ def test_a_failure_names_a_file_whose_name_is_not_utf_8(tiny_bundle, clean, tmp_
     assert done.exit_code == 1 and isinstance(done.exception, SystemExit)
     assert r"l\udce4sion.png: the file is empty" in done.stderr
     assert len(table(tmp_path / "out")) == 2
+
+
+def test_options_of_version_0_1_0_are_read_with_a_note(tiny_bundle, clean, tmp_path):
+    words = ("--out", tmp_path / "out", "--device", "cpu", "-q", "--no-flip-averaging")
+    result = run(clean, *words, f"--run={tiny_bundle}")
+    assert result.exit_code == 0
+    assert "--run is now --model" in result.stderr
+    assert "--no-flip-averaging is now --no-tta-flip" in result.stderr
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["bundle"] == str(tiny_bundle) and record["tta_flip"] is False

@@ -309,3 +309,8 @@ def test_a_run_of_one_fold_can_be_measured_on_a_dataset_without_folds(
     other = run_evaluation(run, [phantom_prepared], tmp_path / "other", overrides=quick)
     assert read_json(own / "metrics.json")["fold"] == 1
     assert read_json(other / "metrics.json")["fold"] is None
+
+
+def test_keys_of_version_0_1_0_are_read_with_a_note(caplog: pytest.LogCaptureFixture) -> None:
+    assert parse_overrides(["average_decay=0.5"]) == {"ema_decay": 0.5}
+    assert "average_decay is now ema_decay" in caplog.text
