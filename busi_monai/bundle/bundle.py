@@ -64,13 +64,28 @@ class Bundle:
         """Return the path of a configuration: ``train``, ``evaluate``, ``inference``, …."""
         return self.configs / f"{name}.yaml"
 
+    def config_files(self, name: str) -> list[Path]:
+        """Return the files that make up a configuration, each laid over those before it.
+
+        A shipped bundle's ``evaluate.yaml`` lies over ``inference.yaml``; a run's is complete.
+        """
+        own = self.config_file(name)
+        if name == "evaluate" and "network_def" not in read_configuration(own):
+            return [self.config_file("inference"), own]
+        return [own]
+
     def config(self, name: str) -> dict[str, Any]:
-        """Return a configuration, references and expressions left as they are.
+        """Return a complete configuration, references and expressions left as they are.
 
         Raises:
             InputError: if it is missing, or no YAML mapping.
         """
-        return read_configuration(self.config_file(name))
+        layers = [read_configuration(path) for path in self.config_files(name)]
+        if len(layers) == 1:
+            return layers[0]
+        from busi_monai.bundle.workflow import laid_configuration
+
+        return laid_configuration(layers)
 
     @property
     def metadata_file(self) -> Path:

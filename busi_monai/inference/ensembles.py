@@ -167,11 +167,18 @@ def _check_sections(folders: Sequence[Path]) -> None:
     configs = [Bundle(folder).config("inference") for folder in folders]
     for folder, config in zip(folders[1:], configs[1:], strict=True):
         for name in SAME_SECTIONS:
-            if config.get(name) != configs[0].get(name):
+            if _named_as_today(config.get(name)) != _named_as_today(configs[0].get(name)):
                 raise InputError(
                     f"{name} in configs/inference.yaml is another in {folder} than in "
                     f"{folders[0]}; an ensemble needs the same of all"
                 )
+
+
+def _named_as_today(section: Any) -> str:
+    """Return a section with the inferer's name of runs of version 0.1.0 brought up to date."""
+    return str(section).replace(
+        "busi_monai.training.AutocastInferer", "busi_monai.networks.autocast.AutocastInferer"
+    )
 
 
 def _loaded(

@@ -29,8 +29,8 @@ from busi_monai.inference.uncertainty import Uncertainty, disagreement
 from busi_monai.io.image_files import ImageBytes
 from busi_monai.io.images import ImageFile, LoadedImage
 from busi_monai.networks import load_weights
+from busi_monai.networks.autocast import AutocastInferer
 from busi_monai.settings import InferenceSettings
-from busi_monai.training import AutocastInferer
 
 __all__ = ["Predictor"]
 

@@ -7,10 +7,10 @@ from busi_monai.bundle.training_images import (
     seen_in_training,
     write_training_images,
 )
+from busi_monai.bundle.workflow import bundle_root_of_config
+from busi_monai.networks.autocast import AutocastInferer
 from busi_monai.training.assembly import assemble_stages
-from busi_monai.training.autocast import AutocastInferer, autocast
 from busi_monai.training.averaging import ModelEma, UpdateEma
-from busi_monai.training.batches import prepare_batch, prepare_batch_with_lesion
 from busi_monai.training.checkpoints import RunCheckpoint
 from busi_monai.training.data import (
     BALANCES,
@@ -47,7 +47,7 @@ from busi_monai.training.scores import (
 from busi_monai.training.stages import STAGES, is_staged, train_stages
 from busi_monai.training.tensorboard import ImageTriplets
 from busi_monai.training.terminal import TerminalProgress
-from busi_monai.training.workflow import bundle_root_of_config
+from busi_monai.transforms import prepare_batch, prepare_batch_with_lesion
 
 __all__ = [
     "BALANCES",
@@ -71,7 +71,6 @@ __all__ = [
     "UpdateEma",
     "ValidationScores",
     "assemble_stages",
-    "autocast",
     "bundle_root_of_config",
     "cached_dataset",
     "check_keys",

@@ -11,7 +11,6 @@ from typing import Any
 from torch import Tensor
 
 from busi_monai.bundle import Bundle
-from busi_monai.bundle.configurations import read_configuration
 from busi_monai.bundle.training_images import TRAINING_IMAGES, read_training_images
 from busi_monai.errors import InputError
 from busi_monai.files import atomic_file, file_sha256, read_json, write_json, write_text
@@ -170,9 +169,8 @@ def _check_same_network(run: Path, bundle: Path, settings: InferenceSettings) ->
         raise InputError(
             f"{metadata} states an input of {size}, {run} takes {list(settings.image_size)}"
         )
-    for name in ("inference.yaml", "evaluate.yaml"):
-        paths = [folder / "configs" / name for folder in (run, bundle)]
-        trained, shipped = (read_configuration(path)["network_def"] for path in paths)
+    for name in ("inference", "evaluate"):
+        trained, shipped = (Bundle(each).config(name)["network_def"] for each in (run, bundle))
         differing = [
             f"{key} is {trained.get(key)!r} in the run, {shipped.get(key)!r} in the bundle"
             for key in {**trained, **shipped}
@@ -180,6 +178,6 @@ def _check_same_network(run: Path, bundle: Path, settings: InferenceSettings) ->
         ]
         if differing:
             raise InputError(
-                f"{bundle / 'configs' / name} describes another network than {run} trained: "
+                f"{Bundle(bundle).config_file(name)} describes another network than {run} trained: "
                 f"{'; '.join(differing)}"
             )

@@ -58,17 +58,19 @@ def parse_overrides(settings: Sequence[str]) -> dict[str, Any]:
     return overrides
 
 
-def check_keys(files: Sequence[Path], overrides: Mapping[str, Any]) -> None:
+def check_keys(files: Sequence[Path], overrides: Mapping[str, Any], *, own: int = 1) -> None:
     """Refuse a key that a configuration does not have: it would silently do nothing.
 
     Args:
         files: the configuration and the overlays that are laid over it, as YAML files.
         overrides: values by configuration key.
+        own: how many of the files make up the configuration itself.
 
     Raises:
         InputError: if a file is no YAML mapping, or it or ``overrides`` has an unknown key.
     """
-    top, *overlays = map(read_configuration, files)
+    layers = [read_configuration(path) for path in files]
+    top, overlays = {key for layer in layers[:own] for key in layer}, layers[own:]
     base = ConfigParser(ConfigParser.load_config_files([str(path) for path in files]))
     laid = [key for overlay in overlays for key in overlay]
     for key in (name.replace("::", "#") for name in [*laid, *overrides]):
@@ -173,15 +175,16 @@ def run_evaluation(
         InputError: if a dataset, run, part or device is not there, or ``out`` is not empty.
         WeightsError: if the weights are missing or do not fit.
     """
-    config = Bundle.open(run).config_file("evaluate")
+    bundle = Bundle.open(run)
+    files = bundle.config_files("evaluate")
     values = {key: value for key, value in (overrides or {}).items() if value is not None}
     if fold is not None:
         values["fold"] = fold
     elif "fold" not in values and not any(load_datalist(folder).folds for folder in prepared):
         values["fold"] = None  # other datasets than the run's, which has a fold of its own
-    check_keys([config], values)
+    check_keys(files, values, own=len(files))
     choose_device(str(values.get("device_name", "auto")))
-    reads = [config.parent.parent, *prepared]
+    reads = [bundle.folder, *prepared]
     check_output(out, "evaluate", reads=reads, overwrite=bool(values.get("overwrite")))
     values = _with_own(
         values,
@@ -189,7 +192,7 @@ def run_evaluation(
         output_dir=str(Path(out).absolute()),
         part=part,
     )
-    workflow = _workflow([config], values, workflow_type="infer")
+    workflow = _workflow(files, values, workflow_type="infer")
     _run(workflow)
     return Path(out).absolute()
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import yaml
-from monai.bundle import ConfigParser, ConfigWorkflow
-from monai.bundle.utils import merge_kv
+from monai.bundle import ConfigParser
 
 from busi_monai.bundle.configurations import read_configuration
+from busi_monai.bundle.workflow import (
+    bundle_root_of_config,
+    laid_configuration,
+    running_workflow,
+)
 
 _TRACKING = ("tracking_uri", "experiment_name", "run_name", "is_not_rank0")
 
@@ -25,34 +28,6 @@ __all__ = [
     "unknown_keys",
     "workflow_config",
 ]
-
-
-def running_workflow() -> ConfigWorkflow | None:
-    """Return the ``ConfigWorkflow`` that is evaluating the calling expression, or ``None``.
-
-    MONAI hands no parser and no file name to the expressions of a configuration, whichever way
-    (``monai.bundle run``, ``create_workflow``, MONAI Label) they come through: so the calling
-    frames are searched for the workflow.
-    """
-    frame = sys._getframe(1)
-    while frame is not None:
-        owner = frame.f_locals.get("self")
-        if isinstance(owner, ConfigWorkflow):
-            return owner
-        frame = frame.f_back  # type: ignore[assignment]
-    return None
-
-
-def bundle_root_of_config() -> str:
-    """Return the bundle that the running configuration lies in, from wherever it is called.
-
-    Outside a workflow (a bare ``ConfigParser``), the current folder, MONAI's convention.
-    """
-    workflow = running_workflow()
-    if workflow is None:
-        return "."
-    folder = Path(workflow.config_root_path).absolute()
-    return str(folder.parent if folder.name == "configs" else folder)
 
 
 def workflow_config() -> dict[str, Any]:
@@ -110,27 +85,3 @@ def resolved_section(config: Mapping[str, Any], name: str) -> Any:
     """
     parser = ConfigParser(deepcopy(dict(config)))
     return parser.get_parsed_content(name, instantiate=False).get_config()
-
-
-def laid_configuration(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return configurations laid over each other as MONAI lays files, references unresolved.
-
-    A key ``a#b`` whose section ``a`` is not there stays as it is: training refuses it.
-
-    Args:
-        layers: a bundle's configuration first, then overlays and overrides.
-
-    Examples:
-        >>> laid_configuration([{"a": {"b": 1}, "c": [1]}, {"a#b": 2, "+c": [3], "d#e": 4}])
-        {'a': {'b': 2}, 'c': [1, 3], 'd#e': 4}
-    """
-    parser = ConfigParser({})
-    unknown: dict[str, Any] = {}
-    for layer in layers:
-        for key, value in layer.items():
-            section = key.replace("::", "#").rpartition("#")[0].lstrip("+")
-            if not section or section in parser:
-                merge_kv(parser, key, deepcopy(value))
-            else:
-                unknown[key] = value
-    return {**parser.get(), **unknown}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from busi_monai.transforms.augmentation import training_augmentation
-from busi_monai.transforms.collate import collate_items
+from busi_monai.transforms.batches import collate_items, prepare_batch, prepare_batch_with_lesion
 from busi_monai.transforms.lesion_crop import CropToLesiond, RandomCropToLesiond
 from busi_monai.transforms.loading import LoadLesionMaskd, LoadUltrasoundd
 from busi_monai.transforms.monai_label import MONAILabelResultd
@@ -26,5 +26,7 @@ __all__ = [
     "collate_items",
     "prediction_postprocessing",
     "prediction_preprocessing",
+    "prepare_batch",
+    "prepare_batch_with_lesion",
     "training_augmentation",
 ]

@@ -91,3 +91,18 @@ def test_the_writer_states_size_heads_and_classes(tiny_bundle: Path, tmp_path: P
     assert metadata["pred_classes"] == ["benign", "malignant"]
     assert metadata["description"].startswith("For classes alone. ")
     assert "# Data\n\nPhantoms." in written.card.read_text("utf-8")
+
+
+def test_a_shipped_evaluation_lies_over_inference_and_a_written_one_is_complete(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    shipped = Bundle(tiny_bundle)
+    assert [path.name for path in shipped.config_files("evaluate")] == [
+        "inference.yaml",
+        "evaluate.yaml",
+    ]
+    written = write_bundle(tmp_path, shipped, shipped.network_definition(), shipped.settings)
+    assert len(written.config_files("evaluate")) == 1
+    assert written.config("evaluate").keys() == shipped.config("evaluate").keys()
+    assert written.config("evaluate")["preprocessing"]["with_label"] is True
+    assert written.config("evaluate")["dataset"]["data"] == "@data"

@@ -55,14 +55,6 @@ def test_the_metadata_states_the_kept_figures(bundle: Path, repository: Path) ->
             assert value == round(kept[figure]["value"], 3), (part, figure)
 
 
-def test_every_configuration_describes_the_shipped_network(bundle: Path) -> None:
-    networks = [
-        yaml.safe_load((bundle / "configs" / f"{name}.yaml").read_text("utf-8"))["network_def"]
-        for name in ("inference", "evaluate")
-    ]
-    assert networks[0] == networks[1]
-
-
 def test_thresholds_and_temperature_are_shipped() -> None:
     settings = Predictor.load(device="cpu").settings
     assert settings.temperature != 1.0 and settings.calibration["images"] > 100

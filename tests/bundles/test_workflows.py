@@ -15,6 +15,7 @@ import torch
 import yaml
 from monai.bundle import ConfigParser, create_workflow
 
+from busi_monai.bundle import Bundle
 from busi_monai.bundle.shipped import find_bundle, find_config
 from busi_monai.training import train_bundle
 
@@ -65,7 +66,7 @@ def test_a_run_works_as_a_bundle_from_python(
 
 
 def resolved(root: Path, name: str, section: str, *overlays: Path) -> object:
-    files = [root / "configs" / f"{name}.yaml", *overlays]
+    files = [*Bundle(root).config_files(name), *overlays]
     parser = ConfigParser(ConfigParser.load_config_files([str(path) for path in files]))
     return parser.get_parsed_content(section, instantiate=False).get_config()
 
@@ -76,10 +77,7 @@ def test_the_configurations_agree(which: str, tiny_run: Path) -> None:
     recipe = {"train": [find_config("released")]} if which == "shipped" else {}
     networks = [resolved(root, name, "network_def", *recipe.get(name, [])) for name in KINDS]
     assert networks[0] == networks[1] == networks[2]
-    configs = [
-        yaml.safe_load((root / "configs" / f"{name}.yaml").read_text(encoding="utf-8"))
-        for name in KINDS
-    ]
+    configs = [Bundle(root).config(name) for name in KINDS]
     for config in configs:
         preprocessing = {
             key: value

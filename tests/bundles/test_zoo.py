@@ -107,7 +107,7 @@ def test_the_default_bundle_names_the_task_for_monai_label() -> None:
     assert "segmentation" in DEFAULT_BUNDLE
 
 
-@pytest.mark.parametrize("config", ["train", "evaluate", "inference"])
+@pytest.mark.parametrize("config", ["train", "inference"])
 def test_the_network_fits_the_metadata(bundle: Path, config: str) -> None:
     verify_net_in_out(
         net_id="network_def_seg",

@@ -13,16 +13,9 @@ import torch
 from monai.inferers import Inferer, SimpleInferer
 from torch import Tensor, nn
 
-__all__ = ["AutocastInferer", "autocast"]
+__all__ = ["AutocastInferer"]
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def autocast(device_type: str, precision: str) -> contextlib.AbstractContextManager[Any]:
-    """Return the autocast context of a precision: ``fp32`` (none), ``bf16`` or ``fp16``."""
-    if precision == "fp32":
-        return contextlib.nullcontext()
-    return torch.autocast(device_type, dtype=_DTYPES[precision])
 
 
 class AutocastInferer(Inferer):
@@ -49,7 +42,9 @@ class AutocastInferer(Inferer):
         image = inputs.as_tensor() if hasattr(inputs, "as_tensor") else inputs
         if self.channels_last and image.ndim == 4:
             image = image.contiguous(memory_format=torch.channels_last)
-        with autocast(image.device.type, self.precision):
+        reduced = _DTYPES.get(self.precision)
+        kind = image.device.type
+        with torch.autocast(kind, dtype=reduced) if reduced else contextlib.nullcontext():
             outputs = self.inner(image, network, *args, **kwargs)
         return _float32(outputs)
 

@@ -5,7 +5,7 @@ import torch
 from monai.data import MetaTensor
 from torch import nn
 
-from busi_monai.training import AutocastInferer
+from busi_monai.networks.autocast import AutocastInferer
 
 
 class Probe(nn.Module):
