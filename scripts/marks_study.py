@@ -34,12 +34,11 @@ from busi_monai.evaluation import (
     resampled_figures,
 )
 from busi_monai.evaluation.resampling import mean_figure
-from busi_monai.imaging.drawn_marks import draw_calipers
-from busi_monai.imaging.marks import inpaint_marks, marks_mask
+from busi_monai.imaging import draw_calipers, inpaint_marks, marks_mask
 from busi_monai.inference import Predictor
 from busi_monai.io.images import read_image, read_mask
 from busi_monai.metrics import dice
-from busi_monai.transforms.marks import sample_calipers
+from busi_monai.transforms import sample_calipers
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results" / "marks"
 RESAMPLES = 1000

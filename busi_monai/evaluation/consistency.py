@@ -9,8 +9,8 @@ import pandas as pd
 
 from busi_monai.cases import CLASSES
 from busi_monai.errors import InputError
+from busi_monai.imaging import DEFAULT_MALIGNANT_THRESHOLD
 from busi_monai.settings import Consistency
-from busi_monai.transforms.postprocessing import DEFAULT_MALIGNANT_THRESHOLD
 
 __all__ = ["consistent_table"]
 

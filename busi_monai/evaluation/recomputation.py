@@ -23,13 +23,13 @@ from busi_monai.evaluation.tables import (
     usable_rows,
 )
 from busi_monai.files import file_sha256, read_json, write_text
+from busi_monai.imaging import DEFAULT_MALIGNANT_THRESHOLD
 from busi_monai.io.images import mask_sha256, read_mask
 from busi_monai.metrics import segmentation_scores
 from busi_monai.outputs import output_folder
 from busi_monai.records import RunRecord
 from busi_monai.settings import PREVALENCE, Consistency
-from busi_monai.transforms.loading import check_mask
-from busi_monai.transforms.postprocessing import DEFAULT_MALIGNANT_THRESHOLD
+from busi_monai.transforms import check_mask
 
 __all__ = ["evaluate_table"]
 

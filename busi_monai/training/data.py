@@ -22,9 +22,12 @@ from busi_monai.curation.datalist import part_items
 from busi_monai.curation.label_hashes import label_hashes, note_without_label_hashes
 from busi_monai.errors import InputError
 from busi_monai.files import file_sha256
-from busi_monai.transforms import CropToLesiond, RandomCropToLesiond
-from busi_monai.transforms.augmentation import TrainingTensorsd
-from busi_monai.transforms.preprocessing import KeepNativeLabeld
+from busi_monai.transforms import (
+    CropToLesiond,
+    KeepNativeLabeld,
+    RandomCropToLesiond,
+    TrainingTensorsd,
+)
 
 __all__ = [
     "BALANCES",

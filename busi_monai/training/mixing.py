@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from busi_monai.cases import CLASSES
 from busi_monai.errors import InputError
-from busi_monai.transforms.batches import MISSING_CLASS, prepare_batch
+from busi_monai.transforms import MISSING_CLASS, prepare_batch
 
 __all__ = ["MixedBatches", "cutmix", "make_prepare_batch", "mixup", "random_box", "soft_classes"]
 

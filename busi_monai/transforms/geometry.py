@@ -1,7 +1,7 @@
 """Where things lie: mirror, rotate, zoom, move and crop an image and its mask in one warp.
 
-``RandomGeometryd`` only samples; ``mirror``, ``affine_matrix``, ``crop_matrix``, ``chain`` and
-``warp`` do the work, on (1, H, W) float32 tensors.
+``RandomGeometryd`` only samples; ``affine_matrix``, ``crop_matrix``, ``chain`` and ``warp`` do the
+work, on (1, H, W) float32 tensors.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ __all__ = [
     "affine_matrix",
     "chain",
     "crop_matrix",
-    "mirror",
     "part_in_view",
     "warp",
 ]
@@ -91,7 +90,7 @@ class RandomGeometryd(MapTransform, Randomizable):
         known = "label" in item and float(item["label"].min()) >= 0
         moved = [key for key in self.key_iterator(item) if key == "image" or known]
         if self.flip:
-            item |= {key: mirror(item[key]) for key in moved}
+            item |= {key: torch.flip(item[key], (-1,)) for key in moved}
         matrix = self._cropped(item["label"]) if known and self.crops else self.matrix
         if matrix is not None:
             item |= {key: warp(item[key], matrix, nearest=key == "label") for key in moved}
@@ -104,11 +103,6 @@ class RandomGeometryd(MapTransform, Randomizable):
             if part_in_view(label, matrix) >= LESION_IN_VIEW:
                 return matrix
         return self.matrix
-
-
-def mirror(image: torch.Tensor) -> torch.Tensor:
-    """Return a (…, H, W) tensor mirrored left to right."""
-    return torch.flip(image, (-1,))
 
 
 def affine_matrix(

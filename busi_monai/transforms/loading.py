@@ -47,23 +47,24 @@ class LoadUltrasoundd(MapTransform):
         ImageReadError: if the image cannot be read; the message names the file and the reason.
     """
 
-    def __init__(self, keys: KeysCollection = "image", allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
+    def __init__(self, keys: KeysCollection = "image") -> None:
+        super().__init__(keys)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with the images under ``keys`` read."""
-        loaded = dict(data)
-        for key in self.key_iterator(loaded):
-            source = loaded[key]
+        item = dict(data)
+        for key in self.key_iterator(item):
+            source, name, frame = item[key], "", None
             if isinstance(source, (str, Path, ImageBytes)):
-                loaded[key] = _tensor(read_image(source), str(source))
+                loaded, name = read_image(source), str(source)
             elif isinstance(source, ImageFile):
-                loaded[key] = _tensor(read_image(source), str(source.source), source.frame)
+                loaded, name, frame = read_image(source), str(source.source), source.frame
             elif isinstance(source, LoadedImage):
-                loaded[key] = _tensor(source, "")
+                loaded = source
             else:
-                loaded[key] = _tensor(image_from_array(np.asarray(source)), "")
-        return loaded
+                loaded = image_from_array(np.asarray(source))
+            item[key] = _tensor(loaded, name, frame)
+        return item
 
 
 class LoadLesionMaskd(MapTransform):
@@ -74,48 +75,34 @@ class LoadLesionMaskd(MapTransform):
     must hold what the item states as ``label_sha256``, if it does: one that was edited in a
     prepared folder would be trained or measured on under the name of the one that is listed.
 
-    Args:
-        keys: keys of the masks.
-        allow_missing_keys: whether an item may lack them.
-        image_key: key of the loaded image that the mask must match in size; not checked where
-            the item has none.
-
     Raises:
-        ImageReadError: if the mask cannot be read or its size differs from the image's.
+        ImageReadError: if the mask cannot be read, or its size is not that of the item's ``image``.
         InputError: if it is another mask than the item states.
     """
 
-    def __init__(
-        self,
-        keys: KeysCollection = "label",
-        allow_missing_keys: bool = False,
-        image_key: str = "image",
-    ) -> None:
+    def __init__(self, keys: KeysCollection = "label", allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.image_key = image_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with the masks under ``keys`` read."""
         absent = {key for key in self.keys if key in data and data[key] is None}
         loaded = {key: value for key, value in data.items() if key not in absent}
         for key in self.key_iterator(loaded):
-            source = loaded[key]
-            name = str(source) if isinstance(source, (str, Path)) else "array"
-            mask = read_mask(source) if name != "array" else _mask_from_array(source)
-            self._check_size(mask, loaded.get(self.image_key), name)
+            source, image = loaded[key], loaded.get("image")
+            in_file = isinstance(source, (str, Path))
+            name = str(source) if in_file else "array"
+            mask = read_mask(source) if in_file else _mask_from_array(source)
+            if isinstance(image, torch.Tensor) and tuple(image.shape[1:]) != mask.shape:
+                height, width = image.shape[1:]
+                raise ImageReadError(
+                    f"{name}: the mask has {mask.shape[1]}×{mask.shape[0]} pixels, its image "
+                    f"{width}×{height}; give the mask that belongs to this image"
+                )
             stated = loaded.get(f"{key}_sha256")
-            if stated is not None and name != "array":
+            if in_file and stated is not None:
                 check_mask(mask, stated, name)
             loaded[key] = torch.from_numpy(mask.astype(np.float32))[None]
         return loaded
-
-    def _check_size(self, mask: NDArray[np.bool_], image: Any, name: str) -> None:
-        if isinstance(image, torch.Tensor) and tuple(image.shape[1:]) != mask.shape:
-            height, width = image.shape[1:]
-            raise ImageReadError(
-                f"{name}: the mask has {mask.shape[1]}×{mask.shape[0]} pixels, its image "
-                f"{width}×{height}; give the mask that belongs to this image"
-            )
 
 
 def check_mask(mask: NDArray[np.bool_], stated: str, path: str | Path) -> None:
@@ -132,7 +119,7 @@ def check_mask(mask: NDArray[np.bool_], stated: str, path: str | Path) -> None:
         )
 
 
-def _tensor(loaded: LoadedImage, name: str, frame: int | None = None) -> MetaTensor:
+def _tensor(loaded: LoadedImage, name: str, frame: int | None) -> MetaTensor:
     meta = {
         "filename_or_obj": name,
         "spatial_shape": torch.tensor(loaded.pixels.shape),

@@ -10,20 +10,15 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, Invertd, InvertibleTransform, Transform
 
 from busi_monai.cases import CLASSES
-from busi_monai.settings import Consistency, InferenceSettings
+from busi_monai.imaging.prediction import (
+    DEFAULT_MALIGNANT_THRESHOLD,
+    agreed_finding,
+    choose_class,
+)
+from busi_monai.settings import InferenceSettings
+from busi_monai.transforms.batches import plain
 
-__all__ = [
-    "CalibratedProbabilitiesd",
-    "DecideClassd",
-    "DecideMaskd",
-    "MaskClassConsistencyd",
-    "NativeLabeld",
-    "choose_class",
-    "prediction_postprocessing",
-]
-
-NORMAL, MALIGNANT = CLASSES[0], CLASSES[2]
-DEFAULT_MALIGNANT_THRESHOLD = 0.5
+__all__ = ["MONAILabelResultd", "prediction_postprocessing"]
 
 
 def prediction_postprocessing(settings: InferenceSettings, preprocessing: Compose) -> Compose:
@@ -52,42 +47,27 @@ def prediction_postprocessing(settings: InferenceSettings, preprocessing: Compos
     ]
     if not resize:
         raise ValueError("preprocessing must hold an invertible transform, such as FitToNetworkd")
-    steps: list[Transform] = [
-        CalibratedProbabilitiesd(settings.temperature),
-        Invertd(
-            "pred_seg",
-            transform=Compose(resize),
-            orig_keys="image",
-            nearest_interp=False,
-            allow_missing_keys=True,
-        ),
-        DecideMaskd(settings.mask_threshold),
-        DecideClassd(settings.classes, settings.class_thresholds),
-    ]
-    if settings.consistency.enabled:
-        steps.append(
-            MaskClassConsistencyd(
-                settings.classes,
-                settings.consistency,
-                settings.class_thresholds.get(MALIGNANT, DEFAULT_MALIGNANT_THRESHOLD),
-            )
-        )
-    steps.append(NativeLabeld())
+    to_native = Invertd(
+        "pred_seg",
+        transform=Compose(resize),
+        orig_keys="image",
+        nearest_interp=False,
+        allow_missing_keys=True,
+    )
+    steps = [_Probabilitiesd(settings.temperature), to_native, _Decided(settings), _NativeLabeld()]
     return Compose(steps, log_stats=False)
 
 
-class CalibratedProbabilitiesd(Transform):
+class _Probabilitiesd(Transform):
     """Turn ``seg`` logits into ``pred_seg`` (sigmoid) and ``cls`` logits into ``pred_cls``.
 
-    Args:
-        temperature: the class logits are divided by it before the softmax (Guo et al., ICML 2017).
+    Class logits are divided by the temperature before the softmax (Guo et al., ICML 2017).
     """
 
-    def __init__(self, temperature: float = 1.0) -> None:
+    def __init__(self, temperature: float) -> None:
         self.temperature = temperature
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the item with float32 probabilities on the CPU, at network size."""
         item = dict(data)
         if "seg" in item:
             image = item.get("image")
@@ -102,85 +82,35 @@ class CalibratedProbabilitiesd(Transform):
         return item
 
 
-class DecideMaskd(Transform):
-    """Threshold ``pred_seg`` (1, H, W) to ``pred``: (H, W) uint8, 1 from the threshold on."""
+class _Decided(Transform):
+    """Decide mask and class of the probabilities, and make them agree where the rule is on."""
 
-    def __init__(self, threshold: float = 0.5) -> None:
-        self.threshold = threshold
+    def __init__(self, settings: InferenceSettings) -> None:
+        self.settings = settings
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the item with its mask, where it has a lesion probability."""
-        item = dict(data)
+        item, settings = dict(data), self.settings
         if "pred_seg" in item:
             item["pred_seg"] = _values(item["pred_seg"])
-            item["pred"] = (item["pred_seg"][0] >= self.threshold).to(torch.uint8)
-        return item
-
-
-class DecideClassd(Transform):
-    """Choose ``predicted_class`` from ``pred_cls`` by ``choose_class``."""
-
-    def __init__(self, classes: Sequence[str], thresholds: Mapping[str, float]) -> None:
-        self.classes = tuple(classes)
-        self.thresholds = dict(thresholds)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the item with its class, where it has class probabilities."""
-        item = dict(data)
+            item["pred"] = (item["pred_seg"][0] >= settings.mask_threshold).to(torch.uint8)
         if "pred_cls" in item:
+            values = item["pred_cls"].tolist()
             item["predicted_class"] = choose_class(
-                item["pred_cls"].tolist(), self.classes, self.thresholds
+                values, settings.classes, settings.class_thresholds
             )
+            if "pred" in item and settings.consistency.enabled:
+                item["predicted_class"], mask = agreed_finding(
+                    item["predicted_class"],
+                    item["pred"].numpy(),
+                    dict(zip(settings.classes, values, strict=True)),
+                    settings.consistency,
+                    settings.class_thresholds.get(CLASSES[-1], DEFAULT_MALIGNANT_THRESHOLD),
+                )
+                item["pred"] = torch.from_numpy(mask)
         return item
 
 
-class MaskClassConsistencyd(Transform):
-    """Make mask and class agree; probabilities are never altered.
-
-    A lesion smaller than ``min_lesion_fraction`` of the image, or none at all, or a p_normal from
-    ``normal_threshold`` on makes the predicted class normal; a predicted normal gets an empty mask.
-    While p_malignant is at or above its operating threshold nothing is changed: neither a mask
-    erased nor a class made normal.
-    Items without mask or class, and systems without a normal class, stay as they are.
-
-    Args:
-        classes: the system's ordered classes.
-        rule: the areas and switches; whether it is ``enabled`` is the caller's question.
-        malignant_threshold: probability from which a malignant finding must not be touched.
-    """
-
-    def __init__(
-        self,
-        classes: Sequence[str],
-        rule: Consistency,
-        malignant_threshold: float = DEFAULT_MALIGNANT_THRESHOLD,
-    ) -> None:
-        self.classes = tuple(classes)
-        self.rule = rule
-        self.malignant_threshold = malignant_threshold
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the item with ``pred`` and ``predicted_class`` in agreement."""
-        item = dict(data)
-        if NORMAL not in self.classes or not {"pred", "predicted_class"} <= set(item):
-            return item
-        if self._may_be_malignant(item["pred_cls"]):
-            return item
-        fraction = float(item["pred"].count_nonzero()) / item["pred"].numel()
-        p_normal = float(item["pred_cls"][self.classes.index(NORMAL)])
-        chosen, emptied = self.rule.applied(item["predicted_class"], fraction, p_normal)
-        item["predicted_class"] = chosen
-        if emptied:
-            item["pred"] = torch.zeros_like(item["pred"])
-        return item
-
-    def _may_be_malignant(self, probabilities: torch.Tensor) -> bool:
-        if MALIGNANT not in self.classes:
-            return False
-        return float(probabilities[self.classes.index(MALIGNANT)]) >= self.malignant_threshold
-
-
-class NativeLabeld(Transform):
+class _NativeLabeld(Transform):
     """Give a ``native_label`` that ``collate_items`` padded its own size back.
 
     One of all −1 stood for a missing mask in its batch and becomes ``None``: MONAI's engines keep
@@ -188,49 +118,53 @@ class NativeLabeld(Transform):
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the item with ``native_label`` as uint8 (1, H, W), or ``None``."""
         item = dict(data)
-        if item.get("native_label") is None:
-            return item
-        height, width = (int(side) for side in item["image"].meta["spatial_shape"])
-        label = _plain(item["native_label"])[:, :height, :width]
-        missing = bool((label < 0).any())
-        item["native_label"] = None if missing else label.to(torch.uint8)
+        if item.get("native_label") is not None:
+            height, width = (int(side) for side in item["image"].meta["spatial_shape"])
+            label = plain(item["native_label"])[:, :height, :width]
+            item["native_label"] = None if (label < 0).any() else label.to(torch.uint8)
         return item
 
 
-def choose_class(
-    probabilities: Sequence[float], classes: Sequence[str], thresholds: Mapping[str, float]
-) -> str:
-    """Return the predicted class.
+class MONAILabelResultd(Transform):
+    """Put class and probabilities into ``result``, and the mask the way round that is written.
 
-    A class with a threshold is predicted exactly from that probability on, whatever the others
-    are; if several reach theirs, malignant goes before benign before normal. If none does, the most
-    probable of the classes without a threshold is taken, or of all where each has one.
+    For the end of the postprocessing of MONAI Label's stock ``monaibundle`` app: it answers with
+    ``result`` and writes ``pred`` through ITK, whose first axis are the columns. It would resize
+    ``pred`` to the size of ``image``, which it has already: ``image`` is left out.
 
     Args:
-        probabilities: (C,) calibrated probabilities.
-        classes: C class names in the order of ``CLASSES``.
-        thresholds: threshold in [0, 1] by class name; empty for the most probable class.
+        classes: names in the order of ``pred_cls``.
 
     Examples:
-        >>> names = ("normal", "benign", "malignant")
-        >>> choose_class([0.1, 0.6, 0.3], names, {})
-        'benign'
-        >>> choose_class([0.1, 0.6, 0.3], names, {"malignant": 0.3})
-        'malignant'
+        >>> item = {"pred_cls": torch.tensor([0.25, 0.75]), "predicted_class": "malignant"}
+        >>> told = MONAILabelResultd(["benign", "malignant"])(item)["result"]
+        >>> told["predicted_class"], told["probabilities"]
+        ('malignant', {'benign': 0.25, 'malignant': 0.75})
     """
-    by_class = dict(zip(classes, probabilities, strict=True))
-    for name in reversed(list(by_class)):
-        if name in thresholds and by_class[name] >= thresholds[name]:
-            return name
-    free = [name for name in by_class if name not in thresholds] or list(by_class)
-    return max(free, key=by_class.__getitem__)
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self.classes = tuple(classes)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the item after ``prediction_postprocessing`` as the stock app takes it.
+
+        ``pred`` becomes (W, H) uint8; ``result`` holds plain JSON values.
+        """
+        item = dict(data)
+        result = dict(item.get("result") or {})
+        if "pred_cls" in item:
+            values = [float(value) for value in item["pred_cls"]]
+            result["probabilities"] = dict(zip(self.classes, values, strict=True))
+            result["predicted_class"] = item["predicted_class"]
+        if "pred" in item:
+            mask = torch.as_tensor(item["pred"])
+            result["lesion_pixels"] = int(mask.count_nonzero())
+            item["pred"] = mask.T.contiguous()
+            item.pop("image", None)
+        item["result"] = result
+        return item
 
 
 def _values(tensor: torch.Tensor) -> torch.Tensor:
-    return _plain(tensor).detach().float().cpu()
-
-
-def _plain(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor
+    return torch.as_tensor(plain(tensor)).detach().float().cpu()

@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import Compose, InvertibleTransform, MapTransform, NormalizeIntensityd
-from monai.utils import TraceKeys, convert_to_dst_type
+from monai.utils import TraceKeys
 from numpy.typing import NDArray
 from torch.nn.functional import interpolate, pad
 
 from busi_monai.datasets import clean_mask
-from busi_monai.errors import InputError
-from busi_monai.settings import ASPECTS, InferenceSettings
+from busi_monai.imaging.prediction import equalise_contrast, fitted_place, median_filter
+from busi_monai.settings import InferenceSettings
+from busi_monai.transforms.batches import plain
 from busi_monai.transforms.lesion_crop import CropToLesiond
 from busi_monai.transforms.loading import LoadLesionMaskd, LoadUltrasoundd
 
-__all__ = [
-    "CleanLesionMaskd",
-    "EqualiseContrastd",
-    "FitToNetworkd",
-    "KeepNativeLabeld",
-    "MedianFilterd",
-    "MissingLabeld",
-    "prediction_preprocessing",
-]
-
-RESAMPLING = ("bicubic", "nearest-exact")
-CLAHE_CLIP_LIMIT = 2.0
-CLAHE_TILES = (8, 8)
+__all__ = ["FilterPixelsd", "FitToNetworkd", "KeepNativeLabeld", "prediction_preprocessing"]
 
 # MONAI 1.6 writes these names into every history, but doesn't let PersistentDataset read them back
 torch.serialization.add_safe_globals([TraceKeys])
@@ -70,24 +59,16 @@ def prediction_preprocessing(
     if with_label:
         steps += [LoadLesionMaskd("label", allow_missing_keys=True), KeepNativeLabeld("label")]
         if clean_labels:
-            steps.append(CleanLesionMaskd("label"))
+            steps.append(FilterPixelsd("label", clean_mask))
     if settings.median_filter > 1:
-        steps.append(MedianFilterd("image", settings.median_filter))
+        steps.append(FilterPixelsd("image", partial(median_filter, size=settings.median_filter)))
     if settings.clahe:
-        steps.append(EqualiseContrastd("image"))
+        steps.append(FilterPixelsd("image", equalise_contrast))
     if settings.lesion_crop is not None:
         steps.append(CropToLesiond(keys, settings.lesion_crop.margin))
-    steps.append(
-        FitToNetworkd(
-            keys,
-            settings.image_size,
-            settings.aspect,
-            resampling=RESAMPLING[: len(keys)],
-            allow_missing_keys=with_label,
-        )
-    )
+    steps.append(FitToNetworkd(keys, settings.image_size, settings.aspect))
     if with_label:
-        steps.append(MissingLabeld("label", settings.image_size))
+        steps.append(_MissingLabeld(settings.image_size))
     if settings.normalisation == "zscore":
         steps.append(NormalizeIntensityd("image"))
     # MONAI would print the whole item for each bad file
@@ -108,131 +89,64 @@ class KeepNativeLabeld(MapTransform):
         return kept
 
 
-class CleanLesionMaskd(MapTransform):
-    """Smooth (1, H, W) masks, fill their holes and drop their specks by ``clean_mask``."""
-
-    def __init__(self, keys: KeysCollection = "label") -> None:
-        super().__init__(keys, allow_missing_keys=True)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the item with clean masks, float32 of 0 and 1."""
-        cleaned = dict(data)
-        for key in self.key_iterator(cleaned):
-            mask = torch.from_numpy(clean_mask(np.asarray(cleaned[key][0]) > 0))
-            cleaned[key] = convert_to_dst_type(mask[None], dst=cleaned[key])[0]
-        return cleaned
-
-
-class MissingLabeld(MapTransform):
+class _MissingLabeld(MapTransform):
     """Give items without a mask one of all −1, which the loss leaves out, so that batches collate.
 
     Args:
-        keys: keys of the masks.
         size: (height, width) of the network's input.
     """
 
-    def __init__(self, keys: KeysCollection, size: Sequence[int]) -> None:
-        super().__init__(keys, allow_missing_keys=True)
+    def __init__(self, size: Sequence[int]) -> None:
+        super().__init__("label", allow_missing_keys=True)
         self.size = tuple(size)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the item with every mask there."""
-        missing = {key: torch.full((1, *self.size), -1.0) for key in self.keys if key not in data}
-        return {**data, **missing}
+        """Return the item with its mask there."""
+        item = dict(data)
+        return item if "label" in item else {**item, "label": torch.full((1, *self.size), -1.0)}
 
 
-class MedianFilterd(MapTransform):
-    """Median filter against speckle, by OpenCV (MONAI's takes 39 ms for a BUSI image, this 0.2).
-
-    Args:
-        keys: keys of (1, H, W) images in [0, 1].
-        size: odd side of the window in native pixels; above 5 the grey values are cut to 8 bits.
-
-    Raises:
-        InputError: if ``size`` is even or below 3.
-    """
-
-    def __init__(self, keys: KeysCollection, size: int) -> None:
-        super().__init__(keys)
-        if size < 3 or size % 2 == 0:
-            raise InputError(f"the median filter's side must be odd and at least 3, got {size}")
-        self.size = size
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the item with the images filtered."""
-        filtered = dict(data)
-        for key in self.key_iterator(filtered):
-            pixels = filtered[key][0].numpy()
-            if self.size <= 5:
-                result = cv2.medianBlur(pixels, self.size)
-            else:
-                result = _from_8_bits(cv2.medianBlur(_to_8_bits(pixels), self.size))
-            filtered[key] = _same_kind(result, filtered[key])
-        return filtered
-
-
-class EqualiseContrastd(MapTransform):
-    """Contrast-limited adaptive histogram equalisation (Zuiderveld 1994) by OpenCV, in 8 bits.
+class FilterPixelsd(MapTransform):
+    """Apply a function of arrays to (1, H, W) images or masks; size and meta stay.
 
     Args:
-        keys: keys of (1, H, W) images in [0, 1].
-        clip_limit: highest slope of the equalisation relative to a flat histogram.
-        tiles: number of tiles (down, across) that are equalised each on its own.
+        keys: their keys; items may lack them.
+        function: takes and returns (H, W).
     """
 
-    def __init__(
-        self,
-        keys: KeysCollection,
-        clip_limit: float = CLAHE_CLIP_LIMIT,
-        tiles: tuple[int, int] = CLAHE_TILES,
-    ) -> None:
-        super().__init__(keys)
-        self.clip_limit = clip_limit
-        self.tiles = tiles
+    def __init__(self, keys: KeysCollection, function: Callable[..., NDArray[Any]]) -> None:
+        super().__init__(keys, allow_missing_keys=True)
+        self.function = function
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the item with the images equalised."""
-        # OpenCV's object can't be pickled for a worker, and costs microseconds to make
-        equaliser = cv2.createCLAHE(self.clip_limit, (self.tiles[1], self.tiles[0]))
-        equalised = dict(data)
-        for key in self.key_iterator(equalised):
-            pixels = _from_8_bits(equaliser.apply(_to_8_bits(equalised[key][0].numpy())))
-            equalised[key] = _same_kind(pixels, equalised[key])
-        return equalised
+        """Return the item with float32 results."""
+        item = dict(data)
+        for key in self.key_iterator(item):
+            found = np.ascontiguousarray(self.function(item[key][0].numpy()), dtype=np.float32)
+            item[key] = _like(torch.from_numpy(found)[None], item[key])
+        return item
 
 
 class FitToNetworkd(MapTransform, InvertibleTransform):
     """Resize to the network's size, stretched or padded with 0 around the centre; invertible.
 
-    MONAI's ``Resize`` with antialiasing takes 5.5 ms for a BUSI image against 0.6 ms for
+    The first key is an image (bicubic with antialiasing, clipped to [0, 1]), further ones are masks
+    (nearest). MONAI's ``Resize`` with antialiasing takes 5.5 ms for a BUSI image against 0.6 ms for
     torch's own antialiased interpolation, keeps the aspect ratio only for square sizes, and goes
     back to native size with the bicubic interpolation it came with. Half-pixel centres in both
     directions (``nearest-exact``, ``align_corners=False``), so nothing shifts.
 
     Args:
-        keys: keys of (1, H, W) tensors; a ``MetaTensor`` remembers the way back.
+        keys: keys of (1, H, W) tensors, which items may lack; a ``MetaTensor`` remembers the way
+            back.
         size: (height, width) of the network's input.
         aspect: ``stretch`` or ``pad``.
-        resampling: for each key ``bicubic`` (antialiased, clipped to [0, 1]) or ``nearest-exact``.
-        allow_missing_keys: whether an item may lack a key.
     """
 
-    def __init__(
-        self,
-        keys: KeysCollection,
-        size: Sequence[int],
-        aspect: str = "stretch",
-        resampling: Sequence[str] = ("bicubic",),
-        allow_missing_keys: bool = False,
-    ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        if aspect not in ASPECTS:
-            raise InputError(f"aspect must be one of {', '.join(ASPECTS)}, got {aspect!r}")
-        if len(resampling) != len(self.keys) or not set(resampling) <= set(RESAMPLING):
-            raise InputError(f"expected one of {RESAMPLING} for each key, got {resampling}")
+    def __init__(self, keys: KeysCollection, size: Sequence[int], aspect: str = "stretch") -> None:
+        super().__init__(keys, allow_missing_keys=True)
         self.size = (int(size[0]), int(size[1]))
-        self.aspect = aspect
-        self.resampling = tuple(resampling)
+        self.keep_aspect = aspect == "pad"
 
     def get_transform_info(self) -> dict[str, Any]:
         """Return MONAI's trace entry, valid in every process.
@@ -243,24 +157,20 @@ class FitToNetworkd(MapTransform, InvertibleTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item with its images and masks at the network's size."""
-        fitted = dict(data)
-        for key, mode in self.key_iterator(fitted, self.resampling):
-            source = fitted[key]
-            inner, (top, left) = self._place(source.shape[-2:])
-            values = _resample(_plain(source), inner, mode)
+        item = dict(data)
+        for key in self.key_iterator(item):
+            source = item[key]
+            native = tuple(source.shape[-2:])
+            inner, (top, left) = fitted_place(native, self.size, keep_aspect=self.keep_aspect)
+            values = _resized(plain(source), inner, is_mask=key != self.keys[0])
             below, right = self.size[0] - inner[0] - top, self.size[1] - inner[1] - left
-            if (inner[0], inner[1]) != self.size:
+            if inner != self.size:
                 values = pad(values, (left, right, top, below))
+            item[key] = _like(values, source)
             if isinstance(source, MetaTensor):
-                tracked = MetaTensor(values).copy_meta_from(source)
-                self.push_transform(
-                    tracked,
-                    orig_size=tuple(source.shape[-2:]),
-                    extra_info={"inner": list(inner), "corner": [top, left]},
-                )
-                values = tracked
-            fitted[key] = values
-        return fitted
+                place = {"inner": list(inner), "corner": [top, left]}
+                self.push_transform(item[key], orig_size=native, extra_info=place)
+        return item
 
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the item at native size, resampled bilinearly: for probabilities, not for masks.
@@ -268,52 +178,30 @@ class FitToNetworkd(MapTransform, InvertibleTransform):
         Raises:
             ValueError: if a tensor does not carry the history of this transform.
         """
-        native = dict(data)
-        for key in self.key_iterator(native):
-            info = self.pop_transform(native[key])
-            (height, width), (top, left) = (
-                info[TraceKeys.EXTRA_INFO][name] for name in ("inner", "corner")
-            )
-            values = _plain(native[key])[..., top : top + height, left : left + width]
+        item = dict(data)
+        for key in self.key_iterator(item):
+            info = self.pop_transform(item[key])
+            place = info[TraceKeys.EXTRA_INFO]
+            (height, width), (top, left) = place["inner"], place["corner"]
+            values = plain(item[key])[..., top : top + height, left : left + width]
             size = tuple(int(side) for side in info[TraceKeys.ORIG_SIZE])
             enlarged = interpolate(values[None], size=size, mode="bilinear", align_corners=False)[0]
-            earlier = native[key].applied_operations  # a crop before it, to be inverted next
-            native[key] = MetaTensor(enlarged).copy_meta_from(native[key]) if earlier else enlarged
-        return native
-
-    def _place(self, native: Sequence[int]) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Return size and upper left corner of the resized image within the network's input."""
-        if self.aspect == "stretch":
-            return self.size, (0, 0)
-        scale = min(self.size[0] / native[0], self.size[1] / native[1])
-        height, width = (
-            min(side, max(1, round(length * scale)))
-            for side, length in zip(self.size, native, strict=True)
-        )
-        return (height, width), ((self.size[0] - height) // 2, (self.size[1] - width) // 2)
+            earlier = item[key].applied_operations  # a crop before it, to be inverted next
+            item[key] = _like(enlarged, item[key]) if earlier else enlarged
+        return item
 
 
-def _resample(values: torch.Tensor, size: tuple[int, int], mode: str) -> torch.Tensor:
+def _resized(values: torch.Tensor, size: tuple[int, int], *, is_mask: bool) -> torch.Tensor:
     if tuple(values.shape[-2:]) == size:
         return values
-    if mode == "nearest-exact":
-        return interpolate(values[None], size=size, mode=mode)[0]
-    resized = interpolate(values[None], size=size, mode=mode, align_corners=False, antialias=True)
+    if is_mask:
+        return interpolate(values[None], size=size, mode="nearest-exact")[0]
+    resized = interpolate(
+        values[None], size=size, mode="bicubic", align_corners=False, antialias=True
+    )
     return resized[0].clamp_(0, 1)
 
 
-def _plain(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor
-
-
-def _same_kind(pixels: NDArray[np.float32], like: torch.Tensor) -> torch.Tensor:
-    values = torch.from_numpy(np.ascontiguousarray(pixels))[None]
-    return MetaTensor(values).copy_meta_from(like) if isinstance(like, MetaTensor) else values
-
-
-def _to_8_bits(pixels: NDArray[np.float32]) -> NDArray[np.uint8]:
-    return np.round(pixels * 255).astype(np.uint8)
-
-
-def _from_8_bits(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return pixels.astype(np.float32) / np.float32(255)
+def _like(values: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+    """Return values with the meta of their source, where it has any."""
+    return MetaTensor(values).copy_meta_from(source) if isinstance(source, MetaTensor) else values

@@ -35,12 +35,7 @@ def checked_part(name: str, value: float) -> float:
 
 
 def checked_range(name: str, value: Range, *, limit: float = math.inf) -> tuple[float, float]:
-    """Return (smallest, largest), both positive, or raise an ``InputError`` that names them.
-
-    Args:
-        name: of the option.
-        value: the two numbers.
-        limit: what the largest may be at most.
+    """Return (smallest, largest) in (0, ``limit``], or raise an ``InputError`` that names them.
 
     Examples:
         >>> checked_range("gamma", [0.7, 1.5])

@@ -3,15 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from monai.data import MetaTensor
 
 from busi_monai.cases import CLASSES
 from busi_monai.errors import InputError
 from busi_monai.evaluation import consistent_table
+from busi_monai.imaging import agreed_finding
 from busi_monai.metrics import segmentation_scores
 from busi_monai.settings import Consistency
-from busi_monai.transforms import MaskClassConsistencyd
 
 RULES = (
     Consistency(enabled=True, min_lesion_fraction=0.05),
@@ -52,20 +50,14 @@ def row(predicted: np.ndarray, true: np.ndarray, probabilities: list[float], nam
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_a_table_becomes_what_the_transform_would_have_made(rule: Consistency) -> None:
-    transform = MaskClassConsistencyd(CLASSES, rule, 0.5)
+def test_a_table_becomes_what_a_prediction_would_have_made(rule: Consistency) -> None:
     given, expected = [], []
     for predicted, true, probabilities in findings():
         name = CLASSES[int(np.argmax(probabilities))]
-        item = {
-            "pred": MetaTensor(torch.from_numpy(predicted)),
-            "pred_cls": torch.tensor(probabilities),
-            "predicted_class": name,
-        }
-        after = transform(item)
+        by_class = dict(zip(CLASSES, probabilities, strict=True))
+        agreed, mask = agreed_finding(name, predicted, by_class, rule, 0.5)
         given.append(row(predicted, true, probabilities, name))
-        mask = np.asarray(after["pred"])
-        expected.append(row(mask, true, probabilities, after["predicted_class"]))
+        expected.append(row(mask, true, probabilities, agreed))
     table = consistent_table(pd.DataFrame(given), CLASSES, rule, 0.5)
     pd.testing.assert_frame_equal(table, pd.DataFrame(expected), check_dtype=False)
     assert not table.equals(pd.DataFrame(given))

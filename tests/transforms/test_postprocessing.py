@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,15 +11,16 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, Identityd
 
+from busi_monai.bundle import Bundle
+from busi_monai.bundle.shipped import shipped_bundles
 from busi_monai.cases import CLASSES
+from busi_monai.inference import Predictor
 from busi_monai.settings import Consistency, InferenceSettings
 from busi_monai.transforms import (
-    MaskClassConsistencyd,
-    choose_class,
+    MONAILabelResultd,
     prediction_postprocessing,
     prediction_preprocessing,
 )
-from busi_monai.transforms.postprocessing import DecideMaskd
 
 Draw = Callable[..., np.ndarray]
 NATIVE = (150, 231)
@@ -74,18 +77,13 @@ def _item(**outputs: torch.Tensor) -> tuple[Compose, dict[str, Any]]:
     return preprocessing, {**preprocessing({"image": np.zeros((20, 30))}), **outputs}
 
 
-@pytest.mark.parametrize(("threshold", "expected"), [(0.4, 1), (0.5, 1), (0.6, 0)])
+@pytest.mark.parametrize(("threshold", "expected"), [(0.4, 256), (0.5, 256), (0.6, 0)])
 def test_the_mask_threshold_counts_from_its_value_on(threshold: float, expected: int) -> None:
-    result = DecideMaskd(threshold)({"pred_seg": torch.full((1, 4, 6), 0.5)})
-    assert torch.equal(result["pred"], torch.full((4, 6), expected, dtype=torch.uint8))
-
-
-def test_the_operating_points_mask_threshold_is_applied() -> None:
-    preprocessing, item = _item(seg=torch.full((1, 16, 16), 1.0))
-    for threshold, expected in ((0.7, 600), (0.75, 0)):
-        settings = InferenceSettings(image_size=(16, 16), mask_threshold=threshold)
-        result = prediction_postprocessing(settings, preprocessing)(item)
-        assert int(result["pred"].sum()) == expected
+    settings = InferenceSettings(image_size=(16, 16), mask_threshold=threshold)
+    preprocessing = prediction_preprocessing(settings)
+    item = {**preprocessing({"image": np.zeros((16, 16))}), "seg": torch.zeros(1, 16, 16)}
+    result = prediction_postprocessing(settings, preprocessing)(item)
+    assert int(result["pred"].sum()) == expected
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
@@ -143,90 +141,6 @@ def test_a_preprocessing_without_way_back_is_refused() -> None:
         prediction_postprocessing(InferenceSettings(), Compose([Identityd("image")]))
 
 
-@pytest.mark.parametrize(
-    ("probabilities", "thresholds", "expected"),
-    [
-        ([0.2, 0.5, 0.3], {}, "benign"),
-        ([0.2, 0.5, 0.3], {"malignant": 0.3}, "malignant"),
-        ([0.2, 0.5, 0.3], {"malignant": 0.31}, "benign"),
-        ([0.1, 0.4, 0.5], {"malignant": 0.6}, "benign"),
-        ([0.3, 0.3, 0.4], {"malignant": 0.4, "benign": 0.1}, "malignant"),
-        ([0.6, 0.3, 0.1], {"malignant": 0.4, "benign": 0.3}, "benign"),
-        ([0.4, 0.35, 0.25], {"normal": 0.5, "benign": 0.5, "malignant": 0.5}, "normal"),
-    ],
-)
-def test_class_thresholds(
-    probabilities: list[float], thresholds: dict[str, float], expected: str
-) -> None:
-    assert choose_class(probabilities, CLASSES, thresholds) == expected
-
-
-def _agree(
-    probabilities: list[float],
-    lesion_pixels: int,
-    rule: Consistency | None = None,
-    *,
-    predicted: str | None = None,
-    classes: tuple[str, ...] = CLASSES,
-    malignant_threshold: float = 0.5,
-) -> tuple[str, int]:
-    mask = torch.zeros(100, 100, dtype=torch.uint8)
-    mask.view(-1)[:lesion_pixels] = 1
-    item = {
-        "pred": mask,
-        "pred_cls": torch.tensor(probabilities),
-        "predicted_class": predicted or choose_class(probabilities, classes, {}),
-    }
-    before = item["pred_cls"].clone()
-    rule = rule or Consistency(enabled=True, min_lesion_fraction=0.01)
-    agreed = MaskClassConsistencyd(classes, rule, malignant_threshold)(item)
-    assert torch.equal(agreed["pred_cls"], before)
-    assert int(item["pred"].sum()) == lesion_pixels
-    return agreed["predicted_class"], int(agreed["pred"].sum())
-
-
-def test_a_tiny_lesion_makes_the_class_normal_and_empties_the_mask() -> None:
-    assert _agree([0.2, 0.7, 0.1], 99) == ("normal", 0)
-    assert _agree([0.2, 0.7, 0.1], 100) == ("benign", 100)
-
-
-def test_no_lesion_makes_the_class_normal_whatever_the_smallest_area() -> None:
-    rule = Consistency(enabled=True, min_lesion_fraction=0)
-    assert _agree([0.2, 0.7, 0.1], 0, rule) == ("normal", 0)
-    assert _agree([0.2, 0.7, 0.1], 1, rule) == ("benign", 1)
-
-
-def test_a_normal_gets_an_empty_mask_unless_switched_off() -> None:
-    assert _agree([0.8, 0.1, 0.1], 5000) == ("normal", 0)
-    keep = Consistency(enabled=True, min_lesion_fraction=0.01, normal_empties_mask=False)
-    assert _agree([0.8, 0.1, 0.1], 5000, keep) == ("normal", 5000)
-
-
-def test_normal_is_believed_from_its_threshold_on() -> None:
-    rule = Consistency(enabled=True, min_lesion_fraction=0.01, normal_threshold=0.3)
-    assert _agree([0.29, 0.61, 0.1], 5000, rule) == ("benign", 5000)
-    assert _agree([0.31, 0.59, 0.1], 5000, rule) == ("normal", 0)
-    assert _agree([0.4, 0.05, 0.55], 5000, rule) == ("malignant", 5000)
-    assert _agree([0.31, 0.25, 0.44], 5000, rule, malignant_threshold=0.4) == ("malignant", 5000)
-
-
-@pytest.mark.parametrize("lesion_pixels", [0, 1, 5000])
-@pytest.mark.parametrize("predicted", ["normal", "malignant"])
-def test_nothing_is_touched_while_malignancy_reaches_its_threshold(
-    lesion_pixels: int, predicted: str
-) -> None:
-    agreed = _agree([0.6, 0.1, 0.3], lesion_pixels, predicted=predicted, malignant_threshold=0.3)
-    assert agreed == (predicted, lesion_pixels)
-
-
-def test_a_system_without_normals_stays_as_it_is() -> None:
-    assert _agree([0.9, 0.1], 1, classes=("benign", "malignant")) == ("benign", 1)
-
-
-def test_a_system_without_malignant_is_ruled_by_normal_alone() -> None:
-    assert _agree([0.9, 0.1], 5000, classes=("normal", "benign")) == ("normal", 0)
-
-
 def test_the_rule_is_off_by_default_and_on_by_the_operating_point() -> None:
     outputs = {"seg": torch.full((1, 16, 16), 5.0), "cls": torch.tensor([3.0, 0.0, 0.0])}
     for enabled, expected in ((False, 20 * 30), (True, 0)):
@@ -250,3 +164,57 @@ def test_the_rule_spares_what_the_malignant_threshold_of_the_operating_point_say
     result = prediction_postprocessing(settings, preprocessing)(item)
     assert result["predicted_class"] == "malignant"
     assert bool(result["pred"].all())
+
+
+def test_the_class_is_in_the_result_and_the_mask_lies_as_itk_wants_it() -> None:
+    mask = torch.zeros(3, 5, dtype=torch.uint8)
+    mask[0, 4] = 1
+    item = {
+        "image": "left out",
+        "pred": mask,
+        "pred_cls": torch.tensor([0.2, 0.5, 0.3]),
+        "predicted_class": "benign",
+        "result": {"kept": 1},
+    }
+    done = MONAILabelResultd(CLASSES)(item)
+    assert done["pred"].shape == (5, 3) and done["pred"][4, 0] == 1
+    assert done["pred"].dtype == torch.uint8 and done["pred"].is_contiguous()
+    assert "image" not in done and "image" in item
+    told = json.loads(json.dumps(done["result"]))
+    assert told == {
+        "kept": 1,
+        "probabilities": pytest.approx({"normal": 0.2, "benign": 0.5, "malignant": 0.3}),
+        "predicted_class": "benign",
+        "lesion_pixels": 1,
+    }
+
+
+def test_networks_of_one_head() -> None:
+    told = MONAILabelResultd(())({"pred": torch.ones(2, 2)})["result"]
+    assert told == {"lesion_pixels": 4}
+    only_class = {"pred_cls": torch.tensor([1.0, 0.0, 0.0]), "predicted_class": "normal"}
+    done = MONAILabelResultd(CLASSES)(only_class)
+    assert "pred" not in done and done["result"]["predicted_class"] == "normal"
+
+
+@pytest.mark.parametrize("bundle", sorted(shipped_bundles()))
+def test_every_bundle_has_what_the_stock_app_runs(bundle: str) -> None:
+    steps = Bundle.open(bundle).inference()["post_transforms"]["transforms"]
+    assert steps[1] == "@postprocessing"
+    assert steps[-1]["_target_"] == "busi_monai.transforms.MONAILabelResultd"
+
+
+def test_a_run_has_it_too_and_it_does_what_the_postprocessing_does(
+    tiny_bundle: Path, phantom_busi: Path
+) -> None:
+    parser = Bundle(tiny_bundle).inference()
+    steps = parser.get_parsed_content("post_transforms")
+    predictor = Predictor.load(tiny_bundle, "cpu", tta_flip=False)
+    path = phantom_busi / "benign" / "benign (1).png"
+    item = dict(parser.get_parsed_content("preprocessing")({"image": str(path)}))
+    with torch.no_grad():
+        heads = predictor.network(item["image"].as_tensor()[None])
+    done = steps({**item, "pred": {name: logits[0] for name, logits in heads.items()}})
+    expected = predictor.predict(path)
+    assert torch.equal(done["pred"].T, torch.from_numpy(expected.mask))
+    assert done["result"]["probabilities"] == pytest.approx(expected.probabilities, abs=1e-6)

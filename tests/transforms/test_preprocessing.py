@@ -4,7 +4,6 @@ import pickle
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -14,16 +13,14 @@ from monai.transforms import Invertd
 from monai.utils import SpaceKeys
 
 from busi_monai.datasets import clean_mask
-from busi_monai.errors import ImageReadError, InputError
+from busi_monai.errors import ImageReadError
 from busi_monai.io.images import write_mask, write_png
 from busi_monai.settings import InferenceSettings
 from busi_monai.transforms import (
-    FitToNetworkd,
     collate_items,
     prediction_postprocessing,
     prediction_preprocessing,
 )
-from busi_monai.transforms.preprocessing import EqualiseContrastd, MedianFilterd
 
 NATIVE = (90, 140)
 
@@ -110,30 +107,6 @@ def test_an_item_without_mask_gets_one_of_minus_one(textured: Draw) -> None:
         assert "native_label" not in ready
 
 
-@pytest.mark.parametrize("size", [3, 5, 9])
-def test_the_median_filter_removes_a_speck_and_keeps_an_edge(size: int) -> None:
-    loaded = np.zeros((1, 30, 40), dtype=np.float32)
-    loaded[:, :, 20:] = 1
-    speckled = loaded.copy()
-    speckled[0, 10, 5] = 1
-    filtered = MedianFilterd("image", size)({"image": torch.from_numpy(speckled)})["image"]
-    assert np.array_equal(filtered.numpy(), loaded)
-
-
-@pytest.mark.parametrize("size", [0, 2, 4])
-def test_a_median_filter_of_even_side_is_refused(size: int) -> None:
-    with pytest.raises(InputError, match=f"odd.*got {size}"):
-        MedianFilterd("image", size)
-
-
-def test_equalisation_spreads_a_flat_image(textured: Draw) -> None:
-    dull = torch.from_numpy(textured((64, 80))).mul(0.1).add(0.4)[None]
-    equalised = EqualiseContrastd("image")({"image": dull})["image"]
-    expected = cv2.createCLAHE(2.0, (8, 8)).apply((dull[0] * 255).round().byte().numpy())
-    assert np.array_equal((equalised[0] * 255).round().byte().numpy(), expected)
-    assert float(equalised.std()) > 1.5 * float(dull.std())
-
-
 @pytest.mark.filterwarnings("error:To copy construct from a tensor:UserWarning")
 def test_clean_labels_are_trained_on_but_not_measured_against(
     textured: Draw, ellipse: Draw, tmp_path: Path
@@ -172,13 +145,6 @@ def test_a_bad_file_is_told_once_and_by_its_own_error(
         prediction_preprocessing(InferenceSettings())({"image": str(tmp_path / "broken.png")})
     assert isinstance(caught.value.__cause__, ImageReadError)
     assert not caplog.records
-
-
-def test_wrong_resampling_and_aspect_are_refused() -> None:
-    with pytest.raises(InputError, match="aspect"):
-        FitToNetworkd("image", (8, 8), "crop")
-    with pytest.raises(InputError, match="each key"):
-        FitToNetworkd(("image", "label"), (8, 8))
 
 
 def test_a_pickled_copy_prepares_alike_and_inverts_what_the_first_one_made(textured: Draw) -> None:
