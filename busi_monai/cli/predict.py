@@ -130,7 +130,7 @@ def command(
 
 
 def _print_summary(summary: PredictSummary, *, quiet: bool) -> None:
-    from busi_monai.inference import left_out_sentence
+    from busi_monai.io.archives import left_out_sentence
 
     for failure in summary.failures:
         click.echo(f"Failed: {failure['message']}", err=True)

@@ -10,6 +10,7 @@ from statistics import mean
 from typing import Any
 
 import torch
+from torch import nn
 
 from busi_monai.bundle import Bundle
 from busi_monai.bundle.model_card import ensemble_sections
@@ -23,10 +24,7 @@ from busi_monai.bundle.writing import write_bundle
 from busi_monai.curation.label_hashes import joined_label_hashes, write_label_hashes
 from busi_monai.datasets import natural_key
 from busi_monai.errors import InputError
-from busi_monai.files import (
-    atomic_file,
-    write_json,
-)
+from busi_monai.files import atomic_file, write_json
 from busi_monai.networks import EnsembleNetwork, load_weights, network_cost
 from busi_monai.networks.weights import read_weights, save_tensors
 from busi_monai.outputs import output_folder
@@ -73,23 +71,25 @@ def write_ensemble(runs: Sequence[str | Path], out: str | Path, *, overwrite: bo
     repeated = sorted({folder for folder in folders if folders.count(folder) > 1}, key=natural_key)
     if repeated:
         raise InputError(f"{', '.join(map(str, repeated))} stands in the ensemble more than once")
+    members = [Bundle(folder) for folder in folders]
     labels = joined_label_hashes(folders)
-    points = [Bundle(folder).settings for folder in folders]
-    settings = _common_operating_point(folders, points)
-    networks = [Bundle(folder).network_definition() for folder in folders]
-    _check_sections(folders)
+    settings = _common_settings(members)
+    _check_sections(members)
+    temperatures = [member.settings.temperature for member in members]
+    networks = [member.network() for member in members]
+    heads = _common_heads(members, networks, settings.image_size)
+    ensemble = EnsembleNetwork(networks, temperatures)
     definition = {
         "_target_": "busi_monai.networks.EnsembleNetwork",
-        "members": networks,
-        "temperatures": [point.temperature for point in points],
+        "members": [member.network_definition() for member in members],
+        "temperatures": temperatures,
     }
-    ensemble, heads = _loaded(folders, points)
     with output_folder(out, "ensemble", reads=folders, overwrite=overwrite) as partial:
-        folds = {Bundle(folder).config("evaluate").get("fold") for folder in folders}
-        trained = _training_details(folders)
+        folds = {member.config("evaluate").get("fold") for member in members}
+        trained = _training_details(members)
         written = write_bundle(
             partial,
-            Bundle(folders[0]),
+            members[0],
             definition,
             settings,
             segmentation="seg" in heads,
@@ -101,8 +101,13 @@ def write_ensemble(runs: Sequence[str | Path], out: str | Path, *, overwrite: bo
         _write_training_images(partial, folders)
         without_ids = [{k: v for k, v in item.items() if k != "id"} for item in labels]
         write_label_hashes(partial, without_ids)
+        joined = {
+            f"members.{index}.{name}": value
+            for index, member in enumerate(members)
+            for name, value in read_weights(member.weights).items()
+        }
         with atomic_file(written.weights) as unfinished:
-            save_tensors(_joined_weights(folders), unfinished)
+            save_tensors(joined, unfinished)
         load_weights(ensemble, written.weights)
         cost = network_cost(ensemble, settings.image_size)
         details = {"weights_sha256": written.weights_sha256, "network": cost}
@@ -133,21 +138,22 @@ def refuse_seen_images(bundle: str | Path, items: Iterable[Mapping[str, Any]]) -
         )
 
 
-def _common_operating_point(
-    folders: Sequence[Path], points: Sequence[InferenceSettings]
-) -> InferenceSettings:
+def _common_settings(members: Sequence[Bundle]) -> InferenceSettings:
+    """Return the ensemble's settings, thresholds averaged; refuse members used differently."""
+    points = [member.settings for member in members]
     first = asdict(points[0])
-    for folder, point in zip(folders[1:], points[1:], strict=True):
+    for member, point in zip(members[1:], points[1:], strict=True):
         for name, value in asdict(point).items():
             if name not in EACH_ITS_OWN and value != first[name]:
                 raise InputError(
-                    f"the members are used differently: {name} is {first[name]} in {folders[0]}, "
-                    f"{value} in {folder}; an ensemble needs the same preprocessing of all"
+                    f"the members are used differently: {name} is {first[name]} in "
+                    f"{members[0].folder}, {value} in {member.folder}; an ensemble needs the same "
+                    "preprocessing of all"
                 )
         if set(point.class_thresholds) != set(points[0].class_thresholds):
             raise InputError(
-                f"the members have thresholds for different classes: {folders[0]} for "
-                f"{sorted(points[0].class_thresholds)}, {folder} for "
+                f"the members have thresholds for different classes: {members[0].folder} for "
+                f"{sorted(points[0].class_thresholds)}, {member.folder} for "
                 f"{sorted(point.class_thresholds)}"
             )
     return replace(
@@ -163,14 +169,15 @@ def _common_operating_point(
     )
 
 
-def _check_sections(folders: Sequence[Path]) -> None:
-    configs = [Bundle(folder).config("inference") for folder in folders]
-    for folder, config in zip(folders[1:], configs[1:], strict=True):
+def _check_sections(members: Sequence[Bundle]) -> None:
+    """Refuse members that are preprocessed, called or postprocessed by other objects."""
+    first, *others = (member.config("inference") for member in members)
+    for member, config in zip(members[1:], others, strict=True):
         for name in SAME_SECTIONS:
-            if _named_as_today(config.get(name)) != _named_as_today(configs[0].get(name)):
+            if _named_as_today(config.get(name)) != _named_as_today(first.get(name)):
                 raise InputError(
-                    f"{name} in configs/inference.yaml is another in {folder} than in "
-                    f"{folders[0]}; an ensemble needs the same of all"
+                    f"{name} in configs/inference.yaml is another in {member.folder} than in "
+                    f"{members[0].folder}; an ensemble needs the same of all"
                 )
 
 
@@ -181,65 +188,44 @@ def _named_as_today(section: Any) -> str:
     )
 
 
-def _loaded(
-    folders: Sequence[Path], points: Sequence[InferenceSettings]
-) -> tuple[EnsembleNetwork, tuple[str, ...]]:
-    """Return the ensemble of the members with their weights, and the heads that all have."""
-    networks, first = [], None
-    for folder, point in zip(folders, points, strict=True):
-        network = Bundle(folder).network()
-        with torch.no_grad():
-            heads = tuple(network(torch.zeros(1, 1, *point.image_size)))
-        first = heads if first is None else first
+@torch.no_grad()
+def _common_heads(
+    members: Sequence[Bundle], networks: Sequence[nn.Module], size: tuple[int, int]
+) -> tuple[str, ...]:
+    first, *others = (tuple(network(torch.zeros(1, 1, *size))) for network in networks)
+    for member, heads in zip(members[1:], others, strict=True):
         if heads != first:
             raise InputError(
-                f"the members have different heads: {folders[0]} {', '.join(first)}, {folder} "
-                f"{', '.join(heads)}"
+                f"the members have different heads: {members[0].folder} {', '.join(first)}, "
+                f"{member.folder} {', '.join(heads)}"
             )
-        networks.append(network)
-    return EnsembleNetwork(networks, [point.temperature for point in points]), first or ()
-
-
-def _joined_weights(folders: Sequence[Path]) -> dict[str, torch.Tensor]:
-    return {
-        f"members.{index}.{name}": value
-        for index, folder in enumerate(folders)
-        for name, value in read_weights(Bundle(folder).weights).items()
-    }
+    return first
 
 
 def _write_training_images(out: Path, folders: Sequence[Path]) -> None:
-    seen: set[str] = set()
-    complete = True
-    for folder in folders:
-        seen |= read_training_images(folder) or frozenset()
-        if not knows_training_images(folder):
-            complete = False
-            logger.warning(
-                "%s does not tell all images that it was trained on: the ensemble cannot refuse "
-                "the others",
-                folder,
-            )
-    known = {} if complete else {"complete": False}
+    seen = frozenset().union(*(read_training_images(folder) or () for folder in folders))
+    unknown = [folder for folder in folders if not knows_training_images(folder)]
+    for folder in unknown:
+        logger.warning(
+            "%s does not tell all images that it was trained on: the ensemble cannot refuse the "
+            "others",
+            folder,
+        )
+    known = {"complete": False} if unknown else {}
     write_json(out / TRAINING_IMAGES, {"sha256": sorted(seen), **known})
 
 
-def _training_details(folders: Sequence[Path]) -> dict[str, Any]:
+def _training_details(members: Sequence[Bundle]) -> dict[str, Any]:
     """Return the members' training records, their time summed and their epochs averaged."""
-    records = [Bundle(folder).training_record or {} for folder in folders]
-    members = [
-        {
-            "name": folder.name,
-            "weights_sha256": Bundle(folder).weights_sha256,
-            "training": record,
-        }
-        for folder, record in zip(folders, records, strict=True)
-    ]
+    records = [member.training_record or {} for member in members]
     seconds = [record["seconds"] for record in records if record.get("seconds")]
     epochs = [record["epochs"] for record in records if record.get("epochs")]
     seeds = {record.get("seed") for record in records}
     return {
-        "members": members,
+        "members": [
+            {"name": each.name, "weights_sha256": each.weights_sha256, "training": record}
+            for each, record in zip(members, records, strict=True)
+        ],
         "seed": seeds.pop() if len(seeds) == 1 else None,
         "seconds": round(sum(seconds), 3) if len(seconds) == len(records) else None,
         "epochs": round(mean(epochs)) if epochs else None,

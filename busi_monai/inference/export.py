@@ -14,7 +14,7 @@ import importlib.util
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,8 @@ from busi_monai.settings import InferenceSettings
 __all__ = ["EXPORT_FORMATS", "ExportReport", "export_bundle_network"]
 
 SETTINGS_KEY = "settings.json"
+
+Heads = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,7 @@ def export_bundle_network(
     out: str | Path,
     format: str = "onnx",
     *,
-    settings: InferenceSettings | None = None,
-    image_size: tuple[int, int] | None = None,
+    settings: InferenceSettings,
 ) -> ExportReport:
     """Write a network as one file, run that file and compare.
 
@@ -64,32 +65,29 @@ def export_bundle_network(
         out: the file to write, which appears when it is complete; its folder is made.
         format: ``onnx`` (input ``image``, one named output for each head, opset of the installed
             torch), ``torchscript`` or ``pt2`` (``torch.export``).
-        settings: what is stored inside the file under ``settings.json``: a metadata property of
-            ONNX, an extra file of the others.
-        image_size: (height, width) in pixels; that of ``settings`` by default.
+        settings: say the input's size, and are stored inside the file under ``settings.json``: a
+            metadata property of ONNX, an extra file of the others.
 
     Returns:
         The report with the greatest difference.
 
     Raises:
-        InputError: if the format is unknown, no size is given, or the format's package is missing.
+        InputError: if the format is unknown, or its package is missing.
     """
     if format not in EXPORT_FORMATS:
         raise InputError(f"format must be one of {', '.join(EXPORT_FORMATS)}, got {format!r}")
-    if image_size is None:
-        if settings is None:
-            raise InputError("give image_size or settings: an exported network has a fixed size")
-        image_size = settings.image_size
     write, run = EXPORT_FORMATS[format]
     network = copy.deepcopy(network).cpu().float().eval()
-    images = torch.rand(3, 1, *image_size, generator=torch.Generator().manual_seed(0))
-    stored = {} if settings is None else {SETTINGS_KEY: json.dumps(settings.as_dict())}
+    images = torch.rand(3, 1, *settings.image_size, generator=torch.Generator().manual_seed(0))
+    stored = {SETTINGS_KEY: json.dumps(settings.as_dict())}
     with torch.no_grad(), _quiet():
         expected = network(images)
         with atomic_file(out) as partial:
             write(network, images[:2], tuple(expected), partial, stored)
         found = run(Path(out), images)
-    difference = None if found is None else _greatest_difference(expected, found)
+    difference = None
+    if found is not None:
+        difference = max(float((found[head] - expected[head]).abs().max()) for head in expected)
     return ExportReport(Path(out), format, tuple(expected), difference)
 
 
@@ -100,15 +98,10 @@ def _quiet() -> Iterator[None]:
     level = exporter.level
     exporter.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         exporter.setLevel(level)
-
-
-def _greatest_difference(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> float:
-    return max((found[head] - logits).abs().max().item() for head, logits in expected.items())
 
 
 class _InOrder(nn.Module):
@@ -125,11 +118,7 @@ class _InOrder(nn.Module):
 
 
 def _write_onnx(
-    network: nn.Module,
-    images: Tensor,
-    heads: tuple[str, ...],
-    path: Path,
-    stored: Mapping[str, str],
+    network: nn.Module, images: Tensor, heads: Heads, path: Path, stored: dict[str, str]
 ) -> None:
     missing = [name for name in ("onnx", "onnxscript") if not importlib.util.find_spec(name)]
     if missing:
@@ -164,13 +153,9 @@ def _run_onnx(path: Path, images: Tensor) -> dict[str, Tensor] | None:
 
 
 def _write_torchscript(
-    network: nn.Module,
-    images: Tensor,
-    heads: tuple[str, ...],
-    path: Path,
-    stored: Mapping[str, str],
+    network: nn.Module, images: Tensor, heads: Heads, path: Path, stored: dict[str, str]
 ) -> None:
-    torch.jit.save(torch.jit.script(network), str(path), _extra_files=dict(stored))
+    torch.jit.save(torch.jit.script(network), str(path), _extra_files=stored)
 
 
 def _run_torchscript(path: Path, images: Tensor) -> dict[str, Tensor]:
@@ -178,25 +163,18 @@ def _run_torchscript(path: Path, images: Tensor) -> dict[str, Tensor]:
 
 
 def _write_pt2(
-    network: nn.Module,
-    images: Tensor,
-    heads: tuple[str, ...],
-    path: Path,
-    stored: Mapping[str, str],
+    network: nn.Module, images: Tensor, heads: Heads, path: Path, stored: dict[str, str]
 ) -> None:
     batch = torch.export.Dim("batch", min=1)
     program = torch.export.export(network, (images,), dynamic_shapes={"image": {0: batch}})
-    torch.export.save(program, path, extra_files=dict(stored))
+    torch.export.save(program, path, extra_files=stored)
 
 
 def _run_pt2(path: Path, images: Tensor) -> dict[str, Tensor]:
     return torch.export.load(path).module()(images)
 
 
-Writer = Callable[[nn.Module, Tensor, tuple[str, ...], Path, Mapping[str, str]], None]
-Runner = Callable[[Path, Tensor], dict[str, Tensor] | None]
-
-EXPORT_FORMATS: dict[str, tuple[Writer, Runner]] = {
+EXPORT_FORMATS = {
     "onnx": (_write_onnx, _run_onnx),
     "torchscript": (_write_torchscript, _run_torchscript),
     "pt2": (_write_pt2, _run_pt2),

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from busi_monai.bundle.shipped import find_bundle
 from busi_monai.errors import BusiMonaiError, ImageReadError, InputError
-from busi_monai.inference.cine import CineSummary
 from busi_monai.inference.formats import FurtherFormats
-from busi_monai.inference.inputs import (
-    FoundImages,
-    frame_id,
-    images_of,
-)
+from busi_monai.inference.inputs import FoundImages, frame_id, images_of
 from busi_monai.inference.prediction import Prediction
 from busi_monai.inference.predictor import Predictor
 from busi_monai.inference.writers import PredictionsFolder
@@ -44,7 +39,9 @@ class PredictSummary:
         skipped_masks: number of mask files left out.
         skipped_objects: number of DICOM files of folders left out that are no images.
         left_out: number of other files left out of folders, by kind; see ``FoundImages``.
-        cines: one ``CineSummary`` as a mapping for each multi-frame file.
+        cines: for each multi-frame file its ``frames``, ``frames_per_second`` (``None`` where it is
+            not stated), how many were ``predicted`` and ``with_lesion``, and ``summary_id`` and
+            ``summary_frame`` (from 1) of the row that stands for it, by ``Prediction.rank``.
         device: device and why it was taken.
         precision: arithmetic and why it was taken.
         rows: the rows of ``predictions.csv`` that were predicted.
@@ -97,16 +94,15 @@ def predict_to_folder(
     Args:
         inputs: files, folders, glob patterns and archives; see ``images_of``.
         out: the folder to make; not made if no image at all could be predicted.
-        bundle: name of a shipped bundle, or folder of a bundle or run; by default the shipped one.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        precision: ``fp32``, ``bf16``, ``fp16`` or ``auto``.
+        bundle: as for ``Predictor.load``.
+        device: likewise.
+        precision: likewise.
         overwrite: replace an earlier result of this function.
         overlays: whether images with outlines are written.
         batch_size: images for one call of the network.
-        tta_flip: whether the mirror image is predicted too; by default as the bundle says.
-        operating_point: one of those in the bundle's ``settings.json`` to decide malignancy at; by
-            default the most probable class.
-        consistency: whether mask and class are made to agree; by default as the bundle says.
+        tta_flip: as for ``Predictor.load``.
+        operating_point: likewise.
+        consistency: likewise.
         formats: what else is written of each prediction, see ``PREDICTION_FORMATS``.
         fractional: whether DICOM segmentations hold probabilities instead of masks.
         crop_to_region: whether only the ultrasound region is looked at that a DICOM file states.
@@ -186,9 +182,7 @@ def _fill(
     summary: PredictSummary,
 ) -> None:
     """Write every prediction and every failure."""
-    ids = iter([id for id, _ in plan.sources])
-    for image, result in predictions:
-        id = next(ids)
+    for (id, _), (image, result) in zip(plan.sources, predictions, strict=True):
         if not isinstance(result, Prediction):
             folder.fail(id, image, result)
             continue
@@ -197,22 +191,29 @@ def _fill(
         summary.rows.append(row)
         summary.with_lesion += result.lesion_pixels > 0
         if image.frame is not None:
-            plan.cines[str(image.source)].add(row["id"], image.frame, result)
-    summary.cines = [cine.as_dict() for cine in plan.cines.values()]
-    folder.record.details["cines"] = summary.cines
-    for given, reason in plan.failures:
-        folder.fail(image_stem(given), given, reason)
-    for given, reason in found.failures:
+            plan.add(str(image.source), row, result)
+    folder.record.details["cines"] = summary.cines = list(plan.cines.values())
+    for given, reason in plan.failures + found.failures:
         folder.fail(image_stem(given), given, reason)
 
 
 @dataclass
 class _Plan:
-    """The images of all files with their ids, the loops, and the files that fail."""
+    """The images of all files with their ids, the loops by file, and the files that fail."""
 
     sources: list[tuple[str, ImageFile]] = field(default_factory=list)
-    cines: dict[str, CineSummary] = field(default_factory=dict)
+    cines: dict[str, dict[str, Any]] = field(default_factory=dict)
+    ranks: dict[str, tuple[bool, float, int]] = field(default_factory=dict)
     failures: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, file: str, row: Mapping[str, Any], prediction: Prediction) -> None:
+        """Take a frame into account in what is told of its loop."""
+        cine = self.cines[file]
+        cine["predicted"] += 1
+        cine["with_lesion"] += prediction.lesion_pixels > 0
+        if file not in self.ranks or prediction.rank > self.ranks[file]:
+            self.ranks[file] = prediction.rank
+            cine |= {"summary_id": row["id"], "summary_frame": row["frame"]}
 
 
 def _plan(found: FoundImages, *, crop_to_region: bool) -> _Plan:
@@ -225,9 +226,13 @@ def _plan(found: FoundImages, *, crop_to_region: bool) -> _Plan:
             continue
         plan.sources += [(frame_id(name, image), image) for image in frames.images]
         if frames.images[0].frame is not None:
-            plan.cines[str(path)] = CineSummary(
-                str(Path(named(path)).absolute()),
-                len(frames.images),
-                frames.frames_per_second,
-            )
+            plan.cines[str(path)] = {
+                "file": str(Path(named(path)).absolute()),
+                "frames": len(frames.images),
+                "frames_per_second": frames.frames_per_second,
+                "predicted": 0,
+                "with_lesion": 0,
+                "summary_id": None,
+                "summary_frame": None,
+            }
     return plan

@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 
 from busi_monai.errors import InputError
 from busi_monai.files import atomic_file
-from busi_monai.inference.cine import telling_rank
-from busi_monai.inference.dicom_seg import MAXIMUM_FRACTION, segmentation_object
-from busi_monai.inference.dicom_sources import (
+from busi_monai.inference.dicom_objects import (
+    MAXIMUM_FRACTION,
     ModelIdentity,
     check_dicom_support,
+    report_object,
+    segmentation_object,
     source_reference,
     writing_objects,
 )
-from busi_monai.inference.dicom_sr import report_object
 from busi_monai.inference.inputs import file_id
 from busi_monai.inference.prediction import Prediction
 from busi_monai.io.image_decoders import is_nifti
@@ -81,8 +81,8 @@ def _placed_like(loaded: Any, values: NDArray[np.uint8]) -> Any:
 
 
 @dataclass
-class _Loop:
-    """The frames of one file seen so far."""
+class _OpenFile:
+    """The images of one file seen so far, a single one or a loop's frames."""
 
     id: str
     loaded: ImageFile
@@ -122,7 +122,7 @@ class FurtherFormats:
         self._model = model
         self._fractional = fractional
         self._keep_ids = keep_ids
-        self._loop: _Loop | None = None
+        self._open: _OpenFile | None = None
         self._series: dict[tuple[str, str], str] = {}
         self._dicom = bool(self._formats & {"dicom-seg", "dicom-sr"})
         if self._dicom:
@@ -138,19 +138,22 @@ class FurtherFormats:
             prediction: what was predicted for it.
         """
         if "nifti" in self._formats:
-            path = folder / "nifti" / f"{id}.nii.gz"
-            source = loaded.source if isinstance(loaded.source, Path) else None
+            source = loaded.source
             write_nifti_mask(
-                path,
+                folder / "nifti" / f"{id}.nii.gz",
                 prediction.mask,
                 prediction.measured.mask_mm,
-                loaded=source if source and is_nifti(source, b"") else None,
+                loaded=source if isinstance(source, Path) and is_nifti(source, b"") else None,
             )
-        if not self._dicom:
-            return
-        if self._loop is None:
-            self._loop = _Loop(file_id(id, loaded), loaded)
-        self._remember(self._loop, loaded.frame or 0, prediction)
+        if self._dicom:
+            self._open = of_file = self._open or _OpenFile(file_id(id, loaded), loaded)
+            if self._fractional:
+                parts = np.round(prediction.lesion_probability * MAXIMUM_FRACTION)
+                of_file.masks[loaded.frame or 0] = parts.astype(np.uint8)
+            elif prediction.mask.any():
+                of_file.masks[loaded.frame or 0] = prediction.mask
+            if of_file.summary is None or prediction.rank > of_file.summary.rank:
+                of_file.summary, of_file.summary_frame = prediction, loaded.frame
 
     def complete_file(self, folder: Path) -> None:
         """Write the DICOM objects of the file whose last image has come, if there was any.
@@ -158,46 +161,33 @@ class FurtherFormats:
         Raises:
             ImageReadError: if nothing can refer to that file.
         """
-        loop, self._loop = self._loop, None
-        if loop is None or loop.summary is None:
+        of_file, self._open = self._open, None
+        if of_file is None or of_file.summary is None:
             return
-        with writing_objects(loop.loaded.source):
-            self._write_objects(folder, loop, loop.summary)
-
-    def _write_objects(self, folder: Path, loop: _Loop, summary: Prediction) -> None:
-        reference = source_reference(loop.loaded.source, keep_ids=self._keep_ids)
-        tracking_uid = _new_uid()
-        if "dicom-seg" in self._formats and summary.has_mask:
-            made = segmentation_object(
-                reference,
-                loop.masks,
-                self._model,
-                of_loop=loop.loaded.frame is not None,
-                fractional=self._fractional,
-                series_uid=self._series_uid(reference, "seg"),
-                tracking_uid=tracking_uid,
-            )
-            _save(made, folder / "dicom" / f"{loop.id}_seg.dcm")
-        if "dicom-sr" in self._formats:
-            made = report_object(
-                reference,
-                summary,
-                self._model,
-                frame=loop.summary_frame,
-                series_uid=self._series_uid(reference, "sr"),
-                tracking_uid=tracking_uid,
-            )
-            _save(made, folder / "dicom" / f"{loop.id}_sr.dcm")
-
-    def _remember(self, loop: _Loop, frame: int, prediction: Prediction) -> None:
-        if self._fractional:
-            fraction = np.round(prediction.lesion_probability * MAXIMUM_FRACTION).astype(np.uint8)
-            loop.masks[frame] = fraction
-        elif prediction.mask.any():
-            loop.masks[frame] = prediction.mask
-        if loop.summary is None or telling_rank(prediction) > telling_rank(loop.summary):
-            loop.summary = prediction
-            loop.summary_frame = loop.loaded.frame if loop.loaded.frame is None else frame
+        with writing_objects(of_file.loaded.source):
+            reference = source_reference(of_file.loaded.source, keep_ids=self._keep_ids)
+            tracking_uid = _new_uid()
+            if "dicom-seg" in self._formats and of_file.summary.has_mask:
+                made = segmentation_object(
+                    reference,
+                    of_file.masks,
+                    self._model,
+                    of_loop=of_file.loaded.frame is not None,
+                    fractional=self._fractional,
+                    series_uid=self._series_uid(reference, "seg"),
+                    tracking_uid=tracking_uid,
+                )
+                _save(made, folder / "dicom" / f"{of_file.id}_seg.dcm")
+            if "dicom-sr" in self._formats:
+                made = report_object(
+                    reference,
+                    of_file.summary,
+                    self._model,
+                    frame=of_file.summary_frame,
+                    series_uid=self._series_uid(reference, "sr"),
+                    tracking_uid=tracking_uid,
+                )
+                _save(made, folder / "dicom" / f"{of_file.id}_sr.dcm")
 
     def _series_uid(self, reference: Any, kind: str) -> str:
         """Return one new series for all objects of a kind that refer to the same series."""

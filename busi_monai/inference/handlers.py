@@ -10,11 +10,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from monai.utils import ensure_tuple
-from numpy.typing import NDArray
 
 from busi_monai.cases import CLASSES
 from busi_monai.files import file_sha256
@@ -105,7 +103,8 @@ class PredictionsSaver:
         engine.add_event_handler(Events.COMPLETED, self._complete)
 
     def _start(self, _engine: Engine) -> None:
-        self._discard()
+        if self._finalizer is not None:
+            self._finalizer()  # of an earlier run that did not end
         details = {
             **self._details,
             "classes": list(self._settings.classes),
@@ -144,10 +143,13 @@ class PredictionsSaver:
         seconds = (time.perf_counter() - self._clock) / max(len(outputs), 1)
         for given, output in zip(batch, outputs, strict=True):
             item = {**given, **output}
-            image = _image(item["image"].meta)
+            meta = item["image"].meta
+            frame = int(meta.get("frame", -1))
+            source = Path(str(meta["filename_or_obj"]))
+            image = ImageFile(source, None if frame < 0 else frame)
             prediction = prediction_of_item(item, self._settings.classes, seconds)
             truth = self._truth(given) if self._with_truth else None
-            name = str(given.get("id") or image_stem(str(image.source)))
+            name = str(given.get("id") or image_stem(str(source)))
             self._folder.add(name, image, prediction, truth)
 
     def _complete(self, _engine: Engine) -> None:
@@ -161,35 +163,18 @@ class PredictionsSaver:
         self._claim.close()
         logger.info("wrote %d predictions to %s", folder.counts["predicted"], self.output_dir)
 
-    def _discard(self) -> None:
-        if self._finalizer is not None:
-            self._finalizer()
-        self._folder = None
-
     def _truth(self, item: Mapping[str, Any]) -> Truth:
-        label = int(item.get("class_label", -1))
-        name = self._label_classes[label] if label >= 0 else None
+        label, mask = int(item.get("class_label", -1)), item.get("native_label")
+        if mask is not None:
+            mask = torch.as_tensor(mask).cpu().numpy()
+            mask = None if (mask < 0).all() else mask.reshape(mask.shape[-2:]) > 0
         group = item.get("group")
         return Truth(
-            name,
-            _native_mask(item),
+            self._label_classes[label] if label >= 0 else None,
+            mask,
             None if group is None else str(group),
             item.get("birads"),
         )
-
-
-def _image(meta: Mapping[str, Any]) -> ImageFile:
-    frame = int(meta.get("frame", -1))
-    return ImageFile(Path(str(meta["filename_or_obj"])), None if frame < 0 else frame)
-
-
-def _native_mask(item: Mapping[str, Any]) -> NDArray[np.bool_] | None:
-    label = item.get("native_label")
-    if label is None:
-        return None
-    values = label.detach().cpu().numpy() if isinstance(label, torch.Tensor) else np.asarray(label)
-    values = values.reshape(values.shape[-2:])
-    return None if np.all(values.astype(np.int64) < 0) else values > 0
 
 
 def _abandon(claim: ExitStack) -> None:

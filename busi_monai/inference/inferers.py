@@ -1,4 +1,4 @@
-"""How the network is called in prediction: plainly, or averaged with the mirror image."""
+"""How the network is called: plainly, averaged with the mirror image, or for a heat map."""
 
 from __future__ import annotations
 
@@ -9,12 +9,20 @@ from typing import Any
 
 import torch
 from monai.inferers import Inferer
-from torch import nn
+from monai.visualize import GradCAM
+from torch import Tensor, nn
 
-from busi_monai.networks import EnsembleNetwork
+from busi_monai.errors import InputError
+from busi_monai.networks import EnsembleNetwork, HeadOutput, MultiTaskUNet
 from busi_monai.settings import InferenceSettings
 
-__all__ = ["FlipAveragingInferer", "PlainInferer", "prediction_inferer", "single_networks"]
+__all__ = [
+    "FlipAveragingInferer",
+    "PlainInferer",
+    "class_heat_map",
+    "prediction_inferer",
+    "single_networks",
+]
 
 
 class _ExactKernels:
@@ -50,25 +58,14 @@ class PlainInferer(Inferer):
 
     cuDNN otherwise takes TensorFloat-32, whose ten bits of mantissa move masks, and picks its
     kernels by a race.
-
-    Examples:
-        >>> PlainInferer()(torch.rand(2, 1, 8, 8), lambda image: {"seg": image})["seg"].shape
-        torch.Size([2, 1, 8, 8])
     """
 
     averages_flips = False
 
     def __call__(
-        self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
+        self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Any:
-        """Return the network's logits.
-
-        Args:
-            inputs: (N, 1, H, W) float images.
-            network: the network, or any callable.
-            args: passed on to the network.
-            kwargs: passed on to the network.
-        """
+        """Return the network's logits of (N, 1, H, W) images; further arguments are passed on."""
         with _exact_kernels:
             return network(inputs, *args, **kwargs)
 
@@ -91,7 +88,7 @@ class FlipAveragingInferer(PlainInferer):
     averages_flips = True
 
     def __call__(
-        self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
+        self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Any:
         """Return averaged logits.
 
@@ -107,17 +104,17 @@ class FlipAveragingInferer(PlainInferer):
         turned_args = [_mirrored(value) for value in args]
         turned_kwargs = {name: _mirrored(value) for name, value in kwargs.items()}
         mirrored = super().__call__(turned, network, *turned_args, **turned_kwargs)
-        if isinstance(straight, torch.Tensor):
+        if isinstance(straight, Tensor):
             return _average(straight, mirrored)
         return {head: _average(straight[head], mirrored[head]) for head in straight}
 
 
 def _mirrored(value: Any) -> Any:
-    is_image = isinstance(value, torch.Tensor) and value.ndim == 4
+    is_image = isinstance(value, Tensor) and value.ndim == 4
     return torch.flip(value, dims=(-1,)) if is_image else value
 
 
-def _average(straight: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
+def _average(straight: Tensor, mirrored: Tensor) -> Tensor:
     if straight.ndim > 2:
         mirrored = torch.flip(mirrored, dims=(-1,))
     return (straight + mirrored) / 2
@@ -139,11 +136,54 @@ def single_networks(network: nn.Module) -> list[nn.Module]:
 def prediction_inferer(
     settings: InferenceSettings, *, tta_flip: bool | None = None
 ) -> PlainInferer:
-    """Return the inferer that an operating point asks for.
-
-    Args:
-        settings: says whether the mirror image is predicted too.
-        tta_flip: whether it is, whatever the operating point says; ``None`` follows it.
-    """
+    """Return the inferer that the settings ask for, or ``tta_flip`` if it is given."""
     wanted = settings.tta_flip if tta_flip is None else tta_flip
     return FlipAveragingInferer() if wanted else PlainInferer()
+
+
+def class_heat_map(network: nn.Module, image: Tensor, class_index: int) -> Tensor:
+    """Return how much each place speaks for a class (Selvaraju et al., ICCV 2017, "Grad-CAM").
+
+    The gradient of the class's logit with respect to the bottleneck, of which the class head
+    makes its decision; what speaks against the class is 0. An ensemble's map is its members' mean.
+
+    Args:
+        network: a ``MultiTaskUNet`` with class head, or an ensemble of such, in evaluation mode.
+        image: (1, 1, h, w) float, preprocessed.
+        class_index: which logit.
+
+    Returns:
+        (h, w) float32 in [0, 1], its greatest value 1 unless no place speaks for the class.
+
+    Raises:
+        InputError: for another network.
+    """
+    members = network.members if isinstance(network, EnsembleNetwork) else [network]
+    maps = [_heat_map(member, image, class_index) for member in members]
+    return _scaled(torch.stack(maps).mean(dim=0))
+
+
+def _heat_map(network: nn.Module, image: Tensor, class_index: int) -> Tensor:
+    if not (isinstance(network, MultiTaskUNet) and network.has_classification):
+        raise InputError(
+            f"a heat map needs a network whose class head sees the whole image; "
+            f"{type(network).__name__} has none"
+        )
+    explain = GradCAM(
+        nn_module=HeadOutput(network, "cls").eval(),  # else MONAI leaves all of it in training mode
+        target_layers="network.bottleneck",
+        postprocessing=_scaled,
+    )
+    try:
+        with torch.enable_grad():
+            found = explain(image.clone().requires_grad_(), class_idx=class_index)
+    finally:
+        network.bottleneck = nn.Identity().eval()  # MONAI never takes its hooks off again
+        network.zero_grad()
+    return torch.as_tensor(found)[0, 0].detach().float().cpu()
+
+
+def _scaled(values: Tensor) -> Tensor:
+    """Return the positive values divided by the greatest."""
+    positive = torch.as_tensor(values).clamp(min=0)
+    return positive / positive.max().clamp(min=torch.finfo(positive.dtype).tiny)

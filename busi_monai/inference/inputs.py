@@ -8,21 +8,16 @@ import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path, PurePath
 from typing import Any
 
 from busi_monai.datasets import natural_key, visible_files
 from busi_monai.errors import ImageReadError, InputError
-from busi_monai.inference.dicom_folders import (
-    DICOMDIR,
-    dicom_files_below,
-    files_of_dicomdir,
-    why_no_image,
-)
 from busi_monai.io.archives import UnpackedArchive, is_archive, left_out_sentence, unpacked
-from busi_monai.io.dicom_images import is_bare_dicom
+from busi_monai.io.dicom_images import NOT_IMAGES, SUFFIXES, is_bare_dicom, silent_pydicom
 from busi_monai.io.ids import id_key, safe_id, unique_id
-from busi_monai.io.image_files import image_of_mask, image_stem, is_image_file, suffix_of
+from busi_monai.io.image_files import DICOMDIR, image_of_mask, image_stem, is_image_file, suffix_of
 from busi_monai.io.images import ImageFile, frames_of, read_image
 from busi_monai.io.video import is_video
 
@@ -50,13 +45,10 @@ class FoundImages:
             their stems, as cases are prepared.
         ids: one for each path, see ``find_images``.
         failures: (input, reason) for each input that gives no image.
-        skipped_masks: files left out of folders, patterns and archives as they are masks of a
-            image there.
-        skipped_objects: (file, what it is) for each DICOM file of a folder that is no image, such
-            as a report.
-        left_out: number of other files of folders and patterns by their suffix (``".txt"``, or
-            ``"no suffix"``), and of ``"subfolder"`` that were not entered; system files and hidden
-            ones are counted of archives alone (``"hidden file"``).
+        skipped_masks: files that are masks of an image beside them.
+        skipped_objects: (file, what it is) for each DICOM file that is no image, such as a report.
+        left_out: number of other files by suffix (``".txt"``, ``"no suffix"``), and of
+            ``"subfolder"`` that were not entered; ``"hidden file"`` is counted of archives alone.
     """
 
     paths: list[Path] = field(default_factory=list)
@@ -81,11 +73,7 @@ class ImageScan:
     failures: list[tuple[str, str]] = field(default_factory=list)
 
     def raise_failures(self) -> None:
-        """Raise an ``ImageReadError`` if any input failed, for the end of a bundle's run.
-
-        Raises:
-            ImageReadError: listing every failed input with its reason.
-        """
+        """Raise an ``ImageReadError`` that lists every failure, at the end of a bundle's run."""
         if self.failures:
             reasons = "; ".join(reason for _, reason in self.failures)
             raise ImageReadError(f"{len(self.failures)} inputs could not be used: {reasons}")
@@ -194,8 +182,6 @@ def _image_ids(paths: Sequence[PurePath]) -> list[str]:
     Examples:
         >>> _image_ids([Path("a/1.png"), Path("b/1.png"), Path("b/2.png")])
         ['a__1', 'b__1', '2']
-        >>> _image_ids([Path("x/s/1.dcm"), Path("y/s/1.dcm")])
-        ['x__s__1', 'y__s__1']
         >>> _image_ids([Path("scan.png"), Path("scan.tif"), Path("a.png"), Path("A.png")])
         ['scan-png', 'scan-tif', 'a', 'A-2']
     """
@@ -214,11 +200,10 @@ def _image_ids(paths: Sequence[PurePath]) -> list[str]:
 def _told_apart(paths: Sequence[PurePath]) -> list[tuple[PurePath, str]]:
     """Return paths of one stem with the shortest names that differ, if any do."""
     depth = max(len(path.parts) for path in paths)
-    for folders in range(depth):
-        for with_suffix in (False, True):
-            named = [(path, _name(path, folders, with_suffix=with_suffix)) for path in paths]
-            if len({id_key(name) for _, name in named}) == len(paths):
-                return named
+    for folders, with_suffix in product(range(depth), (False, True)):
+        named = [(path, _name(path, folders, with_suffix=with_suffix)) for path in paths]
+        if len({id_key(name) for _, name in named}) == len(paths):
+            return named
     return [(path, _name(path, depth, with_suffix=False)) for path in paths]
 
 
@@ -237,12 +222,7 @@ def _fixed_part(pattern: str) -> Path:
 
 
 def frame_id(id: str, loaded: ImageFile) -> str:
-    """Return the id of a file's image: the file's own, with the frame's number in a loop.
-
-    Examples:
-        >>> frame_id("cine", ImageFile(Path("cine.dcm"), frame=11))
-        'cine_frame_012'
-    """
+    """Return the id of a file's image: the file's own, with the number of a loop's frame."""
     return id if loaded.frame is None else f"{id}_frame_{loaded.frame + 1:03d}"
 
 
@@ -250,8 +230,9 @@ def file_id(id: str, loaded: ImageFile) -> str:
     """Return the id of a whole file from that of one of its images, as ``frame_id`` made it.
 
     Examples:
-        >>> file_id("cine_frame_012", ImageFile(Path("cine.dcm"), frame=11))
-        'cine'
+        >>> loaded = ImageFile(Path("cine.dcm"), frame=11)
+        >>> frame_id("cine", loaded), file_id("cine_frame_012", loaded)
+        ('cine_frame_012', 'cine')
     """
     return id.replace(frame_id("", loaded), "", 1)
 
@@ -264,13 +245,12 @@ def _add_folder(found: FoundImages, folder: Path) -> None:
         entered = {folder_above for path in named for folder_above in path.parents}
         _leave_out(found, (path for path in folder.iterdir() if path not in entered), folders=True)
     else:
-        image_files = dicom_files_below(folder)
+        below = visible_files(folder, recursive=True)
+        image_files = [path for path in below if path.is_file() and _is_dicom(path)]
         if image_files:
             known = set(image_files).union(visible_files(folder))
-            below = visible_files(folder, recursive=True)
             _leave_out(found, (path for path in below if path not in known))
-    image_files = _without_other_objects(found, image_files)
-    found.paths += image_files
+    image_files = _take(found, image_files)
     if not image_files:
         hint = _where_else(folder)
         if any(folder in path.parents for path, _ in found.skipped_objects):
@@ -279,18 +259,43 @@ def _add_folder(found: FoundImages, folder: Path) -> None:
 
 
 def _named_by_dicomdir(found: FoundImages, folder: Path) -> list[Path]:
-    named, missing = files_of_dicomdir(folder)
-    found.failures += [
-        (str(path), f"{path}: named by {folder / DICOMDIR}, but not there") for path in missing
-    ]
+    """Return the files inside a folder that its ``DICOMDIR`` names, in its order.
+
+    Names are compared without regard to case, as media were copied in either. Those that are not
+    there are failures. A directory that cannot be read names none; a name that leads out of the
+    folder is passed over.
+    """
+    directory = folder / DICOMDIR
+    if not directory.is_file():
+        return []
+    import pydicom
+
+    try:
+        with silent_pydicom():
+            records = pydicom.dcmread(directory).get("DirectoryRecordSequence") or []
+            ids = [record.get("ReferencedFileID") for record in records]
+    except Exception:
+        # pydicom raises anything for damaged files; the files themselves are looked for then
+        return []
+    there = {path.relative_to(folder).as_posix().casefold(): path for path in folder.rglob("*")}
+    named = []
+    for parts in ids:
+        steps = [parts] if isinstance(parts, str) else [str(part) for part in parts or []]
+        if not steps or ".." in steps:
+            continue
+        path = there.get("/".join(steps).casefold())
+        if path is None:
+            missing = folder.joinpath(*steps)
+            message = f"{missing}: named by {directory}, but not there"
+            found.failures.append((str(missing), message))
+        elif path.is_file() and folder.resolve() in path.resolve().parents:
+            named.append(path)
     return named
 
 
 def _add_archive(found: FoundImages, archive: UnpackedArchive) -> None:
     files = visible_files(archive.folder, recursive=True)
-    image_files = _without_masks(found, _images_among(found, files))
-    image_files = _without_other_objects(found, image_files)
-    found.paths += image_files
+    image_files = _take(found, _without_masks(found, _images_among(found, files)))
     for directory in sorted(archive.folder.rglob(DICOMDIR)):
         _named_by_dicomdir(found, directory.parent)
     for name, reason in archive.refused:
@@ -312,10 +317,7 @@ def _where_else(folder: Path) -> str:
 
 def _add_matches(found: FoundImages, pattern: str) -> None:
     matches = [Path(name) for name in glob.glob(pattern, recursive=True)]  # noqa: PTH207
-    image_files = _without_masks(found, _images_among(found, matches))
-    image_files = _without_other_objects(found, image_files)
-    found.paths += image_files
-    if not image_files:
+    if not _take(found, _without_masks(found, _images_among(found, matches))):
         hint = _bracket_hint(pattern)
         found.failures.append((pattern, f"{pattern}: no image matches this pattern{hint}"))
 
@@ -330,12 +332,9 @@ def _bracket_hint(pattern: str) -> str:
 
 def _images_among(found: FoundImages, paths: Iterable[Path]) -> list[Path]:
     """Return the images, and count the other files."""
-    image_files: list[Path] = []
-    others: list[Path] = []
-    for path in paths:
-        (image_files if _is_image(path) else others).append(path)
-    _leave_out(found, others)
-    return image_files
+    kinds = {path: _is_image(path) for path in paths}
+    _leave_out(found, (path for path, is_image in kinds.items() if not is_image))
+    return [path for path, is_image in kinds.items() if is_image]
 
 
 def _leave_out(found: FoundImages, paths: Iterable[Path], *, folders: bool = False) -> None:
@@ -352,15 +351,42 @@ def _is_image(path: Path) -> bool:
     return named and path.is_file() and not path.name.startswith(".")
 
 
-def _without_other_objects(found: FoundImages, paths: Iterable[Path]) -> list[Path]:
+def _is_dicom(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES or is_bare_dicom(path)
+
+
+def _take(found: FoundImages, paths: Iterable[Path]) -> list[Path]:
+    """Add the paths that are images, and tell the DICOM files of other kinds apart."""
     kept = []
     for path in paths:
-        other = why_no_image(path)
+        other = _why_no_image(path)
         if other is None:
             kept.append(path)
         else:
             found.skipped_objects.append((path, other))
+    found.paths += kept
     return kept
+
+
+def _why_no_image(path: Path) -> str | None:
+    """Return what a DICOM file holds instead of an image, ``None`` for one that may be read.
+
+    Files that cannot be read are no matter of this function: reading them tells the reason.
+    """
+    if not _is_dicom(path):
+        return None
+    import pydicom
+
+    try:
+        with silent_pydicom():
+            header = pydicom.dcmread(
+                path, stop_before_pixels=True, specific_tags=["SOPClassUID", "Modality", "Rows"]
+            )
+    except Exception:
+        # whatever pydicom raises: the file is read later, and its failure told
+        return None
+    kind = NOT_IMAGES.get(str(header.get("Modality")))
+    return kind or ("no image" if "SOPClassUID" in header and "Rows" not in header else None)
 
 
 def _without_masks(found: FoundImages, paths: Iterable[Path]) -> list[Path]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -32,10 +30,10 @@ def draw_overlay(
     Args:
         pixels: (H, W) grey in [0, 1].
         mask: (H, W) predicted mask, non-zero on the lesion.
-        predicted_class: told in the caption.
-        confidence: probability of that class, told in per cent.
-        true_mask: (H, W), drawn in ``TRUE_OUTLINE`` below the predicted outline.
-        true_class: told in the caption.
+        predicted_class: for the caption, as the next and the last.
+        confidence: probability of that class.
+        true_mask: (H, W), drawn below the predicted outline.
+        true_class: class by the dataset.
 
     Returns:
         (H + caption, W, 3) uint8 RGB; the image itself is neither scaled nor written on.
@@ -87,25 +85,15 @@ def draw_outlines(
 
 def _caption(width: int, text: str, truth: str) -> NDArray[np.uint8]:
     """Return (h, width, 3) uint8: as many lines as the width needs, the notice last and small."""
-    large = _font(max(11, min(36, width // 22)))
-    small = _font(max(9, min(20, width // 34)))
-    lines = [(text, large, PREDICTED_OUTLINE)]
+    large, small = max(11, min(36, width // 22)), max(9, min(20, width // 34))
+    lines = [(text, large, PREDICTED_OUTLINE), (NOTICE, small, (170, 170, 170))]
     if truth:
-        lines.append((truth, large, TRUE_OUTLINE))
-    lines.append((NOTICE, small, (170, 170, 170)))
-    heights = [round(font.size * 1.35) for _, font, _ in lines]
+        lines.insert(1, (truth, large, TRUE_OUTLINE))
+    heights = [round(size * 1.35) for _, size, _ in lines]
     image = Image.new("RGB", (width, sum(heights) + 4))
     draw = ImageDraw.Draw(image)
     top = 2
-    for (line, font, colour), height in zip(lines, heights, strict=True):
-        draw.text((4, top), line, fill=colour, font=font)
+    for (line, size, colour), height in zip(lines, heights, strict=True):
+        draw.text((4, top), line, fill=colour, font=ImageFont.load_default(size))
         top += height
     return np.asarray(image)
-
-
-@lru_cache(maxsize=16)
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(size)
-    if not isinstance(font, ImageFont.FreeTypeFont):
-        raise TypeError("Pillow was built without FreeType; install the wheel from PyPI")
-    return font

@@ -1,22 +1,24 @@
-"""``Prediction``: what every interface gives for one image."""
+"""``Prediction``: what every interface gives for one image, and how much several disagree."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from busi_monai.cases import PredictionWarning
+from busi_monai.cases import CLASSES, PredictionWarning
+from busi_monai.imaging import laid_on_canvas
 from busi_monai.io.pixel_scales import NO_SPACING, PixelScale, Spacing
-from busi_monai.metrics import LesionSize, lesion_box, lesion_size
+from busi_monai.metrics import LesionSize, dice, lesion_box, lesion_size
 
-__all__ = ["Prediction", "prediction_of_item"]
+__all__ = ["Prediction", "Uncertainty", "disagreement", "prediction_of_item"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +35,7 @@ class Prediction:
         box: (x, y, width, height) in pixels around the mask, or ``None`` if it is empty.
         lesion_probability: (H, W) float32 in [0, 1], before the threshold.
         seconds: time taken, reading included; in a batch, the batch's time shared out.
-        has_mask: whether the network has a mask head at all, so that an empty mask says something.
+        has_mask: whether the network has a mask head, so that an empty mask says something.
         scale: distances of pixels in millimetres, by region.
         image_warnings: what was decided on reading the image.
     """
@@ -74,18 +76,28 @@ class Prediction:
         return None if self.predicted_class is None else self.probabilities[self.predicted_class]
 
     @property
+    def rank(self) -> tuple[bool, float, int]:
+        """What the representative frame of a loop is the maximum of; the earlier one where equal.
+
+        A frame with a lesion goes before one without, then the probability of malignancy counts,
+        then the size of the lesion.
+        """
+        malignant = self.probabilities.get(CLASSES[-1], 0.0)
+        return self.lesion_pixels > 0, malignant, self.lesion_pixels
+
+    @property
     def lesion_mm2(self) -> float | None:
-        """Area of the mask in square millimetres, or ``None`` where a region's scale is unknown."""
+        """Area of the mask in mm², or ``None`` where a region's scale is unknown."""
         return self.measured.area_mm2
 
     @property
     def diameters_px(self) -> tuple[float, float] | None:
-        """Long and short axis of the largest region in pixels, or ``None`` for an empty mask."""
+        """Long and short axis of the largest region in px, or ``None`` for an empty mask."""
         return self.measured.diameters_px
 
     @property
     def diameters_mm(self) -> tuple[float, float] | None:
-        """The same in millimetres, or ``None`` for an empty mask or an unknown scale."""
+        """The same in mm, or ``None`` for an empty mask or an unknown scale."""
         return self.measured.diameters_mm
 
     def as_dict(self) -> dict[str, Any]:
@@ -95,11 +107,11 @@ class Prediction:
             "probabilities": self.probabilities,
             "lesion_pixels": self.lesion_pixels,
             "lesion_fraction": self.lesion_fraction,
-            "box": None if self.box is None else list(self.box),
-            "spacing_mm": _listed(self.spacing_mm),
+            "box": self.box and list(self.box),
+            "spacing_mm": self.spacing_mm and list(self.spacing_mm),
             "lesion_mm2": self.lesion_mm2,
-            "diameters_px": _listed(self.diameters_px),
-            "diameters_mm": _listed(self.diameters_mm),
+            "diameters_px": self.diameters_px and list(self.diameters_px),
+            "diameters_mm": self.diameters_mm and list(self.diameters_mm),
             "size": list(self.mask.shape),
             "seconds": self.seconds,
             "warnings": [asdict(warning) for warning in self.warnings],
@@ -117,16 +129,16 @@ def prediction_of_item(
         classes: class names in the order of ``pred_cls``.
         seconds: to be told with the prediction.
     """
+    meta = getattr(item.get("image"), "meta", {})
     has_mask = "pred" in item and "pred_seg" in item
     if has_mask:
         mask = _array(item["pred"]).astype(np.uint8)
         probability = _array(item["pred_seg"])[0].astype(np.float32)
     else:
-        height, width = (int(side) for side in item["image"].meta["spatial_shape"][:2])
-        mask = np.zeros((height, width), dtype=np.uint8)
-        probability = np.zeros((height, width), dtype=np.float32)
-    meta = getattr(item.get("image"), "meta", {})
-    mask, probability = (_on_canvas(pixels, meta.get("canvas")) for pixels in (mask, probability))
+        size = tuple(int(side) for side in meta["spatial_shape"][:2])
+        mask, probability = np.zeros(size, dtype=np.uint8), np.zeros(size, dtype=np.float32)
+    if "canvas" in meta:
+        mask, probability = (laid_on_canvas(each, meta["canvas"]) for each in (mask, probability))
     probabilities: dict[str, float] = {}
     if "pred_cls" in item:
         values = _array(item["pred_cls"]).astype(float)
@@ -149,23 +161,52 @@ def prediction_of_item(
     )
 
 
-def _listed(values: tuple[float, ...] | None) -> list[float] | None:
-    return None if values is None else list(values)
-
-
-def _on_canvas(pixels: NDArray[Any], canvas: Any) -> NDArray[Any]:
-    """Return (H, W) pixels of a part of an image laid on the whole, which is 0 elsewhere."""
-    if canvas is None:
-        return pixels
-    top, left, height, width = (int(value) for value in canvas)
-    if pixels.shape == (height, width):
-        return pixels
-    whole = np.zeros((height, width), dtype=pixels.dtype)
-    whole[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
-    return whole
-
-
 def _array(value: Any) -> NDArray[Any]:
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu().numpy()
-    return np.asarray(value)
+    return np.asarray(value.detach().cpu() if isinstance(value, torch.Tensor) else value)
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """Disagreement of several predictions of one image.
+
+    Attributes:
+        class_disagreement: greatest range of a class's probability, in [0, 1]; ``None`` without
+            class head.
+        mask_disagreement: 1 − mean Dice of all pairs of masks, in [0, 1]; two empty masks agree.
+            ``None`` without mask head.
+        views: number of predictions compared.
+    """
+
+    class_disagreement: float | None
+    mask_disagreement: float | None
+    views: int
+
+    @property
+    def score(self) -> float:
+        """Mean of what is known, in [0, 1]: what images are ranked by for annotation."""
+        known = [v for v in (self.class_disagreement, self.mask_disagreement) if v is not None]
+        return sum(known) / len(known) if known else 0.0
+
+
+def disagreement(views: Sequence[Prediction]) -> Uncertainty:
+    """Return how much predictions of one image disagree.
+
+    Args:
+        views: at least two predictions of the same image, as from ``Predictor.views``.
+
+    Raises:
+        ValueError: if there are fewer.
+    """
+    if len(views) < 2:
+        raise ValueError(f"disagreement needs at least two predictions, got {len(views)}")
+    ranges = [
+        max(view.probabilities[name] for view in views)
+        - min(view.probabilities[name] for view in views)
+        for name in views[0].probabilities
+    ]
+    pairs = [dice(first.mask, second.mask) for first, second in combinations(views, 2)]
+    return Uncertainty(
+        class_disagreement=max(ranges, default=None),
+        mask_disagreement=1 - sum(pairs) / len(pairs) if views[0].has_mask else None,
+        views=len(views),
+    )

@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from monai.bundle import ConfigParser
-from monai.data import MetaTensor
 from numpy.typing import NDArray
 
 from busi_monai.bundle import Bundle
@@ -21,16 +21,20 @@ from busi_monai.bundle.shipped import DEFAULT_BUNDLE
 from busi_monai.devices import DeviceChoice, PrecisionChoice, choose_device, choose_precision
 from busi_monai.errors import BusiMonaiError, ImageReadError, InputError
 from busi_monai.files import file_sha256
-from busi_monai.inference.dicom_sources import ModelIdentity
-from busi_monai.inference.heat_maps import class_heat_map
-from busi_monai.inference.inferers import PlainInferer, single_networks
-from busi_monai.inference.prediction import Prediction, prediction_of_item
-from busi_monai.inference.uncertainty import Uncertainty, disagreement
+from busi_monai.inference.dicom_objects import ModelIdentity
+from busi_monai.inference.inferers import PlainInferer, class_heat_map, single_networks
+from busi_monai.inference.prediction import (
+    Prediction,
+    Uncertainty,
+    disagreement,
+    prediction_of_item,
+)
 from busi_monai.io.image_files import ImageBytes
 from busi_monai.io.images import ImageFile, LoadedImage
 from busi_monai.networks import load_weights
 from busi_monai.networks.autocast import AutocastInferer
 from busi_monai.settings import InferenceSettings
+from busi_monai.transforms.batches import plain
 
 __all__ = ["Predictor"]
 
@@ -156,13 +160,9 @@ class Predictor:
         )
 
     def at(self, operating_point: str | None) -> Predictor:
-        """Return a predictor that decides malignancy at another operating point.
+        """Return a predictor at another of ``settings.operating_points``; the network is shared.
 
-        Network and weights are shared.
-
-        Args:
-            operating_point: one of ``settings.operating_points``; ``None`` for the most probable
-                class.
+        ``None`` is the most probable class.
 
         Raises:
             InputError: if there is no such operating point.
@@ -187,11 +187,10 @@ class Predictor:
         Raises:
             ImageReadError: if the image cannot be read.
         """
-        for _, prediction in self.predict_many([source]):
-            if isinstance(prediction, Exception):
-                raise prediction
-            return prediction
-        raise AssertionError("one image gives one prediction")
+        ((_, prediction),) = self.predict_many([source])
+        if isinstance(prediction, Exception):
+            raise prediction
+        return prediction
 
     def predict_many(
         self, sources: Iterable[Source], *, batch_size: int = 1
@@ -210,20 +209,12 @@ class Predictor:
         """
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
-        batch: list[Source] = []
-        for source in sources:
-            batch.append(source)
-            if len(batch) == batch_size:
-                yield from self._predict_batch(batch)
-                batch = []
-        if batch:
+        waiting = iter(sources)
+        while batch := list(islice(waiting, batch_size)):
             yield from self._predict_batch(batch)
 
     def views(self, source: Source) -> list[Prediction]:
         """Predict for one image and for its mirror image apart, by each member of an ensemble.
-
-        Args:
-            source: as for ``predict``.
 
         Returns:
             Two predictions for each member, masks mirrored back. Their mean need not be what
@@ -232,16 +223,13 @@ class Predictor:
         Raises:
             ImageReadError: if the image cannot be read.
         """
-        item = self._read(source)
-        if isinstance(item, Exception):
-            raise item
-        image = _plain(item["image"])[None].to(self.device.name)
-        plain = AutocastInferer(self.precision.name, inner=PlainInferer())
+        item, image = self._read_one(source)
+        once = AutocastInferer(self.precision.name, inner=PlainInferer())
         found = []
         for network in single_networks(self.network):
             for mirrored in (False, True):
                 with torch.no_grad():
-                    outputs = plain(image.flip(-1) if mirrored else image, network)
+                    outputs = once(image.flip(-1) if mirrored else image, network)
                 if mirrored and "seg" in outputs:
                     outputs["seg"] = outputs["seg"].flip(-1)
                 (done,) = self._finished([item], outputs)
@@ -259,10 +247,6 @@ class Predictor:
     def heat_map(self, source: Source, class_name: str) -> NDArray[np.float32]:
         """Return which places of an image speak for a class, see ``class_heat_map``.
 
-        Args:
-            source: as for ``predict``.
-            class_name: one of ``settings.classes``.
-
         Returns:
             (H, W) float32 in [0, 1] at the image's own size.
 
@@ -274,10 +258,7 @@ class Predictor:
             raise InputError(
                 f"unknown class {class_name!r}; expected one of {', '.join(self.settings.classes)}"
             )
-        item = self._read(source)
-        if isinstance(item, Exception):
-            raise item
-        image = _plain(item["image"])[None].to(self.device.name)
+        item, image = self._read_one(source)
         places = class_heat_map(self.network, image, self.settings.classes.index(class_name))
         # goes back to native size as the lesion's probability does
         (done,) = self._finished([item], {"seg": torch.logit(places, eps=1e-6)[None, None]})
@@ -311,8 +292,7 @@ class Predictor:
     ) -> Iterator[tuple[Source, Prediction | ImageReadError]]:
         started = time.perf_counter()
         items = [self._read(source) for source in sources]
-        readable = [item for item in items if not isinstance(item, Exception)]
-        predicted = iter(self._infer(readable))
+        predicted = iter(self._infer([item for item in items if not isinstance(item, Exception)]))
         done = [item if isinstance(item, Exception) else next(predicted) for item in items]
         seconds = (time.perf_counter() - started) / len(sources)
         for source, item in zip(sources, done, strict=True):
@@ -320,6 +300,13 @@ class Predictor:
                 yield source, item
             else:
                 yield source, prediction_of_item(item, self.settings.classes, seconds)
+
+    def _read_one(self, source: Source) -> tuple[dict[str, Any], torch.Tensor]:
+        """Return an item, and its image as a batch of one on the device."""
+        item = self._read(source)
+        if isinstance(item, Exception):
+            raise item
+        return item, plain(item["image"])[None].to(self.device.name)
 
     def _read(self, source: Source) -> dict[str, Any] | ImageReadError:
         image = str(source) if isinstance(source, Path) else source
@@ -332,7 +319,7 @@ class Predictor:
     def _infer(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if not items:
             return []
-        images = torch.stack([_plain(item["image"]) for item in items]).to(self.device.name)
+        images = torch.stack([plain(item["image"]) for item in items]).to(self.device.name)
         with torch.no_grad():
             outputs = self._inferer(images, self.network)
         return self._finished(items, outputs)
@@ -341,11 +328,10 @@ class Predictor:
         self, items: list[dict[str, Any]], outputs: Mapping[str, torch.Tensor]
     ) -> list[dict[str, Any]]:
         heads = {name: logits.float().cpu() for name, logits in outputs.items()}
-        results = []
-        for index, item in enumerate(items):
-            head = {name: logits[index] for name, logits in heads.items()}
-            results.append(dict(self._postprocessing({**item, **head})))
-        return results
+        return [
+            dict(self._postprocessing({**item, **{name: heads[name][index] for name in heads}}))
+            for index, item in enumerate(items)
+        ]
 
 
 def _parsed(parser: ConfigParser, name: str, bundle: Bundle) -> Any:
@@ -380,7 +366,3 @@ def _cause(error: BaseException | None, kind: type[BusiMonaiError]) -> BusiMonai
             return error
         error = error.__cause__ or error.__context__
     return None
-
-
-def _plain(image: torch.Tensor) -> torch.Tensor:
-    return image.as_tensor() if isinstance(image, MetaTensor) else image

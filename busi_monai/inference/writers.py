@@ -35,8 +35,12 @@ __all__ = [
 
 PREDICTIONS_CSV = "predictions.csv"
 
+BOX_COLUMNS = ("box_x", "box_y", "box_w", "box_h")
 SIZE_COLUMNS = ("lesion_mm2", "long_axis_px", "short_axis_px", "long_axis_mm", "short_axis_mm")
 SCORE_COLUMNS = ("dice", "iou", "mean_iou", "pixel_accuracy", "hd95_px")
+TRUTH_COLUMNS = (
+    *SCORE_COLUMNS, "true_lesion_pixels", "true_lesion_fraction", "label_sha256", "group", "birads",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,16 +67,12 @@ def prediction_columns(classes: Sequence[str] = CLASSES, *, with_truth: bool = F
         >>> prediction_columns(("benign", "malignant"))[:5]
         ['id', 'image', 'frame', 'predicted_class', 'p_benign']
     """
-    columns = ["id", "image", "frame"]
-    if with_truth:
-        columns.append("true_class")
-    columns += ["predicted_class", *(f"p_{name}" for name in classes)]
-    columns += ["lesion_pixels", "lesion_fraction", "box_x", "box_y", "box_w", "box_h"]
-    columns += SIZE_COLUMNS
-    if with_truth:
-        columns += [*SCORE_COLUMNS, "true_lesion_pixels", "true_lesion_fraction"]
-        columns += ["label_sha256", "group", "birads"]
-    return [*columns, "seconds", "warnings", "error"]
+    return [
+        "id", "image", "frame", *(["true_class"] if with_truth else []),
+        "predicted_class", *(f"p_{name}" for name in classes),
+        "lesion_pixels", "lesion_fraction", *BOX_COLUMNS, *SIZE_COLUMNS,
+        *(TRUTH_COLUMNS if with_truth else []), "seconds", "warnings", "error",
+    ]  # fmt: skip
 
 
 def prediction_row(
@@ -83,7 +83,7 @@ def prediction_row(
     *,
     frame: int | None = None,
 ) -> dict[str, Any]:
-    """Return a prediction's row of ``predictions.csv``.
+    """Return a prediction's row of ``predictions.csv``: numbers as such, ``None`` for no value.
 
     Args:
         id: name of the row.
@@ -91,11 +91,9 @@ def prediction_row(
         prediction: what was predicted.
         classes: ordered class names.
         frame: number of the frame, counted from 0; ``None`` for a still.
-
-    Returns:
-        Values by column, numbers as such and ``None`` where the cell is empty.
     """
-    box = prediction.box or (None, None, None, None)
+    axes = (prediction.diameters_px, prediction.diameters_mm)
+    sizes = (prediction.lesion_mm2, *(value for pair in axes for value in pair or (None, None)))
     return {
         "id": id,
         "image": image,
@@ -104,8 +102,11 @@ def prediction_row(
         **{f"p_{name}": round(prediction.probabilities[name], 6) for name in classes},
         "lesion_pixels": prediction.lesion_pixels,
         "lesion_fraction": round(prediction.lesion_fraction, 6),
-        **dict(zip(("box_x", "box_y", "box_w", "box_h"), box, strict=True)),
-        **_size_columns(prediction),
+        **dict(zip(BOX_COLUMNS, prediction.box or (None,) * 4, strict=True)),
+        **{
+            name: None if value is None else round(value, 4)
+            for name, value in zip(SIZE_COLUMNS, sizes, strict=True)
+        },
         "seconds": round(prediction.seconds, 6),
         "warnings": "; ".join(warning.message for warning in prediction.warnings) or None,
     }
@@ -118,7 +119,10 @@ def prediction_cells(row: Mapping[str, Any]) -> dict[str, str]:
         >>> prediction_cells({"id": "a", "frame": None, "p_benign": 0.5})
         {'id': 'a', 'frame': '', 'p_benign': '0.500000'}
     """
-    return {name: _cell(value) for name, value in row.items()}
+    return {
+        name: f"{value:.6f}" if isinstance(value, float) else "" if value is None else str(value)
+        for name, value in row.items()
+    }
 
 
 class PredictionsFolder:
@@ -191,12 +195,12 @@ class PredictionsFolder:
         prediction: Prediction,
         truth: Truth | None = None,
     ) -> dict[str, Any]:
-        """Write one prediction: its row, its mask and its overlay.
+        """Write one prediction: its row, its mask, its overlay and further formats.
 
         Args:
             id: name of the row and of the files; one that is taken already gets a number.
-            image: path of the image or a frame of a file, told in the table and drawn in the
-                overlay. The frames of a file come one after another.
+            image: path of the image or a frame of a file. The frames of a file come one after
+                another.
             prediction: what was predicted.
             truth: what is known of it, if the folder is ``with_truth``.
 
@@ -205,13 +209,24 @@ class PredictionsFolder:
         """
         id = self._unique(id)
         loaded = image if isinstance(image, ImageFile) else ImageFile(Path(image))
-        self._begin_file(loaded)
-        row = prediction_row(id, _image_cell(loaded), prediction, self.classes, frame=loaded.frame)
+        path = str(Path(named(loaded.source)).absolute())
+        if path != self._current:
+            self._complete_file()
+            self._current = path
+        row = prediction_row(id, path, prediction, self.classes, frame=loaded.frame)
         if self._with_truth and truth is not None:
             row |= _truth_columns(truth, prediction)
         write_mask(self.folder / "masks" / f"{id}.png", prediction.mask)
         if self._overlays:
-            self._write_overlay(id, loaded, prediction, truth)
+            drawn = draw_overlay(
+                read_image(replace(loaded, crop_to_region=False)).pixels,
+                prediction.mask,
+                predicted_class=prediction.predicted_class,
+                confidence=prediction.confidence,
+                true_mask=truth.mask if truth else None,
+                true_class=truth.class_name if truth else None,
+            )
+            write_png(self.folder / "overlays" / f"{id}.png", drawn)
         if self._formats is not None:
             self._formats.add(self.folder, id, loaded, prediction)
         self._write_row(row)
@@ -224,26 +239,21 @@ class PredictionsFolder:
 
     def fail(self, id: str, image: str | Path | ImageFile, error: object) -> None:
         """Write a row for an image that could not be predicted, with the reason."""
-        frame = image.frame if isinstance(image, ImageFile) else None
-        row: dict[str, Any] = {
+        source, frame = (
+            (image.source, image.frame) if isinstance(image, ImageFile) else (image, None)
+        )
+        row = {
             "id": self._unique(id),
-            "image": named(image),
+            "image": named(source),
+            "frame": None if frame is None else frame + 1,
             "error": named(error),
         }
-        if isinstance(image, ImageFile):
-            row |= {"image": named(image.source), "frame": None if frame is None else frame + 1}
         self._write_row(row)
         self.record.fail(str(image), error)
         self.counts["failed"] += 1
 
-    def _begin_file(self, loaded: ImageFile) -> None:
-        """Complete what is written once for a file when another one begins."""
-        image = _image_cell(loaded)
-        if image != self._current:
-            self._complete_file()
-            self._current = image
-
     def _complete_file(self) -> None:
+        """Write what is written once for a file, when another one begins or none is left."""
         if self._formats is None or self._current is None:
             return
         try:
@@ -265,43 +275,11 @@ class PredictionsFolder:
         self._writer.writerow(prediction_cells(row))
         self._stream.flush()
 
-    def _write_overlay(
-        self, id: str, loaded: ImageFile, prediction: Prediction, truth: Truth | None
-    ) -> None:
-        drawn = draw_overlay(
-            read_image(replace(loaded, crop_to_region=False)).pixels,
-            prediction.mask,
-            predicted_class=prediction.predicted_class,
-            confidence=prediction.confidence,
-            true_mask=truth.mask if truth else None,
-            true_class=truth.class_name if truth else None,
-        )
-        write_png(self.folder / "overlays" / f"{id}.png", drawn)
-
     def _unique(self, id: str) -> str:
         """Return a file name that no earlier row has, whatever letter case the disk ignores."""
         id = unique_id(safe_id(id), self._taken)
         self._taken.add(id_key(id))
         return id
-
-
-def _image_cell(loaded: ImageFile) -> str:
-    return str(Path(named(loaded.source)).absolute())
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.6f}" if isinstance(value, float) else str(value)
-
-
-def _size_columns(prediction: Prediction) -> dict[str, float | None]:
-    axes = (prediction.diameters_px, prediction.diameters_mm)
-    values = (prediction.lesion_mm2, *(value for pair in axes for value in pair or (None, None)))
-    return {
-        name: None if value is None else round(value, 4)
-        for name, value in zip(SIZE_COLUMNS, values, strict=True)
-    }
 
 
 def _truth_columns(truth: Truth, prediction: Prediction) -> dict[str, Any]:

@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 
 from busi_monai.cases import CLASSES
 from busi_monai.errors import BusiMonaiError, ImageReadError
-from busi_monai.inference.prediction import Prediction
-from busi_monai.inference.uncertainty import Uncertainty
+from busi_monai.inference import Prediction, Uncertainty
 from busi_monai.io.images import ImageFile, read_image, write_png
 from busi_monai.label_app.served import ServedModel
 

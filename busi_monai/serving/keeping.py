@@ -12,8 +12,13 @@ from typing import Any
 
 from busi_monai.errors import InputError
 from busi_monai.files import write_json
-from busi_monai.inference import Prediction, prediction_columns
-from busi_monai.inference.writers import PREDICTIONS_CSV, prediction_cells, prediction_row
+from busi_monai.inference import (
+    PREDICTIONS_CSV,
+    Prediction,
+    prediction_cells,
+    prediction_columns,
+    prediction_row,
+)
 from busi_monai.io.images import write_mask
 from busi_monai.outputs import check_place, holds_nothing, made_by
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from busi_monai.errors import ImageReadError
-from busi_monai.inference.inputs import frame_id
+from busi_monai.inference import frame_id
 from busi_monai.io.image_files import ImageBytes, image_stem
 from busi_monai.io.images import ImageFile
 from busi_monai.serving.decoding import DecodingPool

@@ -22,14 +22,15 @@ from busi_monai.cli.predict import FORMATS
 from busi_monai.errors import InputError
 from busi_monai.inference import (
     PREDICTION_FORMATS,
+    ModelIdentity,
     Prediction,
     Predictor,
     predict_to_folder,
+    report_object,
+    segmentation_object,
+    source_reference,
     write_nifti_mask,
 )
-from busi_monai.inference.dicom_seg import segmentation_object
-from busi_monai.inference.dicom_sources import ModelIdentity, source_reference
-from busi_monai.inference.dicom_sr import report_object
 from busi_monai.io.images import read_image, read_mask
 from busi_monai.io.pixel_scales import PixelScale
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from busi_monai.errors import InputError
-from busi_monai.inference.export import EXPORT_FORMATS, ExportReport, export_bundle_network
+from busi_monai.inference import ExportReport, export_bundle_network
 from busi_monai.networks import POOLINGS, MultiTaskUNet
 from busi_monai.settings import InferenceSettings
 
@@ -71,10 +71,6 @@ def test_the_file_gives_what_the_network_gives(format: str, encoder: str, tmp_pa
     check(export_bundle_network(network, out, format, settings=OPERATING), network)
 
 
-def test_every_format_is_tested() -> None:
-    assert set(EXPORT_FORMATS) == {"onnx", "torchscript", "pt2"}
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "encoder",
@@ -92,7 +88,9 @@ def test_every_format_is_tested() -> None:
 )
 def test_onnx_of_other_encoders(encoder: str, tmp_path: Path) -> None:
     needs("onnx")
-    report = export_bundle_network(small_network(encoder), tmp_path / "model.onnx", image_size=SIZE)
+    report = export_bundle_network(
+        small_network(encoder), tmp_path / "model.onnx", settings=OPERATING
+    )
     assert report.max_abs_difference is not None
     assert report.max_abs_difference < 1e-3
 
@@ -134,23 +132,21 @@ def test_onnx_of_every_pooling_takes_any_number_of_images(pooling: str, tmp_path
 
 def test_a_network_with_one_head(tmp_path: Path) -> None:
     report = export_bundle_network(
-        small_network("unet", segmentation=False), tmp_path / "m.ts", "torchscript", image_size=SIZE
+        small_network("unet", segmentation=False),
+        tmp_path / "m.ts",
+        "torchscript",
+        settings=OPERATING,
     )
     assert report.heads == ("cls",)
 
 
 def test_unknown_format(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="one of onnx, torchscript, pt2, got 'tflite'"):
-        export_bundle_network(small_network("unet"), tmp_path / "m", "tflite", image_size=SIZE)
-
-
-def test_a_size_is_needed(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="give image_size or settings"):
-        export_bundle_network(small_network("unet"), tmp_path / "model.onnx")
+        export_bundle_network(small_network("unet"), tmp_path / "m", "tflite", settings=OPERATING)
 
 
 def test_without_the_onnx_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"needs onnx and onnxscript: pip install 'busi-monai"):
-        export_bundle_network(small_network("unet"), tmp_path / "model.onnx", image_size=SIZE)
+        export_bundle_network(small_network("unet"), tmp_path / "model.onnx", settings=OPERATING)
     assert list(tmp_path.iterdir()) == []

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from busi_monai.errors import InputError
-from busi_monai.inference import Predictor
-from busi_monai.inference.heat_maps import class_heat_map
+from busi_monai.inference import Predictor, class_heat_map
 from busi_monai.networks import EnsembleNetwork, MultiTaskUNet
 
 SIZE = (64, 96)

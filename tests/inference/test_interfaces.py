@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 from monai.bundle import ConfigWorkflow
 
+from busi_monai.bundle import Bundle
 from busi_monai.cli.main import main
 from busi_monai.curation import prepare_dataset
 from busi_monai.errors import ImageReadError, InputError
@@ -32,7 +33,7 @@ def prepared(phantom_busi: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 def run_bundle(bundle: Path, config: str, **overrides: object) -> None:
     workflow = ConfigWorkflow(
-        config_file=str(bundle / "configs" / f"{config}.yaml"),
+        config_file=[str(path) for path in Bundle(bundle).config_files(config)],
         workflow_type="infer",
         init_id="initialize",
         run_id="run",

@@ -17,8 +17,7 @@ from pydicom.sequence import Sequence
 
 from busi_monai.cases import Case
 from busi_monai.curation.storage import store_case
-from busi_monai.inference import Prediction, PredictionsFolder
-from busi_monai.inference.dicom_sources import ModelIdentity
+from busi_monai.inference import ModelIdentity, Prediction, PredictionsFolder
 from busi_monai.inference.formats import FurtherFormats
 from busi_monai.inference.prediction import prediction_of_item
 from busi_monai.io.images import ImageFile, write_mask

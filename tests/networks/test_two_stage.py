@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from busi_monai.inference import export_bundle_network
 from busi_monai.networks import MultiTaskUNet, TwoStageNetwork
 from busi_monai.networks.two_stage import NO_LESION_NORMAL, crop_boxes, lesion_boxes
+from busi_monai.settings import InferenceSettings
 
 TINY = {"encoder_options": {"widths": [4, 8]}, "head_channels": []}
 
@@ -206,5 +207,6 @@ def test_exports_agree(format: str, when: str, tmp_path: Path) -> None:
     if format == "onnx":
         pytest.importorskip("onnxscript", reason="the extra 'onnx' is not installed")
     network = tiny(when_no_lesion=when)
-    report = export_bundle_network(network, tmp_path / f"n.{format}", format, image_size=(48, 64))
+    settings = InferenceSettings(image_size=(48, 64))
+    report = export_bundle_network(network, tmp_path / f"n.{format}", format, settings=settings)
     assert report.max_abs_difference < 1e-4

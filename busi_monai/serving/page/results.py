@@ -14,11 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from busi_monai.inference import draw_overlay, prediction_columns
-from busi_monai.inference.cine import telling_rank
-from busi_monai.inference.dicom_seg import segmentation_object
-from busi_monai.inference.dicom_sources import ModelIdentity, source_reference, writing_objects
-from busi_monai.inference.writers import prediction_cells, prediction_row
+from busi_monai.inference import (
+    ModelIdentity,
+    check_dicom_support,
+    draw_overlay,
+    prediction_cells,
+    prediction_columns,
+    prediction_row,
+    segmentation_object,
+    source_reference,
+    writing_objects,
+)
 from busi_monai.io.image_files import ImageBytes
 from busi_monai.io.images import ImageFile
 from busi_monai.plots.palette import PREDICTED_OUTLINE
@@ -124,7 +130,7 @@ class ShownUpload:
             )
             for result, prediction in ranked
         )
-        best = max(range(len(ranked)), key=lambda place: telling_rank(ranked[place][1]))
+        best = max(range(len(ranked)), key=lambda place: ranked[place][1].rank)
         return cls(upload, frames, best, found.frames, classes)
 
     @property
@@ -152,8 +158,6 @@ class ShownUpload:
             ImageReadError: if it lacks the UIDs to refer to.
             InputError: if highdicom is not installed.
         """
-        from busi_monai.inference.dicom_sources import check_dicom_support
-
         check_dicom_support()
         source = ImageBytes(self.upload.content, self.upload.name)
         stream = io.BytesIO()
