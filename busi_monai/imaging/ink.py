@@ -43,11 +43,7 @@ class Glyph(NamedTuple):
 
 
 def ink_mask(pixels: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Return (H, W) bool, true on bright thin strokes with hard edges.
-
-    Args:
-        pixels: (H, W) in [0, 1].
-    """
+    """Return (H, W) bool, true on bright thin strokes with hard edges of ``pixels`` in [0, 1]."""
     tophat = cv2.morphologyEx(pixels, cv2.MORPH_TOPHAT, np.ones((_STROKE_PX, _STROKE_PX), np.uint8))
     fall = pixels - cv2.erode(pixels, np.ones((5, 5), np.uint8))
     ink: NDArray[np.bool_] = (pixels >= _INK_LEVEL) & (tophat >= _INK_TOPHAT) & (fall >= _INK_STEP)
@@ -59,10 +55,6 @@ def text_lines(pixels: NDArray[np.float32], ink: NDArray[np.bool_]) -> list[list
 
     Letters are pieces of ink with edges to their left and right (bright tissue layers have them
     above and below only), near each other, of like height and on one level.
-
-    Args:
-        pixels: (H, W) in [0, 1].
-        ink: (H, W), from ``ink_mask``.
     """
     glyphs = sorted(glyph for glyph, _ in letters(pixels, ink))
     lines = []
@@ -75,11 +67,7 @@ def text_lines(pixels: NDArray[np.float32], ink: NDArray[np.bool_]) -> list[list
 
 
 def count_crosses(ink: NDArray[np.bool_]) -> int:
-    """Return the number of upright crosses of ink: four short arms, at most one corner taken.
-
-    Args:
-        ink: (H, W), from ``ink_mask``.
-    """
+    """Return the number of upright crosses of ink: four short arms, at most one corner taken."""
     bar = 2 * _ARM_PX[0] + 1
     across = cv2.morphologyEx(ink.astype(np.uint8), cv2.MORPH_OPEN, np.ones((1, bar), np.uint8))
     down = cv2.morphologyEx(ink.astype(np.uint8), cv2.MORPH_OPEN, np.ones((bar, 1), np.uint8))
@@ -128,10 +116,7 @@ def letters(
 ) -> Iterator[tuple[Glyph, NDArray[np.bool_]]]:
     """Yield the box of each piece of ink with edges to its sides, and its (H, W) mask.
 
-    Args:
-        pixels: (H, W) in [0, 1].
-        ink: (H, W), bright strokes.
-        step: fall of the grey value within two pixels to the left or right.
+    An edge is a fall of the grey value by ``step`` within two pixels to the left or right.
     """
     sideways = pixels - cv2.erode(pixels, np.ones((1, 5), np.uint8)) >= step
     _, labels, boxes, _ = cv2.connectedComponentsWithStats(ink.astype(np.uint8), connectivity=8)

@@ -1,18 +1,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
+from pydicom.fileset import FileSet
 
 from busi_monai.datasets import read_dataset
 from busi_monai.errors import ImageReadError, InputError
 from busi_monai.inference import find_images, scan_images
 from busi_monai.io.images import read_image, write_png
 
-PIXELS = np.arange(40 * 60, dtype=np.uint8).reshape(40, 60)
+PIXELS = np.arange(40 * 60, dtype=np.uint16).reshape(40, 60).astype(np.uint8)
+
+Save = Callable[..., Path]
 
 
 def make(folder: Path, *names: str) -> None:
@@ -70,11 +75,6 @@ def test_pattern_enters_subfolders_and_a_image_counts_once(tmp_path):
     make(tmp_path / "y", "b.png")
     found = find_images([tmp_path / "y", str(tmp_path / "**" / "*.png"), tmp_path / "y/b.png"])
     assert names(found.paths) == ["b.png", "a.png"]
-
-
-def test_an_explicit_mask_is_taken_as_a_image(tmp_path):
-    make(tmp_path, "a.png", "a_mask.png")
-    assert names(find_images([tmp_path / "a_mask.png"]).paths) == ["a_mask.png"]
 
 
 @pytest.mark.parametrize(
@@ -146,11 +146,6 @@ def test_scan_sorts_readable_images_from_others(tmp_path):
         scan.raise_failures()
 
 
-def test_scan_without_failures_raises_nothing(tmp_path):
-    make(tmp_path, "good.png")
-    scan_images([tmp_path / "good.png"]).raise_failures()
-
-
 def test_scan_refuses_to_end_with_nothing(tmp_path):
     with pytest.raises(InputError, match="holds no images"):
         scan_images(tmp_path)
@@ -171,3 +166,112 @@ def test_what_is_named_like_the_mask_of_a_image_beside_it_is_left_out(tmp_path: 
 
     assert found.ids == ["facemask", "x", "y_mask"]
     assert {path.name for path in found.skipped_masks} == {"x_masks.png", "x-mask (1).png"}
+
+
+def test_files_without_suffix_and_named_by_uid(save_ultrasound: Save, tmp_path: Path) -> None:
+    for name in ("IM0001", "1.2.840.17", "x.dcm"):
+        save_ultrasound(tmp_path / name, PIXELS)
+    (tmp_path / "README").write_text("no image")
+
+    assert names(find_images([tmp_path]).paths) == ["1.2.840.17", "IM0001", "x.dcm"]
+
+
+def test_a_tree_of_dicom_files(save_ultrasound: Save, tmp_path: Path) -> None:
+    for name in ("A/S1/IM10", "A/S1/IM2", "A/S2/IM1", ".hidden/IM1"):
+        save_ultrasound(tmp_path / name, PIXELS)
+
+    found = find_images([tmp_path])
+
+    assert [path.relative_to(tmp_path).as_posix() for path in found.paths] == [
+        "A/S1/IM2", "A/S1/IM10", "A/S2/IM1",
+    ]  # fmt: skip
+
+
+def test_a_dicomdir_names_the_files(save_ultrasound: Save, tmp_path: Path) -> None:
+    files = FileSet()
+    for name in ("one", "two"):
+        path = save_ultrasound(tmp_path / "src" / name, PIXELS)
+        files.add(path)
+    medium = tmp_path / "medium"
+    files.write(medium)
+    referenced = {path.name for path in medium.rglob("*") if path.is_file()} - {"DICOMDIR"}
+
+    found = find_images([medium])
+
+    assert set(names(found.paths)) == referenced
+    assert len(found.paths) == 2
+
+
+def test_a_dicomdir_cannot_lead_out_of_its_folder(save_ultrasound: Save, tmp_path: Path) -> None:
+    save_ultrasound(tmp_path / "outside", PIXELS)
+    files = FileSet()
+    files.add(save_ultrasound(tmp_path / "src", PIXELS))
+    files.write(tmp_path / "medium")
+    directory = pydicom.dcmread(tmp_path / "medium/DICOMDIR")
+    for record in directory.DirectoryRecordSequence:
+        if "ReferencedFileID" in record:
+            record.ReferencedFileID = ["..", "outside"]
+    directory.save_as(tmp_path / "medium/DICOMDIR")
+
+    assert "outside" not in names(find_images([tmp_path / "medium"]).paths)
+
+
+def test_names_of_a_dicomdir_in_lower_case_and_missing_files(
+    save_ultrasound: Save, tmp_path: Path
+) -> None:
+    files = FileSet()
+    for name in ("one", "two"):
+        files.add(save_ultrasound(tmp_path / "src" / name, PIXELS))
+    medium = tmp_path / "medium"
+    files.write(medium)
+    first, second = sorted(
+        path for path in medium.rglob("*") if path.name not in {"DICOMDIR"} and path.is_file()
+    )
+    first.rename(first.with_name(first.name.lower()))
+    second.unlink()
+    write_png(medium / "logo.png", PIXELS)
+
+    found = find_images([medium])
+
+    assert names(found.paths) == ["logo.png", first.name.lower()]
+    ((_, reason),) = found.failures
+    assert "named by" in reason
+    assert "but not there" in reason
+
+
+def test_a_damaged_dicomdir_does_not_hide_the_files(save_ultrasound: Save, tmp_path: Path) -> None:
+    save_ultrasound(tmp_path / "A/IM1", PIXELS)
+    (tmp_path / "DICOMDIR").write_bytes(b"\0" * 128 + b"DICM" + b"\xff" * 40)
+
+    assert names(find_images([tmp_path]).paths) == ["IM1"]
+
+
+def test_reports_and_segmentations_are_passed_over(save_ultrasound: Save, tmp_path: Path) -> None:
+    save_ultrasound(tmp_path / "a.dcm", PIXELS)
+    save_ultrasound(tmp_path / "b.dcm", PIXELS, Modality="SEG")
+    report = pydicom.dcmread(save_ultrasound(tmp_path / "c.dcm", PIXELS, Modality="XX"))
+    for name in ("Rows", "PixelData"):
+        delattr(report, name)
+    report.save_as(tmp_path / "c.dcm")
+
+    found = find_images([tmp_path])
+
+    assert names(found.paths) == ["a.dcm"]
+    assert [(path.name, kind) for path, kind in found.skipped_objects] == [
+        ("b.dcm", "a segmentation"), ("c.dcm", "no image"),
+    ]  # fmt: skip
+    assert found.failures == []
+
+
+def test_a_folder_of_other_objects_only_says_so(save_ultrasound: Save, tmp_path: Path) -> None:
+    save_ultrasound(tmp_path / "b.dcm", PIXELS, Modality="SR")
+
+    ((_, reason),) = find_images([tmp_path]).failures
+
+    assert "only DICOM files of other kinds" in reason
+
+
+def test_a_damaged_dicom_file_stays_to_fail(tmp_path: Path) -> None:
+    (tmp_path / "a.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\xff" * 40)
+
+    assert names(find_images([tmp_path]).paths) == ["a.dcm"]
