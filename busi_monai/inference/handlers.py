@@ -7,6 +7,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,12 @@ __all__ = ["PredictionsSaver"]
 logger = logging.getLogger(__name__)
 
 
+@dataclass(eq=False)
 class PredictionsSaver:
     """Writes the predictions folder of an evaluator whose postprocessing is the bundle's.
 
-    Rows are written as they come; the folder appears when the run is complete.
+    Rows are written as they come; the folder appears when the run is complete. See the bundles'
+    ``inference.yaml`` and ``evaluate.yaml``.
 
     Args:
         output_dir: the folder to make.
@@ -50,50 +53,24 @@ class PredictionsSaver:
         label_classes: class names that ``class_label`` counts through.
         finish: called with the folder when its table is complete and before it is renamed, for
             example a ``busi_monai.evaluation.MetricsReport``.
-
-    Examples:
-        In ``evaluate.yaml``::
-
-            handlers:
-            - _target_: busi_monai.inference.PredictionsSaver
-              output_dir: "@output_dir"
-              settings: "@settings"
-              with_truth: true
-              finish:
-              - _target_: busi_monai.evaluation.MetricsReport
-                classes: "$@settings.classes"
     """
 
-    def __init__(
-        self,
-        output_dir: str | Path,
-        settings: InferenceSettings,
-        *,
-        with_truth: bool = False,
-        overlays: bool = True,
-        overwrite: bool = False,
-        reads: Sequence[Any] = (),
-        weights: str | Path | None = None,
-        failures: Sequence[tuple[str, str]] = (),
-        details: Mapping[str, Any] | None = None,
-        label_classes: Sequence[str] = CLASSES,
-        finish: Sequence[Callable[[Path], object]] = (),
-    ) -> None:
-        self.output_dir = Path(output_dir)
-        self._settings = settings
-        self._with_truth = with_truth
-        self._overlays = overlays
-        self._overwrite = overwrite
-        self._reads = [path for each in reads for path in ensure_tuple(each)]
-        self._weights = weights
-        self._failures = tuple(failures)
-        self._details = dict(details or {})
-        self._label_classes = tuple(label_classes)
-        self._finish = tuple(finish)
-        self._folder: PredictionsFolder | None = None
-        self._claim = ExitStack()
-        self._finalizer: weakref.finalize | None = None
-        self._clock = 0.0
+    output_dir: str | Path
+    settings: InferenceSettings
+    _: KW_ONLY
+    with_truth: bool = False
+    overlays: bool = True
+    overwrite: bool = False
+    reads: Sequence[Any] = ()
+    weights: str | Path | None = None
+    failures: Sequence[tuple[str, str]] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+    label_classes: Sequence[str] = CLASSES
+    finish: Sequence[Callable[[Path], object]] = ()
+    _folder: PredictionsFolder | None = field(default=None, init=False)
+    _claim: ExitStack = field(default_factory=ExitStack, init=False)
+    _finalizer: weakref.finalize | None = field(default=None, init=False)
+    _clock: float = field(default=0.0, init=False)
 
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator."""
@@ -106,29 +83,30 @@ class PredictionsSaver:
         if self._finalizer is not None:
             self._finalizer()  # of an earlier run that did not end
         details = {
-            **self._details,
-            "classes": list(self._settings.classes),
-            "temperature": self._settings.temperature,
-            "class_thresholds": dict(self._settings.class_thresholds),
-            "consistency": self._settings.consistency.as_record(),
+            **self.details,
+            "classes": list(self.settings.classes),
+            "temperature": self.settings.temperature,
+            "class_thresholds": dict(self.settings.class_thresholds),
+            "consistency": self.settings.consistency.as_record(),
         }
-        if self._weights is not None and Path(self._weights).is_file():
-            details["weights_sha256"] = file_sha256(self._weights)
+        if self.weights is not None and Path(self.weights).is_file():
+            details["weights_sha256"] = file_sha256(self.weights)
         claim = ExitStack()
         # an engine tells its handlers of no Ctrl-C: the unfinished folder goes with this object
         self._finalizer = weakref.finalize(self, _abandon, claim)
-        command = "evaluate" if self._with_truth else "predict"
+        command = "evaluate" if self.with_truth else "predict"
+        reads = [path for each in self.reads for path in ensure_tuple(each)]
         stage = claim.enter_context(
-            output_folder(self.output_dir, command, reads=self._reads, overwrite=self._overwrite)
+            output_folder(self.output_dir, command, reads=reads, overwrite=self.overwrite)
         )
         self._folder = claim.enter_context(
             PredictionsFolder(
                 stage,
-                self._settings.classes,
-                with_truth=self._with_truth,
-                overlays=self._overlays,
+                self.settings.classes,
+                with_truth=self.with_truth,
+                overlays=self.overlays,
                 record=RunRecord(details=details),
-                finish=self._finish,
+                finish=self.finish,
             )
         )
         self._claim = claim
@@ -147,8 +125,8 @@ class PredictionsSaver:
             frame = int(meta.get("frame", -1))
             source = Path(str(meta["filename_or_obj"]))
             image = ImageFile(source, None if frame < 0 else frame)
-            prediction = prediction_of_item(item, self._settings.classes, seconds)
-            truth = self._truth(given) if self._with_truth else None
+            prediction = prediction_of_item(item, self.settings.classes, seconds)
+            truth = self._truth(given) if self.with_truth else None
             name = str(given.get("id") or image_stem(str(source)))
             self._folder.add(name, image, prediction, truth)
 
@@ -158,7 +136,7 @@ class PredictionsSaver:
         folder, self._folder = self._folder, None
         if self._finalizer is not None:
             self._finalizer.detach()
-        for given, reason in self._failures:
+        for given, reason in self.failures:
             folder.fail(image_stem(given), given, reason)
         self._claim.close()
         logger.info("wrote %d predictions to %s", folder.counts["predicted"], self.output_dir)
@@ -170,7 +148,7 @@ class PredictionsSaver:
             mask = None if (mask < 0).all() else mask.reshape(mask.shape[-2:]) > 0
         group = item.get("group")
         return Truth(
-            self._label_classes[label] if label >= 0 else None,
+            self.label_classes[label] if label >= 0 else None,
             mask,
             None if group is None else str(group),
             item.get("birads"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -43,12 +43,14 @@ logger = logging.getLogger(__name__)
 Source = str | Path | ImageBytes | ImageFile | LoadedImage | NDArray[Any]
 
 
+@dataclass(eq=False, kw_only=True)
 class Predictor:
     """Predicts with the objects of a bundle's ``configs/inference.yaml``, and none of its own.
 
     Make one with ``Predictor.load``.
 
     Attributes:
+        network: on the device, in evaluation mode.
         settings: the bundle's operating point; ``settings.classes`` are the class names.
         device: the device with the reason it was taken.
         precision: the arithmetic with the reason it was taken.
@@ -59,32 +61,21 @@ class Predictor:
         weights: path of its ``models/model.pt``.
     """
 
-    def __init__(
-        self,
-        *,
-        network: torch.nn.Module,
-        settings: InferenceSettings,
-        preprocessing: Callable[[Any], Any],
-        postprocessing: Callable[[Any], Any],
-        inferer: Callable[..., Any],
-        device: DeviceChoice,
-        precision: PrecisionChoice,
-        tta_flip: bool,
-        operating_point: str | None,
-        bundle: Path,
-        weights: Path,
-    ) -> None:
-        self.network = network.to(device.name).eval()
-        self.settings = settings
-        self.device = device
-        self.precision = precision
-        self.tta_flip = tta_flip
-        self.operating_point = operating_point
-        self.bundle = bundle
-        self.weights = weights
-        self._preprocessing = preprocessing
-        self._postprocessing = postprocessing
-        self._inferer = inferer
+    network: torch.nn.Module
+    settings: InferenceSettings
+    device: DeviceChoice
+    precision: PrecisionChoice
+    tta_flip: bool
+    operating_point: str | None
+    bundle: Path
+    weights: Path
+    _preprocessing: Callable[[Any], Any]
+    _postprocessing: Callable[[Any], Any]
+    _inferer: Callable[..., Any]
+
+    def __post_init__(self) -> None:
+        """Bring the network to the device."""
+        self.network = self.network.to(self.device.name).eval()
 
     @classmethod
     def load(
@@ -148,9 +139,9 @@ class Predictor:
         return cls(
             network=network,
             settings=_parsed(parser, "settings", bundle),
-            preprocessing=_parsed(parser, "preprocessing", bundle),
-            postprocessing=_parsed(parser, "postprocessing", bundle),
-            inferer=_parsed(parser, "inferer", bundle),
+            _preprocessing=_parsed(parser, "preprocessing", bundle),
+            _postprocessing=_parsed(parser, "postprocessing", bundle),
+            _inferer=_parsed(parser, "inferer", bundle),
             device=device,
             precision=precision,
             tta_flip=_parsed(parser, "prediction_inferer", bundle).averages_flips,
