@@ -18,7 +18,6 @@ from busi_monai.transforms.appearance import (
     RandomMarksd,
     RandomShadowd,
     adjust_contrast,
-    adjust_depth_gain,
     adjust_gamma,
     blur,
     gain_curve,
@@ -80,21 +79,6 @@ def test_enhancement_brightens_and_is_clipped() -> None:
     brighter = shade_band(GREY, **{**BAND, "change": 0.5})
     assert torch.allclose(brighter[0, 50, 20], torch.tensor(0.6))
     assert float(shade_band(GREY, **{**BAND, "change": 3.0}).max()) == 1
-
-
-@pytest.mark.parametrize("column", [0.0, 1.0])
-def test_a_band_may_be_cut_by_the_edge(column: float) -> None:
-    shaded = shade_band(GREY, **{**BAND, "column": column})
-    edge, far = (0, -1) if column == 0 else (-1, 0)
-    assert float(shaded[0, -1, edge]) == pytest.approx(0.2)
-    assert float(shaded[0, -1, far]) == pytest.approx(0.4)
-
-
-def test_gain_varies_along_the_depth_only() -> None:
-    deviations = [-0.3, 0.2, 0.0, 0.3, -0.1]
-    changed = adjust_depth_gain(GREY, deviations)[0] / 0.4 - 1
-    assert torch.allclose(changed, changed[:, :1].expand_as(changed))
-    np.testing.assert_allclose(changed[:, 0], gain_curve(100, deviations), atol=1e-6)
 
 
 def test_a_gain_curve_goes_through_its_points_and_never_beyond() -> None:
@@ -208,13 +192,6 @@ def test_upright_crosses_stand_at_the_ends_of_both_axes() -> None:
     assert float(marked.max()) == 0
 
 
-def test_diagonal_crosses_leave_what_upright_ones_cover() -> None:
-    diagonal = planted(diagonal=(True, False))
-    left = diagonal[90:103, 42:55]
-    assert float(left[6, 2:4].max()) == 0 and float(left[3:5, 3:5].max()) > 0.3
-    assert torch.equal(diagonal[66:79], planted()[66:79])  # the other axis
-
-
 def test_dots_join_the_crosses() -> None:
     line = planted(dotted=True)[94:99, 56:137].amax(0)
     bright = (line > 0.4).float()
@@ -226,15 +203,6 @@ def test_numbers_stand_beside_the_first_crosses() -> None:
     added = (planted(numbered=True) - planted()).clamp_min(0)
     assert float(added[80:96, 30:48].max()) > 0.3 and float(added[56:72, 78:96].max()) > 0.3
     assert float(added[:, 100:].max()) == 0
-
-
-def test_marks_grow_with_the_image() -> None:
-    for marks in ({"calipers": CALIPERS}, {"text": TEXT}):
-        small, large = (
-            float(plant_marks(torch.zeros(1, *size), **marks).sum()) / min(size) ** 2
-            for size in [(192, 192), (576, 768)]
-        )
-        assert small == pytest.approx(large, rel=0.4)
 
 
 def test_text_stands_in_a_line_and_is_cut_at_the_edge() -> None:

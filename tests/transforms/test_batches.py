@@ -67,12 +67,6 @@ def test_a_batch_is_split_into_the_items_it_was_made_of() -> None:
             assert torch.equal(result["native_label"], original["native_label"])
 
 
-def test_without_any_mask_or_class_the_keys_are_absent() -> None:
-    prepare = prediction_preprocessing(OPERATING)
-    batch = collate_items([prepare({"image": np.ones((9, 9)), "id": "a"})])
-    assert set(batch) == {"image", "id"}
-
-
 def test_training_batches_are_plain_tensors() -> None:
     augment = training_augmentation(OPERATING)
     batch = collate_items([augment(item) for item in _items()])
@@ -96,11 +90,6 @@ def test_targets_of_both_heads() -> None:
 def test_what_is_unknown_is_left_out() -> None:
     _, targets = prepare_batch({"image": torch.rand(1, 1, 4, 4)}, "cpu")
     assert targets == {}
-
-
-def test_class_labels_may_be_a_list() -> None:
-    _, targets = prepare_batch({"image": torch.rand(2, 1, 4, 4), "class_label": [1, 2]}, "cpu")
-    assert targets["cls"].tolist() == [1, 2]
 
 
 def test_the_true_masks_go_to_the_network_too() -> None:
