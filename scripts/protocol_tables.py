@@ -12,7 +12,7 @@ import pandas as pd
 from table_cells import FIGURES, NOT_YET, figure_cell, figure_rows, is_known, markdown, number_of
 
 from busi_monai.cases import CLASSES
-from busi_monai.curation.published import find_split
+from busi_monai.curation.datalist import find_split
 from busi_monai.evaluation import (
     consistent_table,
     group_weights,

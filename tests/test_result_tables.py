@@ -11,7 +11,7 @@ import pytest
 
 from busi_monai.bundle.configurations import write_configuration
 from busi_monai.cases import CLASSES
-from busi_monai.curation.published import find_split
+from busi_monai.curation.datalist import find_split
 from busi_monai.evaluation import evaluate_predictions, read_predictions
 from busi_monai.files import file_sha256, read_json, write_json
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from busi_monai.curation.audit import Audit
+    from busi_monai.curation import Audit
     from busi_monai.datasets import Listing
 
 __all__ = ["command"]
@@ -57,8 +57,7 @@ def command(
     With --out, writes audit.json, cases.csv, figures and run.json. Nothing in DATASET is changed.
     Exits with 1 if any file can't be used.
     """
-    from busi_monai.curation.audit import audit_dataset
-    from busi_monai.curation.id_lists import read_known_images
+    from busi_monai.curation import audit_dataset, read_known_images
     from busi_monai.datasets import opened_dataset
 
     def bar(cases: Sequence[Any]) -> Any:
@@ -91,7 +90,7 @@ def _audit_into(
     reads: Sequence[Path],
     overwrite: bool,
 ) -> Audit:
-    from busi_monai.curation.audit import audit_dataset, write_audit
+    from busi_monai.curation import audit_dataset, write_audit
     from busi_monai.outputs import output_folder
     from busi_monai.path_names import named
     from busi_monai.records import RunRecord

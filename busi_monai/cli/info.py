@@ -42,8 +42,7 @@ def describe_installation() -> dict[str, Any]:
     """Return the names in every registry, and the installed versions, as plain JSON values."""
     from busi_monai.bundle.shipped import shipped_bundles, shipped_configs
     from busi_monai.cases import CLASSES
-    from busi_monai.curation import PROTOCOLS
-    from busi_monai.curation.published import shipped_splits
+    from busi_monai.curation import PROTOCOLS, shipped_splits
     from busi_monai.datasets import READERS
     from busi_monai.devices import PRECISIONS, choose_device, choose_precision, cpu_instructions
     from busi_monai.networks import ENCODERS, POOLINGS

@@ -10,8 +10,7 @@ import click
 
 from busi_monai.cli.console import console, leak_sentence, print_json, track
 from busi_monai.cli.options import LAYOUTS, LayoutChoice, overwrite_option, quiet_option
-from busi_monai.curation.options import MISSING_MASK, MULTI_MASK
-from busi_monai.curation.protocols import DEDUP, PROTOCOLS
+from busi_monai.curation import DEDUP, MISSING_MASK, MULTI_MASK, PROTOCOLS
 
 if TYPE_CHECKING:
     from busi_monai.curation import PrepareSummary
@@ -85,8 +84,7 @@ def command(dataset: Path, out: Path, quiet: bool, as_json: bool, **options: Any
     the audit with its figures and run.json. The dataset itself is never touched. Images that can't
     be used are left out and listed; the exit code is 1 if a file is at fault.
     """
-    from busi_monai.curation import PrepareOptions, prepare_dataset
-    from busi_monai.curation.label_hashes import named_cases
+    from busi_monai.curation import PrepareOptions, named_cases, prepare_dataset
 
     summary = prepare_dataset(
         dataset,

@@ -59,7 +59,7 @@ def command(
     Images are drawn at random, or named by --id. Charts count every image of the given class and
     part. Exits with 1 if an image could not be read.
     """
-    from busi_monai.curation.show import choose_items, draw_charts, draw_sheet
+    from busi_monai.curation import choose_items, draw_charts, draw_sheet
 
     if out is None and charts is None:
         raise click.UsageError("say what to make: --out FILE, --charts DIR or both")

@@ -30,8 +30,7 @@ def command(prepared: tuple[Path, ...], quiet: bool, as_json: bool) -> None:
     on together, one across them and their parts is an error, too. The exit code is 1 if anything is
     wrong.
     """
-    from busi_monai.curation import find_shared_images, verify_prepared
-    from busi_monai.curation.shared_images import check_different
+    from busi_monai.curation import check_different, find_shared_images, verify_prepared
 
     def bar(items: Sequence[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
         return track(items, "Reading", total=len(items), quiet=silent)

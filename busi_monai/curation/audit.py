@@ -6,35 +6,181 @@ Nothing is changed or removed by it; ``prepare`` acts on what it finds.
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from busi_monai.cases import CLASSES, Case, DatasetIssue
-from busi_monai.curation.artefacts import ARTEFACT_KINDS
-from busi_monai.curation.audit_outputs import write_audit
-from busi_monai.curation.examination import Examination, examine_case
-from busi_monai.curation.mask_agreement import aligned_mask_iou
-from busi_monai.curation.near_duplicates import NearDuplicates, Pair, group_fingerprints
+from busi_monai.curation.near_duplicates import (
+    Fingerprint,
+    NearDuplicates,
+    Pair,
+    aligned_mask_iou,
+    fingerprint,
+    group_fingerprints,
+)
 from busi_monai.curation.splits import is_class_conflict
 from busi_monai.datasets.listing import Listing
+from busi_monai.datasets.masks import case_mask
+from busi_monai.errors import ImageReadError
+from busi_monai.imaging.ink import count_crosses, ink_mask, text_lines
+from busi_monai.io.grey_ranges import GREY_DEPTH, GREY_UNKNOWN
+from busi_monai.io.images import LoadedImage, read_image, read_mask
+from busi_monai.outlines import Outline, mask_file
 from busi_monai.path_names import named
 
-__all__ = ["DISAGREEING_IOU", "FAILURES", "Audit", "audit_dataset", "write_audit"]
+__all__ = [
+    "ARTEFACT_KINDS",
+    "FAILURES",
+    "Audit",
+    "Examination",
+    "audit_dataset",
+    "examine_case",
+    "find_artefacts",
+]
+
+
+@dataclass(frozen=True)
+class Examination:
+    """One case as its pixels show it.
+
+    Attributes:
+        case: the case.
+        problems: what is wrong with its files.
+        fingerprint: of the image, or ``None`` if that cannot be read.
+        lesion: (h, w) union mask on the fingerprint's thumbnail, or ``None`` without an image.
+        lesion_pixels: of the union mask at native size, or ``None`` where a mask is missing or
+            cannot be used.
+        brightness: mean grey value in [0, 1], or ``None`` without an image.
+        artefacts: kinds found, see ``ARTEFACT_KINDS``.
+    """
+
+    case: Case
+    problems: list[DatasetIssue] = field(default_factory=list)
+    fingerprint: Fingerprint | None = None
+    lesion: NDArray[np.bool_] | None = None
+    lesion_pixels: int | None = None
+    brightness: float | None = None
+    artefacts: list[str] = field(default_factory=list)
+
+    @property
+    def lesion_fraction(self) -> float | None:
+        """Share of the image's pixels that the lesion takes, in [0, 1]."""
+        if self.fingerprint is None or self.lesion_pixels is None:
+            return None
+        return self.lesion_pixels / math.prod(self.fingerprint.shape)
+
+
+def examine_case(case: Case, root: Path) -> Examination:
+    """Read a case's files and return what they show; a damaged file becomes a problem."""
+    problems: list[DatasetIssue] = []
+    try:
+        loaded = read_image(case.image)
+    except (ImageReadError, OSError) as error:
+        problems.append(_problem(case, case.image, root, "unreadable", str(error)))
+        for path in case.masks:
+            _read(case, path, None, root, problems)
+        return Examination(case, problems)
+    seen = fingerprint(loaded.pixels, loaded.sha256)
+    union = np.zeros(seen.shape, dtype=bool)
+    for path in case.masks:
+        mask = _read(case, path, seen.shape, root, problems)
+        if mask is not None:
+            union |= mask
+    usable = not problems and not case.lacks_mask
+    lesion_pixels = int(np.count_nonzero(union))
+    if usable:
+        problems += _contradictions(case, lesion_pixels, root)
+    small = seen.thumbnail.shape
+    lesion = cv2.resize(union.astype(np.float32), small[::-1], interpolation=cv2.INTER_AREA) >= 0.5
+    return Examination(
+        case=case,
+        problems=problems,
+        fingerprint=seen,
+        lesion=lesion,
+        lesion_pixels=lesion_pixels if usable else None,
+        brightness=float(loaded.pixels.mean()),
+        artefacts=find_artefacts(loaded),
+    )
+
+
+def _read(
+    case: Case,
+    path: Path | Outline,
+    size: tuple[int, int] | None,
+    root: Path,
+    problems: list[DatasetIssue],
+) -> NDArray[np.bool_] | None:
+    """Return a mask that can be used; without the image's size, it is only read."""
+    try:
+        if size is not None:
+            return case_mask(case, path, size)
+        return None if isinstance(path, Outline) else read_mask(path)
+    except (ImageReadError, OSError) as error:
+        kind = error.kind if isinstance(error, ImageReadError) else "unreadable"
+        problems.append(_problem(case, path, root, kind, str(error)))
+        return None
+
+
+def _contradictions(case: Case, lesion_pixels: int, root: Path) -> list[DatasetIssue]:
+    """Compare what the class says with what the mask holds."""
+    if case.has_lesion and lesion_pixels == 0:
+        message = f"expected an outlined {case.class_name} lesion, found an empty mask"
+        return [_problem(case, case.masks[0], root, "empty_mask", message)]
+    if not case.has_lesion and lesion_pixels > 0:
+        message = f"expected an empty mask of a normal image, found {lesion_pixels} lesion pixels"
+        return [_problem(case, case.masks[0], root, "normal_with_mask", message)]
+    return []
+
+
+def _problem(case: Case, path: Path | Outline, root: Path, kind: str, message: str) -> DatasetIssue:
+    file = mask_file(path)
+    shown = file.relative_to(root) if file.is_relative_to(root) else file
+    return DatasetIssue(case.id, shown.as_posix(), kind, named(message.removeprefix(f"{file}: ")))
+
+
+ARTEFACT_KINDS = {
+    "colour": "real colour pixels: Doppler, coloured calipers or frames",
+    "text": "burned-in text of three letters or more",
+    "markers": "caliper crosses",
+    "grey_depth": "values that use less of their range than the file states, read as fewer bits",
+    "low_contrast": "hardly any contrast: nearly all pixels are of nearly one grey",
+}
+"""Kinds of artefact with what each means."""
+
+_GUESSED = {GREY_DEPTH, GREY_UNKNOWN}
+_LEAST_CONTRAST = 0.1  # between the darkest and the brightest 1 %; four real sets have 0.28 or more
+
+
+def find_artefacts(image: LoadedImage) -> list[str]:
+    """Return the kinds of artefact in an image, in the order of ``ARTEFACT_KINDS``."""
+    ink = ink_mask(image.pixels)
+    dark, bright = np.percentile(image.pixels, (1, 99))
+    present = {
+        "colour": image.has_colour,
+        "text": bool(text_lines(image.pixels, ink)),
+        "markers": count_crosses(ink) > 0,
+        "grey_depth": any(warning.code in _GUESSED for warning in image.warnings),
+        "low_contrast": float(dark) + _LEAST_CONTRAST > float(bright),
+    }
+    return [kind for kind in ARTEFACT_KINDS if present[kind]]
+
 
 FAILURES = frozenset(
     {"unreadable", "size_mismatch", "mask_values", "inverted_mask", "annotation", "refused_member"}
 )
 """Kinds of problem that keep a file, or an entry of an annotation file, from being used."""
 
-DISAGREEING_IOU = 0.7
-"""Masks of one image below this IoU disagree: two observers of a breast lesion seldom do so much,
-and a shift of a few pixels between copies costs less."""
-
+_DISAGREEING_IOU = 0.7
+# two observers of a breast lesion seldom disagree so much; a shift of a few pixels costs less
 _SAME_IMAGE = 0.6  # correlation; below, the pair may be two frames with two rightful outlines
 _WORKERS = 2
 
@@ -121,7 +267,7 @@ class Audit:
             pair
             for pair in self.duplicates.pairs
             if pair.correlation >= _SAME_IMAGE
-            and self.mask_ious.get((pair.a, pair.b), 1.0) < DISAGREEING_IOU
+            and self.mask_ious.get((pair.a, pair.b), 1.0) < _DISAGREEING_IOU
         ]
 
     def as_dict(self) -> dict[str, Any]:
@@ -195,56 +341,53 @@ def audit_dataset(
     return audit
 
 
+def values_by_class(
+    examinations: Sequence[Examination], value: Callable[[Examination], Any]
+) -> dict[str, list[Any]]:
+    """Return what some examinations state, by class in the order of ``CLASSES``."""
+    return {
+        name: [
+            found
+            for e in examinations
+            if e.case.class_name == name and (found := value(e)) is not None
+        ]
+        for name in CLASSES
+    }
+
+
 def _mask_ious(
     examinations: Sequence[Examination], duplicates: NearDuplicates
 ) -> dict[tuple[str, str], float]:
-    by_id = {e.case.id: e for e in examinations}
-    ious: dict[tuple[str, str], float] = {}
-    for pair in duplicates.pairs:
-        a, b = by_id[pair.a], by_id[pair.b]
-        if a.lesion_pixels is None or b.lesion_pixels is None:
-            continue
-        if a.fingerprint is None or b.fingerprint is None or a.lesion is None or b.lesion is None:
-            continue
-        iou = aligned_mask_iou(a.fingerprint, a.lesion, b.fingerprint, b.lesion)
-        if iou is not None:
-            ious[pair.a, pair.b] = iou
-    return ious
+    masks = {
+        e.case.id: (e.fingerprint, e.lesion)
+        for e in examinations
+        if e.lesion_pixels is not None and e.fingerprint is not None and e.lesion is not None
+    }
+    ious = {
+        (pair.a, pair.b): aligned_mask_iou(*masks[pair.a], *masks[pair.b])
+        for pair in duplicates.pairs
+        if pair.a in masks and pair.b in masks
+    }
+    return {pair: iou for pair, iou in ious.items() if iou is not None}
 
 
 def _statistics(examinations: Sequence[Examination]) -> dict[str, Any]:
-    prints = [e.fingerprint for e in examinations if e.fingerprint is not None]
-    measured = [
-        e for e in examinations if e.lesion_pixels is not None and e.fingerprint is not None
-    ]
-    lesion = sum(e.lesion_pixels or 0 for e in measured)
-    everything = sum(
-        e.fingerprint.shape[0] * e.fingerprint.shape[1]
-        for e in measured
-        if e.fingerprint is not None
-    )
+    sizes = [e.fingerprint.shape for e in examinations if e.fingerprint is not None]
+    lesion, background = 0, 0
+    for e in examinations:
+        if e.lesion_pixels is not None and e.fingerprint is not None:
+            lesion += e.lesion_pixels
+            background += math.prod(e.fingerprint.shape) - e.lesion_pixels
     masks = Counter(len(e.case.masks) for e in examinations)
+    fractions = values_by_class(examinations, lambda e: e.lesion_fraction)
+    brightness = values_by_class(examinations, lambda e: e.brightness)
     return {
-        "width_px": _summary(p.shape[1] for p in prints),
-        "height_px": _summary(p.shape[0] for p in prints),
-        "lesion_fraction": {
-            name: _summary(
-                e.lesion_fraction
-                for e in measured
-                if e.case.class_name == name and e.lesion_fraction is not None
-            )
-            for name in CLASSES[1:]
-        },
-        "pixels": {"lesion": lesion, "background": everything - lesion},
+        "width_px": _summary(width for _, width in sizes),
+        "height_px": _summary(height for height, _ in sizes),
+        "lesion_fraction": {name: _summary(fractions[name]) for name in CLASSES[1:]},
+        "pixels": {"lesion": lesion, "background": background},
         "masks_per_image": {str(count): masks[count] for count in sorted(masks)},
-        "brightness": {
-            name: _summary(
-                e.brightness
-                for e in examinations
-                if e.case.class_name == name and e.brightness is not None
-            )
-            for name in CLASSES
-        },
+        "brightness": {name: _summary(values) for name, values in brightness.items()},
     }
 
 

@@ -22,19 +22,20 @@ from busi_monai.curation.label_hashes import (
     with_label_hashes,
     without_label_hashes,
 )
-from busi_monai.curation.published import shipped_splits
 from busi_monai.curation.splits import PARTS, validation_share
 from busi_monai.errors import InputError
-from busi_monai.files import read_json, write_text
+from busi_monai.files import find_named, read_json, write_text
 
 __all__ = [
     "DATALIST_NAME",
     "PART_NAMES",
     "Datalist",
+    "find_split",
     "inspect_datalist",
     "load_datalist",
     "load_part",
     "part_items",
+    "shipped_splits",
 ]
 
 DATALIST_NAME = "datalist.json"
@@ -120,11 +121,7 @@ class Datalist:
         return {**name, **self._content(), "sha256": self.sha256, **labels}
 
     def save(self, path: str | Path) -> Path:
-        """Write the file atomically, one item a line so that differences can be read.
-
-        Raises:
-            InputError: if the content breaks the schema, or an id stands in it twice.
-        """
+        """Write the file atomically, one item a line so that differences can be read."""
         content = self.as_dict()
         _check_form(content, Path(path))
         repeated = _repeated(content)
@@ -163,15 +160,7 @@ def load_datalist(path: str | Path) -> Datalist:
 
 
 def inspect_datalist(path: str | Path) -> tuple[Datalist, list[str]]:
-    """Read a ``datalist.json`` and say what is wrong with its content.
-
-    Returns:
-        The datalist, and a sentence for every id that stands in it twice, for a hash that does not
-        fit, and for the name of a shipped split of other content.
-
-    Raises:
-        InputError: if it is missing or is of another form or version.
-    """
+    """Read a ``datalist.json`` and say what is wrong with its content."""
     path = Path(path)
     if path.is_dir():
         path = path / DATALIST_NAME
@@ -387,3 +376,16 @@ def _pretty(content: Mapping[str, Any]) -> str:
             text = json.dumps(value, ensure_ascii=False)
         lines.append(f"  {json.dumps(key)}: {text}")
     return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+_FOLDER = Path(__file__).resolve().parent.parent / "published_splits"
+
+
+def shipped_splits() -> dict[str, Path]:
+    """Return the datalists of the shipped splits by name."""
+    return {path.stem: path for path in sorted(_FOLDER.glob("*.json"), key=lambda p: p.stem)}
+
+
+def find_split(name_or_path: str | Path) -> Path:
+    """Return the path of a shipped split's datalist by name, or of another datalist."""
+    return find_named(name_or_path, shipped_splits(), "datalist", "a datalist.json")

@@ -63,12 +63,7 @@ def read_known_images(path: str | Path, ids: Collection[str]) -> dict[str, str]:
 
 
 def _rows(path: str | Path, divided: Callable[[str], tuple[str, str]]) -> list[tuple[str, str]]:
-    """Return (id, reason) of each line, the reason empty where none is stated.
-
-    Args:
-        path: of the list.
-        divided: divides a line of a list without header.
-    """
+    """Return (id, reason) of each line, the reason empty where none is stated."""
     path = Path(path)
     try:
         lines, delimiter = read_lines(path)
@@ -87,11 +82,7 @@ def _rows(path: str | Path, divided: Callable[[str], tuple[str, str]]) -> list[t
 
 
 def check_known(ids: Collection[str], known: Collection[str], source: str | Path) -> None:
-    """Refuse ids that the dataset does not have.
-
-    Raises:
-        InputError: naming the unknown ids and the file they stand in.
-    """
+    """Refuse ids that the dataset does not have."""
     have = set(known)
     unknown = [name for name in ids if name not in have]
     if unknown:

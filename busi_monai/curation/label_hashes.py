@@ -56,12 +56,7 @@ def labels_sha256(items: Sequence[Mapping[str, Any]]) -> str | None:
 def with_label_hashes(
     items: Iterable[Mapping[str, Any]], hashes: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    """Return items with ``label_sha256`` behind ``sha256``.
-
-    Args:
-        items: of a datalist.
-        hashes: of the masks, by the path that the items name them by.
-    """
+    """Return items with ``label_sha256`` behind ``sha256``."""
     told = []
     for item in without_label_hashes(items):
         own = None if item["label"] is None else hashes[item["label"]]
@@ -91,11 +86,7 @@ def write_label_hashes(folder: str | Path, items: Iterable[Mapping[str, Any]]) -
 
 
 def read_label_hashes(folder: str | Path) -> list[dict[str, Any]]:
-    """Return what a folder tells of its masks; empty for one of an earlier version.
-
-    Raises:
-        InputError: if the file holds something else.
-    """
+    """Return what a folder tells of its masks; empty for one of an earlier version."""
     path = Path(folder) / LABEL_HASHES
     content = read_json(path) if path.is_file() else []
     keys = {"sha256", "label_sha256"}

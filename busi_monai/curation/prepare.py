@@ -6,18 +6,16 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from busi_monai.cases import CLASSES, Case, DatasetIssue
-from busi_monai.curation.audit import Audit, audit_dataset, write_audit
-from busi_monai.curation.datalist import DATALIST_NAME, Datalist, load_datalist
+from busi_monai.curation.audit import Audit, audit_dataset
+from busi_monai.curation.audit_report import write_audit
+from busi_monai.curation.datalist import DATALIST_NAME, Datalist, find_split, load_datalist
 from busi_monai.curation.id_lists import check_known, read_id_list, read_known_images
-from busi_monai.curation.options import PrepareOptions
-from busi_monai.curation.protocols import PROTOCOLS, Candidate, SplitOptions
-from busi_monai.curation.published import find_split
-from busi_monai.curation.replay import check_same_dataset, other_masks, unlisted
+from busi_monai.curation.protocols import PROTOCOLS, Candidate, PrepareOptions
 from busi_monai.curation.splits import PARTS, connected_groups, find_leaks, split_patients
 from busi_monai.curation.storage import MaskTreatment, PreparedStore, Stored
 from busi_monai.datasets import READERS, Listing, opened_dataset
@@ -28,17 +26,10 @@ from busi_monai.outputs import output_folder
 from busi_monai.path_names import named
 from busi_monai.records import RunRecord
 
-__all__ = ["PrepareOptions", "PrepareSummary", "class_counts", "prepare_dataset"]
+__all__ = ["PrepareSummary", "class_counts", "prepare_dataset"]
 
 Progress = Callable[[Sequence[Case]], Iterable[Case]]
 """Passes cases on while showing how far it has come."""
-
-_SHOWN = 5  # notes of one kind
-
-_COST_IMAGES = {
-    "unknown_class", "duplicate_id", "mask_without_image", "missing_image", "annotation",
-    "refused_member",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -62,7 +53,7 @@ class PrepareSummary:
     datalist: Datalist
     failures: Sequence[DatasetIssue]
     duplicate_groups: int
-    seconds: float
+    seconds: float = 0.0
     unlisted: Sequence[str] = ()
     notes: Sequence[str] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
@@ -114,6 +105,13 @@ def class_counts(datalist: Datalist) -> dict[str, dict[str, int]]:
     return {name: {kind: rows[name][kind] for kind in CLASSES} for name in named}
 
 
+_SHOWN = 5  # notes of one kind, or ids
+_COST_IMAGES = {
+    "unknown_class", "duplicate_id", "mask_without_image", "missing_image", "annotation",
+    "refused_member",
+}  # fmt: skip
+
+
 def prepare_dataset(
     source: str | Path,
     out: str | Path,
@@ -144,17 +142,18 @@ def prepare_dataset(
     started = time.monotonic()
     record = RunRecord()
     options = options or PrepareOptions()
-    split = options.split_options()
+    options.check()
     published = load_datalist(find_split(options.from_datalist)) if options.from_datalist else None
-    _check_apart(Path(source), Path(out))
+    if lie_within_each_other(Path(source), Path(out)):
+        raise InputError(
+            f"--out {out} and the dataset {source} lie within each other; choose a folder outside "
+            "the dataset, so that the originals stay untouched"
+        )
+    treatment = MaskTreatment(options.multi_mask, options.missing_mask, options.mask_cleanup)
+    if published is not None:
+        treatment = MaskTreatment.from_options(published.options)
     with opened_dataset(source, options.layout) as listing:
-        _check_lists(split, listing)
-        ids = [case.id for case in listing.cases]
-        known = read_known_images(options.known, ids) if options.known else {}
-        if options.protocol == "official":
-            _check_ships_folds(listing)
-        if options.protocol == "file" and not split.lists and published is None:
-            _check_ships_parts(listing)
+        known = _check_fits(options, listing)
         if audit is not None and is_archive(Path(source)):
             raise InputError(f"{source}: an audit is passed on for folders only; leave it out")
         if audit is not None and audit.listing != listing:
@@ -166,8 +165,7 @@ def prepare_dataset(
         with output_folder(out, "prepare", reads=reads, overwrite=options.overwrite) as folder:
             if audit is None:
                 audit = audit_dataset(listing, known=known, progress=progress)
-            duplicates = audit.as_dict()["duplicate_groups"]
-            store = PreparedStore(folder, listing.root, _mask_treatment(options, published))
+            store = PreparedStore(folder, listing.root, treatment)
             for case in progress(listing.cases) if progress else listing.cases:
                 if case.id in known:
                     store.excluded[case.id] = f"known: {known[case.id]}"
@@ -175,34 +173,28 @@ def prepare_dataset(
                     store.add(case)
             _check_unchanged(audit, store.stored)
             if published is None:
-                datalist = _divide(store, listing, duplicates, options, split)
+                datalist = _divide(store, listing, audit.duplicates.groups, options)
             else:
-                check_same_dataset(published, store, listing)
+                _check_same_dataset(published, store, listing)
                 datalist = published
             datalist = datalist.with_label_hashes(store.label_hashes)
-            masks = [] if published is None else other_masks(published, datalist)
             store.keep_only(datalist.files())
             datalist.save(folder / DATALIST_NAME)
             write_audit(audit, folder)
-            failures = [*store.failures, *_lost_images(listing)]
-            for failure in failures:
+            summary = PrepareSummary(
+                Path(out),
+                datalist,
+                failures=[*store.failures, *_lost_images(listing)],
+                duplicate_groups=len(audit.duplicates.groups),
+                unlisted=_unlisted(datalist, listing),
+                notes=_notes(listing),
+                left_out=listing.left_out,
+                other_masks=[] if published is None else _other_masks(published, datalist),
+            )
+            for failure in summary.failures:
                 record.fail(failure.file, failure.message)
-            extra = unlisted(datalist, listing)
-            notes = _notes(listing)
-            told = {"unlisted": extra, "other_masks": masks, "notes": notes}
-            record.write(folder, {**_run_details(datalist, listing, folder), **told})
-    seconds = time.monotonic() - started
-    return PrepareSummary(
-        Path(out),
-        datalist,
-        failures,
-        len(duplicates),
-        seconds,
-        extra,
-        notes,
-        listing.left_out,
-        masks,
-    )
+            record.write(folder, _run_details(summary, listing, folder))
+    return replace(summary, seconds=time.monotonic() - started)
 
 
 def _notes(listing: Listing) -> list[str]:
@@ -225,38 +217,25 @@ def _lost_images(listing: Listing) -> list[DatasetIssue]:
     return [problem for problem in listing.problems if problem.kind in _COST_IMAGES]
 
 
-def _check_apart(source: Path, out: Path) -> None:
-    """Refuse an output folder that would swallow the originals or be read as one of them."""
-    if lie_within_each_other(source, out):
-        raise InputError(
-            f"--out {out} and the dataset {source} lie within each other; choose a folder outside "
-            "the dataset, so that the originals stay untouched"
-        )
-
-
-def _check_lists(split: SplitOptions, listing: Listing) -> None:
-    """Refuse unreadable id lists and unknown ids before anything is audited."""
-    known = {case.id for case in listing.cases}
-    for path in [*([split.ids] if split.ids else []), *split.lists.values()]:
-        check_known(read_id_list(path), known, path)
-
-
-def _check_ships_folds(listing: Listing) -> None:
-    if not any("official_fold" in case.meta for case in listing.cases):
+def _check_fits(options: PrepareOptions, listing: Listing) -> dict[str, str]:
+    """Refuse lists and protocols that do not fit before anything is audited; return ``known``."""
+    ids = [case.id for case in listing.cases]
+    for path in [*([options.ids] if options.ids else []), *options.lists.values()]:
+        check_known(read_id_list(path), ids, path)
+    told = {key for case in listing.cases for key in case.meta}
+    if options.protocol == "official" and "official_fold" not in told:
         ship = [f"{r.name} ({r.folds_table})" for r in READERS.values() if r.folds_table]
         raise InputError(
             f"{listing.root} ({listing.dataset}) has no folds of its authors, which the protocol "
             f"official takes; these datasets ship some: {', '.join(ship)}. Draw folds with "
             "--protocol leakfree --folds 5"
         )
-
-
-def _check_ships_parts(listing: Listing) -> None:
-    if not any("official_part" in case.meta for case in listing.cases):
+    if options.protocol == "file" and not options.lists and "official_part" not in told:
         raise InputError(
             f"{listing.root}: the protocol file needs --train-list FILE and --val-list FILE, or "
             "folders train, val and test in the dataset"
         )
+    return read_known_images(options.known, ids) if options.known else {}
 
 
 def _check_unchanged(audit: Audit, stored: Mapping[str, Stored]) -> None:
@@ -266,14 +245,63 @@ def _check_unchanged(audit: Audit, stored: Mapping[str, Stored]) -> None:
     if changed:
         raise InputError(
             f"{audit.listing.root}: pixels have changed since the audit, of {len(changed)} in all: "
-            f"{', '.join(changed[:5])}{', …' if len(changed) > 5 else ''}; audit the dataset again"
+            f"{', '.join(changed[:_SHOWN])}{', …' if len(changed) > _SHOWN else ''}; audit the "
+            "dataset again"
         )
 
 
-def _mask_treatment(options: PrepareOptions, published: Datalist | None) -> MaskTreatment:
-    if published is None:
-        return MaskTreatment(options.multi_mask, options.missing_mask, options.mask_cleanup)
-    return MaskTreatment.from_options(published.options)
+def _check_same_dataset(datalist: Datalist, store: PreparedStore, listing: Listing) -> None:
+    """Refuse a copy of the dataset that does not hold every image of a datalist, pixel for pixel.
+
+    Single masks that the datalist names are added to the store.
+    """
+    missing, different, otherwise = [], [], []
+    for item in datalist.records():
+        whole = item["meta"].get("part_of", item["id"])
+        stored = store.stored.get(whole)
+        if stored is None:
+            missing.append(whole)
+        elif stored.sha256 != item["sha256"]:
+            different.append(whole)
+        elif stored.case.class_label != item["class_label"]:
+            otherwise.append(whole)
+        elif "part_of" in item["meta"]:
+            store.add_single_masks(whole)
+    found = {
+        "images that are missing or unusable here": missing,
+        "images with other pixels": different,
+        "images of another class": otherwise,
+    }
+    if not any(found.values()):
+        found["files that could not be made, such as the label of an empty mask"] = [
+            path for path in datalist.files() if not (store.folder / path).is_file()
+        ]
+    faults = [
+        f"{len(names)} {what}: {', '.join(names[:20])}{', …' if len(names) > 20 else ''}"
+        for what, names in found.items()
+        if names
+    ]
+    if faults:
+        raise InputError(
+            f"{listing.root} is not the dataset of the datalist, which has {'; '.join(faults)}; "
+            "get the original files"
+        )
+
+
+def _other_masks(published: Datalist, repeated: Datalist) -> list[str]:
+    """Return the ids whose masks here are others than the repeated datalist tells."""
+    now = {item["id"]: item["label_sha256"] for item in repeated.records()}
+    return [
+        item["id"]
+        for item in published.records()
+        if item.get("label_sha256", now[item["id"]]) != now[item["id"]]
+    ]
+
+
+def _unlisted(datalist: Datalist, listing: Listing) -> list[str]:
+    """Return the ids of a dataset that a datalist neither divides nor excludes."""
+    listed = {item["id"] for item in (*datalist.records(), *datalist.excluded)}
+    return [case.id for case in listing.cases if case.id not in listed]
 
 
 def _divide(
@@ -281,13 +309,12 @@ def _divide(
     listing: Listing,
     duplicates: Sequence[Sequence[str]],
     options: PrepareOptions,
-    split: SplitOptions,
 ) -> Datalist:
     """Assign every stored case to a part by the protocol."""
     candidates = _candidates(store.stored, duplicates)
-    known = [case.id for case in listing.cases]
+    protocol = PROTOCOLS[options.protocol]
     try:
-        assignment = PROTOCOLS[options.protocol].assign(candidates, known, split)
+        assignment = protocol.assign(candidates, options)
     except InputError as error:
         lost = [f"{p.kind}: {p.file}: {p.message}" for p in _lost_images(listing)]
         left_out = [*store.excluded.values(), *lost]
@@ -299,7 +326,7 @@ def _divide(
     reasons = {**store.excluded, **assignment.excluded}
     if not assignment.parts:
         raise InputError(
-            f"{listing.root}: the protocol {options.protocol} leaves no image: "
+            f"{listing.root}: the protocol {protocol.name} leaves no image: "
             f"{'; '.join(sorted(set(reasons.values()))[:3])}"
         )
     parts: dict[str, list[dict[str, Any]]] = {part: [] for part in PARTS}
@@ -310,18 +337,33 @@ def _divide(
         fold = assignment.folds.get(candidate.id)
         item = _item(store.stored[candidate.id], candidate.group, fold)
         parts[part].append(item)
-        if part == PARTS[0]:
-            parts[part].extend(_single_mask_items(item, store))
+        if part == PARTS[0] and store.treatment.multi_mask == "split":
+            single = {**item["meta"], "part_of": item["id"]}
+            parts[part] += [
+                {**item, "id": name, "label": label, "meta": single}
+                for name, label in store.add_single_masks(item["id"]).items()
+            ]
     leaks = find_leaks(assignment.parts, assignment.folds, duplicates).as_dict()
-    if options.protocol == "official":
+    if protocol.name == "official":
         patients = {candidate.id: candidate.patient for candidate in candidates}
         leaks["patients"] = split_patients(patients, assignment.folds)
+    chosen: dict[str, Any] = {}
+    if options.folds:
+        chosen["folds"] = options.folds
+    elif "ratios" in protocol.options:
+        chosen["ratios"] = options.ratios
+    if "dedup" in protocol.options:
+        chosen["dedup"] = options.dedup
     return Datalist(
-        protocol=options.protocol,
+        protocol=protocol.name,
         seed=options.seed,
-        excluded=[{"id": name, "reason": reasons[name]} for name in known if name in reasons],
+        excluded=[
+            {"id": case.id, "reason": reasons[case.id]}
+            for case in listing.cases
+            if case.id in reasons
+        ],
         leaks=leaks,
-        options=_recorded_options(options, store.treatment),
+        options={**chosen, **asdict(store.treatment)},
         training=parts["training"],
         validation=parts["validation"],
         test=parts["test"],
@@ -335,9 +377,8 @@ def _candidates(
     for name, one in stored.items():
         if one.case.group is not None:
             patients.setdefault(one.case.group, []).append(name)
-    ids = list(stored)
-    alike = connected_groups(ids, duplicates)
-    group = connected_groups(ids, [*duplicates, *patients.values()])
+    alike = connected_groups(list(stored), duplicates)
+    group = connected_groups(list(stored), [*duplicates, *patients.values()])
     return [
         Candidate(
             id=name,
@@ -368,39 +409,15 @@ def _item(stored: Stored, group: str, fold: int | None) -> dict[str, Any]:
         "meta": {
             key: value
             for key, value in sorted(case.meta.items())
-            if not key.startswith("official_") and _is_stated(value)  # which fold and part say
+            if not key.startswith("official_")  # which fold and part say
+            and value is not None
+            and not (isinstance(value, float) and not math.isfinite(value))
         },
     }
 
 
-def _is_stated(value: object) -> bool:
-    return value is not None and not (isinstance(value, float) and not math.isfinite(value))
-
-
-def _single_mask_items(item: Mapping[str, Any], store: PreparedStore) -> list[dict[str, Any]]:
-    """Return the training-only cases of an image with several masks, one for each."""
-    if store.treatment.multi_mask != "split":
-        return []
-    return [
-        {**item, "id": name, "label": label, "meta": {**item["meta"], "part_of": item["id"]}}
-        for name, label in store.add_single_masks(item["id"]).items()
-    ]
-
-
-def _recorded_options(options: PrepareOptions, treatment: MaskTreatment) -> dict[str, Any]:
-    """Return what decided the content, without the names of files."""
-    chosen: dict[str, Any] = {}
-    understood = PROTOCOLS[options.protocol].options
-    if options.folds:
-        chosen["folds"] = options.folds
-    elif "ratios" in understood:
-        chosen["ratios"] = options.ratios
-    if "dedup" in understood:
-        chosen["dedup"] = options.dedup
-    return {**chosen, **asdict(treatment)}
-
-
-def _run_details(datalist: Datalist, listing: Listing, folder: Path) -> dict[str, Any]:
+def _run_details(summary: PrepareSummary, listing: Listing, folder: Path) -> dict[str, Any]:
+    datalist = summary.datalist
     return {
         "dataset": listing.dataset,
         "root": named(listing.root),
@@ -410,8 +427,11 @@ def _run_details(datalist: Datalist, listing: Listing, folder: Path) -> dict[str
         "seed": datalist.seed,
         "datalist_sha256": datalist.sha256,
         "labels_sha256": datalist.labels_sha256,
-        "counts": class_counts(datalist),
+        "counts": summary.counts,
         "excluded": len(datalist.excluded),
         "leaks": datalist.leaks["count"],
         "files": {name: file_sha256(folder / name) for name in datalist.files()},
+        "unlisted": summary.unlisted,
+        "other_masks": summary.other_masks,
+        "notes": summary.notes,
     }

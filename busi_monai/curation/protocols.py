@@ -1,4 +1,4 @@
-"""The protocols: how images become training, validation and test.
+"""The protocols, how images become training, validation and test, and what they are asked with.
 
 ``PROTOCOLS`` is the one registry; the command line, ``busi-monai info``, docs and tests read it.
 """
@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from busi_monai.curation.id_lists import check_known, read_id_list
+from busi_monai.curation.id_lists import read_id_list
 from busi_monai.curation.splits import (
     PARTS,
     Ratios,
@@ -20,10 +20,100 @@ from busi_monai.curation.splits import (
 )
 from busi_monai.errors import InputError
 
-__all__ = ["DEDUP", "PROTOCOLS", "Assignment", "Candidate", "Protocol", "SplitOptions"]
+__all__ = [
+    "DEDUP",
+    "MISSING_MASK",
+    "MULTI_MASK",
+    "PROTOCOLS",
+    "Assignment",
+    "Candidate",
+    "PrepareOptions",
+    "Protocol",
+]
 
 DEDUP: tuple[str, ...] = ("none", "exact", "phash")
 """What the protocol ``random`` drops: nothing, equal pixels, near-duplicates."""
+MULTI_MASK: tuple[str, ...] = ("union", "split")
+MISSING_MASK: tuple[str, ...] = ("exclude", "classify-only")
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """How a dataset is prepared; the defaults are those of ``busi-monai prepare``.
+
+    Attributes:
+        layout: name of a reader, or ``auto``.
+        protocol: name in ``PROTOCOLS``.
+        dedup: for ``random``: drop nothing (``none``), equal pixels (``exact``) or near-duplicates
+            (``phash``), the first of each is kept.
+        ids: file of the ids to keep, for ``curated``.
+        known: file of ids and reasons to leave out, see ``read_known_images``.
+        train_list: file of ids, for ``file``; so are ``val_list`` and ``test_list``.
+        from_datalist: name of a shipped split, or a ``datalist.json``, to repeat on this copy of
+            the dataset. It brings its own protocol, seed and treatment of masks.
+        ratios: per cent of training/validation/test.
+        folds: number of cross-validation folds, 0 for none.
+        seed: of every random draw.
+        multi_mask: ``split`` adds a training case for each mask of an image with several.
+        missing_mask: whether a lesion without mask is left out or kept for its class alone.
+        mask_cleanup: whether masks are smoothed, filled and freed of specks.
+        overwrite: whether a folder that was prepared before is replaced.
+    """
+
+    layout: str = "auto"
+    protocol: str = "leakfree"
+    dedup: str = "none"
+    ids: Path | None = None
+    known: Path | None = None
+    train_list: Path | None = None
+    val_list: Path | None = None
+    test_list: Path | None = None
+    from_datalist: str | Path | None = None
+    ratios: str = "80/10/10"
+    folds: int = 0
+    seed: int = 0
+    multi_mask: str = "union"
+    missing_mask: str = "exclude"
+    mask_cleanup: bool = False
+    overwrite: bool = False
+
+    @property
+    def lists(self) -> dict[str, Path]:
+        """Files of ids by part, for ``file``."""
+        given = zip(PARTS, (self.train_list, self.val_list, self.test_list), strict=True)
+        return {part: Path(path) for part, path in given if path is not None}
+
+    def files(self) -> list[Path]:
+        """Return the files that the options name, all of which are read."""
+        named = (self.ids, self.known, *self.lists.values(), self.from_datalist)
+        return [Path(path) for path in named if path is not None]
+
+    def check(self) -> None:
+        """Refuse what has no such value, or goes not together.
+
+        Raises:
+            InputError: if an option has no such value, or the protocol does not take it.
+        """
+        for name, value, allowed in (
+            ("protocol", self.protocol, tuple(PROTOCOLS)),
+            ("dedup", self.dedup, DEDUP),
+            ("multi-mask", self.multi_mask, MULTI_MASK),
+            ("missing-mask", self.missing_mask, MISSING_MASK),
+        ):
+            if value not in allowed:
+                raise InputError(f"{name} {value!r}: expected one of {', '.join(allowed)}")
+        if self.folds < 0 or self.folds == 1:
+            raise InputError(f"{self.folds} folds: expected 0 for none, or at least 2")
+        if self.seed < 0:
+            raise InputError(f"seed {self.seed}: expected 0 or more")
+        Ratios.parse(self.ratios)
+        if self.from_datalist is None:
+            PROTOCOLS[self.protocol].check_options(self)
+        elif replace(self, from_datalist=None, layout="auto", overwrite=False) != PrepareOptions():
+            raise InputError(
+                "--from-datalist brings its own protocol, seed, parts and treatment of masks; "
+                "leave out the options that would choose others"
+            )
 
 
 @dataclass(frozen=True)
@@ -52,27 +142,6 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class SplitOptions:
-    """What the user asks of a protocol.
-
-    Attributes:
-        ratios: shares of the three parts, where there are no folds.
-        folds: number of cross-validation folds, or 0.
-        seed: of every random draw.
-        dedup: one of ``DEDUP``, for ``random``.
-        ids: file of the ids to keep, for ``curated``.
-        lists: files of ids by part name, for ``file``.
-    """
-
-    ratios: Ratios = field(default_factory=Ratios)
-    folds: int = 0
-    seed: int = 0
-    dedup: str = "none"
-    ids: Path | None = None
-    lists: Mapping[str, Path] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Assignment:
     """Where every image goes.
 
@@ -94,18 +163,18 @@ class Protocol:
     Attributes:
         name: as given to ``--protocol``.
         description: one sentence.
-        assign: the function; takes the usable cases, the ids of the whole dataset, the options.
+        assign: divides the usable cases.
         leak_free: whether a near-duplicate across parts is an error.
         options: which of ``ratios, folds, dedup, ids, lists`` it understands.
     """
 
     name: str
     description: str
-    assign: Callable[[Sequence[Candidate], Sequence[str], SplitOptions], Assignment]
+    assign: Callable[[Sequence[Candidate], PrepareOptions], Assignment]
     leak_free: bool
     options: tuple[str, ...]
 
-    def check_options(self, options: SplitOptions) -> None:
+    def check_options(self, options: PrepareOptions) -> None:
         """Refuse options that this protocol would silently ignore, and ask for those it needs.
 
         Raises:
@@ -130,9 +199,7 @@ class Protocol:
             )
 
 
-def _leakfree(
-    candidates: Sequence[Candidate], known: Sequence[str], options: SplitOptions
-) -> Assignment:
+def _leakfree(candidates: Sequence[Candidate], options: PrepareOptions) -> Assignment:
     alike: dict[str, list[Candidate]] = {}
     for case in candidates:
         alike.setdefault(case.duplicates, []).append(case)
@@ -140,18 +207,12 @@ def _leakfree(
     for members in alike.values():
         if is_class_conflict([m.class_label for m in members], [m.patient for m in members]):
             listed = ", ".join(case.id for case in members)
-            excluded.update(
-                {case.id: f"class conflict among near-duplicates: {listed}" for case in members}
-            )
-    kept = [case for case in candidates if case.id not in excluded]
-    return _draw(kept, options, excluded)
+            reason = f"class conflict among near-duplicates: {listed}"
+            excluded |= {case.id: reason for case in members}
+    return _draw([case for case in candidates if case.id not in excluded], options, excluded)
 
 
-def _random(
-    candidates: Sequence[Candidate], known: Sequence[str], options: SplitOptions
-) -> Assignment:
-    if options.dedup not in DEDUP:
-        raise InputError(f"--dedup {options.dedup!r}: expected one of {', '.join(DEDUP)}")
+def _random(candidates: Sequence[Candidate], options: PrepareOptions) -> Assignment:
     first: dict[str, str] = {}
     kept: list[Candidate] = []
     excluded: dict[str, str] = {}
@@ -162,58 +223,38 @@ def _random(
         else:
             kind = "the same pixels as" if options.dedup == "exact" else "a near-duplicate of"
             excluded[case.id] = f"duplicate: {kind} {first[key]}, which is kept"
-    if options.folds:
-        alone = [case.id for case in kept]
-        return _folded(kept, alone, options, excluded)
-    parts = split_images([case.class_label for case in kept], options.ratios, options.seed)
-    return Assignment(_by_id(kept, parts), {}, excluded)
+    return _draw(kept, options, excluded, grouped=False)
 
 
-def _curated(
-    candidates: Sequence[Candidate], known: Sequence[str], options: SplitOptions
-) -> Assignment:
-    PROTOCOLS["curated"].check_options(options)
-    wanted = read_id_list(options.ids or "")
-    check_known(wanted, known, options.ids or "")
-    listed = set(wanted)
+def _curated(candidates: Sequence[Candidate], options: PrepareOptions) -> Assignment:
+    listed = set(read_id_list(options.ids or ""))
     kept = [case for case in candidates if case.id in listed]
     excluded = {case.id: "not in the id list" for case in candidates if case.id not in listed}
     return _draw(kept, options, excluded)
 
 
-def _file(
-    candidates: Sequence[Candidate], known: Sequence[str], options: SplitOptions
-) -> Assignment:
-    PROTOCOLS["file"].check_options(options)
-    part_of = {case.id: case.official_part for case in candidates if case.official_part}
-    if options.lists:
-        part_of = {}
-    for part in PARTS:
-        if part not in options.lists:
-            continue
-        ids = read_id_list(options.lists[part])
-        check_known(ids, known, options.lists[part])
-        for name in ids:
+def _file(candidates: Sequence[Candidate], options: PrepareOptions) -> Assignment:
+    part_of: dict[str, str] = {}
+    for part, path in options.lists.items():
+        for name in read_id_list(path):
             if name in part_of:
                 raise InputError(
-                    f"{options.lists[part]}: {name} stands in the {part_of[name]} list as well; "
-                    "an image can be in one part only"
+                    f"{path}: {name} stands in the {part_of[name]} list as well; an image can be "
+                    "in one part only"
                 )
             part_of[name] = part
+    if not options.lists:
+        part_of = {case.id: case.official_part for case in candidates if case.official_part}
     parts = {case.id: part_of[case.id] for case in candidates if case.id in part_of}
     excluded = {case.id: "in none of the lists" for case in candidates if case.id not in part_of}
     return Assignment(parts, {}, excluded)
 
 
-def _external(
-    candidates: Sequence[Candidate], known: Sequence[str], options: SplitOptions
-) -> Assignment:
+def _external(candidates: Sequence[Candidate], options: PrepareOptions) -> Assignment:
     return Assignment({case.id: "test" for case in candidates})
 
 
-def _official(
-    candidates: Sequence[Candidate], known: Sequence[str], options: SplitOptions
-) -> Assignment:
+def _official(candidates: Sequence[Candidate], options: PrepareOptions) -> Assignment:
     folds = {
         case.id: case.official_fold - 1 for case in candidates if case.official_fold is not None
     }
@@ -222,31 +263,26 @@ def _official(
 
 
 def _draw(
-    kept: Sequence[Candidate], options: SplitOptions, excluded: Mapping[str, str]
-) -> Assignment:
-    """Draw folds or parts with groups kept whole."""
-    groups = [case.group for case in kept]
-    if options.folds:
-        return _folded(kept, groups, options, excluded)
-    labels = [case.class_label for case in kept]
-    parts = split_groups(labels, groups, options.ratios, options.seed)
-    return Assignment(_by_id(kept, parts), {}, excluded)
-
-
-def _folded(
     kept: Sequence[Candidate],
-    groups: Sequence[str],
-    options: SplitOptions,
+    options: PrepareOptions,
     excluded: Mapping[str, str],
+    *,
+    grouped: bool = True,
 ) -> Assignment:
-    labels = [case.class_label for case in kept]
-    fold_of = group_folds(labels, groups, options.folds, options.seed)
-    folds = {case.id: int(fold) for case, fold in zip(kept, fold_of, strict=True)}
-    return Assignment({case.id: "training" for case in kept}, folds, excluded)
-
-
-def _by_id(kept: Sequence[Candidate], parts: Sequence[str]) -> dict[str, str]:
-    return {case.id: part for case, part in zip(kept, parts, strict=True)}
+    """Draw folds or parts, with groups kept whole or not."""
+    ids, labels = [case.id for case in kept], [case.class_label for case in kept]
+    groups = [case.group for case in kept] if grouped else ids
+    if options.folds:
+        fold_of = group_folds(labels, groups, options.folds, options.seed).tolist()
+        folds = dict(zip(ids, fold_of, strict=True))
+        return Assignment(dict.fromkeys(ids, "training"), folds, excluded)
+    ratios = Ratios.parse(options.ratios)
+    parts = (
+        split_groups(labels, groups, ratios, options.seed)
+        if grouped
+        else split_images(labels, ratios, options.seed)
+    )
+    return Assignment(dict(zip(ids, parts, strict=True)), {}, excluded)
 
 
 PROTOCOLS: dict[str, Protocol] = {

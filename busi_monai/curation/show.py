@@ -13,19 +13,17 @@ from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
 from busi_monai.cases import CLASSES, class_index
-from busi_monai.curation.audit_figures import (
-    class_counts_figure,
-    lesion_pixels_figure,
-    sizes_figure,
-)
-from busi_monai.curation.datalist import load_datalist, part_items
-from busi_monai.curation.sample_tiles import (
+from busi_monai.curation.audit_report import (
     CAPTION,
     PAPER,
     Sample,
     caption_font,
+    class_counts_figure,
+    lesion_pixels_figure,
     outlined,
+    sizes_figure,
 )
+from busi_monai.curation.datalist import load_datalist, part_items
 from busi_monai.errors import ImageReadError, InputError
 from busi_monai.files import atomic_file
 from busi_monai.io.images import read_image, read_mask
@@ -186,11 +184,7 @@ def draw_sheet(
 
 
 def sample_pairs(samples: Sequence[Sample]) -> Image.Image:
-    """Return images, each beside itself with its lesion outlined, id and class below.
-
-    Args:
-        samples: at least one, in reading order.
-    """
+    """Return images, each beside itself with its lesion outlined, id and class below."""
     columns = min(_COLUMNS, len(samples))
     rows = -(-len(samples) // columns)
     width, height = 2 * _TILE[0] + 2 * _GAP, _TILE[1] + CAPTION + 2 * _GAP

@@ -53,11 +53,7 @@ class Ratios:
 
     @classmethod
     def parse(cls, text: str) -> Ratios:
-        """Read shares written like ``80/10/10``.
-
-        Raises:
-            InputError: unless there are three whole numbers that add up to 100, the first not 0.
-        """
+        """Read shares written like ``80/10/10``."""
         try:
             shares = [int(word) for word in text.replace(",", "/").replace(":", "/").split("/")]
         except ValueError:
@@ -168,12 +164,6 @@ def split_groups(
 
     As many folds are drawn as the ratios need (10 for 80/10/10, 20 for 70/15/15), fewer where a
     class has fewer groups; validation and test take the folds that come closest to their share.
-
-    Returns:
-        (N,) names of ``PARTS``.
-
-    Raises:
-        InputError: if a class has fewer groups than there are parts.
     """
     wanted = {name: share for name in ("test", "validation") if (share := getattr(ratios, name))}
     if not wanted:
@@ -193,11 +183,7 @@ def split_groups(
 
 
 def split_images(labels: Sequence[int], ratios: Ratios, seed: int) -> list[str]:
-    """Give every case a part by a plain stratified draw that knows of no groups.
-
-    Raises:
-        InputError: if a class has fewer cases than there are parts.
-    """
+    """Give every case a part by a plain stratified draw that knows of no groups."""
     from sklearn.model_selection import train_test_split
 
     wanted = {name: share for name in ("test", "validation") if (share := getattr(ratios, name))}
@@ -219,14 +205,7 @@ def split_images(labels: Sequence[int], ratios: Ratios, seed: int) -> list[str]:
 
 
 def validation_share(labels: Sequence[int], groups: Sequence[str], seed: int) -> NDArray[np.bool_]:
-    """Choose a stratified tenth of the cases for validation, groups kept whole.
-
-    Returns:
-        (N,) ``True`` where a case is for validation.
-
-    Raises:
-        InputError: if a class has only one group.
-    """
+    """Choose a stratified tenth of the cases for validation, groups kept whole."""
     _check_enough_groups(labels, groups, 2)
     folds = min(VALIDATION_SHARE, _rarest_class(labels, groups)[1])
     fold_of = group_folds(labels, groups, folds, seed)
@@ -250,7 +229,7 @@ class Leaks:
     @property
     def count(self) -> int:
         """How many evaluation images leak."""
-        return sum(len(ids) for ids in self.ids.values())
+        return sum(map(len, self.ids.values()))
 
     @property
     def total(self) -> int:
@@ -273,7 +252,7 @@ class Leaks:
 def find_leaks(
     parts: Mapping[str, str], folds: Mapping[str, int], duplicates: Iterable[Collection[str]]
 ) -> Leaks:
-    """Count the evaluation images with a near-duplicate among the training images.
+    """Find the evaluation images with a near-duplicate among the training images.
 
     Args:
         parts: ``{id: part}``. Without folds, validation and test are evaluated.
@@ -288,7 +267,11 @@ def find_leaks(
     """
     alike = connected_groups(list(parts), duplicates)
     sides = {name: f"fold {folds[name]}" for name in parts if name in folds} or parts
-    wanted = sorted(set(sides.values()), key=_fold_order) if folds else PARTS[1:]
+    wanted = (
+        sorted(set(sides.values()), key=lambda name: int(name.removeprefix("fold ")))
+        if folds
+        else PARTS[1:]
+    )
     found: dict[str, list[str]] = {}
     images: dict[str, int] = {}
     for part in wanted:
@@ -303,10 +286,6 @@ def find_leaks(
 def split_patients(patients: Mapping[str, str | None], folds: Mapping[str, int]) -> list[str]:
     """Return the patients whose images stand in several folds, sorted.
 
-    Args:
-        patients: ``{id: patient}``, ``None`` where the dataset tells none.
-        folds: ``{id: fold}``.
-
     Examples:
         >>> split_patients({"a": "p", "b": "p", "c": None}, {"a": 0, "b": 1, "c": 0})
         ['p']
@@ -317,10 +296,6 @@ def split_patients(patients: Mapping[str, str | None], folds: Mapping[str, int])
         if patient is not None:
             found.setdefault(patient, set()).add(fold)
     return sorted(patient for patient, numbers in found.items() if len(numbers) > 1)
-
-
-def _fold_order(name: str) -> int:
-    return int(name.removeprefix("fold "))
 
 
 def _class_counts(

@@ -57,13 +57,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class MaskTreatment:
-    """What becomes of masks.
-
-    Attributes:
-        multi_mask: ``union``, or ``split`` for a training case per mask beside the union.
-        missing_mask: ``exclude`` a lesion without mask, or keep it to ``classify-only``.
-        mask_cleanup: whether masks pass through ``clean_mask``.
-    """
+    """What becomes of masks."""
 
     multi_mask: str = "union"
     missing_mask: str = "exclude"
@@ -87,13 +81,7 @@ class PreparedStore:
     """
 
     def __init__(self, folder: Path, root: Path, treatment: MaskTreatment) -> None:
-        """Start a store.
-
-        Args:
-            folder: the prepared folder.
-            root: the dataset's, which problems name their files by.
-            treatment: of masks.
-        """
+        """Start a store."""
         self.folder = folder
         self.treatment = treatment
         self.stored: dict[str, Stored] = {}
@@ -108,20 +96,26 @@ class PreparedStore:
             stored = store_case(case, self.folder, mask_cleanup=self.treatment.mask_cleanup)
         except ImageReadError as error:
             files = map(mask_file, case.masks)
-            at_fault = next(
-                (path for path in files if str(error).startswith(f"{path}: ")), case.image
-            )
-            file = _relative(at_fault, self._root)
+            at_fault = next((one for one in files if str(error).startswith(f"{one}: ")), case.image)
+            file = self._named(at_fault)
             message = str(error).removeprefix(f"{at_fault}: ").replace(f"{self._root}/", "")
             self.excluded[case.id] = f"unusable: {file}: {message}"
             self.failures.append(DatasetIssue(case.id, file, "unusable", message))
             return
+        if stored.label is None and self.treatment.missing_mask == "exclude":
+            what = f"the lesion of a {case.class_name} case has"
+            empty = ", ".join(self._named(mask_file(mask)) for mask in case.masks)
+            self.excluded[case.id] = (
+                f"empty mask: {what} no pixel in {empty}" if empty else f"missing mask: {what} none"
+            )
+            return
         self.stored[case.id] = stored
         if stored.label is not None and stored.label_sha256 is not None:
             self.label_hashes[stored.label] = stored.label_sha256
-        if stored.label is None and self.treatment.missing_mask == "exclude":
-            del self.stored[case.id]
-            self.excluded[case.id] = _why_no_label(case, self._root)
+
+    def _named(self, path: Path) -> str:
+        root = self._root
+        return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
     def add_single_masks(self, case_id: str) -> dict[str, str]:
         """Write each mask of a case with several as ``labels/<id>#<k>.png``, k from 1.
@@ -129,11 +123,17 @@ class PreparedStore:
         Returns:
             ``{id#k: path relative to the folder}``, empty for a case of fewer than two lesions.
         """
-        written = _store_single_masks(
-            self.stored[case_id], self.folder, mask_cleanup=self.treatment.mask_cleanup
-        )
-        self.label_hashes |= dict(written.values())
-        return {name: path for name, (path, _) in written.items()}
+        masks = individual_masks(self.stored[case_id].case)
+        if self.treatment.mask_cleanup:
+            masks = [clean_mask(mask) for mask in masks]
+        masks = [mask for mask in masks if mask.any()]
+        labels = {}
+        for number, mask in enumerate(masks if len(masks) > 1 else (), start=1):
+            name = f"{case_id}#{number}"
+            labels[name] = f"{LABELS}/{name}.png"
+            write_mask(self.folder / labels[name], mask)
+            self.label_hashes[labels[name]] = mask_sha256(mask)
+        return labels
 
     def keep_only(self, paths: Collection[str]) -> None:
         """Remove every image and label that is not among the paths, relative to the folder."""
@@ -170,33 +170,6 @@ def store_case(case: Case, folder: Path, *, mask_cleanup: bool = False) -> Store
         return Stored(stored, image, None, sha256)
     write_mask(folder / label, lesion)
     return Stored(stored, image, label, sha256, mask_sha256(lesion))
-
-
-def _store_single_masks(
-    stored: Stored, folder: Path, *, mask_cleanup: bool
-) -> dict[str, tuple[str, str]]:
-    """Write each mask of a case with several; return ``{id#k: (relative path, hash)}``."""
-    masks = [clean_mask(mask) if mask_cleanup else mask for mask in individual_masks(stored.case)]
-    masks = [mask for mask in masks if mask.any()]
-    if len(masks) < 2:
-        return {}
-    labels = {}
-    for number, mask in enumerate(masks, start=1):
-        name = f"{stored.case.id}#{number}"
-        labels[name] = f"{LABELS}/{name}.png", mask_sha256(mask)
-        write_mask(folder / labels[name][0], mask)
-    return labels
-
-
-def _why_no_label(case: Case, root: Path) -> str:
-    if not case.masks:
-        return f"missing mask: the lesion of a {case.class_name} case has none"
-    files = ", ".join(_relative(mask_file(mask), root) for mask in case.masks)
-    return f"empty mask: the lesion of a {case.class_name} case has no pixel in {files}"
-
-
-def _relative(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
 
 def _store_image(source: Path, target: Path, loaded: LoadedImage) -> None:

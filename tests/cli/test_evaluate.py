@@ -192,7 +192,7 @@ def test_cuda_without_cuda_is_no_silent_fall_back(evaluate: Evaluate) -> None:
 
 def test_an_empty_part_is_named(evaluate: Evaluate, phantom_busi: Path, tmp_path: Path) -> None:
     from busi_monai.curation import prepare_dataset
-    from busi_monai.curation.options import PrepareOptions
+    from busi_monai.curation.protocols import PrepareOptions
 
     prepare_dataset(phantom_busi, tmp_path / "external", PrepareOptions(protocol="external"))
     external = tmp_path / "external"

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from busi_monai.bundle.shipped import shipped_bundles, shipped_configs
 from busi_monai.cli.main import main
 from busi_monai.curation import PROTOCOLS
-from busi_monai.curation.published import shipped_splits
+from busi_monai.curation.datalist import shipped_splits
 from busi_monai.datasets import READERS
 from busi_monai.networks import ENCODERS, POOLINGS
 

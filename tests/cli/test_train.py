@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 
 from busi_monai.cli.main import main
 from busi_monai.curation import prepare_dataset
-from busi_monai.curation.options import PrepareOptions
+from busi_monai.curation.protocols import PrepareOptions
 
 Train = Callable[..., Result]
 

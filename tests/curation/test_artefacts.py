@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from busi_monai.curation.artefacts import ARTEFACT_KINDS, find_artefacts
+from busi_monai.curation.audit import ARTEFACT_KINDS, find_artefacts
 from busi_monai.imaging.ink import count_crosses, ink_mask
 from busi_monai.io.images import LoadedImage
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from busi_monai.curation.audit import Audit, audit_dataset, write_audit
+from busi_monai.curation import Audit, audit_dataset, write_audit
 from busi_monai.datasets import read_dataset
 from busi_monai.io.images import write_mask, write_png
 from busi_monai.phantoms import planted_defects, write_phantom_dataset

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from busi_monai.cases import CLASSES
-from busi_monai.curation.audit_figures import (
+from busi_monai.curation.audit_report import (
+    Sample,
     class_counts_figure,
     contact_sheets,
     lesion_pixels_figure,
     sample_grid,
     sizes_figure,
 )
-from busi_monai.curation.sample_tiles import Sample
 from busi_monai.plots.palette import TRUE_OUTLINE
 
 

@@ -286,11 +286,13 @@ def test_the_output_cannot_lie_within_the_dataset_or_around_it(phantom_busi, pla
         ({"multi_mask": "both"}, "expected one of union, split"),
         ({"missing_mask": "drop"}, "expected one of exclude, classify-only"),
         ({"folds": 1}, "at least 2"),
+        ({"dedup": "mean"}, "expected one of none, exact, phash"),
         ({"seed": -1}, "expected 0 or more"),
         ({"ratios": "80/20"}, "add up to 100"),
         ({"protocol": "external", "folds": 3}, "not for the protocol external"),
         ({"protocol": "curated"}, "needs --ids FILE"),
         ({"protocol": "file"}, "needs --train-list FILE"),
+        ({"protocol": "file", "train_list": Path("t")}, "needs --train-list FILE and --val-list"),
         ({"protocol": "curated", "ids": Path("nowhere.txt")}, "nowhere.txt does not exist"),
         (
             {"from_datalist": Path("nowhere.json")},

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from busi_monai.curation.protocols import PROTOCOLS, Candidate, SplitOptions
-from busi_monai.curation.splits import Ratios
+from busi_monai.curation.protocols import PROTOCOLS, Candidate, PrepareOptions
 from busi_monai.errors import InputError
 
 # pairs of near-duplicates (a0, a1), …; the first pair of "x" carries two classes; y3 copies y0
@@ -24,7 +23,7 @@ GROUP = {case.id: case.group for case in CASES}
 
 
 def assign(name, options=None):
-    return PROTOCOLS[name].assign(CASES, KNOWN, options or SplitOptions())
+    return PROTOCOLS[name].assign(CASES, options or PrepareOptions())
 
 
 def sides_of_groups(assignment):
@@ -54,7 +53,7 @@ def test_frames_of_one_patient_with_and_without_the_lesion_are_kept(other, patie
         Candidate("lesion", 1, "lesion", "sweep", "sweep", patient and "p"),
         Candidate("next", other, "next", "sweep", "sweep", patient),
     ]
-    assignment = PROTOCOLS["leakfree"].assign([*CASES, *sweep], KNOWN, SplitOptions(folds=5))
+    assignment = PROTOCOLS["leakfree"].assign([*CASES, *sweep], PrepareOptions(folds=5))
     assert ({"lesion", "next"} <= set(assignment.parts)) is kept
     assert {"lesion", "next"}.isdisjoint(assignment.excluded) is kept
     if kept:
@@ -62,7 +61,7 @@ def test_frames_of_one_patient_with_and_without_the_lesion_are_kept(other, patie
 
 
 def test_leakfree_folds_keep_groups_whole():
-    assignment = assign("leakfree", SplitOptions(folds=5))
+    assignment = assign("leakfree", PrepareOptions(folds=5))
     assert set(assignment.parts.values()) == {"training"}
     assert set(assignment.folds.values()) == set(range(5))
     assert all(len(sides) == 1 for sides in sides_of_groups(assignment))
@@ -70,7 +69,7 @@ def test_leakfree_folds_keep_groups_whole():
 
 @pytest.mark.parametrize(("dedup", "dropped"), [("none", 0), ("exact", 1), ("phash", 32)])
 def test_random_drops_duplicates_and_keeps_the_first(dedup, dropped):
-    assignment = assign("random", SplitOptions(dedup=dedup))
+    assignment = assign("random", PrepareOptions(dedup=dedup))
     assert len(assignment.excluded) == dropped
     assert {"x0", "y0", "z0"} <= set(assignment.parts)
     if dropped:
@@ -79,26 +78,18 @@ def test_random_drops_duplicates_and_keeps_the_first(dedup, dropped):
 
 def test_random_tears_near_duplicates_apart():
     assert any(len(sides) > 1 for sides in sides_of_groups(assign("random")))
-    assert any(len(sides) > 1 for sides in sides_of_groups(assign("random", SplitOptions(folds=5))))
-
-
-def test_random_refuses_an_unknown_dedup():
-    with pytest.raises(InputError, match="none, exact, phash"):
-        assign("random", SplitOptions(dedup="mean"))
+    assert any(
+        len(sides) > 1 for sides in sides_of_groups(assign("random", PrepareOptions(folds=5)))
+    )
 
 
 def test_curated_keeps_the_listed_images_grouped(tmp_path):
     ids = tmp_path / "ids.txt"
     ids.write_text("\n".join(case.id for case in CASES[10:60]))
-    assignment = assign("curated", SplitOptions(ids=ids, ratios=Ratios(60, 20, 20)))
+    assignment = assign("curated", PrepareOptions(ids=ids, ratios="60/20/20"))
     assert set(assignment.parts) == {case.id for case in CASES[10:60]}
     assert set(assignment.excluded.values()) == {"not in the id list"}
     assert all(len(sides) == 1 for sides in sides_of_groups(assignment))
-
-
-def test_curated_needs_a_list():
-    with pytest.raises(InputError, match="needs --ids FILE"):
-        assign("curated")
 
 
 def write_lists(folder: Path, **lists: str) -> dict[str, Path]:
@@ -110,23 +101,18 @@ def write_lists(folder: Path, **lists: str) -> dict[str, Path]:
 
 
 def test_file_takes_the_lists_as_they_are(tmp_path):
-    lists = write_lists(tmp_path, training="x0 y0", validation="x1", test="z0")
-    assignment = assign("file", SplitOptions(lists=lists))
+    lists = write_lists(tmp_path, train_list="x0 y0", val_list="x1", test_list="z0")
+    assignment = assign("file", PrepareOptions(**lists))
     assert assignment.parts == {
         "x0": "training", "y0": "training", "x1": "validation", "z0": "test"
     }  # fmt: skip
     assert assignment.excluded["z1"] == "in none of the lists"
 
 
-def test_file_refuses_unknown_ids_overlaps_and_missing_lists(tmp_path):
-    with pytest.raises(InputError, match="needs --train-list FILE and --val-list FILE"):
-        assign("file", SplitOptions(lists=write_lists(tmp_path, training="x0")))
-    with pytest.raises(InputError, match="not in the dataset: nobody"):
-        assign(
-            "file", SplitOptions(lists=write_lists(tmp_path, training="x0", validation="nobody"))
-        )
+def test_file_refuses_overlaps(tmp_path):
+    lists = write_lists(tmp_path, train_list="x0", val_list="x0")
     with pytest.raises(InputError, match="x0 stands in the training list as well"):
-        assign("file", SplitOptions(lists=write_lists(tmp_path, training="x0", validation="x0")))
+        assign("file", PrepareOptions(**lists))
 
 
 def test_external_is_all_test():
@@ -136,11 +122,11 @@ def test_external_is_all_test():
 @pytest.mark.parametrize(
     ("name", "options", "flag"),
     [
-        ("external", SplitOptions(folds=5), "--folds"),
-        ("file", SplitOptions(folds=5), "--folds"),
-        ("leakfree", SplitOptions(dedup="exact"), "--dedup"),
-        ("random", SplitOptions(ids=Path("ids.txt")), "--ids"),
-        ("leakfree", SplitOptions(lists={"test": Path("t.txt")}), "--train-list"),
+        ("external", PrepareOptions(folds=5), "--folds"),
+        ("file", PrepareOptions(folds=5), "--folds"),
+        ("leakfree", PrepareOptions(dedup="exact"), "--dedup"),
+        ("random", PrepareOptions(ids=Path("ids.txt")), "--ids"),
+        ("leakfree", PrepareOptions(test_list=Path("t.txt")), "--train-list"),
     ],
 )
 def test_options_that_would_be_ignored_are_refused(name, options, flag):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from busi_monai.curation.published import find_split, shipped_splits
+from busi_monai.curation.datalist import find_split, shipped_splits
 from busi_monai.errors import InputError
 
 

@@ -19,8 +19,8 @@ from busi_monai.curation import (
     prepare_dataset,
     verify_prepared,
 )
+from busi_monai.curation.datalist import find_split, shipped_splits
 from busi_monai.curation.prepare import class_counts
-from busi_monai.curation.published import find_split, shipped_splits
 from busi_monai.datasets import read_dataset
 from busi_monai.errors import InputError
 from busi_monai.files import file_sha256

@@ -133,5 +133,5 @@ def test_what_is_only_alike_does_not_count(
     datasets: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("busi_monai.curation.near_duplicates.CONFIRMING_CORRELATION", -1.0)
-    monkeypatch.setattr("busi_monai.curation.shared_images.CERTAIN_CORRELATION", 0.999)
+    monkeypatch.setattr("busi_monai.curation.verify.CERTAIN_CORRELATION", 0.999)
     assert find_shared_images(datasets).ok

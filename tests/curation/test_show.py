@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from busi_monai.curation import PrepareOptions, load_datalist, prepare_dataset
-from busi_monai.curation.sample_tiles import Sample
+from busi_monai.curation.audit_report import Sample
 from busi_monai.curation.show import choose_items, draw_charts, draw_sheet, sample_pairs
 from busi_monai.errors import ImageReadError, InputError
 from busi_monai.plots.palette import TRUE_OUTLINE

@@ -16,7 +16,7 @@ from busi_monai.bundle import Bundle
 from busi_monai.bundle.shipped import find_bundle, shipped_configs
 from busi_monai.cli.main import main
 from busi_monai.curation import load_datalist, prepare_dataset
-from busi_monai.curation.options import PrepareOptions
+from busi_monai.curation.protocols import PrepareOptions
 from busi_monai.errors import InputError
 from busi_monai.evaluation import read_predictions
 from busi_monai.files import file_sha256, read_json
