@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,8 @@ from busi_monai.bundle import Bundle
 from busi_monai.bundle.shipped import find_bundle
 from busi_monai.cases import CLASSES, class_index
 from busi_monai.errors import InputError
-from busi_monai.evaluation.operating_figures import operating_point_name
+from busi_monai.evaluation.malignancy import operating_point_name
+from busi_monai.evaluation.resampling import plain_number
 from busi_monai.evaluation.tables import (
     check_predictions,
     probability_matrix,
@@ -32,7 +34,6 @@ from busi_monai.metrics import (
     positive_predictive_value,
     rescale_probabilities,
     sensitivity_threshold,
-    threshold_scores,
 )
 from busi_monai.settings import (
     PREVALENCE,
@@ -138,22 +139,25 @@ def fit_operating_points(
     for sensitivity in sensitivities:
         try:
             threshold = _rounded_down(sensitivity_threshold(positive, scores, sensitivity))
-            found = threshold_scores(positive, scores, threshold)
-            rates = (found.sensitivity, found.specificity)
+            missed = int((positive & (scores < threshold)).sum())
+            false_alarms = int((~positive & (scores >= threshold)).sum())
+            positives, negatives = int(positive.sum()), int((~positive).sum())
+            specificity = 1 - false_alarms / negatives if negatives else math.nan
+            rates = (1 - missed / positives, specificity)
             ppv = float(positive_predictive_value(*rates, prevalence))
             npv = float(negative_predictive_value(*rates, prevalence))
         except ValueError as error:
             raise InputError(f"operating points: {error}") from error
         points[operating_point_name(sensitivity)] = MalignancyThreshold(
             threshold=threshold,
-            sensitivity=round(found.sensitivity, 4),
-            specificity=round(found.specificity, 4),
-            ppv=None if np.isnan(ppv) else round(ppv, 4),
-            npv=None if np.isnan(npv) else round(npv, 4),
+            sensitivity=round(rates[0], 4),
+            specificity=round(rates[1], 4),
+            ppv=plain_number(ppv, 4),
+            npv=plain_number(npv, 4),
             prevalence=prevalence,
-            missed=found.missed,
-            positives=found.positives,
-            negatives=found.negatives,
+            missed=missed,
+            positives=positives,
+            negatives=negatives,
         )
     return points
 
@@ -238,8 +242,7 @@ def _labels(rows: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.int_]:
 def _with_probabilities(
     rows: pd.DataFrame, classes: Sequence[str], probabilities: NDArray[np.float64]
 ) -> pd.DataFrame:
-    columns = {f"p_{name}": probabilities[:, index] for index, name in enumerate(classes)}
-    return rows.assign(**columns)
+    return rows.assign(**{f"p_{name}": probabilities[:, k] for k, name in enumerate(classes)})
 
 
 def _column(table: pd.DataFrame, name: str, default: float) -> NDArray[np.float64]:

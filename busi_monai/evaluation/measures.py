@@ -12,17 +12,19 @@ from numpy.typing import NDArray
 
 from busi_monai.cases import CLASSES, class_index
 from busi_monai.errors import InputError
-from busi_monai.evaluation.batch_averages import batch_average_figures
-from busi_monai.evaluation.lesion_sizes import lesion_size_figures
-from busi_monai.evaluation.operating_figures import cross_fitted_thresholds, operating_figures
-from busi_monai.evaluation.readers import birads_figures
+from busi_monai.evaluation.lesion_sizes import batch_average_figures, lesion_size_figures
+from busi_monai.evaluation.malignancy import (
+    birads_figures,
+    cross_fitted_thresholds,
+    operating_figures,
+)
 from busi_monai.evaluation.resampling import (
     CONFIDENCE,
     ResampledFigure,
     group_weights,
     mean_figure,
-    weighted_classification_scores,
-    weighted_mean,
+    resampled,
+    with_ones,
 )
 from busi_monai.evaluation.tables import (
     check_predictions,
@@ -30,7 +32,7 @@ from busi_monai.evaluation.tables import (
     row_groups,
     usable_rows,
 )
-from busi_monai.metrics import classification_scores, confusion_matrix
+from busi_monai.metrics import confusion_matrix, weighted_mean, weighted_scores
 from busi_monai.settings import PREVALENCE
 
 __all__ = [
@@ -53,7 +55,6 @@ CLASS_FIGURES = (
     "ece",
     "brier",
 )
-PER_CLASS_FIGURES = ("precision", "recall", "f1", "auc")
 
 Floats = NDArray[np.float64]
 
@@ -222,21 +223,15 @@ def _class_figures(
     if not len(true):
         return {name: ResampledFigure(math.nan, np.full(1, math.nan), 0) for name in CLASS_FIGURES}
     probabilities = probability_matrix(rows, classes)
-    values = classification_scores(true, probabilities, predicted, classes)
-    samples = weighted_classification_scores(weights, true, probabilities, predicted, classes)
+    scores = weighted_scores(with_ones(weights), true, probabilities, predicted, classes)
     pair = int(rows["true_class"].isin(["benign", "malignant"]).sum())
     figures = {
-        name: ResampledFigure(
-            float(values[name]), samples[name], pair if name == PAIR_AUC else len(true)
-        )
-        for name in CLASS_FIGURES
-        if name in values
+        name: resampled(values, pair if name == PAIR_AUC else len(true))
+        for name, values in scores.items()
+        if not name.endswith(".n")
     }
     dice = _column(rows, "dice")
     for index, name in enumerate(classes):
-        for kind in PER_CLASS_FIGURES:
-            key = f"per_class.{name}.{kind}"
-            figures[key] = ResampledFigure(float(values[key]), samples[key], len(true))
         of_class = np.where(true == index, dice, np.nan)
         figures[f"per_class.{name}.dice"] = mean_figure(weights, of_class)
     return figures

@@ -10,11 +10,11 @@ from typing import Any
 import pandas as pd
 
 from busi_monai.errors import InputError
-from busi_monai.evaluation.figures import write_figures
 from busi_monai.evaluation.lesion_sizes import LESION_SIZES
 from busi_monai.evaluation.measures import evaluate_predictions
-from busi_monai.evaluation.tables import read_predictions, table_classes
+from busi_monai.evaluation.tables import read_predictions, table_classes, usable_rows
 from busi_monai.files import file_sha256, read_json, write_json, write_text
+from busi_monai.plots.evaluation import draw_evaluation
 from busi_monai.settings import PREVALENCE, MalignancyThreshold
 
 __all__ = ["MetricsReport", "report_markdown", "write_evaluation"]
@@ -104,7 +104,7 @@ def write_evaluation(
     known = {**_recorded(folder), **(provenance or {})}
     known["predictions_sha256"] = file_sha256(folder / "predictions.csv")
     metrics = {"schema_version": SCHEMA_VERSION, **measured, **known}
-    drawn = write_figures(table, metrics, folder) if figures else {}
+    drawn = draw_evaluation(usable_rows(table), metrics, folder) if figures else {}
     relative = {title: path.relative_to(folder).as_posix() for title, path in drawn.items()}
     write_json(folder / "metrics.json", metrics)
     write_text(folder / "report.md", report_markdown(metrics, table, relative))

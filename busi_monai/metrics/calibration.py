@@ -14,8 +14,6 @@ from busi_monai.metrics.checks import check_probabilities
 
 __all__ = [
     "Reliability",
-    "brier_score",
-    "expected_calibration_error",
     "fit_temperature",
     "reliability",
     "rescale_probabilities",
@@ -57,7 +55,7 @@ def reliability(true: ArrayLike, probabilities: ArrayLike, bins: int = BINS) -> 
         raise ValueError(f"bins must be at least 1, got {bins}")
     confidence = values.max(axis=1) if len(values) else np.zeros(0)
     correct = values.argmax(axis=1) == labels
-    place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    place = bin_of(confidence, bins)
     count = np.bincount(place, minlength=bins)
     with np.errstate(invalid="ignore"):
         return Reliability(
@@ -67,58 +65,9 @@ def reliability(true: ArrayLike, probabilities: ArrayLike, bins: int = BINS) -> 
         )
 
 
-def expected_calibration_error(
-    true: ArrayLike, probabilities: ArrayLike, bins: int = BINS
-) -> float:
-    """Return the mean gap between confidence and accuracy over bins, weighted by their images.
-
-    Confidence is the probability of the most probable class, whatever thresholds predict, in 15
-    bins of equal width (Guo et al., ICML 2017, "On calibration of modern neural networks", eq. 3).
-    In [0, 1], 0 is best; NaN without images.
-
-    Args:
-        true: (N,) int true class indices in [0, C).
-        probabilities: (N, C) float in [0, 1], each row summing to 1.
-        bins: number of bins.
-
-    Raises:
-        ValueError: for another shape or range.
-
-    Examples:
-        >>> expected_calibration_error([0, 1], [[0.75, 0.25], [0.75, 0.25]])
-        0.25
-    """
-    sorted_in = reliability(true, probabilities, bins)
-    total = int(sorted_in.count.sum())
-    if not total:
-        return math.nan
-    filled = sorted_in.count > 0
-    gaps = np.abs(sorted_in.confidence - sorted_in.accuracy)[filled]
-    return float((gaps * sorted_in.count[filled]).sum() / total)
-
-
-def brier_score(true: ArrayLike, probabilities: ArrayLike) -> float:
-    """Return the mean over images of Σ_c (p_c − y_c)², in [0, 2], 0 is best; NaN without images.
-
-    The form over all classes (Brier 1950, "Verification of forecasts expressed in terms of
-    probability"); for two classes it is twice scikit-learn's binary one.
-
-    Args:
-        true: (N,) int true class indices in [0, C).
-        probabilities: (N, C) float in [0, 1], each row summing to 1.
-
-    Raises:
-        ValueError: for another shape or range.
-
-    Examples:
-        >>> brier_score([0, 1], [[1.0, 0.0], [0.5, 0.5]])
-        0.25
-    """
-    labels, values = check_probabilities(true, probabilities)
-    if not len(labels):
-        return math.nan
-    hits = np.eye(values.shape[1])[labels]
-    return float(((values - hits) ** 2).sum(axis=1).mean())
+def bin_of(confidence: NDArray[np.float64], bins: int) -> NDArray[np.int64]:
+    """Return (N,) bins of equal width over (0, 1], closed on the right."""
+    return np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
 
 
 def fit_temperature(true: ArrayLike, probabilities: ArrayLike) -> float:

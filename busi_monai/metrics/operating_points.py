@@ -1,41 +1,17 @@
-"""What a threshold on a score means: found, missed and falsely alarmed, and at a prevalence."""
+"""Thresholds on a score for a wanted sensitivity, and predictive values at a prevalence."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
-    "ThresholdScores",
     "negative_predictive_value",
     "positive_predictive_value",
     "sensitivity_threshold",
-    "threshold_scores",
 ]
-
-
-@dataclass(frozen=True)
-class ThresholdScores:
-    """What comes of calling an image positive from a threshold on; NaN where undefined.
-
-    Attributes:
-        sensitivity: part of the positives that reach the threshold.
-        specificity: part of the negatives that do not.
-        missed: number of positives below the threshold.
-        false_alarms: number of negatives from the threshold on.
-        positives: number of positives.
-        negatives: number of negatives.
-    """
-
-    sensitivity: float
-    specificity: float
-    missed: int
-    false_alarms: int
-    positives: int
-    negatives: int
 
 
 def sensitivity_threshold(positive: ArrayLike, scores: ArrayLike, sensitivity: float) -> float:
@@ -53,7 +29,9 @@ def sensitivity_threshold(positive: ArrayLike, scores: ArrayLike, sensitivity: f
         >>> sensitivity_threshold([1, 1, 1, 1, 0], [0.9, 0.8, 0.4, 0.2, 0.3], 0.75)
         0.4
     """
-    wanted, values = _checked(positive, scores)
+    wanted, values = np.asarray(positive).astype(bool), np.asarray(scores, dtype=float)
+    if wanted.ndim != 1 or wanted.shape != values.shape:
+        raise ValueError(f"expected two (N,) arrays, got {wanted.shape} and {values.shape}")
     if not 0 < sensitivity <= 1:
         raise ValueError(f"sensitivity must lie in (0, 1], got {sensitivity}")
     found = np.sort(values[wanted])[::-1]
@@ -61,37 +39,6 @@ def sensitivity_threshold(positive: ArrayLike, scores: ArrayLike, sensitivity: f
         raise ValueError("a threshold for a sensitivity needs at least one positive")
     # 0.95 · 20 is 19.000000000000004 in binary
     return float(found[math.ceil(round(sensitivity * len(found), 9)) - 1])
-
-
-def threshold_scores(
-    positive: ArrayLike, scores: ArrayLike, threshold: ArrayLike
-) -> ThresholdScores:
-    """Return what comes of calling images positive from a threshold on.
-
-    Args:
-        positive: (N,) bool.
-        scores: (N,) float.
-        threshold: one for all, or (N,) one for each image.
-
-    Raises:
-        ValueError: for another shape.
-
-    Examples:
-        >>> threshold_scores([1, 1, 0, 0], [0.9, 0.2, 0.6, 0.1], 0.5)  # doctest: +ELLIPSIS
-        ThresholdScores(sensitivity=0.5, specificity=0.5, missed=1, false_alarms=1, positives=2, ...
-    """
-    wanted, values = _checked(positive, scores)
-    alarmed = values >= np.broadcast_to(np.asarray(threshold, dtype=float), values.shape)
-    positives, negatives = int(wanted.sum()), int((~wanted).sum())
-    missed, false_alarms = int((wanted & ~alarmed).sum()), int((~wanted & alarmed).sum())
-    return ThresholdScores(
-        sensitivity=1 - missed / positives if positives else math.nan,
-        specificity=1 - false_alarms / negatives if negatives else math.nan,
-        missed=missed,
-        false_alarms=false_alarms,
-        positives=positives,
-        negatives=negatives,
-    )
 
 
 def positive_predictive_value(
@@ -143,12 +90,3 @@ def _part(right: NDArray[np.float64], wrong: NDArray[np.float64]) -> NDArray[np.
 def _check_prevalence(prevalence: float) -> None:
     if not 0 < prevalence < 1:
         raise ValueError(f"prevalence must lie between 0 and 1, got {prevalence}")
-
-
-def _checked(
-    positive: ArrayLike, scores: ArrayLike
-) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    wanted, values = np.asarray(positive).astype(bool), np.asarray(scores, dtype=float)
-    if wanted.ndim != 1 or wanted.shape != values.shape:
-        raise ValueError(f"expected two (N,) arrays, got {wanted.shape} and {values.shape}")
-    return wanted, values

@@ -6,7 +6,7 @@ import pytest
 
 from busi_monai.errors import InputError
 from busi_monai.evaluation import evaluate_predictions
-from busi_monai.evaluation.operating_figures import (
+from busi_monai.evaluation.malignancy import (
     cross_fitted_thresholds,
     operating_figures,
 )

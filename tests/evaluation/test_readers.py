@@ -6,7 +6,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from busi_monai.evaluation import evaluate_predictions, group_weights
-from busi_monai.evaluation.readers import BIRADS_ORDER, birads_figures
+from busi_monai.evaluation.malignancy import BIRADS_ORDER, birads_figures
 
 
 @pytest.fixture

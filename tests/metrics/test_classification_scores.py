@@ -9,10 +9,11 @@ from sklearn import metrics as reference
 from busi_monai.cases import CLASSES
 from busi_monai.metrics import (
     average_precision,
-    benign_malignant_auc,
     classification_scores,
     confusion_matrix,
     roc_auc,
+    weighted_mean,
+    weighted_scores,
 )
 
 Table = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -99,18 +100,20 @@ def test_areas_equal_scikit_learns(table: Table) -> None:
 
 @pytest.mark.parametrize("table", TABLES)
 def test_benign_against_malignant_looks_at_true_lesions_only(table: Table) -> None:
-    true, probabilities, _ = table
+    true, probabilities, predicted = table
     names = NAMES[probabilities.shape[1]]
     benign, malignant = names.index("benign"), names.index("malignant")
     lesions = true != names.index("normal") if "normal" in names else np.full(len(true), True)
     share = probabilities[:, malignant] / (probabilities[:, benign] + probabilities[:, malignant])
     expected = reference.roc_auc_score(true[lesions] == malignant, share[lesions])
-    assert benign_malignant_auc(true, probabilities, names) == pytest.approx(expected)
+    scores = classification_scores(true, probabilities, predicted, names)
+    assert scores["auc_benign_malignant"] == pytest.approx(expected)
 
 
 def test_benign_against_malignant_with_neither_probable() -> None:
     probabilities = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
-    assert benign_malignant_auc([2, 1], probabilities) == 1.0
+    scores = classification_scores([2, 1], probabilities, [0, 1])
+    assert scores["auc_benign_malignant"] == 1
 
 
 def test_auc_is_the_chance_to_rank_a_pair_right() -> None:
@@ -155,7 +158,7 @@ def test_a_system_without_malignant_has_no_figure_of_it() -> None:
 def test_no_images_have_no_figures() -> None:
     scores = classification_scores([], np.zeros((0, 3)), [])
     assert all(math.isnan(v) for name, v in scores.items() if not name.endswith(".n"))
-    assert math.isnan(average_precision([], []))
+    assert np.isnan(average_precision([], [])).all()
 
 
 def test_the_names_are_those_of_metrics_json() -> None:
@@ -205,3 +208,27 @@ def test_what_does_not_fit_together_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         classification_scores(true, probabilities, predicted)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_weighted_scores_are_the_scores_of_repeated_rows(n_classes: int) -> None:
+    true, probabilities, predicted = _table(80, n_classes, 1.0, True)
+    weights = np.random.default_rng(5).integers(0, 4, (3, len(true))).astype(float)
+    weights[2] = true != n_classes - 1  # a resample without malignant
+    found = weighted_scores(weights, true, probabilities, predicted, NAMES[n_classes])
+    assert np.isnan(found["auc_malignant"][2]) and np.isnan(found["auc_macro"][2])
+    assert np.isnan(found["per_class.malignant.recall"][2])
+    for row, times in enumerate(weights.astype(int)):
+        rows = np.repeat(np.arange(len(true)), times)
+        expected = classification_scores(
+            true[rows], probabilities[rows], predicted[rows], NAMES[n_classes]
+        )
+        assert {name: values[row] for name, values in found.items()} == pytest.approx(
+            expected, nan_ok=True
+        )
+
+
+def test_a_mean_leaves_out_what_is_not_known() -> None:
+    values = np.array([1.0, np.nan, 3.0])
+    weights = np.array([[1.0, 5.0, 3.0], [0.0, 1.0, 0.0]])
+    assert weighted_mean(weights, values) == pytest.approx([2.5, np.nan], nan_ok=True)

@@ -5,19 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from monai.metrics import compute_dice, compute_hausdorff_distance, compute_iou
+from monai.metrics import compute_hausdorff_distance
 from scipy.spatial.distance import cdist
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score
 
-from busi_monai.metrics import (
-    dice,
-    hausdorff95_px,
-    iou,
-    lesion_box,
-    mean_iou,
-    pixel_accuracy,
-    segmentation_scores,
-)
+from busi_monai.metrics import dice, lesion_box, segmentation_scores
 
 SIZE = (23, 37)
 EMPTY = np.zeros(SIZE, dtype=bool)
@@ -64,17 +56,11 @@ def test_the_empty_mask_table(row: tuple[object, ...]) -> None:
 @pytest.mark.parametrize(("pred", "true"), PAIRS)
 def test_overlaps_equal_scikit_learns(pred: np.ndarray, true: np.ndarray) -> None:
     flat = true.ravel(), pred.ravel()
-    assert dice(pred, true) == pytest.approx(f1_score(*flat))
-    assert iou(pred, true) == pytest.approx(jaccard_score(*flat))
-    assert mean_iou(pred, true) == pytest.approx(jaccard_score(*flat, average="macro"))
-    assert pixel_accuracy(pred, true) == pytest.approx(accuracy_score(*flat))
-
-
-@pytest.mark.parametrize(("pred", "true"), PAIRS)
-def test_overlaps_equal_monais(pred: np.ndarray, true: np.ndarray) -> None:
-    tensors = [torch.from_numpy(mask)[None, None] for mask in (pred, true)]
-    assert dice(pred, true) == pytest.approx(float(compute_dice(*tensors)), abs=1e-6)
-    assert iou(pred, true) == pytest.approx(float(compute_iou(*tensors)), abs=1e-6)
+    scores = segmentation_scores(pred, true)
+    assert scores["dice"] == dice(pred, true) == pytest.approx(f1_score(*flat))
+    assert scores["iou"] == pytest.approx(jaccard_score(*flat))
+    assert scores["mean_iou"] == pytest.approx(jaccard_score(*flat, average="macro"))
+    assert scores["pixel_accuracy"] == pytest.approx(accuracy_score(*flat))
 
 
 def _outline_points(mask: np.ndarray) -> np.ndarray:
@@ -88,26 +74,22 @@ def test_hausdorff_equals_all_pairs_of_outline_points(pred: np.ndarray, true: np
     distances = cdist(_outline_points(pred), _outline_points(true))
     there, back = distances.min(axis=1), distances.min(axis=0)
     expected = max(np.percentile(there, 95), np.percentile(back, 95))
-    assert hausdorff95_px(pred, true) == pytest.approx(expected)
+    assert segmentation_scores(pred, true)["hd95_px"] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("pred", "true"), PAIRS)
 def test_hausdorff_equals_monais(pred: np.ndarray, true: np.ndarray) -> None:
     tensors = [torch.from_numpy(mask)[None, None] for mask in (pred, true)]
     expected = compute_hausdorff_distance(*tensors, include_background=True, percentile=95)
-    assert hausdorff95_px(pred, true) == pytest.approx(float(expected), abs=1e-4)
+    assert segmentation_scores(pred, true)["hd95_px"] == pytest.approx(float(expected), abs=1e-4)
 
 
 def test_hausdorff_counts_pixels_along_both_axes() -> None:
     one, other = np.zeros((20, 30)), np.zeros((20, 30))
     one[2, 4] = 1
     other[5, 8] = 1
-    assert hausdorff95_px(one, other) == 5
-    assert hausdorff95_px(other, one) == 5
-
-
-def test_hausdorff_can_be_left_out() -> None:
-    assert "hd95_px" not in segmentation_scores(QUARTER, EMPTY, hd95=False)
+    assert segmentation_scores(one, other)["hd95_px"] == 5
+    assert segmentation_scores(other, one)["hd95_px"] == 5
 
 
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64, np.float32])
@@ -131,7 +113,7 @@ def test_every_type_of_zero_and_one_gives_the_same(dtype: type) -> None:
 def test_what_is_no_pair_of_masks_is_refused(
     pred: np.ndarray, true: np.ndarray, message: str
 ) -> None:
-    for score in (dice, iou, mean_iou, pixel_accuracy, hausdorff95_px, segmentation_scores):
+    for score in (dice, segmentation_scores):
         with pytest.raises(ValueError, match=message):
             score(pred, true)
 

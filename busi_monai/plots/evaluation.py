@@ -8,30 +8,28 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
 from busi_monai.cases import CLASSES, class_index
-from busi_monai.evaluation.tables import probability_matrix, usable_rows
-from busi_monai.files import atomic_file
 from busi_monai.metrics import reliability, roc_auc
+from busi_monai.plots.canvas import new_axes, save_figure
 from busi_monai.plots.palette import CLASS_COLOURS
 
-__all__ = ["write_figures"]
+__all__ = ["draw_evaluation"]
 
 BINS = 10
 GRID_COLUMNS = 4
 
 
-def write_figures(
-    table: pd.DataFrame, metrics: Mapping[str, Any], folder: str | Path
+def draw_evaluation(
+    rows: pd.DataFrame, metrics: Mapping[str, Any], folder: str | Path
 ) -> dict[str, Path]:
     """Draw what a table of predictions allows.
 
     Args:
-        table: rows as in ``predictions.csv``.
+        rows: as in ``predictions.csv``, those without an error.
         metrics: as from ``evaluate_predictions``.
         folder: gets ``figures/*.png``; if it holds ``overlays/``, the worst and best outlined
             lesions are shown as well.
@@ -40,13 +38,12 @@ def write_figures(
         Path of each figure by its title.
     """
     folder = Path(folder)
-    rows = usable_rows(table)
     classes = tuple(metrics["classes"])
     drawn: dict[str, tuple[str, Figure]] = {}
     known = rows[rows["true_class"].isin(classes)]
     if "confusion_matrix" in metrics:
         true = np.array([class_index(name, classes) for name in known["true_class"]])
-        probabilities = probability_matrix(known, classes)
+        probabilities = known[[f"p_{name}" for name in classes]].to_numpy(dtype=float)
         drawn["Confusion matrix"] = "confusion_matrix", _confusion(metrics["confusion_matrix"])
         drawn["ROC curves"] = "roc", _roc(true, probabilities, classes)
         drawn["Reliability"] = "reliability", _reliability(true, probabilities)
@@ -55,14 +52,14 @@ def write_figures(
         for title, name, figure in _lesion_grids(rows, folder):
             drawn[title] = name, figure
     return {
-        title: _save(figure, folder / "figures" / f"{name}.png")
+        title: save_figure(figure, folder / "figures" / f"{name}.png")
         for title, (name, figure) in drawn.items()
     }
 
 
 def _confusion(confusion: Mapping[str, Any]) -> Figure:
     counts, classes = np.array(confusion["counts"]), confusion["classes"]
-    figure, axes = _axes("Predicted class", "True class", size=(4.6, 4.2))
+    figure, axes = new_axes("Predicted class", "True class", size=(4.6, 4.2))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(*counts.shape):
@@ -80,13 +77,13 @@ def _roc(
 ) -> Figure:
     from sklearn.metrics import roc_curve
 
-    figure, axes = _axes("1 − specificity", "Sensitivity", size=(4.6, 4.4))
+    figure, axes = new_axes("1 − specificity", "Sensitivity", size=(4.6, 4.4))
     for index, name in enumerate(classes):
         positive = true == index
         if positive.all() or not positive.any():
             continue
         false_rate, true_rate, _ = roc_curve(positive, probabilities[:, index])
-        auc = roc_auc(positive, probabilities[:, index])
+        (auc,) = roc_auc(positive, probabilities[:, index])
         label = f"{name} against the rest, AUC {auc:.3f}"
         axes.plot(false_rate, true_rate, color=CLASS_COLOURS[name], label=label)
     axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")
@@ -99,7 +96,7 @@ def _roc(
 def _reliability(true: NDArray[np.integer], probabilities: NDArray[np.floating]) -> Figure:
     sorted_in = reliability(true, probabilities, BINS)
     filled = sorted_in.count > 0
-    figure, axes = _axes("Probability of the most probable class", "Part that is right")
+    figure, axes = new_axes("Probability of the most probable class", "Part that is right")
     axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")
     confidence, accuracy = sorted_in.confidence[filled], sorted_in.accuracy[filled]
     axes.plot(confidence, accuracy, marker="o", color="#444444")
@@ -111,7 +108,7 @@ def _reliability(true: NDArray[np.integer], probabilities: NDArray[np.floating])
 
 
 def _dice_histogram(rows: pd.DataFrame) -> Figure:
-    figure, axes = _axes("Dice of an image", "Images")
+    figure, axes = new_axes("Dice of an image", "Images")
     present = [name for name in CLASSES if (rows["true_class"] == name).any()]
     values = [rows.loc[rows["true_class"] == name, "dice"].dropna().to_numpy() for name in present]
     colours = [CLASS_COLOURS[name] for name in present]
@@ -144,19 +141,3 @@ def _grid(rows: pd.DataFrame, folder: Path) -> Figure:
         axes.set_title(f"{id}: Dice {dice:.2f}", fontsize=8, parse_math=False)
         axes.axis("off")
     return figure
-
-
-def _axes(x_label: str, y_label: str, size: tuple[float, float] = (5.4, 3.8)) -> tuple[Figure, Any]:
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    FigureCanvasAgg(figure)
-    with atomic_file(path) as partial:
-        figure.savefig(partial, dpi=120, format="png")
-    return path
