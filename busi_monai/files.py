@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: atomic writes, JSON, hashes."""
+"""Files that are whole or absent: atomic writes, JSON, hashes; and what messages call them."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ __all__ = [
     "file_sha256",
     "find_named",
     "lie_within_each_other",
+    "named",
+    "naming",
     "read_json",
     "temporary_folder",
     "write_json",
@@ -133,3 +135,40 @@ def find_named(given: str | Path, known: Mapping[str, Path], kind: str, other: s
     if path.exists():
         return path.absolute()
     raise InputError(f"no {kind} {str(given)!r}; expected {other} or one of {', '.join(known)}")
+
+
+_names: dict[str, str] = {}
+
+
+@contextlib.contextmanager
+def naming(folder: Path, name: str | Path) -> Iterator[None]:
+    """Have ``named`` call a folder by another name while the block runs, errors included.
+
+    Args:
+        folder: a path that no text holds by chance, such as that of a temporary folder.
+        name: what it stands for.
+    """
+    _names[str(folder)] = str(name)
+    try:
+        yield
+    except BaseException as error:
+        error.args = tuple(named(part) if isinstance(part, str) else part for part in error.args)
+        if isinstance(error, OSError) and error.filename is not None:
+            error.filename = named(error.filename)
+        raise
+    finally:
+        del _names[str(folder)]
+
+
+def named(text: object) -> str:
+    """Return a path or text with the names for the folders of ``naming``.
+
+    Examples:
+        >>> with naming(Path("/unpacked/scans.zip"), "scans.zip"):
+        ...     named(Path("/unpacked/scans.zip/benign/x.png"))
+        'scans.zip/benign/x.png'
+    """
+    told = str(text)
+    for folder, name in _names.copy().items():
+        told = told.replace(folder, name)
+    return told

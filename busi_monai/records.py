@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from busi_monai.cases import PredictionWarning
-from busi_monai.files import write_json
-from busi_monai.path_names import named
+from busi_monai.files import named, write_json
 
 __all__ = ["RunRecord", "installed_versions", "source_commit"]
 

@@ -21,8 +21,7 @@ from PIL import Image
 
 from busi_monai.cases import CLASSES
 from busi_monai.cli.main import main
-from busi_monai.io.ids import safe_id
-from busi_monai.io.image_files import image_stem
+from busi_monai.io.image_files import image_stem, safe_id
 
 EXAMPLES = 250
 PARTS = 4

@@ -91,8 +91,8 @@ def _audit_into(
     overwrite: bool,
 ) -> Audit:
     from busi_monai.curation import audit_dataset, write_audit
+    from busi_monai.files import named
     from busi_monai.outputs import output_folder
-    from busi_monai.path_names import named
     from busi_monai.records import RunRecord
 
     record = RunRecord()

@@ -31,11 +31,11 @@ from busi_monai.curation.splits import is_class_conflict
 from busi_monai.datasets.listing import Listing
 from busi_monai.datasets.masks import case_mask
 from busi_monai.errors import ImageReadError
+from busi_monai.files import named
 from busi_monai.imaging.ink import count_crosses, ink_mask, text_lines
 from busi_monai.io.grey_ranges import GREY_DEPTH, GREY_UNKNOWN
 from busi_monai.io.images import LoadedImage, read_image, read_mask
 from busi_monai.outlines import Outline, mask_file
-from busi_monai.path_names import named
 
 __all__ = [
     "ARTEFACT_KINDS",

@@ -20,10 +20,9 @@ from busi_monai.curation.splits import PARTS, connected_groups, find_leaks, spli
 from busi_monai.curation.storage import MaskTreatment, PreparedStore, Stored
 from busi_monai.datasets import READERS, Listing, opened_dataset
 from busi_monai.errors import InputError
-from busi_monai.files import file_sha256, lie_within_each_other
+from busi_monai.files import file_sha256, lie_within_each_other, named
 from busi_monai.io.archives import is_archive
 from busi_monai.outputs import output_folder
-from busi_monai.path_names import named
 from busi_monai.records import RunRecord
 
 __all__ = ["PrepareSummary", "class_counts", "prepare_dataset"]

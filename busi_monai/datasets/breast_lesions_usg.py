@@ -26,8 +26,7 @@ from busi_monai.datasets.listing import (
 )
 from busi_monai.datasets.tables import report_missing_images
 from busi_monai.errors import InputError
-from busi_monai.io.ids import composed
-from busi_monai.io.image_files import image_stem, without_image_suffix
+from busi_monai.io.image_files import composed, image_stem, without_image_suffix
 
 __all__ = ["BREAST_LESIONS_USG", "read_breast_lesions_usg"]
 

@@ -22,8 +22,7 @@ from busi_monai.datasets.listing import (
     problem,
     visible_files,
 )
-from busi_monai.io.ids import composed, id_key
-from busi_monai.io.image_files import image_of_mask, image_stem, is_image_file
+from busi_monai.io.image_files import composed, id_key, image_of_mask, image_stem, is_image_file
 
 __all__ = ["BUSI", "read_busi"]
 

@@ -26,8 +26,7 @@ from busi_monai.datasets.listing import (
 )
 from busi_monai.datasets.tables import ImageNames, LabelTable, find_labels, read_labels
 from busi_monai.errors import InputError
-from busi_monai.io.ids import id_key
-from busi_monai.io.image_files import image_of_mask, image_stem
+from busi_monai.io.image_files import id_key, image_of_mask, image_stem
 
 __all__ = ["FOLDER", "pair_masks", "read_folder"]
 

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from busi_monai.datasets.listing import index_images, own_part
-from busi_monai.io.ids import id_key
-from busi_monai.io.image_files import image_stem
+from busi_monai.io.image_files import id_key, image_stem
 
 __all__ = ["ImagePaths"]
 

@@ -12,8 +12,16 @@ from pathlib import Path, PurePath
 from busi_monai.cases import CLASSES, Case, DatasetIssue, class_index
 from busi_monai.errors import InputError
 from busi_monai.io.dicom_images import is_bare_dicom
-from busi_monai.io.ids import composed, id_key, safe_id, unique_id
-from busi_monai.io.image_files import IMAGE_SUFFIXES, image_stem, is_hidden, is_image_file
+from busi_monai.io.image_files import (
+    IMAGE_SUFFIXES,
+    composed,
+    id_key,
+    image_stem,
+    is_hidden,
+    is_image_file,
+    safe_id,
+    unique_id,
+)
 
 __all__ = [
     "Listing",

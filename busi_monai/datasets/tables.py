@@ -11,8 +11,7 @@ from pathlib import Path
 from busi_monai.cases import CLASSES, DatasetIssue
 from busi_monai.datasets.listing import known_class, problem
 from busi_monai.errors import InputError
-from busi_monai.io.ids import composed
-from busi_monai.io.image_files import image_stem, without_image_suffix
+from busi_monai.io.image_files import composed, image_stem, without_image_suffix
 
 __all__ = [
     "ImageNames",

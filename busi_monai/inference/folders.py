@@ -9,6 +9,7 @@ from typing import Any
 
 from busi_monai.bundle.shipped import find_bundle
 from busi_monai.errors import BusiMonaiError, ImageReadError, InputError
+from busi_monai.files import named
 from busi_monai.inference.formats import FurtherFormats
 from busi_monai.inference.inputs import FoundImages, frame_id, images_of
 from busi_monai.inference.prediction import Prediction
@@ -17,7 +18,6 @@ from busi_monai.inference.writers import PredictionsFolder
 from busi_monai.io.image_files import image_stem
 from busi_monai.io.images import ImageFile, frames_of
 from busi_monai.outputs import output_folder
-from busi_monai.path_names import named
 from busi_monai.records import RunRecord
 
 __all__ = ["PredictSummary", "predict_to_folder"]

@@ -15,9 +15,17 @@ from typing import Any
 from busi_monai.datasets import natural_key, visible_files
 from busi_monai.errors import ImageReadError, InputError
 from busi_monai.io.archives import UnpackedArchive, is_archive, left_out_sentence, unpacked
-from busi_monai.io.dicom_images import NOT_IMAGES, SUFFIXES, is_bare_dicom, silent_pydicom
-from busi_monai.io.ids import id_key, safe_id, unique_id
-from busi_monai.io.image_files import DICOMDIR, image_of_mask, image_stem, is_image_file, suffix_of
+from busi_monai.io.dicom_images import DICOM_SUFFIXES, NOT_IMAGES, is_bare_dicom, silent_pydicom
+from busi_monai.io.image_files import (
+    DICOMDIR,
+    id_key,
+    image_of_mask,
+    image_stem,
+    is_image_file,
+    safe_id,
+    suffix_of,
+    unique_id,
+)
 from busi_monai.io.images import ImageFile, frames_of, read_image
 from busi_monai.io.video import is_video
 
@@ -352,7 +360,7 @@ def _is_image(path: Path) -> bool:
 
 
 def _is_dicom(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES or is_bare_dicom(path)
+    return path.suffix.lower() in DICOM_SUFFIXES or is_bare_dicom(path)
 
 
 def _take(found: FoundImages, paths: Iterable[Path]) -> list[Path]:

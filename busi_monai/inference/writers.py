@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from busi_monai.cases import CLASSES
 from busi_monai.errors import ImageReadError
+from busi_monai.files import named
 from busi_monai.inference.formats import FurtherFormats
 from busi_monai.inference.overlays import draw_overlay
 from busi_monai.inference.prediction import Prediction
-from busi_monai.io.ids import id_key, safe_id, unique_id
+from busi_monai.io.image_files import id_key, safe_id, unique_id
 from busi_monai.io.images import ImageFile, mask_sha256, read_image, write_mask, write_png
 from busi_monai.metrics import segmentation_scores
-from busi_monai.path_names import named
 from busi_monai.records import RunRecord
 
 __all__ = [

@@ -23,12 +23,10 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Any
 
 from busi_monai.errors import BusiMonaiError, InputError
-from busi_monai.files import temporary_folder
-from busi_monai.io.ids import id_key
-from busi_monai.io.image_files import DICOMDIR, is_hidden, suffix_of
+from busi_monai.files import naming, temporary_folder
+from busi_monai.io.image_files import DICOMDIR, id_key, is_hidden, suffix_of
 from busi_monai.io.images import is_image_file
 from busi_monai.io.video import VIDEO_SUFFIXES
-from busi_monai.path_names import naming
 
 __all__ = ["ARCHIVE_SUFFIXES", "UnpackedArchive", "is_archive", "left_out_sentence", "unpacked"]
 

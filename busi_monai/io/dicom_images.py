@@ -21,10 +21,7 @@ from numpy.typing import NDArray
 
 from busi_monai.cases import PredictionWarning
 from busi_monai.errors import ImageReadError
-from busi_monai.io.codestreams import check_codestream
-from busi_monai.io.dicom_grey import GreyLevels, StatedGrey, numbers_of
-from busi_monai.io.dicom_limits import CountedReads, check_content, check_sequences
-from busi_monai.io.dicom_regions import largest_region, scale_of
+from busi_monai.io.dicom_tags import GreyLevels, StatedGrey, largest_region, numbers_of, scale_of
 from busi_monai.io.grey_ranges import DEPTHS, GreyRange
 from busi_monai.io.image_files import (
     DICOMDIR,
@@ -35,6 +32,7 @@ from busi_monai.io.image_files import (
     suffix_of,
 )
 from busi_monai.io.pixel_scales import PixelScale
+from busi_monai.io.untrusted import CountedReads, check_codestream, check_content, check_sequences
 from busi_monai.io.video import (
     check_decoder,
     check_dicom_video,
@@ -43,8 +41,8 @@ from busi_monai.io.video import (
 )
 
 __all__ = [
+    "DICOM_SUFFIXES",
     "NOT_IMAGES",
-    "SUFFIXES",
     "DicomHeader",
     "has_preamble",
     "is_dicom",
@@ -54,7 +52,7 @@ __all__ = [
     "silent_pydicom",
 ]
 
-SUFFIXES = (".dcm", ".dicom")
+DICOM_SUFFIXES = (".dcm", ".dicom")
 
 NOT_IMAGES = {
     "SEG": "a segmentation",
@@ -215,7 +213,7 @@ def _reported(source: Path | ImageBytes) -> Iterator[None]:
 
 
 def _is_named_dicom(source: Path | ImageBytes) -> bool:
-    return isinstance(source, Path) and source.name.lower().endswith(SUFFIXES)
+    return isinstance(source, Path) and source.name.lower().endswith(DICOM_SUFFIXES)
 
 
 def _uncompressed_syntax(dataset: Any) -> str:

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from busi_monai.errors import ImageReadError
-from busi_monai.io.codestreams import MAX_SCANS, scan_count
 from busi_monai.io.grey_ranges import GreyRange, scale_grey
 from busi_monai.io.image_files import ImageBytes, max_pixels_of, opened
 from busi_monai.io.pixel_scales import Spacing, believed_spacing
+from busi_monai.io.untrusted import MAX_SCANS, scan_count
 
 __all__ = ["decode_nifti", "decode_nifti_mask", "decode_pillow", "decode_pillow_mask", "is_nifti"]
 

@@ -14,7 +14,7 @@ from busi_monai.datasets.listing import (
     visible_files,
 )
 from busi_monai.errors import InputError
-from busi_monai.io.ids import MAX_ID_BYTES
+from busi_monai.io.image_files import MAX_ID_BYTES
 
 
 def make_case(case_id: str, class_name: str) -> Case:

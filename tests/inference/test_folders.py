@@ -12,7 +12,7 @@ from PIL import Image
 from busi_monai.errors import InputError
 from busi_monai.evaluation import read_predictions
 from busi_monai.inference import predict_to_folder
-from busi_monai.io.ids import MAX_ID_BYTES
+from busi_monai.io.image_files import MAX_ID_BYTES
 from busi_monai.io.images import read_mask
 
 

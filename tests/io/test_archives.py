@@ -17,10 +17,10 @@ import pytest
 from PIL import Image
 
 from busi_monai.errors import InputError
+from busi_monai.files import named
 from busi_monai.io import archives
 from busi_monai.io.archives import is_archive, unpacked
 from busi_monai.io.images import read_image
-from busi_monai.path_names import named
 
 
 def png() -> bytes:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from busi_monai.io.codestreams import coded_size
+from busi_monai.io.untrusted import coded_size
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (48, 64), dtype=np.uint8)
 
