@@ -18,18 +18,29 @@ from typing import Any
 from busi_monai.errors import InputError
 from busi_monai.outlines import Outline
 
-__all__ = ["CLASSES", "Case", "DatasetIssue", "PredictionWarning", "class_index", "ordered_subset"]
+__all__ = [
+    "BENIGN",
+    "CLASSES",
+    "MALIGNANT",
+    "NORMAL",
+    "NOT_FOR_CLINICAL_USE",
+    "Case",
+    "DatasetIssue",
+    "PredictionWarning",
+    "class_index",
+    "ordered_subset",
+]
 
-CLASSES: tuple[str, ...] = ("normal", "benign", "malignant")
+NORMAL, BENIGN, MALIGNANT = "normal", "benign", "malignant"
+CLASSES: tuple[str, ...] = (NORMAL, BENIGN, MALIGNANT)
 """Class names in the order of the network's logits, of tables and of figures, everywhere."""
+
+NOT_FOR_CLINICAL_USE = "For research use only; not a medical device."
+"""What a person reads beside every prediction."""
 
 
 def class_index(name: str, classes: Sequence[str] = CLASSES) -> int:
-    """Return the position of a class name, which is its integer ``class_label``.
-
-    Args:
-        name: a class name; letter case does not matter (``"Benign"`` is accepted).
-        classes: the ordered classes of the system, by default all three.
+    """Return the position of a class name, its letter case aside: its integer ``class_label``.
 
     Raises:
         InputError: if the name is not one of ``classes``.
@@ -92,7 +103,7 @@ class Case:
     @property
     def has_lesion(self) -> bool:
         """Whether the class says that there is a lesion to outline."""
-        return self.class_name != CLASSES[0]
+        return self.class_name != NORMAL
 
     @property
     def lacks_mask(self) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from busi_monai.cases import CLASSES, ordered_subset
+from busi_monai.cases import CLASSES, MALIGNANT, NORMAL, ordered_subset
 from busi_monai.errors import InputError
 from busi_monai.files import read_json, write_json
 
@@ -24,7 +24,6 @@ __all__ = [
     "load_settings",
 ]
 
-*_, MALIGNANT = CLASSES
 ASPECTS = ("stretch", "pad")
 NORMALISATIONS = ("unit", "zscore")
 WHEN_NO_LESION = ("whole", "normal")
@@ -118,8 +117,8 @@ class Consistency:
         """
         small = lesion_fraction < self.min_lesion_fraction or lesion_fraction == 0
         if small or (self.normal_threshold is not None and p_normal >= self.normal_threshold):
-            predicted_class = CLASSES[0]
-        return predicted_class, predicted_class == CLASSES[0] and self.normal_empties_mask
+            predicted_class = NORMAL
+        return predicted_class, predicted_class == NORMAL and self.normal_empties_mask
 
 
 @dataclass(frozen=True)

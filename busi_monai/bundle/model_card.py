@@ -6,12 +6,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from busi_monai.cases import CLASSES
+from busi_monai.cases import CLASSES, NOT_FOR_CLINICAL_USE
 from busi_monai.settings import InferenceSettings
 
 __all__ = ["ensemble_sections", "replaced_sections", "training_sections"]
 
-_RESEARCH_USE = "**For research use only; not a medical device.**"
 _LIMITATIONS = """\
 - Validated on nothing but what its evaluations say.
 - Other hospitals, machines, probes and populations than those of the training will do worse.
@@ -86,7 +85,7 @@ def training_sections(
         does.append(f"tells {', '.join(settings.classes)} apart")
     return {
         "Model overview": f"A network for 2-D B-mode breast ultrasound that {' and '.join(does)}. "
-        f"{_RESEARCH_USE}",
+        f"**{NOT_FOR_CLINICAL_USE}**",
         "Data": _data(items, classes, datalists),
         "Training configuration": "\n".join(configuration),
         "Performance": _PERFORMANCE,
@@ -105,7 +104,7 @@ def ensemble_sections(members: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     ]
     return {
         "Model overview": f"{len(members)} networks for 2-D B-mode breast ultrasound as one. "
-        f"{_RESEARCH_USE}",
+        f"**{NOT_FOR_CLINICAL_USE}**",
         "Data": "That of the members; `training_images.json` holds the hashes of all images that "
         "any of them has seen. No images are part of this bundle.",
         "Training configuration": f"An ensemble of {len(members)} networks, whose logits are "

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from busi_monai.cli.console import RESEARCH_USE, console, print_json, research_log
+from busi_monai.cases import NOT_FOR_CLINICAL_USE
+from busi_monai.cli.console import console, print_json, research_log
 from busi_monai.cli.options import quiet_option
 from busi_monai.settings import PREVALENCE, SENSITIVITIES
 
@@ -84,4 +85,4 @@ def _print_fitted(settings: InferenceSettings) -> None:
             table.add_row(name, f"{point.threshold:.3f}", *cells, missed)
         console().print(table)
         prevalence = 100 * next(iter(settings.operating_points.values())).prevalence
-        click.echo(f"PPV and NPV at a prevalence of {prevalence:g} %. {RESEARCH_USE}")
+        click.echo(f"PPV and NPV at a prevalence of {prevalence:g} %. {NOT_FOR_CLINICAL_USE}")

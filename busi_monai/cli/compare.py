@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from busi_monai.cli.console import RESEARCH_USE, console, print_json, research_log
+from busi_monai.cases import NOT_FOR_CLINICAL_USE
+from busi_monai.cli.console import console, print_json, research_log
 from busi_monai.cli.options import overwrite_option, quiet_option
 
 __all__ = ["command"]
@@ -100,7 +101,7 @@ def command(
             click.echo(line)
         _print_table(comparison.systems)
         click.echo(f"All figures and differences are in {folder / 'comparison.html'}.")
-        click.echo(RESEARCH_USE)
+        click.echo(NOT_FOR_CLINICAL_USE)
 
 
 def _print_table(systems: list[dict[str, Any]]) -> None:

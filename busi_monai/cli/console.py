@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 __all__ = [
-    "RESEARCH_USE",
     "console",
     "leak_sentence",
     "print_json",
@@ -27,8 +26,6 @@ __all__ = [
     "say_loading",
     "track",
 ]
-
-RESEARCH_USE = "For research use only; not a medical device."
 
 Item = TypeVar("Item")
 

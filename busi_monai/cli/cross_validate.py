@@ -9,8 +9,8 @@ import click
 
 from busi_monai.bundle import Bundle
 from busi_monai.bundle.shipped import DEFAULT_BUNDLE
+from busi_monai.cases import NOT_FOR_CLINICAL_USE
 from busi_monai.cli.console import (
-    RESEARCH_USE,
     leak_sentence,
     print_json,
     research_log,
@@ -99,7 +99,7 @@ def command(
     click.echo(f"Pooled over the folds {', '.join(map(str, done))}{left}.")
     if ensemble:
         click.echo(f"The ensemble lies in {folder / 'ensemble'}: for images that no fold has seen.")
-    click.echo(f"Report, predictions and the folds' runs lie in {folder}. {RESEARCH_USE}")
+    click.echo(f"Report, predictions and the folds' runs lie in {folder}. {NOT_FOR_CLINICAL_USE}")
 
 
 def _numbers(text: str) -> list[int]:

@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from busi_monai.bundle import Bundle
-from busi_monai.cli.console import RESEARCH_USE, print_json, research_log
+from busi_monai.cases import NOT_FOR_CLINICAL_USE
+from busi_monai.cli.console import print_json, research_log
 from busi_monai.cli.options import overwrite_option, quiet_option
 
 __all__ = ["command"]
@@ -32,4 +33,4 @@ def command(runs: tuple[str, ...], out: Path, overwrite: bool, as_json: bool, qu
     elif not quiet:
         parameters = record["network"]["parameters"]
         click.echo(f"{len(record['members'])} networks with {parameters:,} weights in all.")
-        click.echo(f"The ensemble lies in {folder}; use it as any run. {RESEARCH_USE}")
+        click.echo(f"The ensemble lies in {folder}; use it as any run. {NOT_FOR_CLINICAL_USE}")

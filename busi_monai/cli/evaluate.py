@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from busi_monai.cases import NOT_FOR_CLINICAL_USE
 from busi_monai.cli.console import (
-    RESEARCH_USE,
     console,
     leak_sentence,
     print_json,
@@ -163,7 +163,7 @@ def command(
         if metrics.get("lesion_boxes") == "true masks":
             click.echo("The class was told from crops around the true lesions, not the images.")
         click.echo(f"All figures, those by class too, are in {folder / 'metrics.json'}.")
-        click.echo(f"Predictions, images and report lie beside it. {RESEARCH_USE}")
+        click.echo(f"Predictions, images and report lie beside it. {NOT_FOR_CLINICAL_USE}")
 
 
 def _asked_rule(flag: bool | None, values: dict[str, Any]) -> Any:

@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from busi_monai.bundle import Bundle
-from busi_monai.cli.console import RESEARCH_USE, console, print_json
+from busi_monai.cases import NOT_FOR_CLINICAL_USE
+from busi_monai.cli.console import console, print_json
 
 __all__ = ["command", "describe_installation"]
 
@@ -35,7 +36,7 @@ def command(as_json: bool) -> None:
     output.print(table, markup=False)
     if not all(bundle["weights"] for bundle in content["bundles"].values()):
         output.print(WITHOUT_WEIGHTS, markup=False)
-    output.print(RESEARCH_USE)
+    output.print(NOT_FOR_CLINICAL_USE)
 
 
 def describe_installation() -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from busi_monai.bundle.shipped import DEFAULT_BUNDLE
-from busi_monai.cli.console import RESEARCH_USE
+from busi_monai.cases import NOT_FOR_CLINICAL_USE
 from busi_monai.cli.options import device_option, quiet_option
 
 __all__ = ["command"]
@@ -78,6 +78,6 @@ def command(
             click.echo(f"Start it where MONAI Label is installed: {command_line}")
         else:
             click.echo(f"MONAI Label at http://{host}:{port}; stop it with Ctrl-C")
-        click.echo(RESEARCH_USE)
+        click.echo(NOT_FOR_CLINICAL_USE)
     if not no_start:
         start_server(words)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from busi_monai.cli.console import RESEARCH_USE, console, print_json, say_loading, track
+from busi_monai.cases import NOT_FOR_CLINICAL_USE
+from busi_monai.cli.console import console, print_json, say_loading, track
 from busi_monai.cli.options import (
     consistency_option,
     device_option,
@@ -181,4 +182,4 @@ def _print_summary(summary: PredictSummary, *, quiet: bool) -> None:
         output.print(left_out_sentence(summary.left_out))
     output.print(f"Device {escape(summary.device)}; precision {escape(summary.precision)}")
     output.print(f"Wrote {escape(summary.out)}")
-    output.print(RESEARCH_USE)
+    output.print(NOT_FOR_CLINICAL_USE)

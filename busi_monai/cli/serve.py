@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from busi_monai.cli.console import RESEARCH_USE
+from busi_monai.cases import NOT_FOR_CLINICAL_USE
 from busi_monai.cli.options import device_option, model_option, operating_point_option
 
 __all__ = ["command"]
@@ -169,7 +169,7 @@ def command(
 
     def started(address: str) -> None:
         click.echo(f"Listening on {address} (REST at {address}v1; Ctrl-C ends it)")
-        click.echo(RESEARCH_USE)
+        click.echo(NOT_FOR_CLINICAL_USE)
 
     serve(options, started)
 

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from busi_monai.bundle import Bundle
-from busi_monai.cli.console import RESEARCH_USE, print_json, research_log, say_loading
+from busi_monai.cases import NOT_FOR_CLINICAL_USE
+from busi_monai.cli.console import print_json, research_log, say_loading
 from busi_monai.cli.options import quiet_option, training_options, training_overrides
 
 __all__ = ["command"]
@@ -64,7 +65,7 @@ def command(
         click.echo(f"Trained both stages in {record['seconds']:.0f} s and joined them")
     else:
         click.echo(f"Trained {_course(record)}")
-    click.echo(f"The run lies in {run}. {RESEARCH_USE}")
+    click.echo(f"The run lies in {run}. {NOT_FOR_CLINICAL_USE}")
 
 
 def _course(record: dict[str, Any]) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from busi_monai.bundle.shipped import DEFAULT_BUNDLE
-from busi_monai.cli.console import RESEARCH_USE, print_json, research_log
+from busi_monai.cases import NOT_FOR_CLINICAL_USE
+from busi_monai.cli.console import print_json, research_log
 from busi_monai.cli.options import given, quiet_option, training_device_option
 
 __all__ = ["command"]
@@ -158,4 +159,4 @@ def _print_summary(record: dict[str, Any], out: Path) -> None:
     click.echo(f"Best is trial {best['trial']} with a validation score of {best['score']:.4f}:")
     for key, value in best["parameters"].items():
         click.echo(f"  {key}: {value:.4g}" if isinstance(value, float) else f"  {key}: {value}")
-    click.echo(f"Train with it: --config {out / 'best.yaml'}. {RESEARCH_USE}")
+    click.echo(f"Train with it: --config {out / 'best.yaml'}. {NOT_FOR_CLINICAL_USE}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from busi_monai.cases import CLASSES, Case, DatasetIssue
+from busi_monai.cases import CLASSES, NORMAL, Case, DatasetIssue
 from busi_monai.datasets.annotations import Annotated, Annotation
 from busi_monai.datasets.listing import (
     Listing,
@@ -131,7 +131,7 @@ def _class_of(
     named = class_in_name(image_stem(path))
     if not stated and not annotations:
         return "unlabelled", (
-            f"no annotation, which need not mean {CLASSES[0]}; list it in labels.csv with its class"
+            f"no annotation, which need not mean {NORMAL}; list it in labels.csv with its class"
         )
     found = stated or told or named
     if not found:
@@ -141,7 +141,7 @@ def _class_of(
         )
         return "unknown_class", f"{message}; {hint}" if hint else message
     drawn = next((one.outline for one in annotations if not one.outline.is_empty), None)
-    if found == CLASSES[0] and drawn is not None:
+    if found == NORMAL and drawn is not None:
         source = "labels.csv" if stated else "its category" if told else "its name"
         return "unknown_class", (
             f"{found} in {source}, but outlined in {drawn.file.name}, {drawn.entry}; mend one of "

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from busi_monai.bundle import Bundle
 from busi_monai.bundle.shipped import find_bundle
-from busi_monai.cases import CLASSES, class_index
+from busi_monai.cases import MALIGNANT, class_index
 from busi_monai.errors import InputError
 from busi_monai.evaluation.malignancy import operating_point_name
 from busi_monai.evaluation.resampling import plain_number
@@ -46,7 +46,6 @@ __all__ = ["calibrate_bundle", "cross_fitted_probabilities", "fit_operating_poin
 
 logger = logging.getLogger(__name__)
 
-MALIGNANT = CLASSES[-1]
 WRITTEN_AS_ZERO = 1e-8
 """Taken for a probability that a table of six digits has as 0, which is anything below 5e-7.
 

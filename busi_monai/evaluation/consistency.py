@@ -7,14 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from busi_monai.cases import CLASSES
+from busi_monai.cases import CLASSES, MALIGNANT, NORMAL
 from busi_monai.errors import InputError
 from busi_monai.imaging import DEFAULT_MALIGNANT_THRESHOLD
 from busi_monai.settings import Consistency
 
 __all__ = ["consistent_table"]
 
-NORMAL, *_, MALIGNANT = CLASSES
 NEEDED = (
     "lesion_pixels", "lesion_fraction", "true_lesion_fraction", "dice", "predicted_class",
     f"p_{NORMAL}", f"p_{MALIGNANT}",

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from busi_monai.cases import CLASSES
+from busi_monai.cases import CLASSES, MALIGNANT
 from busi_monai.errors import InputError
 from busi_monai.evaluation.resampling import resampled, with_ones
 from busi_monai.metrics import (
@@ -40,7 +40,6 @@ BIRADS_ORDER = ("1", "2", "3", "4", "4a", "4b", "4c", "5")
 SUSPICIOUS = "4"
 """From this category on, a biopsy is advised."""
 
-MALIGNANT = CLASSES[-1]
 
 Floats = NDArray[np.float64]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from busi_monai.cases import CLASSES, class_index
+from busi_monai.cases import CLASSES, MALIGNANT, NORMAL, class_index
 from busi_monai.errors import InputError
 from busi_monai.evaluation.lesion_sizes import batch_average_figures, lesion_size_figures
 from busi_monai.evaluation.malignancy import (
@@ -244,7 +244,7 @@ def _operating_points(
     given: Mapping[str, float],
     prevalence: float,
 ) -> dict[str, Any]:
-    if CLASSES[-1] not in classes:
+    if MALIGNANT not in classes:
         return {}
     known = rows["true_class"].isin(classes).to_numpy()
     rows, weights = rows[known], weights[:, known]
@@ -277,7 +277,7 @@ def _counts_by_class(rows: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, 
 
 def _true_lesion(rows: pd.DataFrame) -> NDArray[np.bool_]:
     """By the true mask where its area is told, else by the true class."""
-    by_class = ~rows["true_class"].isin(["", CLASSES[0]]).to_numpy()
+    by_class = ~rows["true_class"].isin(["", NORMAL]).to_numpy()
     area = _column(rows, "true_lesion_pixels")
     return np.where(np.isnan(area), by_class, area > 0)
 

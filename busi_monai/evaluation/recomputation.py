@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from busi_monai.cases import CLASSES
+from busi_monai.cases import CLASSES, MALIGNANT
 from busi_monai.curation import Datalist, load_datalist
 from busi_monai.curation.label_hashes import named_cases, note_without_label_hashes
 from busi_monai.errors import InputError
@@ -119,7 +119,7 @@ def _malignant_threshold(path: Path) -> float:
             f"{recorded} does not tell the threshold of {record['operating_point']}, which the "
             "consistency rule needs; evaluate with --consistency instead"
         )
-    return float((thresholds or {}).get(CLASSES[-1], DEFAULT_MALIGNANT_THRESHOLD))
+    return float((thresholds or {}).get(MALIGNANT, DEFAULT_MALIGNANT_THRESHOLD))
 
 
 def _with_truth(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from busi_monai.cases import NOT_FOR_CLINICAL_USE
 from busi_monai.errors import InputError
 from busi_monai.evaluation.lesion_sizes import LESION_SIZES
 from busi_monai.evaluation.measures import evaluate_predictions
@@ -173,7 +174,7 @@ def report_markdown(
     lines = [
         "# Evaluation",
         "",
-        "For research use only; not a medical device.",
+        NOT_FOR_CLINICAL_USE,
         "",
         f"{metrics['images']} images in {metrics['groups']} groups; {metrics['failed']} failed. "
         f"Intervals: {100 * bootstrap['confidence']:.0f} %, {bootstrap['resamples']} bootstrap "

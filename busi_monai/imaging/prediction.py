@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from busi_monai.cases import CLASSES
+from busi_monai.cases import MALIGNANT, NORMAL
 from busi_monai.settings import Consistency
 
 __all__ = [
@@ -30,7 +30,6 @@ __all__ = [
 Box = tuple[int, int, int, int]
 Pixels = NDArray[np.float32]
 
-NORMAL, *_, MALIGNANT = CLASSES
 DEFAULT_MALIGNANT_THRESHOLD = 0.5
 CLAHE_CLIP_LIMIT = 2.0
 CLAHE_TILES = (8, 8)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from busi_monai.cases import NOT_FOR_CLINICAL_USE
 from busi_monai.errors import BusiMonaiError, ImageReadError, InputError
 from busi_monai.io.dicom_images import read_dicom_dataset, silent_pydicom
 from busi_monai.io.image_files import ImageBytes
@@ -31,7 +32,7 @@ __all__ = [
 ]
 
 MAXIMUM_FRACTION = 255
-NOTICE = "For research use only; not a medical device. Predicted by a neural network, unread."
+NOTICE = f"{NOT_FOR_CLINICAL_USE} Predicted by a neural network, unread."
 
 _UTF_8 = "ISO_IR 192"  # so that a bundle may be called what its owner likes
 _SEGMENTATION_SERIES, _REPORT_SERIES = 1001, 1002

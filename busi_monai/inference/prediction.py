@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from busi_monai.cases import CLASSES, PredictionWarning
+from busi_monai.cases import MALIGNANT, PredictionWarning
 from busi_monai.imaging import laid_on_canvas
 from busi_monai.io.pixel_scales import NO_SPACING, PixelScale, Spacing
 from busi_monai.metrics import LesionSize, dice, lesion_box, lesion_size
@@ -82,7 +82,7 @@ class Prediction:
         A frame with a lesion goes before one without, then the probability of malignancy counts,
         then the size of the lesion.
         """
-        malignant = self.probabilities.get(CLASSES[-1], 0.0)
+        malignant = self.probabilities.get(MALIGNANT, 0.0)
         return self.lesion_pixels > 0, malignant, self.lesion_pixels
 
     @property

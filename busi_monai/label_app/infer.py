@@ -17,7 +17,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monailabel.utils.others.generic import device_list, name_to_device
 from numpy.typing import NDArray
 
-from busi_monai.cases import CLASSES
+from busi_monai.cases import NORMAL, NOT_FOR_CLINICAL_USE
 from busi_monai.errors import BusiMonaiError, ImageReadError
 from busi_monai.inference import Prediction, Uncertainty
 from busi_monai.io.images import ImageFile, read_image, write_png
@@ -45,7 +45,7 @@ class ProposalTask(InferTask):
             InferType.SEGMENTATION,
             LABELS,
             2,
-            "Lesion outline and class. For research use only; not a medical device.",
+            f"Lesion outline and class. {NOT_FOR_CLINICAL_USE}",
             {"device": device_list(), "uncertainty": uncertainty},
         )
         self.model = model
@@ -158,7 +158,7 @@ def polygons(mask: NDArray[np.uint8], label: str) -> dict[str, Any]:
 def _outline_name(prediction: Prediction) -> str:
     """Return what an outline is called; it is drawn around no normal."""
     name = prediction.predicted_class
-    return "lesion" if name in {None, CLASSES[0]} else str(name)
+    return "lesion" if name in {None, NORMAL} else str(name)
 
 
 def _image_path(source: Any) -> Path:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from busi_monai.cases import CLASSES, DatasetIssue
+from busi_monai.cases import CLASSES, NORMAL, DatasetIssue
 from busi_monai.datasets.folder import PROVENANCE_COLUMNS
 from busi_monai.datasets.listing import (
     index_images,
@@ -48,7 +48,6 @@ __all__ = [
 
 DATASTORE_NAME = "datastore_v2.json"
 PROVENANCE_NAME = "provenance.json"
-NORMAL = CLASSES[0]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from busi_monai.cases import CLASSES
+from busi_monai.cases import BENIGN, CLASSES, MALIGNANT
 from busi_monai.metrics.calibration import BINS, bin_of
 from busi_monai.metrics.checks import check_labels, check_probabilities
 
@@ -27,8 +27,6 @@ __all__ = [
 ]
 
 Floats = NDArray[np.float64]
-
-_, BENIGN, MALIGNANT = CLASSES
 
 
 def classification_scores(

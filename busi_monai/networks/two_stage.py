@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import grid_sample, interpolate
 
-from busi_monai.cases import CLASSES
+from busi_monai.cases import CLASSES, NORMAL
 from busi_monai.settings import NORMALISATIONS, WHEN_NO_LESION
 
 __all__ = ["NO_LESION_NORMAL", "TwoStageNetwork", "crop_boxes", "lesion_boxes"]
@@ -268,12 +268,12 @@ def _standardised(image: Tensor) -> Tensor:
 
 
 def _confident_normal(classes: Sequence[str]) -> list[float]:
-    if CLASSES[0] not in classes or len(classes) < 2:
+    if NORMAL not in classes or len(classes) < 2:
         raise ValueError(
-            f"when_no_lesion='normal' needs the class {CLASSES[0]}, got {', '.join(classes)}"
+            f"when_no_lesion='normal' needs the class {NORMAL}, got {', '.join(classes)}"
         )
     rest = (1 - NO_LESION_NORMAL) / (len(classes) - 1)
-    return [math.log(NO_LESION_NORMAL if name == CLASSES[0] else rest) for name in classes]
+    return [math.log(NO_LESION_NORMAL if name == NORMAL else rest) for name in classes]
 
 
 def _size(name: str, size: Sequence[int], network: nn.Module) -> tuple[int, int]:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from busi_monai.cases import CLASSES, class_index
+from busi_monai.cases import CLASSES, NORMAL, class_index
 from busi_monai.errors import InputError
 from busi_monai.phantoms.lesions import add_benign, add_malignant
 from busi_monai.phantoms.speckle import random_scanner, scan
@@ -69,10 +69,10 @@ def draw_phantom(
     # tissue varies over more than the speckle's size: half the resolution is enough for it
     step = 2 if min(size) >= _FULL_GRID_BELOW else 1
     breast = grow_breast(rng, (-(-size[0] // step), -(-size[1] // step)))
-    for _ in range(rng.integers(1, 4) if class_name == CLASSES[0] else rng.integers(0, 2)):
+    for _ in range(rng.integers(1, 4) if class_name == NORMAL else rng.integers(0, 2)):
         add_fat_lobule(rng, breast)
     lesion = np.zeros(size, dtype=bool)
-    if class_name != CLASSES[0]:
+    if class_name != NORMAL:
         distance = _ADD_LESION[class_name](rng, breast)
         lesion = cv2.resize(distance, size[::-1], interpolation=cv2.INTER_LINEAR) <= 0
     pixels = scan(rng, breast.echo_db, breast.loss_db, random_scanner(rng, size), size)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from busi_monai.cases import CLASSES, class_index
+from busi_monai.cases import CLASSES, NORMAL, class_index
 from busi_monai.metrics import reliability, roc_auc
 from busi_monai.plots.canvas import new_axes, save_figure
 from busi_monai.plots.palette import CLASS_COLOURS
@@ -119,7 +119,7 @@ def _dice_histogram(rows: pd.DataFrame) -> Figure:
 
 
 def _lesion_grids(rows: pd.DataFrame, folder: Path) -> list[tuple[str, str, Figure]]:
-    lesions = rows[(rows["true_class"] != CLASSES[0]) & rows["dice"].notna()]
+    lesions = rows[(rows["true_class"] != NORMAL) & rows["dice"].notna()]
     shown = lesions[[(folder / "overlays" / f"{id}.png").is_file() for id in lesions["id"]]]
     if shown.empty:
         return []

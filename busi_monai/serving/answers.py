@@ -11,14 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from busi_monai.cases import CLASSES, PredictionWarning
+from busi_monai.cases import NORMAL, PredictionWarning
 from busi_monai.inference import Prediction
 from busi_monai.io.pixel_scales import NO_SPACING
 from busi_monai.serving.problems import ApiError
 
 __all__ = ["ImageResult", "entry_of", "png_bytes", "warnings_of"]
-
-NORMAL = CLASSES[0]
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,17 +13,16 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
+from busi_monai.cases import NOT_FOR_CLINICAL_USE
 from busi_monai.serving.answers import ImageResult, entry_of
 from busi_monai.serving.problems import ApiError, ServiceError, problem_response
 from busi_monai.serving.reference import reference_html
 from busi_monai.serving.service import PredictionService
 from busi_monai.serving.uploads import uploads_of
 
-__all__ = ["NOTICE", "rest_application"]
+__all__ = ["rest_application"]
 
 logger = logging.getLogger(__name__)
-
-NOTICE = "For research use only; not a medical device."
 
 _CODES = {
     400: "bad_request",
@@ -68,7 +67,7 @@ def rest_application(service: PredictionService) -> FastAPI:
     api = FastAPI(
         title="busi-monai",
         version=service.identity.version,
-        description=f"Outlines and classifies lesions in breast ultrasound. {NOTICE}",
+        description=f"Outlines and classifies lesions in breast ultrasound. {NOT_FOR_CLINICAL_USE}",
         docs_url=None,  # its pages load scripts from elsewhere
         redoc_url=None,
         openapi_url="/openapi.json",
@@ -141,7 +140,7 @@ def model_record(service: PredictionService) -> dict[str, Any]:
         "operating_points": {name: asdict(point) for name, point in points.items()},
         "consistency": predictor.settings.consistency.as_record(),
         "limits": service.limits.as_dict(),
-        "notice": NOTICE,
+        "notice": NOT_FOR_CLINICAL_USE,
     }
 
 

@@ -9,7 +9,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, Invertd, InvertibleTransform, Transform
 
-from busi_monai.cases import CLASSES
+from busi_monai.cases import MALIGNANT
 from busi_monai.imaging.prediction import (
     DEFAULT_MALIGNANT_THRESHOLD,
     agreed_finding,
@@ -104,7 +104,7 @@ class _Decided(Transform):
                     item["pred"].numpy(),
                     dict(zip(settings.classes, values, strict=True)),
                     settings.consistency,
-                    settings.class_thresholds.get(CLASSES[-1], DEFAULT_MALIGNANT_THRESHOLD),
+                    settings.class_thresholds.get(MALIGNANT, DEFAULT_MALIGNANT_THRESHOLD),
                 )
                 item["pred"] = torch.from_numpy(mask)
         return item

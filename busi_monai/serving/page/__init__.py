@@ -10,13 +10,12 @@ import numpy as np
 from fastapi import FastAPI, Response
 from starlette.responses import PlainTextResponse
 
-from busi_monai.cases import CLASSES
+from busi_monai.cases import CLASSES, NOT_FOR_CLINICAL_USE
 from busi_monai.phantoms import draw_phantom
 from busi_monai.plots.palette import ACCENT
 from busi_monai.serving.answers import ImageResult, png_bytes
 from busi_monai.serving.limits import Limits
 from busi_monai.serving.problems import ServiceError
-from busi_monai.serving.rest import NOTICE
 from busi_monai.serving.service import PredictionService
 from busi_monai.serving.uploads import Upload, uploads_of
 from busi_monai.settings import MalignancyThreshold
@@ -114,7 +113,8 @@ class _Page:
             header = Tag("header").classes("notice")
         with header, Tag("div").classes("page"):
             kept = "" if self._service.keeper is None else " Masks and figures are kept here."
-            Tag("p", f"{NOTICE} Images stay in memory and are dropped with this page.{kept}")
+            memory = f"Images stay in memory and are dropped with this page.{kept}"
+            Tag("p", f"{NOT_FOR_CLINICAL_USE} {memory}")
         header.move(layout, target_index=0)
         skip.move(layout, target_index=0)
         with Tag("div").classes("page"):
