@@ -120,14 +120,9 @@ def lie_within_each_other(first: Path, second: Path) -> bool:
 def find_named(given: str | Path, known: Mapping[str, Path], kind: str, other: str) -> Path:
     """Return what is known under a name, or what lies at a path.
 
-    Args:
-        given: the name or the path.
-        known: paths by name.
-        kind: what is looked for, for the message.
-        other: what a path may lead to, for the message.
-
     Raises:
-        InputError: if it is neither; the message lists the names.
+        InputError: if it is neither; the message says what ``kind`` is looked for, what ``other``
+            a path may lead to, and which names are known.
     """
     if str(given) in known:
         return known[str(given)]
@@ -142,12 +137,7 @@ _names: dict[str, str] = {}
 
 @contextlib.contextmanager
 def naming(folder: Path, name: str | Path) -> Iterator[None]:
-    """Have ``named`` call a folder by another name while the block runs, errors included.
-
-    Args:
-        folder: a path that no text holds by chance, such as that of a temporary folder.
-        name: what it stands for.
-    """
+    """Have ``named`` and errors call a temporary folder by another name within the block."""
     _names[str(folder)] = str(name)
     try:
         yield

@@ -47,10 +47,7 @@ class Outline:
         return not self.polygons and not any(self.runs[1::2])
 
     def mask(self, size: tuple[int, int]) -> NDArray[np.bool_]:
-        """Return the lesion as (H, W) bool; what lies beyond the image is cut off.
-
-        Args:
-            size: (H, W) of the image.
+        """Return the lesion as bool of an image's (H, W); what lies beyond it is cut off.
 
         Raises:
             ImageReadError: if the file states another size; ``kind`` is ``size_mismatch``.
@@ -96,11 +93,7 @@ def mask_file(mask: Path | Outline) -> Path:
 
 
 def polygon_mask(points: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Return (H, W) bool, true on the pixels whose middle lies within a polygon.
-
-    Args:
-        points: (N, 2) x and y in pixels.
-        size: (H, W).
+    """Return (H, W) bool, true on the pixels whose middle lies within (N, 2) x and y in pixels.
 
     Examples:
         >>> square = np.array([(1, 1), (3, 1), (3, 3), (1, 3)], dtype=float)
@@ -125,11 +118,7 @@ def polygon_mask(points: NDArray[np.float64], size: tuple[int, int]) -> NDArray[
 
 
 def decode_rle(runs: Sequence[int], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Return the mask of COCO's run lengths.
-
-    Args:
-        runs: their lengths, background first, down the columns from left to right.
-        size: (H, W).
+    """Return the (H, W) mask of COCO's run lengths, see ``Outline.runs``.
 
     Raises:
         ImageReadError: if the runs do not fill the image exactly.

@@ -91,9 +91,7 @@ def check_output(
 def check_place(out: str | Path, reads: Iterable[str | Path] = ()) -> None:
     """Refuse a folder that equals or holds what is read, or that lies within a dataset or a bundle.
 
-    Args:
-        out: the folder that is to be made.
-        reads: files and folders that are read. Links are followed in both.
+    Links are followed.
 
     Raises:
         InputError: if ``out`` is a file, equals or holds the working folder or one of ``reads``, or
@@ -257,11 +255,7 @@ def _clear(stage: Path) -> None:
 
 
 def _old_files(out: str | Path, command: str, overwrite: bool, record: str | None) -> list[str]:
-    """Return the files that the same command made in ``out``.
-
-    Raises:
-        InputError: if there is anything in ``out`` and it may not or cannot be overwritten.
-    """
+    """Return the files that the same command made in ``out``; refuse it if it must stay."""
     place = _real(out)
     if holds_nothing(place):
         return []

@@ -57,18 +57,14 @@ class Consistency:
     normal_empties_mask: bool = True
 
     def __post_init__(self) -> None:
-        """Check the values, naming the field that is wrong."""
+        """Check the values."""
         _check_switches(self, "enabled", "normal_empties_mask")
         _check_part("min_lesion_fraction", self.min_lesion_fraction)
         if self.normal_threshold is not None:
             _check_part("normal_threshold", self.normal_threshold)
 
     def changed(self, change: Any) -> Consistency:
-        """Return the rule as someone asks for it.
-
-        Args:
-            change: ``True`` or ``False`` to turn it on or off; or a mapping with other values, on
-                unless it says ``enabled: false``.
+        """Return the rule turned on or off, or on with the other values of a mapping.
 
         Raises:
             InputError: if it is neither, has an unknown name, or a wrong value.
@@ -102,11 +98,7 @@ class Consistency:
         """Return the class that agrees with a mask, and whether the mask is emptied.
 
         Whether the finding may be malignant, and so must not be touched, is asked before.
-
-        Args:
-            predicted_class: by the probabilities.
-            lesion_fraction: part of the image that the mask takes, in [0, 1].
-            p_normal: calibrated probability of normal.
+        ``p_normal`` is calibrated.
 
         Examples:
             >>> rule = Consistency(min_lesion_fraction=0.001, normal_threshold=0.4)
@@ -136,14 +128,9 @@ class LesionCrop:
     when_no_lesion: str = "whole"
 
     def __post_init__(self) -> None:
-        """Check the values, naming the field that is wrong."""
-        if not 0 <= self.margin <= 10:
-            raise InputError(f"margin must lie in [0, 10], got {self.margin}")
-        if self.when_no_lesion not in WHEN_NO_LESION:
-            raise InputError(
-                f"when_no_lesion must be one of {', '.join(WHEN_NO_LESION)}, got "
-                f"{self.when_no_lesion!r}"
-            )
+        """Check the values."""
+        _check_range("margin", self.margin, 10)
+        _check_choice("when_no_lesion", self.when_no_lesion, WHEN_NO_LESION)
 
 
 @dataclass(frozen=True)
@@ -173,10 +160,9 @@ class MalignancyThreshold:
     negatives: int
 
     def __post_init__(self) -> None:
-        """Check the values, naming the field that is wrong."""
+        """Check the values."""
         for name in ("threshold", "sensitivity", "specificity", "prevalence"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+            _check_range(name, getattr(self, name))
 
 
 @dataclass(frozen=True)
@@ -223,7 +209,7 @@ class InferenceSettings:
     calibration: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check the values, naming the field that is wrong."""
+        """Check the values."""
         if isinstance(self.consistency, Mapping):
             rule = Consistency().changed({"enabled": False, **self.consistency})
             object.__setattr__(self, "consistency", rule)
@@ -247,11 +233,8 @@ class InferenceSettings:
         if self.classes:
             object.__setattr__(self, "classes", ordered_subset(self.classes))
         object.__setattr__(self, "image_size", _checked_size(self.image_size))
-        for name, allowed in (("aspect", ASPECTS), ("normalisation", NORMALISATIONS)):
-            if getattr(self, name) not in allowed:
-                raise InputError(
-                    f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}"
-                )
+        _check_choice("aspect", self.aspect, ASPECTS)
+        _check_choice("normalisation", self.normalisation, NORMALISATIONS)
         if self.median_filter and (self.median_filter < 3 or self.median_filter % 2 == 0):
             raise InputError(
                 f"median_filter must be 0, or odd and at least 3: {self.median_filter}"
@@ -259,18 +242,13 @@ class InferenceSettings:
         if not self.temperature > 0:
             raise InputError(f"temperature must be above 0, got {self.temperature}")
         for name, value in {"mask_threshold": self.mask_threshold, **self.class_thresholds}.items():
-            if not 0 <= value <= 1:
-                raise InputError(f"threshold {name} must lie in [0, 1], got {value}")
+            _check_range(f"threshold {name}", value)
         unknown = set(self.class_thresholds) - set(self.classes)
         if unknown:
             raise InputError(f"class_thresholds name unknown classes: {', '.join(sorted(unknown))}")
 
     def at(self, name: str) -> InferenceSettings:
-        """Return the same with malignancy decided at one of the ``operating_points``.
-
-        Raises:
-            InputError: if there is none of that name.
-        """
+        """Return the same with malignancy decided at one of the ``operating_points``."""
         if name not in self.operating_points:
             known = ", ".join(self.operating_points)
             raise InputError(
@@ -285,7 +263,7 @@ class InferenceSettings:
         return {"schema_version": SCHEMA_VERSION, **asdict(self)}
 
     def save(self, bundle: str | Path) -> None:
-        """Write a bundle's ``settings.json`` atomically."""
+        """Write a bundle's ``settings.json``."""
         write_json(Path(bundle) / SETTINGS, self.as_dict())
 
 
@@ -294,6 +272,16 @@ def _check_switches(settings: Consistency | InferenceSettings, *names: str) -> N
         value = getattr(settings, name)
         if not isinstance(value, bool):
             raise InputError(f"{name} must be true or false, got {value!r}")
+
+
+def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise InputError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+
+
+def _check_range(name: str, value: float, most: float = 1) -> None:
+    if not 0 <= value <= most:
+        raise InputError(f"{name} must lie in [0, {most}], got {value}")
 
 
 def _check_part(name: str, value: Any) -> None:

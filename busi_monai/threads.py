@@ -77,16 +77,12 @@ def _quotas(
 
 
 def _quota(folder: Path) -> Iterator[float]:
-    with contextlib.suppress(OSError, ValueError):  # no file, or no limit: "max"
-        quota, period = map(int, (folder / "cpu.max").read_text(encoding="ascii").split())
-        yield quota / period
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = (
-            int((folder / f"cpu.cfs_{name}_us").read_text(encoding="ascii"))
-            for name in ("quota", "period")
-        )
-        if quota > 0:
-            yield quota / period
+    for files in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
+        with contextlib.suppress(OSError, ValueError):  # no file, or no limit: "max"
+            texts = [(folder / name).read_text(encoding="ascii") for name in files]
+            quota, period = map(int, " ".join(texts).split())
+            if quota > 0:
+                yield quota / period
 
 
 def prepare_threads(environ: MutableMapping[str, str] = os.environ) -> None:
@@ -94,10 +90,8 @@ def prepare_threads(environ: MutableMapping[str, str] = os.environ) -> None:
 
     OpenMP, which torch computes with, gets ``usable_cores()`` on Linux; elsewhere torch finds them
     better. OpenCV and OpenBLAS get one thread: they only have single images and small matrices
-    here. Variables that the user has set stay.
-
-    Args:
-        environ: the variables to add to. Once torch is imported, these reach its subprocesses only.
+    here. Variables that the user has set stay. Once torch is imported, new ones reach its
+    subprocesses only.
 
     Examples:
         >>> variables = {"OMP_NUM_THREADS": "3"}

@@ -84,23 +84,14 @@ class UnpackedArchive:
 
 @dataclass(frozen=True)
 class _Member:
-    """What an archive says of a member.
+    """What an archive says of a member."""
 
-    Attributes:
-        name: with the bytes that are not UTF-8 as surrogates.
-        kind: ``"file"``, ``"folder"``, or what else it is.
-        size: unpacked, in bytes.
-        packed: the same as it is stored; ``None`` where members are not packed one by one.
-        encrypted: whether reading it takes a password.
-        open: returns its content as a stream.
-    """
-
-    name: str
-    kind: str
-    size: int
-    packed: int | None
-    encrypted: bool
+    name: str  # with the bytes that are not UTF-8 as surrogates
+    kind: str  # "file", "folder", or what else it is
+    size: int  # unpacked, in bytes
     open: Callable[[], IO[bytes]]
+    packed: int | None = None  # bytes as stored, where members are packed one by one
+    encrypted: bool = False
 
 
 def is_archive(path: str | Path) -> bool:
@@ -187,11 +178,7 @@ class _Unpacking:
         self._folders: set[str] = set()
 
     def take(self, member: _Member) -> None:
-        """Write a member, or note why not.
-
-        Raises:
-            InputError: if the whole archive goes beyond a limit.
-        """
+        """Write a member, or note why not; raise if the whole archive goes beyond a limit."""
         self._count += 1
         if self._count > MAX_MEMBERS:
             raise InputError(
@@ -305,10 +292,7 @@ def _unreadable(member: _Member) -> str | None:
 class _Limited:
     """A stream that gives no large piece at once, goes no step back, and ends with an error.
 
-    Args:
-        stream: to be read.
-        path: of the archive, for messages.
-        most: bytes that may be read in all, ``None`` for a file that is as large as it is.
+    ``most`` bytes may be read in all; ``None`` for a file that is as large as it is.
     """
 
     def __init__(self, stream: Any, path: Path, most: int | None = None) -> None:
@@ -383,8 +367,6 @@ def _tar_members(path: Path) -> Iterator[_Member]:
                 name=info.name,
                 kind=_tar_kind(info),
                 size=info.size,
-                packed=None,
-                encrypted=False,
                 open=partial(archive.extractfile, info),
             )
             archive.members.clear()  # which it keeps for looking up names

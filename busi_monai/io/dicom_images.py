@@ -6,12 +6,12 @@ codes by PS3.3: C.7.6.3 (image pixel), C.7.6.5 (cine), C.8.5.5 (ultrasound regio
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ __all__ = [
     "DICOM_SUFFIXES",
     "NOT_IMAGES",
     "DicomHeader",
-    "has_preamble",
+    "is_bare_dicom",
     "is_dicom",
     "read_dicom_dataset",
     "read_dicom_frame",
@@ -144,7 +144,12 @@ def read_dicom_frame(
                 f"{source}: there is no frame {number} among {header.frames}, counted from 1"
             )
         if is_video_syntax(dataset.file_meta.TransferSyntaxUID):
-            values = _video_frame(Path(str(source)), frame or 0, header)
+            values = read_dicom_video_frame(Path(str(source)), frame or 0, header.frames)
+            if values.shape[:2] != header.size:
+                raise ImageReadError(
+                    f"{source}: expected frames of {header.size[1]}×{header.size[0]} pixels, as it "
+                    f"states, found {values.shape[1]}×{values.shape[0]}"
+                )
             return values, GreyRange(0, 1), header
         stored = _stored_values(source, dataset, frame or 0, header.frames)
         return *_scaled(stored, source, dataset, header), header
@@ -157,7 +162,7 @@ def read_dicom_dataset(
 
     Args:
         source: a DICOM file.
-        pixels: whether its pixels are read too.
+        pixels: read its pixels too.
         tags: keywords of the only elements to read; by default all.
 
     Raises:
@@ -182,7 +187,7 @@ def read_dicom_dataset(
     return dataset
 
 
-@contextmanager
+@contextlib.contextmanager
 def silent_pydicom() -> Iterator[None]:
     """Keep pydicom and highdicom from warning and logging, as they tell values of the file.
 
@@ -198,7 +203,7 @@ def silent_pydicom() -> Iterator[None]:
             logger.disabled = before
 
 
-@contextmanager
+@contextlib.contextmanager
 def _reported(source: Path | ImageBytes) -> Iterator[None]:
     try:
         with silent_pydicom():
@@ -256,16 +261,6 @@ def _header(dataset: Any, source: Path | ImageBytes) -> DicomHeader:
     )
 
 
-def _video_frame(path: Path, frame: int, header: DicomHeader) -> NDArray[np.float32]:
-    values = read_dicom_video_frame(path, frame, header.frames)
-    if values.shape[:2] != header.size:
-        raise ImageReadError(
-            f"{path}: expected frames of {header.size[1]}×{header.size[0]} pixels, as it states, "
-            f"found {values.shape[1]}×{values.shape[0]}"
-        )
-    return values
-
-
 def _stored_values(
     source: Path | ImageBytes, dataset: Any, frame: int, frames: int
 ) -> NDArray[np.generic]:
@@ -277,7 +272,7 @@ def _stored_values(
     except ImportError:  # pydicom 2, which decodes all frames and leaves YBR as it is
         return _stored_values_of_pydicom_2(source, frame, frames)
     syntax = dataset.file_meta.TransferSyntaxUID
-    if syntax.is_deflated or not has_preamble(source):
+    if syntax.is_deflated or not _has_preamble(source):
         return np.asarray(pixel_array(read_dicom_dataset(source), index=frame))
     if syntax.is_encapsulated and isinstance(source, ImageBytes):
         check_codestream(read_dicom_dataset(source), frame, frames, str(source))
@@ -289,14 +284,12 @@ def is_bare_dicom(path: Path) -> bool:
     """Whether a file without suffix is DICOM, by its preamble. A DICOMDIR is not meant."""
     if suffix_of(path) or path.name.upper() == DICOMDIR or not path.is_file():
         return False
-    try:
-        return has_preamble(path)
-    except OSError:
-        return False  # it may not be read
+    with contextlib.suppress(OSError):  # it may not be read
+        return _has_preamble(path)
+    return False
 
 
-def has_preamble(source: Path | ImageBytes) -> bool:
-    """Whether a file begins as DICOM files do, whatever it is called."""
+def _has_preamble(source: Path | ImageBytes) -> bool:
     with opened(source) as stream:
         return stream.read(132)[128:] == b"DICM"
 

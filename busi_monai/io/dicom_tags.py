@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from busi_monai.cases import PredictionWarning
 from busi_monai.io.grey_ranges import GreyRange, Window, decide_grey_range
-from busi_monai.io.pixel_scales import PixelScale, ScaleRegion, Spacing, believed_spacing
+from busi_monai.io.pixel_scales import PixelScale, ScaleRegion, Spacing, area, believed_spacing
 
 __all__ = ["GreyLevels", "StatedGrey", "largest_region", "numbers_of", "scale_of"]
 
@@ -22,6 +22,9 @@ _SEVERAL_WINDOWS = PredictionWarning(
 _TABLE_NOT_APPLIED = PredictionWarning(
     "grey_table_not_applied", "the file states a table or curve of grey levels, not applied"
 )
+
+_SHIFTS = {"LINEAR": 0.5, "LINEAR_EXACT": 0.0}
+"""Of the middle of a window, by its curve."""
 
 
 @dataclass(frozen=True)
@@ -58,40 +61,26 @@ class StatedGrey:
         )
         warnings = []
         window = None
-        if centres and widths and curve in _WINDOWS:
-            ends = _WINDOWS[curve](centres[0], widths[0])
-            black, white = sorted((end - intercept) / slope for end in ends)
+        if centres and widths and curve in _SHIFTS:
+            shift = _SHIFTS[curve]
+            centre, half = centres[0] - shift, (widths[0] - 2 * shift) / 2
+            black, white = sorted((e - intercept) / slope for e in (centre - half, centre + half))
             window = (black, white) if black < white else None
             warnings += [_SEVERAL_WINDOWS] * (len(centres) > 1)
         implied = not centres and slope > 1
         if implied:
             most = 2.0 ** int(dataset.BitsStored) - 1
             window = (-intercept / slope, (most - intercept) / slope)
-        if table or (centres and curve not in _WINDOWS):
+        if table or (centres and curve not in _SHIFTS):
             warnings.append(_TABLE_NOT_APPLIED)
         return cls(window, implied, (photometric == "MONOCHROME1") != (slope < 0), tuple(warnings))
-
-
-def _linear(centre: float, width: float) -> tuple[float, float]:
-    return centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2
-
-
-def _linear_exact(centre: float, width: float) -> tuple[float, float]:
-    return centre - width / 2, centre + width / 2
-
-
-_WINDOWS = {"LINEAR": _linear, "LINEAR_EXACT": _linear_exact}
 
 
 @dataclass(frozen=True)
 class GreyLevels:
     """The stored values that occur in one or all frames of a file.
 
-    Attributes:
-        dtype: of the values.
-        lowest: the smallest.
-        highest: the greatest.
-        clipped: share of them outside of the stated window.
+    ``clipped`` is the share of them outside of the stated window.
     """
 
     dtype: np.dtype[np.generic]
@@ -115,13 +104,7 @@ class GreyLevels:
         return cls(dtype, lowest, highest, outside / max(total, 1))
 
     def grey_range(self, bits: int, stated: StatedGrey, source: str) -> GreyRange:
-        """Return which values are black and white, see ``decide_grey_range``.
-
-        Args:
-            bits: stored, as the file states.
-            stated: what else it states.
-            source: what messages call it.
-        """
+        """Return which values are black and white, see ``decide_grey_range``."""
         window = None if stated.window is None else Window(*stated.window, self.clipped)
         if window is not None and stated.implied and not window.fits:
             window = None
@@ -167,12 +150,7 @@ def _regions(dataset: Any) -> list[Any]:
         for region in dataset.get("SequenceOfUltrasoundRegions") or []
         if region.get("RegionSpatialFormat", _TWO_DIMENSIONAL) == _TWO_DIMENSIONAL
     ]
-    return sorted(regions, key=_region_area, reverse=True)
-
-
-def _region_area(region: Any) -> int:
-    top, left, bottom, right = _bounds(region)
-    return max(bottom - top, 0) * max(right - left, 0)
+    return sorted(regions, key=lambda region: area(_bounds(region)), reverse=True)
 
 
 def _bounds(region: Any) -> tuple[int, int, int, int]:
@@ -183,13 +161,9 @@ def _bounds(region: Any) -> tuple[int, int, int, int]:
 
 
 def largest_region(dataset: Any, size: tuple[int, int]) -> tuple[int, int, int, int] | None:
-    """Return (top, left, bottom, right) of the largest two-dimensional region.
+    """Return (top, left, bottom, right) of the largest two-dimensional region of (H, W) frames.
 
     ``None`` where none is stated, it is the whole image, or no part of it.
-
-    Args:
-        dataset: from ``pydicom``.
-        size: (H, W) of a frame.
     """
     regions = _regions(dataset)
     if not regions or "RegionLocationMaxX1" not in regions[0]:
@@ -204,12 +178,7 @@ def largest_region(dataset: Any, size: tuple[int, int]) -> tuple[int, int, int, 
 def scale_of(
     dataset: Any, size: tuple[int, int]
 ) -> tuple[PixelScale, tuple[PredictionWarning, ...]]:
-    """Return the scales of the ultrasound regions beside that of PixelSpacing, and what is wrong.
-
-    Args:
-        dataset: from ``pydicom``.
-        size: (H, W) of a frame.
-    """
+    """Return the scales of regions and PixelSpacing for (H, W) frames, and what is wrong."""
     found = numbers_of(dataset, "PixelSpacing")
     stated = (found[0], found[1]) if len(found) == 2 and min(found) > 0 else None
     regions = list(dataset.get("SequenceOfUltrasoundRegions") or [])

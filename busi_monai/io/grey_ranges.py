@@ -182,13 +182,10 @@ def scale_grey(
 
     Args:
         values: (H, W), or (H, W, C) with 3 RGB or 4 RGBA channels; alpha has a range of its own.
-        bits: see ``decide_grey_range``.
-        significant: see there.
+        bits: as ``significant``, ``source`` and the errors see ``decide_grey_range``.
+        significant: of these, how many are used.
         white_is_zero: whether the lowest value is white.
         source: what messages call it.
-
-    Raises:
-        ImageReadError: as there.
     """
 
     def decide(part: NDArray[np.generic]) -> GreyRange:

@@ -18,7 +18,7 @@ from busi_monai.errors import ImageReadError
 from busi_monai.io.grey_ranges import GreyRange, scale_grey
 from busi_monai.io.image_files import ImageBytes, max_pixels_of, opened
 from busi_monai.io.pixel_scales import Spacing, believed_spacing
-from busi_monai.io.untrusted import MAX_SCANS, scan_count
+from busi_monai.io.untrusted import check_scans
 
 __all__ = ["decode_nifti", "decode_nifti_mask", "decode_pillow", "decode_pillow_mask", "is_nifti"]
 
@@ -28,7 +28,7 @@ STRANGERS_FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 """Pillow's decoders that may see untrusted bytes: others call programs, or few look at them."""
 
 
-_JPEG = {"JPEG": "jpeg", "MPO": "jpeg"}
+_JPEG = {"JPEG", "MPO"}
 _TILE_WIDTH, _TILE_LENGTH, _BITS_PER_SAMPLE, _PHOTOMETRIC = 322, 323, 258, 262  # TIFF tags
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _MAX_CHUNKS = 100  # of a PNG file before its pixels that are looked through
@@ -119,8 +119,8 @@ def _check_untrusted(source: ImageBytes, loaded: Image.Image) -> None:
                 f"{source}: tiles of {tile[0]}×{tile[1]} pixels in an image of "
                 f"{loaded.width}×{loaded.height}"
             )
-    if loaded.format in {"JPEG", "MPO"} and scan_count(source.content) > MAX_SCANS:
-        raise ImageReadError(f"{source}: more than {MAX_SCANS} scans in one image")
+    if loaded.format in _JPEG:
+        check_scans(source.content, source)
 
 
 def _is_animated(loaded: Image.Image) -> bool:
@@ -136,19 +136,12 @@ def _is_animated(loaded: Image.Image) -> bool:
 
 @dataclass(frozen=True)
 class _StoredSamples:
-    """What a file states of its samples.
+    """What a file states of its samples."""
 
-    Attributes:
-        bits: of a sample, ``None`` where Pillow tells them by its mode.
-        significant: how many of these are used; ``None`` where that is not stated.
-        white_is_zero: whether samples are inverted that Pillow leaves so.
-        lossy: whether JPEG has changed them.
-    """
-
-    bits: int | None = None
-    significant: int | None = None
-    white_is_zero: bool = False
-    lossy: bool = False
+    bits: int | None = None  # where Pillow's mode does not tell them
+    significant: int | None = None  # how many of these are used
+    white_is_zero: bool = False  # and Pillow leaves it so
+    lossy: bool = False  # changed by JPEG
 
     @classmethod
     def of(cls, loaded: Image.Image, stream: BinaryIO) -> _StoredSamples:
@@ -158,12 +151,11 @@ class _StoredSamples:
         if loaded.format == "PPM" and loaded.mode == "I":
             return cls(16, 16)  # Pillow has brought its greatest value to 65535
         tags: Mapping[int, Any] = getattr(loaded, "tag_v2", {})
-        coding = {str(loaded.info.get("compression")), _JPEG.get(loaded.format or "")}
         bits = tags.get(_BITS_PER_SAMPLE)
         return cls(
             bits=bits[0] if isinstance(bits, tuple) else bits,
             white_is_zero=tags.get(_PHOTOMETRIC) == 0 and loaded.mode[0] in "IF",
-            lossy="jpeg" in coding,
+            lossy=loaded.format in _JPEG or loaded.info.get("compression") == "jpeg",
         )
 
 

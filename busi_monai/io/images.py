@@ -117,12 +117,7 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class Frames:
-    """The images of a file.
-
-    Attributes:
-        images: one, or each frame of a cine loop in order; none is read yet.
-        frames_per_second: rate of a loop, or ``None`` for a single image or where it is unknown.
-    """
+    """The images of a file: one, or each frame of a loop in order, none read yet, and its rate."""
 
     images: tuple[ImageFile, ...]
     frames_per_second: float | None = None

@@ -22,6 +22,7 @@ __all__ = [
     "PixelScale",
     "ScaleRegion",
     "Spacing",
+    "area",
     "believed_spacing",
     "same_spacing",
 ]
@@ -111,15 +112,12 @@ class PixelScale:
 
         Where regions overlap, one drawn on top hides the others, and a smaller one hides that which
         holds it; if that decides nothing and their scales differ, the overlap is ambiguous.
-
-        Args:
-            shape: (H, W) of the image.
         """
         spacings = self.spacings
         if not self.regions:
             return np.full(shape, 0 if spacings else NoScale.OUTSIDE, dtype=np.int8)
         drawn = np.full(shape, NoScale.OUTSIDE, dtype=np.int8)
-        ordered = sorted(self.regions, key=lambda region: (region.on_top, -_area(region.bounds)))
+        ordered = sorted(self.regions, key=lambda region: (region.on_top, -area(region.bounds)))
         for number, region in enumerate(ordered):
             value = _value(region, spacings)
             _fill(drawn, region.bounds, value)
@@ -177,7 +175,8 @@ def _spacing(values: list[float] | None) -> Spacing | None:
     return None if values is None else (values[0], values[1])
 
 
-def _area(bounds: tuple[int, int, int, int]) -> int:
+def area(bounds: tuple[int, int, int, int]) -> int:
+    """Return the pixels within (top, left, bottom, right), none where these are reversed."""
     top, left, bottom, right = bounds
     return max(bottom - top, 0) * max(right - left, 0)
 

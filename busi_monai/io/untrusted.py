@@ -12,38 +12,34 @@ from busi_monai.errors import ImageReadError
 from busi_monai.io.image_files import ImageBytes
 
 __all__ = [
-    "MAX_SCANS",
     "CountedReads",
     "check_codestream",
     "check_content",
+    "check_scans",
     "check_sequences",
     "coded_size",
-    "scan_count",
 ]
 
 MAX_SCANS = 64
 """Scans of a progressive JPEG beyond which it only costs time; encoders write about ten."""
 
 _RLE = "1.2.840.10008.1.2.5"  # states no size, and cannot hold more than is stated elsewhere
-_SCAN = b"\xff\xda"
 _J2K = b"\xff\x4f\xff\x51"
 _JP2 = b"jP  "
 _NO_LENGTH = {0x01, *range(0xD0, 0xD9)}
 _FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 
 
-def scan_count(content: bytes) -> int:
-    """Return how many scans a JPEG has; within coded data the marker cannot occur."""
-    return content.count(_SCAN)
+def check_scans(content: bytes, name: object) -> None:
+    """Refuse a JPEG of too many scans; within coded data their marker cannot occur."""
+    if content.count(b"\xff\xda") > MAX_SCANS:
+        raise ImageReadError(f"{name}: more than {MAX_SCANS} scans in one image")
 
 
 def coded_size(content: bytes) -> tuple[int, int] | None:
     """Return (height, width) in pixels that a JPEG, JPEG-LS or JPEG 2000 codestream states.
 
-    ITU-T T.81 B.2.2, T.87 C.2.2, T.800 A.5.1.
-
-    Returns:
-        The size, or ``None`` if it is no such codestream.
+    ``None`` for any other content. ITU-T T.81 B.2.2, T.87 C.2.2, T.800 A.5.1.
 
     Examples:
         >>> coded_size(bytes.fromhex("ffd8 ffc0 0011 08 0010 0020 03 012200 021101 031101"))
@@ -86,13 +82,7 @@ def _start_of_j2k(content: bytes) -> int | None:
 
 
 def check_codestream(dataset: Any, frame: int, frames: int, name: str) -> None:
-    """Check that a compressed frame of a DICOM file is as large as the file states.
-
-    Args:
-        dataset: with its pixels.
-        frame: number of the frame, counted from 0.
-        frames: how many there are.
-        name: of the file, for the message.
+    """Refuse a compressed frame, counted from 0, that is not as large as the DICOM file states.
 
     Raises:
         ImageReadError: if the codestream states another size, or has too many scans.
@@ -103,10 +93,10 @@ def check_codestream(dataset: Any, frame: int, frames: int, name: str) -> None:
     found, stated = coded_size(content), (int(dataset.Rows), int(dataset.Columns))
     if found is None and dataset.file_meta.TransferSyntaxUID != _RLE:
         raise ImageReadError(f"{name}: the coded image is damaged, or of an unknown kind")
-    if found is not None and found != stated:
+    if found not in (None, stated):
         raise ImageReadError(f"{name}: the coded image is not of the size that is stated")
-    if found is not None and content[:2] == b"\xff\xd8" and scan_count(content) > MAX_SCANS:
-        raise ImageReadError(f"{name}: more than {MAX_SCANS} scans in one image")
+    if content[:2] == b"\xff\xd8":
+        check_scans(content, name)
 
 
 _DEFLATED = (b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.8.1")
@@ -118,11 +108,7 @@ _LONGEST_SEQUENCE = 250_000  # bytes
 
 
 def check_content(source: ImageBytes) -> None:
-    """Refuse a content before any of it is parsed.
-
-    Raises:
-        ImageReadError: if it is deflated or made of too many items.
-    """
+    """Refuse a content that is deflated or of too many items, before any of it is parsed."""
     if any(syntax in source.content for syntax in _DEFLATED):
         raise ImageReadError(f"{source}: deflated DICOM files are not taken; save it uncompressed")
     if source.content.count(_ITEM) > _MAX_ITEMS:
@@ -130,14 +116,7 @@ def check_content(source: ImageBytes) -> None:
 
 
 class CountedReads(io.BytesIO):
-    """A content that is not read on if it holds an element for each few bytes.
-
-    Args:
-        source: the content.
-
-    Raises:
-        ImageReadError: by ``read``.
-    """
+    """A content whose ``read`` refuses to go on if it holds an element for each few bytes."""
 
     def __init__(self, source: ImageBytes) -> None:
         super().__init__(source.content)
@@ -157,18 +136,10 @@ def check_sequences(dataset: Any, source: ImageBytes) -> None:
 
     Those are the ultrasound regions, and whatever calls itself a sequence and should be none. Long
     sequences that are never asked for pass.
-
-    Args:
-        dataset: as ``pydicom`` read it.
-        source: what it was read from.
-
-    Raises:
-        ImageReadError: if there is one.
     """
     from pydicom.datadict import dictionary_has_tag, dictionary_VR
 
-    tags = dataset.keys()  # iterating over the dataset itself would parse each element
-    for tag in tags:
+    for tag in dataset.keys():  # noqa: SIM118  (the dataset itself would parse each element)
         element = dataset.get_item(tag)
         known = dictionary_VR(tag) if dictionary_has_tag(tag) else None
         parsed = tag == _ULTRASOUND_REGIONS or (element.VR == "SQ" and known != "SQ")

@@ -60,12 +60,7 @@ _JPEG_XL = {
 
 @dataclass(frozen=True)
 class VideoHeader:
-    """What is known of a video when all its frames have been counted.
-
-    Attributes:
-        frames: number of frames.
-        frames_per_second: mean rate, or ``None`` where none is stated.
-    """
+    """What is known of a video when all its frames have been counted; its rate is the mean one."""
 
     frames: int
     frames_per_second: float | None
@@ -89,11 +84,7 @@ def is_video_syntax(syntax: str) -> bool:
 
 
 def check_decoder(syntax: Any, source: Path | ImageBytes) -> None:
-    """Check that images of a DICOM transfer syntax can be decoded here.
-
-    Args:
-        syntax: the ``pydicom`` UID.
-        source: the file, for the message.
+    """Check that images of a DICOM transfer syntax, a ``pydicom`` UID, can be decoded here.
 
     Raises:
         ImageReadError: naming the transfer syntax and what to do.
@@ -163,18 +154,9 @@ def check_dicom_video(path: Path) -> None:
 
 
 def read_dicom_video_frame(path: Path, frame: int, frames: int) -> NDArray[np.float32]:
-    """Read one frame of a DICOM file whose transfer syntax is one of a video.
+    """Read one frame of a DICOM file that holds a video and states a number of frames.
 
-    Args:
-        path: the DICOM file.
-        frame: number of the frame, counted from 0.
-        frames: number of frames that the file states.
-
-    Returns:
-        (H, W) or (H, W, 3), as ``read_video_frame``.
-
-    Raises:
-        ImageReadError: as ``read_video_frame``.
+    Otherwise as ``read_video_frame``.
     """
     return _frame(path, partial(_bit_stream, path), frame, frames)
 
@@ -208,12 +190,11 @@ def _opened(file: IO[bytes], path: Path) -> Any:
     import av
 
     try:
-        container = av.open(file, options={"format_whitelist": _FORMATS})
+        return av.open(file, options={"format_whitelist": _FORMATS})
     except (av.FFmpegError, ValueError) as error:
         raise ImageReadError(
             f"{path}: not a video that can be read ({type(error).__name__}); copy it again"
         ) from None
-    return container
 
 
 def _stream(container: Any, path: Path) -> Any:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 from collections.abc import Callable
@@ -9,11 +10,14 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGBaseline8Bit,
     JPEGLSLossless,
     RLELossless,
 )
@@ -284,3 +288,108 @@ def test_reading_leaves_warnings_and_logs_as_they_were(
 
     assert list(warnings.filters) == before
     assert not logging.getLogger("pydicom").disabled
+
+
+def test_dicom_is_known_without_its_suffix(save_ultrasound: Save, tmp_path: Path) -> None:
+    path = save_ultrasound(tmp_path / "IM0001", loop()[0])
+
+    assert np.allclose(read_image(path).pixels, loop()[0] / 255)
+
+
+def two_colours() -> np.ndarray:
+    rgb = np.full((24, 36, 3), 80, dtype=np.uint8)
+    rgb[:, :16] = (200, 30, 60)
+    return rgb
+
+
+@pytest.mark.parametrize("coding", ["RGB", "YBR_FULL", "YBR_FULL_422"])
+def test_colours_are_converted_once(save_ultrasound: Save, tmp_path: Path, coding: str) -> None:
+    rgb = Image.fromarray(two_colours())
+    pixels = np.asarray(rgb.convert("YCbCr") if coding == "YBR_FULL" else rgb)
+    path = save_ultrasound(tmp_path / "x.dcm", pixels, coding)
+    if coding == "YBR_FULL_422":
+        stream = io.BytesIO()
+        rgb.save(stream, "JPEG", quality=95)
+        dataset = pydicom.dcmread(path)
+        dataset.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+        dataset.PixelData = encapsulate([stream.getvalue()])
+        dataset.save_as(path)
+
+    loaded = read_image(path)
+
+    assert loaded.has_colour
+    luminance = (0.299 * 200 + 0.587 * 30 + 0.114 * 60) / 255
+    assert loaded.pixels[3, 3] == pytest.approx(luminance, abs=0.02)
+    assert loaded.pixels[3, 30] == pytest.approx(80 / 255, abs=0.02)
+
+
+def test_a_palette_of_colours(save_ultrasound: Save, tmp_path: Path) -> None:
+    indices = np.repeat([[0, 1]], 24, axis=0).repeat(18, axis=1).astype(np.uint8)
+    tags: dict[str, object] = {}
+    for name, levels in (("Red", (200, 80)), ("Green", (30, 80)), ("Blue", (60, 80))):
+        tags[f"{name}PaletteColorLookupTableDescriptor"] = [2, 0, 16]
+        table = np.array([level * 257 for level in levels], dtype="<u2").tobytes()
+        tags[f"{name}PaletteColorLookupTableData"] = table
+
+    loaded = read_image(save_ultrasound(tmp_path / "x.dcm", indices, "PALETTE COLOR", **tags))
+
+    luminance = (0.299 * 200 + 0.587 * 30 + 0.114 * 60) / 255
+    assert loaded.pixels[3, [3, 20]] == pytest.approx([luminance, 80 / 255], abs=1e-3)
+
+
+def scale_only(units: int, x: float, y: float) -> Dataset:
+    item = Dataset()
+    item.PhysicalUnitsXDirection = item.PhysicalUnitsYDirection = units
+    item.PhysicalDeltaX, item.PhysicalDeltaY = x, y
+    return item
+
+
+@pytest.mark.parametrize(
+    ("spacing", "regions", "expected"),
+    [
+        (None, [], None),
+        ([0.1, 0.2], [], (0.1, 0.2)),
+        ([0, 0], [], None),
+        ([1, 1], [], None),
+        (None, [(3, 0.02, -0.01)], (0.1, 0.2)),
+        (None, [(4, 0.02, 0.01)], None),
+        (None, [(4, 9, 9), (3, 0.02, 0.01)], (0.1, 0.2)),
+        ([1, 1], [(3, 2, 3)], (30, 20)),
+        (None, [(3, 0, 0)], None),
+    ],
+)
+def test_spacing_is_rows_then_columns_in_mm(
+    save_ultrasound: Save,
+    tmp_path: Path,
+    spacing: list[float] | None,
+    regions: list[tuple[int, float, float]],
+    expected: tuple[float, float] | None,
+) -> None:
+    tags: dict[str, object] = {} if spacing is None else {"PixelSpacing": spacing}
+    if regions:
+        tags["SequenceOfUltrasoundRegions"] = Sequence([scale_only(*each) for each in regions])
+    found = read_image(save_ultrasound(tmp_path / "x.dcm", loop()[0], **tags)).spacing_mm
+
+    assert found is None if expected is None else found == pytest.approx(expected)
+
+
+def test_a_loop_is_no_single_image(save_ultrasound: Save, tmp_path: Path) -> None:
+    path = save_ultrasound(tmp_path / "x.dcm", loop(3))
+
+    with pytest.raises(ImageReadError, match=r"a loop of 3 frames; .* export the frame as PNG"):
+        read_image(path)
+
+
+def test_a_file_cut_short_or_without_pixels(save_ultrasound: Save, tmp_path: Path) -> None:
+    path = save_ultrasound(tmp_path / "x.dcm", loop()[0])
+    whole = pydicom.dcmread(path)
+    content = path.read_bytes()
+    for length in (200, 400, len(content) - 300):
+        path.write_bytes(content[:length])
+        with pytest.raises(ImageReadError, match=r"x\.dcm: not a readable DICOM"):
+            read_image(path)
+
+    del whole.PixelData
+    whole.save_as(path)
+    with pytest.raises(ImageReadError, match="not a readable DICOM"):
+        read_image(path)
