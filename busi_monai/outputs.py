@@ -114,13 +114,9 @@ def check_file(path: str | Path, mark: str, *, overwrite: bool = False) -> None:
     """Refuse to write a file over one without the mark of the command that wrote it.
 
     Args:
-        path: the file that is to be made.
+        path: the file to make; not within a part of a dataset or a bundle, as for ``check_place``.
         mark: text that every file of the command holds, in UTF-8 or (as in PDF) UTF-16.
         overwrite: replace a file with the mark.
-
-    Raises:
-        InputError: if there is a file that may not or cannot be replaced, or ``path`` lies within
-            a part of a dataset or a bundle, as for ``check_place``.
     """
     place = _real(path)
     _refuse_within(path, place.parent, ())
@@ -163,7 +159,7 @@ def made_by(folder: str | Path) -> str | None:
 
 
 def _real(path: str | Path) -> Path:
-    """Return a path with all links followed; unlike ``resolve``, a circle of links is no error."""
+    """Follow all links; unlike for ``resolve``, a circle of them is no error."""
     return Path(os.path.realpath(path))
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from busi_monai.cases import CLASSES, Case, DatasetIssue, class_index, ordered_subset
+from busi_monai.cases import CLASSES, Case, class_index, ordered_subset
 from busi_monai.errors import InputError
 
 
@@ -13,12 +13,9 @@ def _case(class_name: str, masks: int = 0) -> Case:
     return Case("a", Path("a.png"), paths, class_name, "busi")
 
 
-def test_the_order_of_the_classes_is_fixed() -> None:
+def test_the_order_of_the_classes_is_fixed_and_their_case_does_not_matter() -> None:
     assert CLASSES == ("normal", "benign", "malignant")
     assert [class_index(name) for name in CLASSES] == [0, 1, 2]
-
-
-def test_a_class_is_found_whatever_its_case() -> None:
     assert class_index(" Benign ") == 1
     assert class_index("MALIGNANT", ("benign", "malignant")) == 1
 
@@ -53,13 +50,3 @@ def test_a_case_knows_its_label_and_whether_it_lacks_a_mask() -> None:
     assert [_case(name).has_lesion for name in CLASSES] == [False, True, True]
     assert [_case(name).lacks_mask for name in CLASSES] == [False, True, True]
     assert not _case("benign", masks=1).lacks_mask
-
-
-def test_a_problem_is_plain_text_for_json() -> None:
-    problem = DatasetIssue("a", "benign/a.png", "unreadable", "damaged")
-    assert problem.as_dict() == {
-        "id": "a",
-        "file": "benign/a.png",
-        "kind": "unreadable",
-        "message": "damaged",
-    }

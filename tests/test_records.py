@@ -74,16 +74,10 @@ def test_the_record_is_written_with_details_and_failures(tmp_path: Path) -> None
     assert datetime.fromisoformat(content["started"]).tzinfo is not None
 
 
-def test_the_duration_is_measured_from_the_start() -> None:
+def test_a_record_begins_with_this_process_alone() -> None:
+    RunRecord().fail("a", "b")
     record = RunRecord()
     record.started -= 10
-    assert 10 <= record.as_dict()["seconds"] < 20
-
-
-def test_records_do_not_share_their_failures() -> None:
-    RunRecord().fail("a", "b")
-    assert RunRecord().failures == []
-
-
-def test_the_command_is_this_process_s_by_default() -> None:
-    assert RunRecord().as_dict()["command"]
+    content = record.as_dict()
+    assert content["failures"] == [] and content["command"]
+    assert 10 <= content["seconds"] < 20

@@ -116,11 +116,7 @@ def read_dicom_header(source: Path | ImageBytes) -> DicomHeader:
 def read_dicom_frame(
     source: Path | ImageBytes, frame: int | None = None
 ) -> tuple[NDArray[np.float32], GreyRange, DicomHeader]:
-    """Read one frame.
-
-    Args:
-        source: a DICOM file.
-        frame: its number, counted from 0; ``None`` for the only one.
+    """Read one frame, counted from 0; ``None`` for the only one.
 
     Returns:
         (H, W) or (H, W, 3) pixels in [0, 1], bright for strong echoes, their range, that of all

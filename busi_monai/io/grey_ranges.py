@@ -42,17 +42,11 @@ _WIDEST = 16
 
 @dataclass(frozen=True)
 class Window:
-    """A window of stored values that a file states for display.
-
-    Attributes:
-        black: the lower end, shown black unless the image is inverted.
-        white: the upper end, above it.
-        clipped: share of the file's pixels outside of it.
-    """
+    """A window of stored values, the lower one first, that a file states for display."""
 
     black: float
     white: float
-    clipped: float
+    clipped: float  # share of the file's pixels outside of it
 
     @property
     def fits(self) -> bool:

@@ -101,9 +101,8 @@ class ImageFile:
 
     Attributes:
         source: path of the file, or its content.
-        frame: number of the frame, counted from 0; ``None`` for the only image.
-        crop_to_region: whether only the ultrasound region is read that a DICOM file states, without
-            what is written around it.
+        frame: its number, counted from 0; ``None`` for the only image.
+        crop_to_region: read only the ultrasound region that a DICOM file states.
     """
 
     source: Path | ImageBytes
@@ -162,12 +161,7 @@ def read_image(source: ImageSource | ImageFile) -> LoadedImage:
             of more than ``MAX_PIXELS`` pixels; the message names file, reason and remedy.
     """
     wanted = source if isinstance(source, ImageFile) else ImageFile(_file(source))
-    read = _read_values(wanted)
-    return replace(
-        read,
-        pixels=_to_grey(read.pixels, str(wanted.source)),
-        has_colour=_differs(read.pixels),
-    )
+    return _in_grey(_read_values(wanted), wanted.source)
 
 
 def image_from_array(values: NDArray[np.generic]) -> LoadedImage:
@@ -187,8 +181,7 @@ def image_from_array(values: NDArray[np.generic]) -> LoadedImage:
         raise ImageReadError(
             f"array: expected shape (H, W) or (H, W, 1, 3 or 4), found {values.shape}"
         )
-    read = _as_found(*scale_grey(values))
-    return replace(read, pixels=_to_grey(read.pixels, "array"), has_colour=_differs(read.pixels))
+    return _in_grey(_as_found(*scale_grey(values)), "array")
 
 
 def read_mask(path: str | Path) -> NDArray[np.bool_]:
@@ -228,9 +221,7 @@ def pixel_sha256(pixels: NDArray[np.float32], white: int = 65535) -> str:
         white: what a grey of 1 is as 16 bits. With ``LoadedImage.hash_white``, integers of 16 bits
             are hashed as they are stored, so that how deep they are found to be does not matter.
     """
-    digest = hashlib.sha256(f"{pixels.shape[0]}x{pixels.shape[1]}".encode())
-    digest.update(np.round(pixels * white).astype("<u2").tobytes())
-    return digest.hexdigest()
+    return _sha256(np.round(pixels * white).astype("<u2"))
 
 
 def mask_sha256(mask: NDArray[np.generic]) -> str:
@@ -240,14 +231,16 @@ def mask_sha256(mask: NDArray[np.generic]) -> str:
         mask: (H, W), non-zero = lesion; hashed with its shape, a byte of 0 or 1 for each pixel.
 
     Examples:
-        >>> import numpy as np
         >>> mask = np.array([[0, 255], [255, 255]], dtype=np.uint8)
         >>> mask_sha256(mask) == mask_sha256(mask > 0) != mask_sha256(mask == 0)
         True
     """
-    digest = hashlib.sha256(f"{mask.shape[0]}x{mask.shape[1]}".encode())
-    digest.update((np.asarray(mask) > 0).astype(np.uint8).tobytes())
-    return digest.hexdigest()
+    return _sha256((np.asarray(mask) > 0).astype(np.uint8))
+
+
+def _sha256(values: NDArray[Any]) -> str:
+    shape = f"{values.shape[0]}x{values.shape[1]}"
+    return hashlib.sha256(shape.encode() + values.tobytes()).hexdigest()
 
 
 def _file(source: ImageSource) -> Path | ImageBytes:
@@ -289,11 +282,6 @@ def _as_found(
     )
 
 
-def _differs(values: NDArray[np.float32]) -> bool:
-    """Whether the colour channels differ anywhere."""
-    return values.ndim == 3 and bool(np.any(values != values[..., :1]))
-
-
 def _mask_values(path: Path) -> tuple[NDArray[Any], bool]:
     """Return a mask's (H, W) values as stored, and whether the file's coding changes them."""
     head = head_of(path, _HEAD_LENGTH)
@@ -305,19 +293,18 @@ def _mask_values(path: Path) -> tuple[NDArray[Any], bool]:
     return decode_pillow_mask(path)
 
 
-def _to_grey(values: NDArray[np.float32], path: Path | str) -> NDArray[np.float32]:
-    """Luminance by ITU-R 601-2, exact for grey images stored as colour."""
+def _in_grey(read: LoadedImage, source: Path | ImageBytes | str) -> LoadedImage:
+    """Return luminance by ITU-R 601-2, exact for grey images stored as colour."""
+    values = read.pixels
     if not np.isfinite(values).all():
-        raise ImageReadError(f"{path}: the pixels hold NaN or infinite values")
+        raise ImageReadError(f"{source}: the pixels hold NaN or infinite values")
+    has_colour = values.ndim == 3 and bool(np.any(values != values[..., :1]))
     if values.ndim == 3:
-        first = values[..., 0]
-        if np.array_equal(values[..., 1], first) and np.array_equal(values[..., 2], first):
-            values = first
-        else:
-            values = _luminance(values)
+        values = _luminance(values) if has_colour else values[..., 0]
     if min(values.shape) < 2:
-        raise ImageReadError(f"{path}: {values.shape[1]}×{values.shape[0]} pixels is no image")
-    return np.ascontiguousarray(np.clip(values, 0, 1), dtype=np.float32)
+        raise ImageReadError(f"{source}: {values.shape[1]}×{values.shape[0]} pixels is no image")
+    grey = np.ascontiguousarray(np.clip(values, 0, 1), dtype=np.float32)
+    return replace(read, pixels=grey, has_colour=has_colour)
 
 
 def _luminance(values: NDArray[np.float32]) -> NDArray[np.float32]:

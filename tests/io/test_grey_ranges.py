@@ -24,7 +24,6 @@ from busi_monai.io.images import (
     image_from_array,
     pixel_sha256,
     read_image,
-    read_mask,
     write_mask,
     write_png,
 )
@@ -360,12 +359,6 @@ def test_a_dim_float_image_stays_dim_when_prepared(tmp_path: Path, grey: np.ndar
 
     pixels = read_image(tmp_path / "prepared" / stored.image).pixels
     assert np.abs(pixels - grey / 2000).max() < 1e-4
-
-
-def test_a_mask_of_8_bits_in_16(tmp_path: Path, grey: np.ndarray) -> None:
-    Image.fromarray(deep(grey, 8)).save(tmp_path / "m.png")
-
-    assert np.array_equal(read_mask(tmp_path / "m.png"), grey >= 128)
 
 
 def test_the_audit_lists_odd_grey_levels(tmp_path: Path, grey: np.ndarray) -> None:

@@ -249,16 +249,10 @@ def test_too_many_pixels(tmp_path: Path, grey: np.ndarray, monkeypatch: pytest.M
         read_image(path)
 
 
-def test_a_single_row_is_no_image(tmp_path: Path) -> None:
-    path = save(Image.new("L", (9, 1)), tmp_path / "x.png")
-
-    with pytest.raises(ImageReadError, match="9×1 pixels is no image"):
-        read_image(path)
-
-
-def test_nan_is_refused_with_the_files_name(tmp_path: Path) -> None:
+def test_a_row_and_nan_are_no_image(tmp_path: Path) -> None:
+    with pytest.raises(ImageReadError, match=r"row\.png: 9×1 pixels is no image"):
+        read_image(save(Image.new("L", (9, 1)), tmp_path / "row.png"))
     values = np.full(SIZE, np.nan, dtype=np.float32)
-
     with pytest.raises(ImageReadError, match=r"nan\.tif: .*NaN"):
         read_image(save(Image.fromarray(values), tmp_path / "nan.tif"))
 
@@ -278,12 +272,11 @@ def test_a_mask_in_any_mode(tmp_path: Path, lesion: np.ndarray, mode: str) -> No
     assert np.array_equal(mask, lesion)
 
 
-@pytest.mark.parametrize("mode", ["L", "RGB", "P", "I;16"])
+@pytest.mark.parametrize("mode", ["L", "RGB", "P"])
 def test_a_label_map_of_0_and_1_is_a_mask(tmp_path: Path, lesion: np.ndarray, mode: str) -> None:
-    image = Image.fromarray(lesion.astype(np.uint16 if mode == "I;16" else np.uint8))
-    image = image if mode == "I;16" else in_mode(np.asarray(image), mode)
+    path = save(in_mode(lesion.astype(np.uint8), mode), tmp_path / "m.png")
 
-    assert np.array_equal(read_mask(save(image, tmp_path / "m.png")), lesion)
+    assert np.array_equal(read_mask(path), lesion)
 
 
 @pytest.mark.parametrize("colour", [(255, 0, 0), (0, 255, 0), (0, 0, 255)])
@@ -329,17 +322,9 @@ def test_an_array_is_read_as_its_file_would_be(tmp_path: Path, grey: np.ndarray)
     expected = read_image(save(Image.fromarray(grey), tmp_path / "x.png")).pixels
     rgb = np.repeat(grey[..., None], 3, axis=2)
     opaque = np.dstack([rgb, np.full(SIZE, 255, dtype=np.uint8)])
-    arrays = (
-        grey,
-        grey[..., None],
-        rgb,
-        opaque,
-        grey.astype(np.uint16) * 257,
-        grey / 255,
-        grey * 1.0,
-    )
+    wide = grey.astype(np.uint16) * 257
 
-    for array in arrays:
+    for array in (grey, grey[..., None], rgb, opaque, wide, grey / 255, grey * 1.0):
         loaded = image_from_array(array)
         assert np.allclose(loaded.pixels, expected, atol=1e-6)
         assert not loaded.has_colour
@@ -454,9 +439,6 @@ def test_an_opaque_nifti_mask_is_not_all_lesion(tmp_path: Path, lesion: np.ndarr
     rgba = np.dstack([pixels, pixels, pixels, np.full(SIZE, 255, dtype=np.uint8)])
 
     assert np.array_equal(read_mask(save_nifti(tmp_path / "m.nii", rgba)), lesion)
-    assert np.array_equal(
-        read_mask(save_nifti(tmp_path / "b.nii", lesion.astype(np.int16))), lesion
-    )
 
 
 def test_a_nifti_volume_is_refused(tmp_path: Path) -> None:
