@@ -75,9 +75,8 @@ class Case:
         id: file name without suffix (``"benign (1)"``), after its folder where others have that
             name (``"p1-scan"``); unique within a dataset, letter case aside.
         image: path of the image.
-        masks: paths of its mask files or outlines of annotation files, none to several; their union
-            is the lesion. A normal case without one has an empty mask; a lesion without one is a
-            ``missing_mask``.
+        masks: paths of its mask files or outlines of annotation files; their union is the lesion.
+            A normal case without one has an empty mask; a lesion without one is a ``missing_mask``.
         class_name: one of ``CLASSES``.
         dataset: name of the reader it came from (``"busi"``).
         group: what must stay on one side of every split where the dataset says so (the patient),

@@ -74,17 +74,8 @@ def _arithmetic() -> dict[str, Any]:
 class RunRecord:
     """The record written as ``run.json`` beside every output.
 
-    Make it when a command starts, add to ``details`` and ``failures`` on the way, and ``write`` it
-    at the end; the duration is measured between the two.
-
-    Attributes:
-        command: the command line, by default this process's.
-        details: anything else worth keeping: device, precision, seed, hashes, counts.
-        failures: one ``{"file", "message"}`` for each input that could not be used.
-        warnings: one ``{"file", "code", "message", "images"}`` for each kind of warning of a file,
-            with the number of its images that have it.
-        started: seconds since 1970.
-        commit: of the checkout when the command started, see ``source_commit``.
+    Make it when a command starts, add to ``details`` (device, seed, hashes, counts) and by ``fail``
+    and ``warn`` on the way, and ``write`` it at the end; the duration is measured between the two.
     """
 
     command: Sequence[str] = field(default_factory=lambda: [Path(sys.argv[0]).name, *sys.argv[1:]])

@@ -153,8 +153,11 @@ def _unpack(archive: UnpackedArchive, *, tables: bool) -> None:
 
 
 def _max_unpacked(path: Path) -> int:
-    by_ratio = MAX_RATIO * path.stat().st_size + MAX_BYTES_AT_ANY_RATIO
-    return min(by_ratio, MAX_UNPACKED_BYTES)
+    return min(_max_by_ratio(path.stat().st_size), MAX_UNPACKED_BYTES)
+
+
+def _max_by_ratio(packed: int) -> int:
+    return MAX_RATIO * packed + MAX_BYTES_AT_ANY_RATIO
 
 
 def _too_large(path: Path, most: int) -> InputError:
@@ -283,8 +286,7 @@ def _unreadable(member: _Member) -> str | None:
         return "encrypted; unpack it with its password and give the folder"
     if member.size > MAX_MEMBER_BYTES:
         return f"{member.size:,} bytes unpacked, more than {MAX_MEMBER_BYTES:,}"
-    most = None if member.packed is None else MAX_RATIO * member.packed + MAX_BYTES_AT_ANY_RATIO
-    if most is not None and member.size > most:
+    if member.packed is not None and member.size > _max_by_ratio(member.packed):
         return f"{member.size:,} bytes unpacked of {member.packed:,}, more than {MAX_RATIO} times"
     return None
 

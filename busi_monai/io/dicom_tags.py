@@ -29,14 +29,13 @@ _SHIFTS = {"LINEAR": 0.5, "LINEAR_EXACT": 0.0}
 
 @dataclass(frozen=True)
 class StatedGrey:
-    """What a file states of its grey levels.
+    """What a file states of its grey levels, and warnings of what of it is not done.
 
     Attributes:
         window: stored values (black, white) of the first window, the lower one first; without one,
             of what a slope above 1 spreads over the stated bits; else ``None``.
         implied: whether the window is the slope's, not one for display.
         inverted: whether low values are bright, by the photometric interpretation or the slope.
-        warnings: what of it is not done.
     """
 
     window: tuple[float, float] | None = None

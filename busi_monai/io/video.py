@@ -125,11 +125,9 @@ def read_video_header(path: Path) -> VideoHeader:
 
 
 def read_video_frame(path: Path, frame: int | None) -> NDArray[np.float32]:
-    """Read one frame of a video. In order, each frame is decoded once.
+    """Read one frame of a video, counted from 0; ``None`` for the only one.
 
-    Args:
-        path: a file of a suffix of ``VIDEO_SUFFIXES``.
-        frame: its number, counted from 0; ``None`` for the only one.
+    In order, each frame is decoded once.
 
     Returns:
         (H, W), or (H, W, 3) of a codec that stores RGB, in [0, 1], turned as the file says.
