@@ -50,18 +50,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Examination:
-    """One case as its pixels show it.
-
-    Attributes:
-        case: the case.
-        problems: what is wrong with its files.
-        fingerprint: of the image, or ``None`` if that cannot be read.
-        lesion: (h, w) union mask on the fingerprint's thumbnail, or ``None`` without an image.
-        lesion_pixels: of the union mask at native size, or ``None`` where a mask is missing or
-            cannot be used.
-        brightness: mean grey value in [0, 1], or ``None`` without an image.
-        artefacts: kinds found, see ``ARTEFACT_KINDS``.
-    """
+    """One case as its pixels show it."""
 
     case: Case
     problems: list[DatasetIssue] = field(default_factory=list)

@@ -119,11 +119,7 @@ _SHEET = (1500, 1600)  # width and height
 
 
 def class_counts_figure(counts: Mapping[str, int]) -> Figure:
-    """Return the number of images of each class as bars and as shares of a pie.
-
-    Args:
-        counts: images by class name.
-    """
+    """Return the number of images of each class as bars and as shares of a pie."""
     figure = _figure(9, 3.8)
     bars, pie = figure.subplots(1, 2, width_ratios=(3, 2))
     names = [name for name in CLASSES if name in counts]
@@ -231,10 +227,6 @@ def contact_sheets(
     """Yield pages of near-duplicate groups, each (H, W, 3) uint8.
 
     Conflicts of class are headed in white on dark.
-
-    Args:
-        groups: the images of each group by its number, in the order in which they are shown.
-        conflicts: numbers of the groups whose classes contradict each other.
     """
     page = Image.new("RGB", _SHEET, PAPER)
     left = top = _GAP

@@ -71,12 +71,7 @@ class Fingerprint:
 
 
 def fingerprint(pixels: NDArray[np.float32], sha256: str | None = None) -> Fingerprint:
-    """Return the fingerprint of an image.
-
-    Args:
-        pixels: (H, W) in [0, 1].
-        sha256: ``LoadedImage.sha256``; by default that of the pixels as they are.
-    """
+    """Return the fingerprint of an image."""
     grey = np.round(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
     height, width = grey.shape
     factor = min(1.0, THUMBNAIL_SIDE / max(height, width))
@@ -138,14 +133,6 @@ def shifted_correlations(
     Cross-correlation by Fourier transform (Brown, ACM Computing Surveys 24(4), 1992, section 3.1),
     with the contrast evened out beforehand instead of the spectrum. What one image holds and the
     other doesn't counts as uncorrelated, so the figure also says how much of them is shared.
-
-    Args:
-        one: spectrum (h, w').
-        others: spectra (N, h, w') on the same grid.
-        grid: (h, w) as ``spectrum`` returned it.
-
-    Returns:
-        (N,) float32, at most 1; unrelated ultrasound images lie at 0.1 to 0.3.
     """
     surfaces = scipy.fft.irfft2(one.conj()[None] * others, s=grid, overwrite_x=True, workers=2)
     best: NDArray[np.float32] = surfaces.reshape(len(others), -1).max(axis=1)
@@ -153,14 +140,7 @@ def shifted_correlations(
 
 
 def fine_texture(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Remove what is coarse and even out the local contrast.
-
-    Args:
-        pixels: (h, w) of 0 to 255.
-
-    Returns:
-        (h, w) float32 around 0, of deviation about 1 where there is texture.
-    """
+    """Remove what is coarse and even out the local contrast."""
     values = pixels.astype(np.float32) / np.float32(255)
     values = values - cv2.GaussianBlur(values, (0, 0), _FINE_SIGMA)
     contrast = np.sqrt(cv2.GaussianBlur(values * values, (0, 0), _CONTRAST_SIGMA))
@@ -203,12 +183,6 @@ def aligned_mask_iou(
     The images are registered by shift, then by an affine map that maximises the correlation of
     their fine texture (Evangelidis and Psarakis, IEEE TPAMI 30(10), 2008). Two masks that are empty
     there agree: 1.
-
-    Args:
-        one: fingerprint of the first image.
-        one_mask: (h, w) mask on the thumbnail of ``one``.
-        other: fingerprint of the second image.
-        other_mask: (h, w) mask on the thumbnail of ``other``.
     """
     factor = _SIDE / max(*one.shape, *other.shape)
     best: tuple[float, NDArray[np.float32], tuple[int, int], tuple[int, int]] | None = None
@@ -300,14 +274,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Pair:
-    """Two near-duplicates.
-
-    Attributes:
-        a: id of one image; naturally before ``b``.
-        b: id of the other.
-        distance: bits by which the perceptual hashes differ, 0 to 64.
-        correlation: of the aligned textures, ``CONFIRMING_CORRELATION`` to 1.
-    """
+    """Two near-duplicates."""
 
     a: str
     b: str

@@ -37,17 +37,6 @@ def test_classes_from_the_table(tmp_path: Path) -> None:
     assert listing.problems == []
 
 
-def test_a_table_with_byte_order_mark_and_more_columns(tmp_path: Path) -> None:
-    make(
-        tmp_path,
-        "images/ä (1).png",
-        "masks/ä (1).png",
-        labels="\ufeffimage,age,label\nä (1).png,50,benign\n",
-    )
-
-    assert read_dataset(tmp_path).cases[0].class_name == "benign"
-
-
 def test_without_a_table_the_name_tells_the_class(tmp_path: Path) -> None:
     make(tmp_path, "images/benign_1.png", "images/what.png", "masks/benign_1.png")
 
@@ -241,15 +230,6 @@ def test_a_flat_folder_of_masks_goes_with_subfolders_where_names_are_single(tmp_
     unpaired = next(p for p in listing.problems if p.kind == "mask_without_image")
     assert unpaired.file == "masks/benign_2.png"
     assert "only images/p1/benign_2.png, images/p2/benign_2.png" in unpaired.message
-
-
-def test_a_mask_in_another_subfolder_is_not_taken(tmp_path: Path) -> None:
-    make(tmp_path, "images/p1/benign_1.png", "masks/p2/benign_1.png")
-
-    listing = read_dataset(tmp_path)
-
-    assert listing.cases[0].masks == ()
-    assert {p.kind for p in listing.problems} == {"mask_without_image", "missing_mask"}
 
 
 def test_a_row_that_names_several_images_names_none(tmp_path: Path) -> None:
