@@ -45,6 +45,17 @@ CAPTION = 18
 PAPER = (255, 255, 255)
 
 _FRAME = 3
+_TILE_HEIGHT = 150
+_GAP = 6
+_COLUMNS = 6
+_SHEET = (1500, 1600)  # width and height
+CASE_COLUMNS = (
+    "id", "class", "group", "width", "height", "masks", "lesion_pixels", "lesion_fraction",
+    "brightness", "artefacts", "duplicate_group", "problems", "sha256", "image",
+)  # fmt: skip
+"""``duplicate_group`` counts from 1, in the order of ``audit.json``."""
+
+_SAMPLES_PER_CLASS = 6
 
 
 @dataclass(frozen=True)
@@ -110,12 +121,6 @@ def sample_tile(sample: Sample, width: int, height: int) -> Image.Image:
 def caption_font() -> ImageFont.FreeTypeFont:
     """Return the font of every caption, which comes with matplotlib and knows most letters."""
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", 12)
-
-
-_TILE_HEIGHT = 150
-_GAP = 6
-_COLUMNS = 6
-_SHEET = (1500, 1600)  # width and height
 
 
 def class_counts_figure(counts: Mapping[str, int]) -> Figure:
@@ -276,15 +281,6 @@ def _figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
-
-
-CASE_COLUMNS = (
-    "id", "class", "group", "width", "height", "masks", "lesion_pixels", "lesion_fraction",
-    "brightness", "artefacts", "duplicate_group", "problems", "sha256", "image",
-)  # fmt: skip
-"""``duplicate_group`` counts from 1, in the order of ``audit.json``."""
-
-_SAMPLES_PER_CLASS = 6
 
 
 def write_audit(audit: Audit, out: str | Path) -> list[Path]:

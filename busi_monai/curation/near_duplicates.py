@@ -52,6 +52,26 @@ _CONTRAST_SIGMA = 5.0
 _CONTRAST_FLOOR = 4 / 255  # keeps noise in black borders from being amplified
 _SOFT_EDGE = 4  # px
 
+# of laying one image's mask over another's
+_SIDE = 128  # px, the longer side
+_LEAST_CORRELATION = 0.4
+_LEAST_OVERLAP = 0.3
+_STEPS = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 60, 1e-4)
+
+PHASH_CANDIDATE_BITS = 10
+"""Pairs of perceptual hashes (64 bits) up to this distance are looked at again, stretched onto each
+other. Unrelated images start to come in numbers at 12; known copies end at 6."""
+
+CONFIRMING_CORRELATION = 0.40
+"""From this aligned correlation on, two images are near-duplicates. In the 1.4 million pairs
+within BUSI and within BUS-BRA (its folds 1 to 4), unrelated images end at 0.38 and known copies
+begin at 0.52; what lies between are frames of one lesion from one scan. docs/audit.md names the
+pairs of BUSI that lie nearest on both sides."""
+
+# spectra of a block: 64 × 64 × 49 × 8 bytes = 1.6 MB, which stays in the processor's cache
+_BLOCK = 64
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Fingerprint:
@@ -166,12 +186,6 @@ def _resize(pixels: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     return cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_AREA)
 
 
-_SIDE = 128
-_LEAST_CORRELATION = 0.4
-_LEAST_OVERLAP = 0.3
-_STEPS = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 60, 1e-4)
-
-
 def aligned_mask_iou(
     one: Fingerprint,
     one_mask: NDArray[np.bool_],
@@ -254,22 +268,6 @@ def _warped(
         values, warp, size[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     )
     return warped
-
-
-PHASH_CANDIDATE_BITS = 10
-"""Pairs of perceptual hashes (64 bits) up to this distance are looked at again, stretched onto each
-other. Unrelated images start to come in numbers at 12; known copies end at 6."""
-
-CONFIRMING_CORRELATION = 0.40
-"""From this aligned correlation on, two images are near-duplicates. In the 1.4 million pairs
-within BUSI and within BUS-BRA (its folds 1 to 4), unrelated images end at 0.38 and known copies
-begin at 0.52; what lies between are frames of one lesion from one scan. docs/audit.md names the
-pairs of BUSI that lie nearest on both sides."""
-
-# spectra of a block: 64 × 64 × 49 × 8 bytes = 1.6 MB, which stays in the processor's cache
-_BLOCK = 64
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

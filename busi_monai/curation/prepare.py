@@ -15,7 +15,7 @@ from busi_monai.curation.audit_report import write_audit
 from busi_monai.curation.datalist import DATALIST_NAME, Datalist, find_split, load_datalist
 from busi_monai.curation.id_lists import check_known, read_id_list, read_known_images
 from busi_monai.curation.protocols import PROTOCOLS, PrepareOptions, candidates_of
-from busi_monai.curation.splits import PARTS, find_leaks, split_patients
+from busi_monai.curation.splits import PARTS, find_leaks
 from busi_monai.curation.storage import MaskTreatment, PreparedStore, Stored
 from busi_monai.datasets import READERS, Listing, opened_dataset
 from busi_monai.errors import InputError
@@ -344,8 +344,11 @@ def _divide(
             ]
     leaks = find_leaks(assignment.parts, assignment.folds, duplicates).as_dict()
     if protocol.name == "official":
-        patients = {candidate.id: candidate.patient for candidate in candidates}
-        leaks["patients"] = split_patients(patients, assignment.folds)
+        folds_of: dict[str, set[int]] = {}
+        for case in candidates:
+            if case.patient is not None and case.id in assignment.folds:
+                folds_of.setdefault(case.patient, set()).add(assignment.folds[case.id])
+        leaks["patients"] = sorted(name for name, folds in folds_of.items() if len(folds) > 1)
     chosen: dict[str, Any] = {}
     if options.folds:
         chosen["folds"] = options.folds

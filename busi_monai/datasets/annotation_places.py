@@ -26,6 +26,9 @@ _COCO = re.compile(rb'"(?:images|annotations|categories)"\s*:\s*\[')
 _LABELME = re.compile(rb'"shapes"\s*:\s*\[')
 
 
+_ABSOLUTE = re.compile(r"/|[a-z]:", re.IGNORECASE)
+
+
 def has_annotations(root: Path) -> bool:
     """Whether a folder holds annotations; of its files only the heads of JSONs are read.
 
@@ -128,9 +131,6 @@ def _folders_below(folder: Path) -> Iterator[Path]:
 def _files_below(folder: Path) -> Iterator[Path]:
     for place in (folder, *_folders_below(folder)):
         yield from _files_in(place)
-
-
-_ABSOLUTE = re.compile(r"/|[a-z]:", re.IGNORECASE)
 
 
 class ImagePaths:
