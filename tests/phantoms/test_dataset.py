@@ -33,7 +33,7 @@ def test_every_layout_reads_back(tmp_path: Path, layout: str) -> None:
     assert listing.dataset == layout
     assert listing.problems == []
     assert len(listing.cases) == 7
-    counts = [listing.class_counts[name] for name in READERS[layout].classes]
+    counts = [listing.class_counts[name] for name in LAYOUT_WRITERS[layout].classes]
     assert max(counts) - min(counts) <= 1
     for case in listing.cases:
         mask = lesion_mask(case)
