@@ -1,9 +1,4 @@
-"""Audit, near-duplicate groups, splits and datalists.
-
-The names are imported when they are first used, so that a command's help needs none of them.
-"""
-
-from __future__ import annotations
+"""Audit, near-duplicate groups, splits and datalists."""
 
 import lazy_loader
 

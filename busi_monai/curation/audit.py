@@ -47,20 +47,37 @@ __all__ = [
     "find_artefacts",
 ]
 
+ARTEFACT_KINDS = {
+    "colour": "real colour pixels: Doppler, coloured calipers or frames",
+    "text": "burned-in text of three letters or more",
+    "markers": "caliper crosses",
+    "grey_depth": "values that use less of their range than the file states, read as fewer bits",
+    "low_contrast": "hardly any contrast: nearly all pixels are of nearly one grey",
+}
+"""Kinds of artefact with what each means."""
+
+_GUESSED = {GREY_DEPTH, GREY_UNKNOWN}
+_LEAST_CONTRAST = 0.1  # between the darkest and the brightest 1 %; four real sets have 0.28 or more
+FAILURES = frozenset(
+    {"unreadable", "size_mismatch", "mask_values", "inverted_mask", "annotation", "refused_member"}
+)
+"""Kinds of problem that keep a file, or an entry of an annotation file, from being used."""
+
+# two observers of a breast lesion seldom disagree so much; a shift of a few pixels costs less
+_DISAGREEING_IOU = 0.7
+_SAME_IMAGE = 0.6  # correlation; below, the pair may be two frames with two rightful outlines
+_WORKERS = 2
+_log = logging.getLogger(__name__)
+Progress = Callable[[Sequence[Case]], Iterable[Case]]
+
 
 @dataclass(frozen=True)
 class Examination:
-    """One case as its pixels show it.
+    """One case as its pixels show it; what needs the image is ``None`` where it cannot be read.
 
-    Attributes:
-        case: the case.
-        problems: what is wrong with its files.
-        fingerprint: of the image, or ``None`` if that cannot be read.
-        lesion: (h, w) union mask on the fingerprint's thumbnail, or ``None`` without an image.
-        lesion_pixels: of the union mask at native size, or ``None`` where a mask is missing or
-            cannot be used.
-        brightness: mean grey value in [0, 1], or ``None`` without an image.
-        artefacts: kinds found, see ``ARTEFACT_KINDS``.
+    ``lesion`` is the (h, w) union mask on the fingerprint's thumbnail. ``lesion_pixels`` are those
+    at native size, ``None`` where a mask is missing or cannot be used. ``brightness`` is the mean
+    grey value in [0, 1].
     """
 
     case: Case
@@ -147,19 +164,6 @@ def _problem(case: Case, path: Path | Outline, root: Path, kind: str, message: s
     return DatasetIssue(case.id, shown.as_posix(), kind, named(message.removeprefix(f"{file}: ")))
 
 
-ARTEFACT_KINDS = {
-    "colour": "real colour pixels: Doppler, coloured calipers or frames",
-    "text": "burned-in text of three letters or more",
-    "markers": "caliper crosses",
-    "grey_depth": "values that use less of their range than the file states, read as fewer bits",
-    "low_contrast": "hardly any contrast: nearly all pixels are of nearly one grey",
-}
-"""Kinds of artefact with what each means."""
-
-_GUESSED = {GREY_DEPTH, GREY_UNKNOWN}
-_LEAST_CONTRAST = 0.1  # between the darkest and the brightest 1 %; four real sets have 0.28 or more
-
-
 def find_artefacts(image: LoadedImage) -> list[str]:
     """Return the kinds of artefact in an image, in the order of ``ARTEFACT_KINDS``."""
     ink = ink_mask(image.pixels)
@@ -172,21 +176,6 @@ def find_artefacts(image: LoadedImage) -> list[str]:
         "low_contrast": float(dark) + _LEAST_CONTRAST > float(bright),
     }
     return [kind for kind in ARTEFACT_KINDS if present[kind]]
-
-
-FAILURES = frozenset(
-    {"unreadable", "size_mismatch", "mask_values", "inverted_mask", "annotation", "refused_member"}
-)
-"""Kinds of problem that keep a file, or an entry of an annotation file, from being used."""
-
-_DISAGREEING_IOU = 0.7
-# two observers of a breast lesion seldom disagree so much; a shift of a few pixels costs less
-_SAME_IMAGE = 0.6  # correlation; below, the pair may be two frames with two rightful outlines
-_WORKERS = 2
-
-_log = logging.getLogger(__name__)
-
-Progress = Callable[[Sequence[Case]], Iterable[Case]]
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,17 @@ CAPTION = 18
 PAPER = (255, 255, 255)
 
 _FRAME = 3
+_TILE_HEIGHT = 150
+_GAP = 6
+_COLUMNS = 6
+_SHEET = (1500, 1600)  # width and height
+CASE_COLUMNS = (
+    "id", "class", "group", "width", "height", "masks", "lesion_pixels", "lesion_fraction",
+    "brightness", "artefacts", "duplicate_group", "problems", "sha256", "image",
+)  # fmt: skip
+"""``duplicate_group`` counts from 1, in the order of ``audit.json``."""
+
+_SAMPLES_PER_CLASS = 6
 
 
 @dataclass(frozen=True)
@@ -112,18 +123,8 @@ def caption_font() -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", 12)
 
 
-_TILE_HEIGHT = 150
-_GAP = 6
-_COLUMNS = 6
-_SHEET = (1500, 1600)  # width and height
-
-
 def class_counts_figure(counts: Mapping[str, int]) -> Figure:
-    """Return the number of images of each class as bars and as shares of a pie.
-
-    Args:
-        counts: images by class name.
-    """
+    """Return the number of images of each class as bars and as shares of a pie."""
     figure = _figure(9, 3.8)
     bars, pie = figure.subplots(1, 2, width_ratios=(3, 2))
     names = [name for name in CLASSES if name in counts]
@@ -231,10 +232,6 @@ def contact_sheets(
     """Yield pages of near-duplicate groups, each (H, W, 3) uint8.
 
     Conflicts of class are headed in white on dark.
-
-    Args:
-        groups: the images of each group by its number, in the order in which they are shown.
-        conflicts: numbers of the groups whose classes contradict each other.
     """
     page = Image.new("RGB", _SHEET, PAPER)
     left = top = _GAP
@@ -284,15 +281,6 @@ def _figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
-
-
-CASE_COLUMNS = (
-    "id", "class", "group", "width", "height", "masks", "lesion_pixels", "lesion_fraction",
-    "brightness", "artefacts", "duplicate_group", "problems", "sha256", "image",
-)  # fmt: skip
-"""``duplicate_group`` counts from 1, in the order of ``audit.json``."""
-
-_SAMPLES_PER_CLASS = 6
 
 
 def write_audit(audit: Audit, out: str | Path) -> list[Path]:

@@ -52,6 +52,26 @@ _CONTRAST_SIGMA = 5.0
 _CONTRAST_FLOOR = 4 / 255  # keeps noise in black borders from being amplified
 _SOFT_EDGE = 4  # px
 
+# of laying one image's mask over another's
+_SIDE = 128  # px, the longer side
+_LEAST_CORRELATION = 0.4
+_LEAST_OVERLAP = 0.3
+_STEPS = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 60, 1e-4)
+
+PHASH_CANDIDATE_BITS = 10
+"""Pairs of perceptual hashes (64 bits) up to this distance are looked at again, stretched onto each
+other. Unrelated images start to come in numbers at 12; known copies end at 6."""
+
+CONFIRMING_CORRELATION = 0.40
+"""From this aligned correlation on, two images are near-duplicates. In the 1.4 million pairs
+within BUSI and within BUS-BRA (its folds 1 to 4), unrelated images end at 0.38 and known copies
+begin at 0.52; what lies between are frames of one lesion from one scan. docs/audit.md names the
+pairs of BUSI that lie nearest on both sides."""
+
+# spectra of a block: 64 × 64 × 49 × 8 bytes = 1.6 MB, which stays in the processor's cache
+_BLOCK = 64
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Fingerprint:
@@ -71,12 +91,7 @@ class Fingerprint:
 
 
 def fingerprint(pixels: NDArray[np.float32], sha256: str | None = None) -> Fingerprint:
-    """Return the fingerprint of an image.
-
-    Args:
-        pixels: (H, W) in [0, 1].
-        sha256: ``LoadedImage.sha256``; by default that of the pixels as they are.
-    """
+    """Return the fingerprint of an image."""
     grey = np.round(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
     height, width = grey.shape
     factor = min(1.0, THUMBNAIL_SIDE / max(height, width))
@@ -138,14 +153,6 @@ def shifted_correlations(
     Cross-correlation by Fourier transform (Brown, ACM Computing Surveys 24(4), 1992, section 3.1),
     with the contrast evened out beforehand instead of the spectrum. What one image holds and the
     other doesn't counts as uncorrelated, so the figure also says how much of them is shared.
-
-    Args:
-        one: spectrum (h, w').
-        others: spectra (N, h, w') on the same grid.
-        grid: (h, w) as ``spectrum`` returned it.
-
-    Returns:
-        (N,) float32, at most 1; unrelated ultrasound images lie at 0.1 to 0.3.
     """
     surfaces = scipy.fft.irfft2(one.conj()[None] * others, s=grid, overwrite_x=True, workers=2)
     best: NDArray[np.float32] = surfaces.reshape(len(others), -1).max(axis=1)
@@ -153,14 +160,7 @@ def shifted_correlations(
 
 
 def fine_texture(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Remove what is coarse and even out the local contrast.
-
-    Args:
-        pixels: (h, w) of 0 to 255.
-
-    Returns:
-        (h, w) float32 around 0, of deviation about 1 where there is texture.
-    """
+    """Remove what is coarse and even out the local contrast."""
     values = pixels.astype(np.float32) / np.float32(255)
     values = values - cv2.GaussianBlur(values, (0, 0), _FINE_SIGMA)
     contrast = np.sqrt(cv2.GaussianBlur(values * values, (0, 0), _CONTRAST_SIGMA))
@@ -186,12 +186,6 @@ def _resize(pixels: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     return cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_AREA)
 
 
-_SIDE = 128
-_LEAST_CORRELATION = 0.4
-_LEAST_OVERLAP = 0.3
-_STEPS = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 60, 1e-4)
-
-
 def aligned_mask_iou(
     one: Fingerprint,
     one_mask: NDArray[np.bool_],
@@ -203,12 +197,6 @@ def aligned_mask_iou(
     The images are registered by shift, then by an affine map that maximises the correlation of
     their fine texture (Evangelidis and Psarakis, IEEE TPAMI 30(10), 2008). Two masks that are empty
     there agree: 1.
-
-    Args:
-        one: fingerprint of the first image.
-        one_mask: (h, w) mask on the thumbnail of ``one``.
-        other: fingerprint of the second image.
-        other_mask: (h, w) mask on the thumbnail of ``other``.
     """
     factor = _SIDE / max(*one.shape, *other.shape)
     best: tuple[float, NDArray[np.float32], tuple[int, int], tuple[int, int]] | None = None
@@ -282,32 +270,9 @@ def _warped(
     return warped
 
 
-PHASH_CANDIDATE_BITS = 10
-"""Pairs of perceptual hashes (64 bits) up to this distance are looked at again, stretched onto each
-other. Unrelated images start to come in numbers at 12; known copies end at 6."""
-
-CONFIRMING_CORRELATION = 0.40
-"""From this aligned correlation on, two images are near-duplicates. In the 1.4 million pairs
-within BUSI and within BUS-BRA (its folds 1 to 4), unrelated images end at 0.38 and known copies
-begin at 0.52; what lies between are frames of one lesion from one scan. docs/audit.md names the
-pairs of BUSI that lie nearest on both sides."""
-
-# spectra of a block: 64 × 64 × 49 × 8 bytes = 1.6 MB, which stays in the processor's cache
-_BLOCK = 64
-
-_log = logging.getLogger(__name__)
-
-
 @dataclass(frozen=True)
 class Pair:
-    """Two near-duplicates.
-
-    Attributes:
-        a: id of one image; naturally before ``b``.
-        b: id of the other.
-        distance: bits by which the perceptual hashes differ, 0 to 64.
-        correlation: of the aligned textures, ``CONFIRMING_CORRELATION`` to 1.
-    """
+    """Two near-duplicates."""
 
     a: str
     b: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,8 +14,8 @@ from busi_monai.curation.audit import Audit, audit_dataset
 from busi_monai.curation.audit_report import write_audit
 from busi_monai.curation.datalist import DATALIST_NAME, Datalist, find_split, load_datalist
 from busi_monai.curation.id_lists import check_known, read_id_list, read_known_images
-from busi_monai.curation.protocols import PROTOCOLS, Candidate, PrepareOptions
-from busi_monai.curation.splits import PARTS, connected_groups, find_leaks, split_patients
+from busi_monai.curation.protocols import PROTOCOLS, PrepareOptions, candidates_of
+from busi_monai.curation.splits import PARTS, find_leaks
 from busi_monai.curation.storage import MaskTreatment, PreparedStore, Stored
 from busi_monai.datasets import READERS, Listing, opened_dataset
 from busi_monai.errors import InputError
@@ -310,7 +309,7 @@ def _divide(
     options: PrepareOptions,
 ) -> Datalist:
     """Assign every stored case to a part by the protocol."""
-    candidates = _candidates(store.stored, duplicates)
+    candidates = candidates_of(store.stored, duplicates)
     protocol = PROTOCOLS[options.protocol]
     try:
         assignment = protocol.assign(candidates, options)
@@ -334,7 +333,7 @@ def _divide(
         if part is None:
             continue
         fold = assignment.folds.get(candidate.id)
-        item = _item(store.stored[candidate.id], candidate.group, fold)
+        item = store.stored[candidate.id].as_item(candidate.group, fold)
         parts[part].append(item)
         if part == PARTS[0] and store.treatment.multi_mask == "split":
             single = {**item["meta"], "part_of": item["id"]}
@@ -344,8 +343,11 @@ def _divide(
             ]
     leaks = find_leaks(assignment.parts, assignment.folds, duplicates).as_dict()
     if protocol.name == "official":
-        patients = {candidate.id: candidate.patient for candidate in candidates}
-        leaks["patients"] = split_patients(patients, assignment.folds)
+        folds_of: dict[str, set[int]] = {}
+        for case in candidates:
+            if case.patient is not None and case.id in assignment.folds:
+                folds_of.setdefault(case.patient, set()).add(assignment.folds[case.id])
+        leaks["patients"] = sorted(name for name, folds in folds_of.items() if len(folds) > 1)
     chosen: dict[str, Any] = {}
     if options.folds:
         chosen["folds"] = options.folds
@@ -367,52 +369,6 @@ def _divide(
         validation=parts["validation"],
         test=parts["test"],
     )
-
-
-def _candidates(
-    stored: Mapping[str, Stored], duplicates: Sequence[Sequence[str]]
-) -> list[Candidate]:
-    patients: dict[str, list[str]] = {}
-    for name, one in stored.items():
-        if one.case.group is not None:
-            patients.setdefault(one.case.group, []).append(name)
-    alike = connected_groups(list(stored), duplicates)
-    group = connected_groups(list(stored), [*duplicates, *patients.values()])
-    return [
-        Candidate(
-            id=name,
-            class_label=one.case.class_label,
-            sha256=one.sha256,
-            duplicates=alike[name],
-            group=group[name],
-            patient=one.case.group,
-            official_fold=one.case.meta.get("official_fold"),
-            official_part=one.case.meta.get("official_part"),
-        )
-        for name, one in stored.items()
-    ]
-
-
-def _item(stored: Stored, group: str, fold: int | None) -> dict[str, Any]:
-    case = stored.case
-    return {
-        "id": case.id,
-        "image": stored.image,
-        "label": stored.label,
-        "class_label": case.class_label,
-        "group": group,
-        "fold": fold,
-        "dataset": case.dataset,
-        "sha256": stored.sha256,
-        "spacing_mm": list(case.spacing_mm) if case.spacing_mm else None,
-        "meta": {
-            key: value
-            for key, value in sorted(case.meta.items())
-            if not key.startswith("official_")  # which fold and part say
-            and value is not None
-            and not (isinstance(value, float) and not math.isfinite(value))
-        },
-    }
 
 
 def _run_details(summary: PrepareSummary, listing: Listing, folder: Path) -> dict[str, Any]:

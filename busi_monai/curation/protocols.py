@@ -8,17 +8,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from busi_monai.curation.id_lists import read_id_list
 from busi_monai.curation.splits import (
     PARTS,
     Ratios,
+    connected_groups,
     group_folds,
     is_class_conflict,
     split_groups,
     split_images,
 )
 from busi_monai.errors import InputError
+
+if TYPE_CHECKING:
+    from busi_monai.curation.storage import Stored
 
 __all__ = [
     "DEDUP",
@@ -29,6 +34,7 @@ __all__ = [
     "Candidate",
     "PrepareOptions",
     "Protocol",
+    "candidates_of",
 ]
 
 DEDUP: tuple[str, ...] = ("none", "exact", "phash")
@@ -139,6 +145,31 @@ class Candidate:
     patient: str | None = None
     official_fold: int | None = None
     official_part: str | None = None
+
+
+def candidates_of(
+    stored: Mapping[str, Stored], duplicates: Sequence[Sequence[str]]
+) -> list[Candidate]:
+    """Return stored cases by id as candidates, with their near-duplicate groups."""
+    patients: dict[str, list[str]] = {}
+    for name, one in stored.items():
+        if one.case.group is not None:
+            patients.setdefault(one.case.group, []).append(name)
+    alike = connected_groups(list(stored), duplicates)
+    group = connected_groups(list(stored), [*duplicates, *patients.values()])
+    return [
+        Candidate(
+            id=name,
+            class_label=one.case.class_label,
+            sha256=one.sha256,
+            duplicates=alike[name],
+            group=group[name],
+            patient=one.case.group,
+            official_fold=one.case.meta.get("official_fold"),
+            official_part=one.case.meta.get("official_part"),
+        )
+        for name, one in stored.items()
+    ]
 
 
 @dataclass(frozen=True)

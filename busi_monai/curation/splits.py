@@ -27,7 +27,6 @@ __all__ = [
     "is_class_conflict",
     "split_groups",
     "split_images",
-    "split_patients",
     "validation_share",
 ]
 
@@ -281,21 +280,6 @@ def find_leaks(
         found[part] = [name for name in members if alike[name] in seen]
         images[part] = len(members)
     return Leaks(images, found)
-
-
-def split_patients(patients: Mapping[str, str | None], folds: Mapping[str, int]) -> list[str]:
-    """Return the patients whose images stand in several folds, sorted.
-
-    Examples:
-        >>> split_patients({"a": "p", "b": "p", "c": None}, {"a": 0, "b": 1, "c": 0})
-        ['p']
-    """
-    found: dict[str, set[int]] = {}
-    for name, fold in folds.items():
-        patient = patients[name]
-        if patient is not None:
-            found.setdefault(patient, set()).add(fold)
-    return sorted(patient for patient, numbers in found.items() if len(numbers) > 1)
 
 
 def _class_counts(

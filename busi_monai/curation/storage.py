@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
@@ -53,6 +54,28 @@ class Stored:
     label: str | None
     sha256: str
     label_sha256: str | None = None
+
+    def as_item(self, group: str, fold: int | None) -> dict[str, Any]:
+        """Return the item of a datalist."""
+        case = self.case
+        return {
+            "id": case.id,
+            "image": self.image,
+            "label": self.label,
+            "class_label": case.class_label,
+            "group": group,
+            "fold": fold,
+            "dataset": case.dataset,
+            "sha256": self.sha256,
+            "spacing_mm": list(case.spacing_mm) if case.spacing_mm else None,
+            "meta": {
+                key: value
+                for key, value in sorted(case.meta.items())
+                if not key.startswith("official_")  # which fold and part say
+                and value is not None
+                and not (isinstance(value, float) and not math.isfinite(value))
+            },
+        }
 
 
 @dataclass(frozen=True)

@@ -48,14 +48,7 @@ Progress = Callable[[Sequence[Item]], Iterable[Item]]
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was checked.
-
-    Attributes:
-        name: in words.
-        checked: how many images, labels or files were looked at.
-        kinds: the kinds of problems that belong to it.
-        judged: whether what it finds counts as a problem; else it is stated only.
-    """
+    """One thing that was checked."""
 
     name: str
     checked: int

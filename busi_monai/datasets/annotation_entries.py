@@ -50,11 +50,7 @@ def coco_outline(
 
 
 def labelme_points(shape: Mapping[str, Any]) -> tuple[Point, ...]:
-    """Return the corners of a shape of LabelMe: a polygon, a rectangle or a circle.
-
-    Raises:
-        ValueError: if it is another kind of shape, or its points cannot be used.
-    """
+    """Return the corners of a shape of LabelMe: a polygon, a rectangle or a circle."""
     kind = shape.get("shape_type") or "polygon"
     stated = shape.get("points")
     points = [_point(value) for value in stated] if isinstance(stated, list) else []
@@ -74,11 +70,7 @@ def labelme_points(shape: Mapping[str, Any]) -> tuple[Point, ...]:
 
 
 def yolo_polygon(line: str) -> tuple[Point, ...]:
-    """Return the polygon of a line, in fractions of the image; the category comes before it.
-
-    Raises:
-        ValueError: if the line holds a box, or numbers that are no such polygon.
-    """
+    """Return the polygon of a line, in fractions of the image; the category comes before it."""
     category, *rest = line.split()
     _whole(category)
     if len(rest) == 4:

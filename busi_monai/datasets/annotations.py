@@ -18,13 +18,16 @@ from busi_monai.datasets.annotation_entries import (
     stated_size,
     yolo_polygon,
 )
-from busi_monai.datasets.annotation_layouts import has_annotations, is_coco_name, yolo_folders
-from busi_monai.datasets.image_paths import ImagePaths
+from busi_monai.datasets.annotation_places import (
+    ImagePaths,
+    is_coco_name,
+    yolo_folders,
+)
 from busi_monai.datasets.listing import problem, visible_files
 from busi_monai.io.images import is_image_file
 from busi_monai.outlines import Outline
 
-__all__ = ["Annotated", "Annotation", "has_annotations", "read_annotations"]
+__all__ = ["Annotated", "Annotation", "read_annotations"]
 
 _YOLO_CLASSES = "classes.txt"
 

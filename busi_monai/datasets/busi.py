@@ -33,10 +33,6 @@ def read_busi(root: Path) -> Listing:
     Images of one name in several class folders are all kept, each with its class before its name
     (``benign-001``). The class folders may lie in folders ``train``, ``val`` and ``test``, which
     the cases tell as ``official_part`` in ``meta``.
-
-    Args:
-        root: a folder that holds at least one of the folders ``normal``, ``benign``, ``malignant``,
-            or folders of a split that do.
     """
     problems: list[DatasetIssue] = []
     found: dict[str, Case] = {}
@@ -125,9 +121,7 @@ def _matches(root: Path) -> bool:
 
 BUSI = Reader(
     name="busi",
-    title="BUSI (Dataset_BUSI_with_GT)",
     looks_like="folders normal, benign, malignant with <id>.png and <id>_mask.png",
-    classes=CLASSES,
     matches=_matches,
     read=read_busi,
 )

@@ -83,11 +83,7 @@ class Listing:
         return sum(len(case.masks) for case in self.cases)
 
     def case(self, case_id: str) -> Case:
-        """Return the case of an id.
-
-        Raises:
-            InputError: if there is none.
-        """
+        """Return the case of an id."""
         for case in self.cases:
             if case.id == case_id:
                 return case
@@ -100,9 +96,7 @@ class Reader:
 
     Attributes:
         name: key in ``READERS`` and ``Case.dataset``.
-        title: name of the dataset as its authors write it.
         looks_like: what the reader looks for, in words, for error messages and ``info``.
-        classes: the classes that the dataset holds.
         matches: whether a folder holds this layout, judged by names alone.
         read: list a folder that ``matches``.
         folds_table: file of the folds that the dataset ships, where it does; a case tells its own
@@ -110,9 +104,7 @@ class Reader:
     """
 
     name: str
-    title: str
     looks_like: str
-    classes: tuple[str, ...]
     matches: Callable[[Path], bool]
     read: Callable[[Path], Listing]
     folds_table: str = ""

@@ -61,15 +61,7 @@ def lesion_mask(
 
 
 def individual_masks(case: Case, *, size: tuple[int, int] | None = None) -> list[NDArray[np.bool_]]:
-    """Return each mask of a case as (H, W) bool, in the order of ``case.masks``.
-
-    Args:
-        case: one image with none to several mask files.
-        size: (H, W) of the image where that is known; otherwise the image is opened for it.
-
-    Raises:
-        ImageReadError: if a file cannot be read, or a mask cannot be used (see ``case_mask``).
-    """
+    """Return each mask of a case as (H, W) bool, in the order of ``case.masks``."""
     size = size or _image_size(case.image)
     return [case_mask(case, path, size) for path in case.masks]
 
@@ -128,19 +120,15 @@ def _drawn(case: Case, outline: Outline, size: tuple[int, int]) -> NDArray[np.bo
     )
 
 
-def clean_mask(
-    mask: NDArray[np.bool_], *, radius: int | None = None, smallest: float = 0.02
-) -> NDArray[np.bool_]:
+def clean_mask(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Clean up speckled ground truth: close gaps, fill holes, smooth the edge, drop specks.
 
-    Closing and then opening by a disk, holes filled in between; then every connected part smaller
-    than a fraction of the largest is dropped. A mask of one clean shape keeps its area to within
-    its edge. Applied twice, it changes next to nothing.
+    Closing and then opening by a disk (0.5 % of the shorter side), holes filled in between; then
+    every connected part smaller than 2 % of the largest is dropped. A mask of one clean shape keeps
+    its area to within its edge. Applied twice, it changes next to nothing.
 
     Args:
         mask: (H, W), non-zero on the lesion.
-        radius: of the disk in px; by default 0.5 % of the shorter side, at least 1.
-        smallest: parts below this fraction of the largest part's area are dropped, in [0, 1].
 
     Returns:
         (H, W) bool. A mask that is all specks keeps its largest part rather than become empty.
@@ -157,23 +145,21 @@ def clean_mask(
     solid = np.asarray(mask) > 0
     if not solid.any():
         return solid
-    radius = max(1, round(min(solid.shape) * 0.005)) if radius is None else radius
-    disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    radius = max(1, round(min(solid.shape) * 0.005))
+    disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2)
     # padded, so that a lesion cut by the image's edge is not eaten from there
-    padded = np.pad(solid, 2 * radius + 1, mode="edge").astype(np.uint8)
+    margin = 2 * radius + 1
+    padded = np.pad(solid, margin, mode="edge").astype(np.uint8)
     closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, disk)
-    inner = slice(2 * radius + 1, -(2 * radius + 1))
+    inner = slice(margin, -margin)
     filled = ndimage.binary_fill_holes(closed[inner, inner])
-    refilled = np.pad(filled, 2 * radius + 1, mode="edge").astype(np.uint8)
+    refilled = np.pad(filled, margin, mode="edge").astype(np.uint8)
     opened = cv2.morphologyEx(refilled, cv2.MORPH_OPEN, disk)[inner, inner] > 0
-    return _without_specks(opened if opened.any() else filled, smallest)
-
-
-def _without_specks(mask: NDArray[np.bool_], smallest: float) -> NDArray[np.bool_]:
-    labels, count = ndimage.label(mask, structure=np.ones((3, 3), dtype=int))
+    whole = opened if opened.any() else filled
+    labels, count = ndimage.label(whole, structure=np.ones((3, 3), dtype=int))
     areas = np.bincount(labels.ravel(), minlength=count + 1)
     areas[0] = 0
-    kept: NDArray[np.bool_] = (areas >= max(1.0, smallest * areas.max()))[labels]
+    kept: NDArray[np.bool_] = (areas >= max(1.0, 0.02 * areas.max()))[labels]
     return kept
 
 

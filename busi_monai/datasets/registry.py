@@ -8,16 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from busi_monai.cases import DatasetIssue
-from busi_monai.datasets.breast_lesions_usg import BREAST_LESIONS_USG
-from busi_monai.datasets.bus_bra import BUS_BRA
-from busi_monai.datasets.bus_uclm import BUS_UCLM
 from busi_monai.datasets.busi import BUSI
 from busi_monai.datasets.folder import FOLDER
 from busi_monai.datasets.listing import Listing, Reader, folders_in, natural_key
+from busi_monai.datasets.table_layouts import BREAST_LESIONS_USG, BUS_BRA, BUS_UCLM
 from busi_monai.errors import InputError
 from busi_monai.io.archives import ARCHIVE_SUFFIXES, is_archive, unpacked
 
-__all__ = ["READERS", "detect_layout", "opened_dataset", "read_dataset"]
+__all__ = ["READERS", "opened_dataset", "read_dataset"]
 
 READERS: dict[str, Reader] = {
     reader.name: reader for reader in (BUSI, BUS_BRA, BUS_UCLM, BREAST_LESIONS_USG, FOLDER)
@@ -28,18 +26,6 @@ MAX_DEPTH = 3
 """How many folders below the one asked for a dataset is looked for."""
 
 _DETECTION_ORDER = ("bus_bra", "bus_uclm", "breast_lesions_usg", "busi", "folder")
-
-
-def detect_layout(root: str | Path) -> str:
-    """Return the name of the layout that a folder holds, judged by names alone.
-
-    Args:
-        root: the dataset's folder, or one that holds such a folder, at most ``MAX_DEPTH`` below.
-
-    Raises:
-        InputError: if the folder is missing, empty, of no known layout, or holds several datasets.
-    """
-    return _locate(Path(root), "auto")[0]
 
 
 def read_dataset(root: str | Path, layout: str = "auto") -> Listing:
@@ -66,13 +52,6 @@ def opened_dataset(root: str | Path, layout: str = "auto") -> Iterator[Listing]:
     """List the cases of a dataset's folder or archive, whose files are there while the block runs.
 
     Of an archive, the members that are refused are among the problems; see ``unpacked``.
-
-    Args:
-        root: the dataset's folder or archive, or one that holds one such folder.
-        layout: as for ``read_dataset``.
-
-    Raises:
-        InputError: as ``read_dataset``, or if the archive cannot be unpacked.
     """
     if not is_archive(root):
         yield read_dataset(root, layout)
@@ -86,7 +65,10 @@ def opened_dataset(root: str | Path, layout: str = "auto") -> Iterator[Listing]:
 
 
 def _locate(root: Path, layout: str) -> tuple[str, Path]:
-    names = _candidate_names(layout)
+    name = layout.replace("-", "_").lower()
+    if name != "auto" and name not in READERS:
+        raise InputError(f"unknown layout {layout!r}; expected auto, {', '.join(READERS)}")
+    names = _DETECTION_ORDER if name == "auto" else (name,)
     if not root.exists():
         raise InputError(f"{root} does not exist; expected a dataset's folder")
     if not root.is_dir():
@@ -118,12 +100,3 @@ def _locate(root: Path, layout: str) -> tuple[str, Path]:
     wanted = "; ".join(f"{name}: {READERS[name].looks_like}" for name in names)
     shown = ", ".join(path.name for path in inside[:8])
     raise InputError(f"{root} has no known layout. Looked for {wanted}. Found {shown}")
-
-
-def _candidate_names(layout: str) -> tuple[str, ...]:
-    if layout == "auto":
-        return _DETECTION_ORDER
-    name = layout.replace("-", "_").lower()
-    if name not in READERS:
-        raise InputError(f"unknown layout {layout!r}; expected auto, {', '.join(READERS)}")
-    return (name,)

@@ -20,7 +20,6 @@ __all__ = [
     "read_labels",
     "read_lines",
     "read_table",
-    "report_missing_images",
 ]
 
 _DELIMITERS = ",;\t"
@@ -163,11 +162,7 @@ def read_labels(
 
 
 def read_table(path: Path, columns: tuple[str, ...], delimiter: str = ",") -> list[dict[str, str]]:
-    """Return the rows of a table of text with its cells stripped, a byte-order mark ignored.
-
-    Raises:
-        InputError: if a column is missing or there twice, or the text cannot be read.
-    """
+    """Return the rows of a table of text with its cells stripped, a byte-order mark ignored."""
     return [row for _, row in _read_rows(path, columns, delimiter)[1]]
 
 
@@ -175,13 +170,6 @@ def read_lines(path: Path) -> tuple[list[str], str | None]:
     """Return the lines of a text as spreadsheets write it, with their ends.
 
     It is UTF-8, or UTF-16 with its mark. Letters are ``composed``.
-
-    Returns:
-        The lines, and the delimiter that Excel's first line ``sep=;`` states; that line is cut.
-
-    Raises:
-        InputError: if it is neither.
-        OSError: if the file cannot be read.
     """
     content = path.read_bytes()
     encoding = "utf-16" if content.startswith(_UTF16_MARKS) else "utf-8-sig"
@@ -193,20 +181,6 @@ def read_lines(path: Path) -> tuple[list[str], str | None]:
         ) from error
     stated = _SEPARATOR.fullmatch(lines[0].strip("\r\n")) if lines else None
     return (lines[1:], stated[1]) if stated else (lines, None)
-
-
-def report_missing_images(
-    root: Path,
-    table: Path,
-    listed: Mapping[str, object],
-    images: Mapping[str, Path],
-    problems: list[DatasetIssue],
-) -> None:
-    """Add a ``missing_image`` problem for each id of a table that has no image."""
-    for case_id in listed:
-        if case_id not in images:
-            message = f"{table.name} lists {case_id!r}, but there is no image of that id"
-            problems.append(problem(root, "missing_image", table, message, case_id))
 
 
 def find_labels(root: Path) -> Path | None:

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from busi_monai.cases import CLASSES, NORMAL, DatasetIssue
-from busi_monai.datasets.folder import PROVENANCE_COLUMNS
-from busi_monai.datasets.listing import (
+from busi_monai.datasets import (
+    PROVENANCE_COLUMNS,
     index_images,
     known_class,
     natural_key,

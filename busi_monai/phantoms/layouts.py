@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from busi_monai.cases import CLASSES
-from busi_monai.datasets import bus_bra, bus_uclm
+from busi_monai.datasets import BUS_BRA_FOLDS, BUS_BRA_TABLE, BUS_UCLM_TABLE
 from busi_monai.files import write_text
 from busi_monai.io.images import write_mask, write_png
 
@@ -138,11 +138,9 @@ class BusBraWriter(LayoutWriter):
         return self.folder / "Images" / f"{case_id}.png"
 
     def _write_table(self) -> None:
-        write_text(self.folder / bus_bra.TABLE, _table([self._columns, *self.rows]))
+        write_text(self.folder / BUS_BRA_TABLE, _table([self._columns, *self.rows]))
         folds = [(row[0], row[3], (int(str(row[1])) - 1) % 5 + 1) for row in self.rows]
-        write_text(
-            self.folder / bus_bra.FOLDS_TABLE, _table([("ID", "Pathology", "kFold"), *folds])
-        )
+        write_text(self.folder / BUS_BRA_FOLDS, _table([("ID", "Pathology", "kFold"), *folds]))
 
 
 class BusUclmWriter(LayoutWriter):
@@ -175,7 +173,7 @@ class BusUclmWriter(LayoutWriter):
     def _write_table(self) -> None:
         head = ("Image", "Resolution", "Label", "Doppler", "Marks", "Combined")
         # with a byte-order mark, as its authors did
-        write_text(self.folder / bus_uclm.TABLE, "\ufeff" + _table([head, *self.rows], ";"))
+        write_text(self.folder / BUS_UCLM_TABLE, "\ufeff" + _table([head, *self.rows], ";"))
 
 
 class BreastLesionsUsgWriter(LayoutWriter):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from busi_monai.curation.audit import ARTEFACT_KINDS, find_artefacts
+from busi_monai.curation.audit import find_artefacts
 from busi_monai.imaging.ink import count_crosses, ink_mask
 from busi_monai.io.images import LoadedImage
 
@@ -66,11 +66,3 @@ def test_cross_at_the_edge_is_no_error():
     for x, y in ((0, 0), (399, 299), (3, 150)):
         plus(grey, x, y)
     assert set(flags(grey)) <= {"markers"}
-
-
-def test_colour_is_taken_from_the_image():
-    assert flags(tissue(), colour=True) == ["colour"]
-
-
-def test_kinds_are_explained():
-    assert all(ARTEFACT_KINDS.values())

@@ -38,15 +38,6 @@ def test_clean_phantoms_have_no_finding(phantom_busi):
     assert not any(found["artefacts"].values())
 
 
-def test_counts_are_the_listings(audit, spoilt):
-    listing = read_dataset(spoilt)
-    found = audit.as_dict()
-    assert found["dataset"] == "busi"
-    assert found["images"] == len(listing.cases)
-    assert found["masks"] == listing.mask_count
-    assert found["classes"] == listing.class_counts
-
-
 def test_planted_near_duplicates_and_conflicts_are_found_alone(audit, spoilt):
     planted = planted_defects(spoilt)
     assert {frozenset(g) for g in audit.duplicates.groups} == {
@@ -159,17 +150,6 @@ def test_nothing_readable_still_gives_a_report(tmp_path):
     assert kinds(audit) == {"benign (1)": "unreadable"}
     write_audit(audit, tmp_path / "out")
     assert json.loads((tmp_path / "out" / "audit.json").read_text())["images"] == 1
-
-
-def test_progress_wraps_the_cases(small):
-    seen: list[int] = []
-
-    def bar(cases):
-        seen.append(len(cases))
-        return iter(cases)
-
-    assert len(audit_dataset(read_dataset(small), progress=bar).examinations) == 6
-    assert seen == [6]
 
 
 def test_interrupt_is_passed_on(small):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from busi_monai.cases import CLASSES
-from busi_monai.curation.datalist import Datalist, load_datalist, load_part
+from busi_monai.curation import Datalist, find_split, load_datalist, load_part, shipped_splits
 from busi_monai.errors import InputError
 
 
@@ -147,12 +147,6 @@ def test_folds_divide_into_reported_validation_and_train(tmp_path):
         assert classes == {0: 4, 1: 4, 2: 4}
 
 
-def test_validation_of_a_fold_is_the_same_every_time(tmp_path):
-    folder = write(tmp_path, training=folded())
-    assert load_part(folder, "validation", fold=1) == load_part(folder, "validation", fold=1)
-    assert load_part(folder, "validation", fold=1) != load_part(folder, "validation", fold=2)
-
-
 def test_single_masks_of_an_image_only_train(tmp_path):
     extra = [
         {**entry, "id": f"{entry['id']}#1", "meta": {"part_of": entry["id"]}} for entry in folded()
@@ -173,12 +167,6 @@ def test_several_folders_are_joined_without_collisions(tmp_path):
     assert [entry["id"] for entry in joined] == ["one a", "b", "two a"]
     assert [entry["group"] for entry in joined] == ["one a", "b", "two a"]
     assert joined[2]["image"].startswith(str(two))
-
-
-def test_a_fold_is_for_the_folders_that_have_folds(tmp_path):
-    with_folds = write(tmp_path / "one", training=folded())
-    without = write(tmp_path / "two", test=[item("a", 2)])
-    assert len(load_part([with_folds, without], "reported", fold=0)) == 61
 
 
 def test_a_dataset_of_fewer_folds_trains_and_validates_for_those_that_it_lacks(tmp_path):
@@ -226,3 +214,12 @@ def test_empty_parts_needless_folds_and_lost_files_are_refused(tmp_path):
     (folder / "labels/a.png").unlink()
     with pytest.raises(InputError, match=r"labels/a.png is gone"):
         load_part(folder, "train")
+
+
+def test_splits_are_found_by_name_and_by_path(tmp_path: Path) -> None:
+    own = tmp_path / "datalist.json"
+    own.write_text("")
+    assert find_split("busi-leakfree-v1") == shipped_splits()["busi-leakfree-v1"]
+    assert find_split(own) == own
+    with pytest.raises(InputError, match=r"no datalist 'v9'; expected a datalist\.json or .*v1"):
+        find_split("v9")

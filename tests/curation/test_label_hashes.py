@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from PIL import Image
 
 from busi_monai.cli.main import main
 from busi_monai.curation import PrepareSummary, load_datalist
@@ -64,18 +63,6 @@ def test_corrected_masks_change_the_second_hash_alone(
     content = json.loads((phantom_prepared / "datalist.json").read_text("utf-8"))
     assert list(content)[-2:] == ["sha256", "labels_sha256"]
     assert list(content["test"][0])[7:9] == ["sha256", "label_sha256"]
-
-
-def test_how_a_mask_file_is_encoded_changes_nothing(
-    phantom_busi: Path, phantom_prepared: Path, prepare: Prepare, tmp_path: Path
-) -> None:
-    copy = shutil.copytree(phantom_busi, tmp_path / "copy")
-    for path in copy.glob("*/*_mask.png"):
-        with Image.open(path) as image:
-            mask = image.convert("RGB")
-        path.unlink()
-        mask.save(path.with_suffix(".bmp"))
-    assert prepare(copy, tmp_path / "out").datalist == load_datalist(phantom_prepared)
 
 
 def test_a_mask_hash_that_was_changed_by_hand_is_refused(

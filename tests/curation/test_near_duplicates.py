@@ -94,11 +94,6 @@ def test_order_of_images_does_not_matter(others):
     assert forward.groups == [["other (5)", "x (2)", "x (10)"]]
 
 
-@pytest.mark.parametrize("count", [0, 1])
-def test_too_few_images_give_nothing(count):
-    assert find_near_duplicates({str(i): scan(i) for i in range(count)}).groups == []
-
-
 def test_repeated_id_is_refused():
     with pytest.raises(InputError, match="'a'"):
         find_near_duplicates([("a", scan(1)), ("a", scan(2))])

@@ -99,15 +99,6 @@ def test_wrong_and_missing_images_are_named_and_nothing_is_written(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_lesion_without_its_mask_is_named(
-    phantom_busi: Path, published: Path, tmp_path: Path, prepare: Prepare
-):
-    copy = shutil.copytree(phantom_busi, tmp_path / "copy")
-    (copy / "benign/benign (1)_mask.png").unlink()
-    with pytest.raises(InputError, match=r"1 images that are missing .* here: benign \(1\)"):
-        prepare(copy, tmp_path / "out", from_datalist=published)
-
-
 def test_additional_images_are_left_out_and_told(
     phantom_busi: Path, published: Path, tmp_path: Path, prepare: Prepare
 ):

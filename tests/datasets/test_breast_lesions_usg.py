@@ -5,7 +5,7 @@ from pathlib import Path
 import openpyxl
 import pytest
 
-from busi_monai.datasets import detect_layout, read_dataset
+from busi_monai.datasets import read_dataset
 from busi_monai.errors import InputError
 
 HEAD = ("CaseID", "Image_filename", "Mask_tumor_filename", "Pixel_size", "BIRADS", "Classification")
@@ -59,7 +59,7 @@ def test_images_in_a_folder_beside_the_table(tmp_path: Path) -> None:
         *("images and masks/case001.png", "images and masks/case001_tumor.png"),
     )
 
-    assert detect_layout(tmp_path) == "breast_lesions_usg"
+    assert read_dataset(tmp_path).dataset == "breast_lesions_usg"
     assert read_dataset(tmp_path).mask_count == 1
 
 

@@ -147,14 +147,6 @@ def test_the_real_busi(real_busi: Path) -> None:
     assert listing.cases[1].id == "normal (2)"
 
 
-@pytest.mark.realdata
-def test_the_real_busi_is_found_from_the_folder_above(real_busi: Path) -> None:
-    listing = read_dataset(real_busi.parent, layout="busi")
-
-    assert listing.root == real_busi
-    assert len(listing.cases) == 780
-
-
 LIKE_MASKS = ["x_masks", "x_mask (1)", "x_mask - Copy", "x-mask", "x_mask1", "X_Mask.2", "mask_x"]
 
 

@@ -9,7 +9,6 @@ from busi_monai.cases import Case
 from busi_monai.datasets import Listing, natural_key
 from busi_monai.datasets.listing import (
     case_ids,
-    in_case_order,
     index_images,
     visible_files,
 )
@@ -49,17 +48,6 @@ def test_the_names_of_busi_are_ordered_as_published_splits_are() -> None:
         "normal (1)", "normal (133)",
     ]  # fmt: skip
     assert sorted(set(names), key=natural_key) == names
-
-
-def test_cases_stand_in_the_order_of_the_classes() -> None:
-    cases = [
-        make_case("a", "malignant"),
-        make_case("b10", "benign"),
-        make_case("b9", "benign"),
-        make_case("z", "normal"),
-    ]
-
-    assert [case.id for case in in_case_order(cases)] == ["z", "b9", "b10", "a"]
 
 
 def test_what_systems_leave_behind_is_not_visible(tmp_path: Path) -> None:
@@ -136,12 +124,3 @@ def test_links_to_folders_are_followed_and_loops_are_cut_and_named(tmp_path: Pat
         ("stray_file", "images/p2/up"),
     ]
     assert "a link to a folder that it lies in" in problems[0].message
-
-
-def test_names_that_differ_in_letter_case_are_told_as_such(tmp_path: Path) -> None:
-    problems: list = []
-
-    assert case_ids(tmp_path, ["A", "a"], problems) == {"A": "A", "a": "a-2"}
-    assert [p.message for p in problems] == [
-        "files whose names some systems take for one; their ids are numbered: 'A', 'a-2'"
-    ]

@@ -9,7 +9,7 @@ from busi_monai.datasets import READERS, individual_masks, lesion_mask, read_dat
 from busi_monai.errors import ImageReadError, InputError
 from busi_monai.io.images import read_image
 from busi_monai.outputs import HIDDEN_RECORD
-from busi_monai.phantoms import planted_defects
+from busi_monai.phantoms import LAYOUT_WRITERS, planted_defects
 from busi_monai.phantoms import write_phantom_dataset as write
 
 SIZE = (48, 64)
@@ -33,7 +33,7 @@ def test_every_layout_reads_back(tmp_path: Path, layout: str) -> None:
     assert listing.dataset == layout
     assert listing.problems == []
     assert len(listing.cases) == 7
-    counts = [listing.class_counts[name] for name in READERS[layout].classes]
+    counts = [listing.class_counts[name] for name in LAYOUT_WRITERS[layout].classes]
     assert max(counts) - min(counts) <= 1
     for case in listing.cases:
         mask = lesion_mask(case)
@@ -44,7 +44,7 @@ def test_every_layout_reads_back(tmp_path: Path, layout: str) -> None:
 
 
 def test_all_layouts_hold_the_same_images(tmp_path: Path) -> None:
-    layouts = [name for name, reader in READERS.items() if len(reader.classes) == 3]
+    layouts = [name for name, writer in LAYOUT_WRITERS.items() if len(writer.classes) == 3]
     loaded_images = []
     for layout in layouts:
         listing = read_dataset(write(tmp_path / layout, cases=3, seed=4, size=SIZE, layout=layout))
