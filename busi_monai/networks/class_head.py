@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from busi_monai.networks.blocks import initialise_kaiming
+from busi_monai.networks.decoder import initialise_kaiming
 
 __all__ = ["POOLINGS", "ClassHead"]
 
@@ -20,37 +20,29 @@ class AveragePooling(nn.Module):
     """The mean over all places.
 
     Every pooling takes the bottleneck (N, C, h, w) and the mask logits (N, 1, H, W), which may be
-    missing where they are not needed, and returns (N, ``channels``).
-
-    Attributes:
-        channels: length of the pooled vector.
-        needs_mask: whether it cannot do without the mask logits.
+    missing where they are not needed, and returns (N, ``vectors`` C).
     """
 
+    vectors = 1
     needs_mask = False
 
     def __init__(self, in_channels: int) -> None:
         super().__init__()
-        self.channels = in_channels
 
     def forward(self, bottleneck: Tensor, mask_logits: Tensor | None = None) -> Tensor:
         return bottleneck.mean(dim=(2, 3))
 
 
-class AverageMaxPooling(nn.Module):
+class AverageMaxPooling(AveragePooling):
     """The mean and the greatest value of each channel over all places."""
 
-    needs_mask = False
-
-    def __init__(self, in_channels: int) -> None:
-        super().__init__()
-        self.channels = 2 * in_channels
+    vectors = 2
 
     def forward(self, bottleneck: Tensor, mask_logits: Tensor | None = None) -> Tensor:
         return torch.cat([bottleneck.mean(dim=(2, 3)), bottleneck.amax(dim=(2, 3))], dim=1)
 
 
-class MaskPooling(nn.Module):
+class MaskPooling(AveragePooling):
     """The mean over all places, and the mean over the lesion that the network itself predicts.
 
     A place weighs as much as the mean lesion probability of the pixels it stands for, plus
@@ -58,11 +50,11 @@ class MaskPooling(nn.Module):
     The probabilities are detached, so that the class loss cannot bend the mask to its ends.
     """
 
+    vectors = 2
     needs_mask = True
 
     def __init__(self, in_channels: int) -> None:
-        super().__init__()
-        self.channels = 2 * in_channels
+        super().__init__(in_channels)
         self.empty = EMPTY_LESION  # TorchScript reads no globals
 
     def forward(self, bottleneck: Tensor, mask_logits: Tensor | None = None) -> Tensor:
@@ -75,18 +67,17 @@ class MaskPooling(nn.Module):
         return torch.cat([bottleneck.mean(dim=(2, 3)), inside], dim=1)
 
 
-class AttentionPooling(nn.Module):
+class AttentionPooling(AveragePooling):
     """The mean over all places, and a mean whose weights a 1×1 convolution learns.
 
     The weights of all places add up to 1 (softmax), as in attention-based multiple instance
     learning (Ilse et al., ICML 2018), with a linear score. A bias would cancel out.
     """
 
-    needs_mask = False
+    vectors = 2
 
     def __init__(self, in_channels: int) -> None:
-        super().__init__()
-        self.channels = 2 * in_channels
+        super().__init__(in_channels)
         self.score = nn.Conv2d(in_channels, 1, kernel_size=1, bias=False)
 
     def forward(self, bottleneck: Tensor, mask_logits: Tensor | None = None) -> Tensor:
@@ -95,15 +86,13 @@ class AttentionPooling(nn.Module):
         return torch.cat([bottleneck.mean(dim=(2, 3)), attended], dim=1)
 
 
-Pooling = AveragePooling | AverageMaxPooling | MaskPooling | AttentionPooling
-
-POOLINGS: dict[str, type[Pooling]] = {
+POOLINGS: dict[str, type[AveragePooling]] = {
     "average": AveragePooling,
     "average_max": AverageMaxPooling,
     "mask": MaskPooling,
     "attention": AttentionPooling,
 }
-"""How a class head makes one vector of the bottleneck, by the name that configurations use."""
+"""How a class head makes one vector of the bottleneck's channels, by the configurations' name."""
 
 
 class ClassHead(nn.Module):
@@ -138,21 +127,17 @@ class ClassHead(nn.Module):
         pooling: str = "average",
     ) -> None:
         super().__init__()
-        rates = (
-            [float(dropout)] * max(len(hidden), 1)
-            if isinstance(dropout, int | float)
-            else list(dropout)
-        )
+        rates = [dropout] * max(len(hidden), 1) if isinstance(dropout, int | float) else dropout
         if hidden and len(rates) != len(hidden):
             raise ValueError(
                 f"dropout must be one number or one for each of the {len(hidden)} hidden layers, "
-                f"got {rates}"
+                f"got {list(rates)}"
             )
         if pooling not in POOLINGS:
             raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}")
         self.pooling = POOLINGS[pooling](in_channels)
         layers: list[nn.Module] = [] if hidden else [nn.Dropout(rates[0] if rates else 0.0)]
-        widths = [self.pooling.channels, *hidden]
+        widths = [in_channels * self.pooling.vectors, *hidden]
         for before, width, rate in zip(widths, hidden, rates, strict=False):
             layers += [nn.Linear(before, width), nn.ReLU(inplace=True), nn.Dropout(rate)]
         output = nn.Linear(widths[-1], classes)
@@ -162,8 +147,6 @@ class ClassHead(nn.Module):
     def forward(self, bottleneck: Tensor, mask_logits: Tensor | None = None) -> Tensor:
         """Return (N, classes) logits for the bottleneck (N, in_channels, h, w).
 
-        Args:
-            bottleneck: the encoder's coarsest map.
-            mask_logits: (N, 1, H, W) logits of the network's own mask, for ``mask``.
+        The pooling ``mask`` needs the (N, 1, H, W) logits of the network's own mask, too.
         """
         return self.layers(self.pooling(bottleneck, mask_logits))

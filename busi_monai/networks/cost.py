@@ -19,17 +19,11 @@ def network_cost(network: nn.Module, image_size: Sequence[int]) -> dict[str, Any
     matrix products; normalisation, activations and resizing count nothing. So the figures are twice
     the "MACs" (often called FLOPs, too) of other tables.
 
-    Args:
-        network: takes (1, 1, H, W) images; its weights, statistics and modes stay as they are. On
-            the device ``meta`` nothing is computed, only counted.
-        image_size: (H, W) in pixels.
+    The network takes (1, 1, H, W) images, and stays as it is. On the device ``meta`` nothing is
+    computed, only counted.
 
     Returns:
-        ``parameters`` (number), ``flops`` (number, of one image, prediction mode) and
-        ``image_size`` ([H, W]).
-
-    Raises:
-        ValueError: if the network does not take images of that size.
+        ``parameters`` and ``flops`` (numbers; of one image in prediction mode), ``image_size``.
 
     Examples:
         >>> cost = network_cost(nn.Conv2d(1, 2, kernel_size=3, padding=1), (8, 8))

@@ -1,4 +1,4 @@
-"""The expanding path of a U-Net over any encoder's feature maps."""
+"""The expanding path of a U-Net over any encoder's feature maps, and the blocks it is made of."""
 
 from __future__ import annotations
 
@@ -7,14 +7,63 @@ import operator
 from collections.abc import Sequence
 
 import torch
+from monai.networks.layers.utils import get_norm_layer
 from monai.networks.nets.attentionunet import AttentionBlock
 from torch import Tensor, nn
 
-from busi_monai.networks.blocks import Normalisation, convolution_block, initialise_kaiming
-
-__all__ = ["UPSAMPLINGS", "Decoder", "UNetDecoder"]
+__all__ = [
+    "UPSAMPLINGS",
+    "Decoder",
+    "Normalisation",
+    "UNetDecoder",
+    "convolution_block",
+    "initialise_kaiming",
+]
 
 UPSAMPLINGS = ("transpose", "bilinear", "nearest")
+
+Normalisation = str | tuple[str, dict[str, float]]
+"""What MONAI's ``get_norm_layer`` takes: ``"batch"``, ``"instance"``, ``("group", {…})``."""
+
+
+def convolution_block(
+    in_channels: int,
+    out_channels: int,
+    *,
+    convolutions: int = 2,
+    bias: bool = False,
+    norm: Normalisation = "batch",
+) -> nn.Sequential:
+    """Return ``convolutions`` times 3×3 convolution, normalisation, ReLU; the size is kept.
+
+    With two, this is the double convolution of the U-Net (Ronneberger et al., MICCAI 2015) with
+    padding and batch normalisation.
+    """
+    layers: list[nn.Module] = []
+    for before in [in_channels, *[out_channels] * (convolutions - 1)]:
+        layers += [
+            nn.Conv2d(before, out_channels, kernel_size=3, padding=1, bias=bias),
+            get_norm_layer(name=norm, spatial_dims=2, channels=out_channels),
+            nn.ReLU(inplace=True),
+        ]
+    return nn.Sequential(*layers)
+
+
+def initialise_kaiming(module: nn.Module, *, outputs: Sequence[nn.Module] = ()) -> None:
+    """Draw a module's weights as He et al. (ICCV 2015) propose for ReLU networks, in place.
+
+    Normal distribution with the variance ``2 / fan_in`` (``1 / fan_in`` for ``outputs``, the layers
+    that give logits); biases 0; normalisations start as the identity.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            linear = any(layer is output for output in outputs)
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="linear" if linear else "relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.BatchNorm2d | nn.GroupNorm) and layer.affine:
+            nn.init.ones_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
 
 class Decoder(nn.Module):
@@ -51,9 +100,7 @@ class UNetDecoder(Decoder):
         attention: whether a gate weighs the encoder's maps (Oktay et al., "Attention U-Net",
             MIDL 2018), MONAI's ``AttentionBlock``.
         skips: whether the encoder's maps besides the coarsest are used at all.
-        convolutions: how many 3×3 convolutions a level has.
-        bias: whether these have biases.
-        norm: the normalisation, by MONAI's name.
+        convolutions, bias, norm: of each level, as ``convolution_block`` takes them.
 
     Raises:
         ValueError: if there are too few or too many ``channels``, or an unknown ``upsample``.
@@ -103,8 +150,6 @@ class UNetDecoder(Decoder):
 
 
 class _Level(nn.Module):
-    """One level: upsample, join the encoder's map, convolve."""
-
     def __init__(self, up: nn.Module, join: nn.Module, convolve: nn.Module) -> None:
         super().__init__()
         self.up = up

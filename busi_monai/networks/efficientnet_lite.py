@@ -9,20 +9,19 @@ from monai.networks.nets.efficientnet import drop_connect
 from torch import Tensor, nn
 from torch.nn import functional
 
-from busi_monai.networks.blocks import initialise_kaiming
-from busi_monai.networks.encoders import Encoder, register_encoder
+from busi_monai.networks.decoder import initialise_kaiming
+from busi_monai.networks.encoders import Encoder
 
 __all__ = ["IMAGENET_PACKAGES", "EfficientNetLiteEncoder"]
 
+# factors of width and depth
 _SCALES = {
     "efficientnet-lite0": (1.0, 1.0),
     "efficientnet-lite1": (1.0, 1.1),
     "efficientnet-lite2": (1.1, 1.2),
 }
-"""Factors of width and depth by name."""
-
+# expansion, channels, blocks, stride, kernel
 _STAGES = (
-    # expansion, channels, blocks, stride, kernel
     (1, 16, 1, 1, 3),
     (6, 24, 2, 2, 3),
     (6, 40, 2, 2, 5),
@@ -85,18 +84,16 @@ class EfficientNetLiteEncoder(Encoder):
         for (expansion, channels, _, stride, kernel), count in zip(_STAGES, counts, strict=True):
             after = _scaled(channels, width)
             if stride == 2:
-                self._end_resolution(before)
+                self._ends.append(len(self._blocks) - 1)
+                self.channels.append(before)
             for repeat in range(count):
                 skipped = drop_connect * len(self._blocks) / sum(counts)
                 first = stride if repeat == 0 else 1
                 self._blocks.append(_Block(before, after, expansion, kernel, first, skipped))
                 before = after
-        self._end_resolution(before)
-        initialise_kaiming(self)
-
-    def _end_resolution(self, channels: int) -> None:
         self._ends.append(len(self._blocks) - 1)
-        self.channels.append(channels)
+        self.channels.append(before)
+        initialise_kaiming(self)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Return the last feature map of each resolution, at strides 2, 4, 8, 16 and 32."""
@@ -189,21 +186,3 @@ def _scaled(channels: int, width: float) -> int:
     wanted = channels * width
     rounded = max(8, int(wanted + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * wanted else rounded
-
-
-@register_encoder("efficientnet-lite0")
-def efficientnet_lite0(**options: object) -> Encoder:
-    """EfficientNet-Lite0; options as of ``EfficientNetLiteEncoder``."""
-    return EfficientNetLiteEncoder("efficientnet-lite0", **options)  # type: ignore[arg-type]
-
-
-@register_encoder("efficientnet-lite1")
-def efficientnet_lite1(**options: object) -> Encoder:
-    """EfficientNet-Lite1; options as of ``EfficientNetLiteEncoder``."""
-    return EfficientNetLiteEncoder("efficientnet-lite1", **options)  # type: ignore[arg-type]
-
-
-@register_encoder("efficientnet-lite2")
-def efficientnet_lite2(**options: object) -> Encoder:
-    """EfficientNet-Lite2; options as of ``EfficientNetLiteEncoder``."""
-    return EfficientNetLiteEncoder("efficientnet-lite2", **options)  # type: ignore[arg-type]

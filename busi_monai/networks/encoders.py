@@ -1,28 +1,23 @@
-"""Encoders: from a grey image to feature maps, fine to coarse. One registry, ``ENCODERS``."""
+"""Encoders: from a grey image to feature maps, fine to coarse."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import torch
 from monai.networks.nets.efficientnet import EfficientNetBN
 from monai.networks.nets.resnet import ResNet
 from torch import Tensor, nn
 
-from busi_monai.networks.blocks import Normalisation, convolution_block, initialise_kaiming
-from busi_monai.networks.decoder import Decoder, UNetDecoder
+from busi_monai.networks.decoder import (
+    Decoder,
+    Normalisation,
+    UNetDecoder,
+    convolution_block,
+    initialise_kaiming,
+)
 
-__all__ = [
-    "ENCODERS",
-    "EfficientNetEncoder",
-    "Encoder",
-    "ResNetEncoder",
-    "UNetEncoder",
-    "build_encoder",
-    "refuse_decoder_options",
-    "register_encoder",
-]
+__all__ = ["EfficientNetEncoder", "Encoder", "ResNetEncoder", "UNetEncoder"]
 
 
 class Encoder(nn.Module):
@@ -62,57 +57,13 @@ class Encoder(nn.Module):
         return [published]
 
 
-EncoderBuilder = Callable[..., Encoder]
-ENCODERS: dict[str, EncoderBuilder] = {}
-"""Every encoder by the name that configurations use."""
-
-
-def register_encoder(name: str) -> Callable[[EncoderBuilder], EncoderBuilder]:
-    """Return a decorator that enters a builder into ``ENCODERS`` under ``name``."""
-
-    def enter(builder: EncoderBuilder) -> EncoderBuilder:
-        if name in ENCODERS:
-            raise ValueError(f"an encoder named {name!r} is registered already")
-        ENCODERS[name] = builder
-        return builder
-
-    return enter
-
-
-def build_encoder(name: str, /, **options: object) -> Encoder:
-    """Build a registered encoder.
-
-    Raises:
-        ValueError: if the name is unknown; the message lists the known ones.
-        TypeError: if the encoder has no such option.
-    """
-    if name not in ENCODERS:
-        raise ValueError(f"encoder must be one of {', '.join(sorted(ENCODERS))}, got {name!r}")
-    try:
-        return ENCODERS[name](**options)
-    except TypeError as error:
-        raise TypeError(f"encoder {name!r} with options {options}: {error}") from error
-
-
-def refuse_decoder_options(encoder: str, options: dict[str, Any]) -> None:
-    """Raise a ValueError that names the options of a decoder that takes none, if there are any."""
-    if options:
-        raise ValueError(
-            f"encoder {encoder!r} brings its own decoder, which takes no "
-            f"{', '.join(sorted(options))}; set these among encoder_options or take another encoder"
-        )
-
-
-@register_encoder("unet")
 class UNetEncoder(Encoder):
     """The contracting path of the U-Net: double convolutions between 2×2 max poolings.
 
     Args:
         widths: channels of each level; the stride doubles from one to the next.
         in_channels: channels of the input.
-        bias: whether the convolutions have biases.
-        convolutions: how many 3×3 convolutions a level has.
-        norm: the normalisation, by MONAI's name.
+        bias, convolutions, norm: of each level, as ``convolution_block`` takes them.
     """
 
     def __init__(
@@ -193,14 +144,10 @@ class ResNetEncoder(Encoder):
             bias_downsample=False,
             feed_forward=False,
         )
-        self.conv1 = resnet.conv1
-        self.bn1 = resnet.bn1
-        self.act = resnet.act
+        self.conv1, self.bn1, self.act = resnet.conv1, resnet.bn1, resnet.act
         self.maxpool = resnet.maxpool
-        self.layer1 = resnet.layer1
-        self.layer2 = resnet.layer2
-        self.layer3 = resnet.layer3
-        self.layer4 = resnet.layer4
+        self.layer1, self.layer2 = resnet.layer1, resnet.layer2
+        self.layer3, self.layer4 = resnet.layer3, resnet.layer4
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Return the stem and the four stages, at strides 2, 4, 8, 16 and 32."""
@@ -209,24 +156,6 @@ class ResNetEncoder(Encoder):
         second = self.layer2(first)
         third = self.layer3(second)
         return [stem, first, second, third, self.layer4(third)]
-
-
-@register_encoder("resnet18")
-def resnet18(**options: object) -> Encoder:
-    """ResNet-18; options as of ``ResNetEncoder``."""
-    return ResNetEncoder("basic", (2, 2, 2, 2), **options)  # type: ignore[arg-type]
-
-
-@register_encoder("resnet34")
-def resnet34(**options: object) -> Encoder:
-    """ResNet-34; options as of ``ResNetEncoder``."""
-    return ResNetEncoder("basic", (3, 4, 6, 3), **options)  # type: ignore[arg-type]
-
-
-@register_encoder("resnet50")
-def resnet50(**options: object) -> Encoder:
-    """ResNet-50; options as of ``ResNetEncoder``."""
-    return ResNetEncoder("bottleneck", (3, 4, 6, 3), **options)  # type: ignore[arg-type]
 
 
 class EfficientNetEncoder(Encoder):
@@ -260,15 +189,7 @@ class EfficientNetEncoder(Encoder):
                 module._swish = nn.SiLU(inplace=True)
                 module.drop_connect_rate *= drop_connect / efficientnet.drop_connect_rate
         self._ends = [end - 1 for end in efficientnet.extract_stacks]
-        self.channels = self._measure_channels()
-
-    def _measure_channels(self) -> list[int]:
-        training = self.training
-        self.eval()
-        with torch.no_grad():
-            maps = self.forward(torch.zeros(1, self.in_channels, 32, 32))
-        self.train(training)
-        return [feature_map.shape[1] for feature_map in maps]
+        self.channels = [self._blocks[end][-1]._project_conv.out_channels for end in self._ends]
 
     def own_names(self, published: str) -> list[str]:
         """Return the name with the stage that MONAI puts before a block's number."""
@@ -285,15 +206,3 @@ class EfficientNetEncoder(Encoder):
             if index in self._ends:
                 features.append(current)
         return features
-
-
-@register_encoder("efficientnet-b0")
-def efficientnet_b0(**options: object) -> Encoder:
-    """EfficientNet-B0; options as of ``EfficientNetEncoder``."""
-    return EfficientNetEncoder("efficientnet-b0", **options)  # type: ignore[arg-type]
-
-
-@register_encoder("efficientnet-b2")
-def efficientnet_b2(**options: object) -> Encoder:
-    """EfficientNet-B2; options as of ``EfficientNetEncoder``."""
-    return EfficientNetEncoder("efficientnet-b2", **options)  # type: ignore[arg-type]

@@ -24,14 +24,9 @@ class EnsembleNetwork(nn.Module):
         temperatures: of each member; its class logits are divided by it before the mean, so that
             members that were calibrated apart weigh the same. One for each by default.
 
-    Attributes:
-        stride: height and width of the input must be divisible by it.
-        classes: number of class logits.
-
     Shapes:
-        ``forward`` takes (N, 1, H, W) float and returns the members' heads: ``seg`` (N, 1, H, W)
-        and ``cls`` (N, classes) float32 logits. True masks (N, 1, H, W), if given, go to those
-        members that take them, as ``TwoStageNetwork`` does; scripted, they are left out.
+        ``forward`` takes and returns what the members do. True masks (N, 1, H, W), if given, go to
+        those that take them, as ``TwoStageNetwork`` does; scripted, they are left out.
 
     Raises:
         ValueError: if there is no member, the members' numbers of classes differ, or the
@@ -64,7 +59,9 @@ class EnsembleNetwork(nn.Module):
             )
         self.members = nn.ModuleList(members)
         self.temperatures = scales
-        self.takes_lesion = [_takes_lesion(member) for member in members]
+        self.takes_lesion = [
+            "lesion" in inspect.signature(member.forward).parameters for member in members
+        ]
         self.classes = counts[0]
         self.stride = math.lcm(*(int(getattr(member, "stride", 1)) for member in members))
 
@@ -72,7 +69,6 @@ class EnsembleNetwork(nn.Module):
         """Return the mean logits of each head by its name; see the class."""
         total: dict[str, Tensor] = {}
         for index, member in enumerate(self.members):
-            outputs: dict[str, Tensor] = {}
             if torch.jit.is_scripting():  # compiles no call that a member does not take
                 outputs = member(image)
             elif lesion is not None and self.takes_lesion[index]:
@@ -89,7 +85,3 @@ class EnsembleNetwork(nn.Module):
         for head, summed in total.items():
             mean[head] = summed / len(self.members)
         return mean
-
-
-def _takes_lesion(member: nn.Module) -> bool:
-    return "lesion" in inspect.signature(member.forward).parameters

@@ -10,10 +10,10 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from busi_monai.errors import InputError
-from busi_monai.networks.encoders import Encoder, register_encoder
+from busi_monai.networks.encoders import Encoder
 
 __all__ = ["SmpEncoder", "TimmEncoder", "import_library"]
 
@@ -21,12 +21,7 @@ _DOWNLOADS = ("pretrained", "weights", "pretrained_cfg", "checkpoint_path", "enc
 
 
 def import_library(name: str) -> ModuleType:
-    """Import a package of the extra ``encoders``.
-
-    Raises:
-        InputError: if it is missing, or cannot be imported, as beside a torchvision that was built
-            for another torch; the message says what to install.
-    """
+    """Import a package of the extra ``encoders``, or raise an InputError on what to install."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -44,12 +39,16 @@ def import_library(name: str) -> ModuleType:
 class _LibraryEncoder(Encoder):
     """An encoder whose channels and strides are measured on a blank image."""
 
-    def _measure(self, side: int) -> None:
-        training = self.training
+    def _measure(self, side: int, *, freeze_unused: bool = False) -> None:
         self.eval()
-        with torch.no_grad():
-            maps = self.forward(torch.zeros(1, self.in_channels, side, side))
-        self.train(training)
+        maps = self.forward(torch.zeros(1, self.in_channels, side, side))
+        if freeze_unused:
+            weights = list(self.parameters())
+            total = torch.stack([feature_map.sum() for feature_map in maps]).sum()
+            gradients = torch.autograd.grad(total, weights, allow_unused=True)
+            for weight, gradient in zip(weights, gradients, strict=True):
+                weight.requires_grad_(gradient is not None)
+        self.train()
         self.channels = [feature_map.shape[1] for feature_map in maps]
         self.strides = [side // feature_map.shape[2] for feature_map in maps]
         rising = all(fine < coarse for fine, coarse in itertools.pairwise(self.strides))
@@ -66,7 +65,6 @@ class _LibraryEncoder(Encoder):
         return {"channels": widths[:levels], "upsample": "bilinear"}
 
 
-@register_encoder("smp")
 class SmpEncoder(_LibraryEncoder):
     """An encoder of segmentation-models-pytorch; needs the extra ``encoders``.
 
@@ -74,7 +72,7 @@ class SmpEncoder(_LibraryEncoder):
     the last convolution of an EfficientNet, is kept for its names, but does not train.
 
     Args:
-        name: of ``segmentation_models_pytorch.encoders.get_encoder_names()``, ``resnet34``.
+        name: of ``segmentation_models_pytorch.encoders.get_encoder_names()``.
         in_channels: channels of the input.
         depth: number of halvings, 3 to 5.
         options: further arguments of ``get_encoder``: ``output_stride``.
@@ -105,8 +103,7 @@ class SmpEncoder(_LibraryEncoder):
         )
         # the first map is the image itself; a transformer has an empty one for stride 2
         self.kept = [i for i, width in enumerate(self.model.out_channels) if i > 0 and width > 0]
-        self._measure(side=64)
-        _freeze_unused(self)
+        self._measure(side=64, freeze_unused=True)
 
     def own_names(self, published: str) -> list[str]:
         """Return the name below the library's network."""
@@ -121,7 +118,6 @@ class SmpEncoder(_LibraryEncoder):
         return features
 
 
-@register_encoder("timm")
 class TimmEncoder(_LibraryEncoder):
     """A network of timm as feature extractor; needs the extra ``encoders``.
 
@@ -201,17 +197,3 @@ def _unknown(encoder: str, name: str, known: Iterable[str]) -> str:
     near: Sequence[str] = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
     hint = f"near to it: {', '.join(near)}" if near else "see the library's own list"
     return f"encoder_options name must be a network of {encoder}, got {name!r}; {hint}"
-
-
-def _freeze_unused(encoder: Encoder) -> None:
-    """Take the weights that no map depends on out of training."""
-    training = encoder.training
-    encoder.eval()
-    maps = encoder.forward(torch.zeros(1, encoder.in_channels, 64, 64))
-    weights: list[nn.Parameter] = list(encoder.parameters())
-    gradients = torch.autograd.grad(
-        torch.stack([each.sum() for each in maps]).sum(), weights, allow_unused=True
-    )
-    encoder.train(training)
-    for weight, gradient in zip(weights, gradients, strict=True):
-        weight.requires_grad_(gradient is not None)

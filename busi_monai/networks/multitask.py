@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from busi_monai.networks.blocks import initialise_kaiming
 from busi_monai.networks.class_head import POOLINGS, ClassHead
-from busi_monai.networks.decoder import Decoder
-from busi_monai.networks.encoders import build_encoder
+from busi_monai.networks.decoder import Decoder, initialise_kaiming
+from busi_monai.networks.registry import build_encoder
 
 __all__ = ["HeadOutput", "MultiTaskUNet"]
 
@@ -64,12 +63,7 @@ class MultiTaskUNet(nn.Module):
         4
     """
 
-    __constants__ = (
-        "has_segmentation",
-        "has_classification",
-        "deep_supervision",
-        "in_channels",
-    )
+    __constants__ = ("has_segmentation", "has_classification", "deep_supervision", "in_channels")
 
     def __init__(
         self,
@@ -130,9 +124,8 @@ class MultiTaskUNet(nn.Module):
         if not decoder.gives_logits:
             self.seg_head = nn.Conv2d(finest, 1, kernel_size=1)
         if decoder.strides[-1] > 1:
-            enlarge = nn.Upsample(
-                scale_factor=decoder.strides[-1], mode="bilinear", align_corners=False
-            )
+            scale = decoder.strides[-1]
+            enlarge = nn.Upsample(scale_factor=scale, mode="bilinear", align_corners=False)
             self.seg_head = nn.Sequential(self.seg_head, _Float32(), enlarge)
         if self.deep_supervision:
             self.aux_heads.extend(
@@ -156,9 +149,8 @@ class MultiTaskUNet(nn.Module):
                 for index, head in enumerate(self.aux_heads):
                     outputs["seg_aux" + str(index + 1)] = head(maps[len(maps) - 2 - index]).float()
         if self.has_classification:
-            outputs["cls"] = self.cls_head(
-                self.bottleneck(features[-1]), outputs.get("seg")
-            ).float()
+            logits = self.cls_head(self.bottleneck(features[-1]), outputs.get("seg"))
+            outputs["cls"] = logits.float()
         return outputs
 
     @torch.jit.unused
@@ -176,12 +168,7 @@ class MultiTaskUNet(nn.Module):
 
 
 class HeadOutput(nn.Module):
-    """A network that returns one head's tensor, for tools that cannot take a dict.
-
-    Args:
-        network: a network that returns a dict.
-        head: ``seg`` or ``cls``.
-    """
+    """A network that returns the tensor of one head, ``seg`` or ``cls``, instead of a dict."""
 
     def __init__(self, network: nn.Module, head: str = "seg") -> None:
         super().__init__()

@@ -43,10 +43,6 @@ class TwoStageNetwork(nn.Module):
             itself is in [0, 1].
         classifier_normalisation: the same for the classifier.
 
-    Attributes:
-        stride: any input size will do, so 1.
-        classes: number of class logits.
-
     Shapes:
         ``forward`` takes (N, 1, H, W) float in [0, 1] and returns ``seg`` (N, 1, H, W) and ``cls``
         (N, C) float32 logits.
@@ -91,9 +87,13 @@ class TwoStageNetwork(nn.Module):
             raise ValueError(f"margin must be at least 0, got {margin}")
         if not 0 < mask_threshold < 1:
             raise ValueError(f"mask_threshold must lie between 0 and 1, got {mask_threshold}")
-        _choice("when_no_lesion", when_no_lesion, WHEN_NO_LESION)
-        _choice("segmenter_normalisation", segmenter_normalisation, NORMALISATIONS)
-        _choice("classifier_normalisation", classifier_normalisation, NORMALISATIONS)
+        for name, value, allowed in (
+            ("when_no_lesion", when_no_lesion, WHEN_NO_LESION),
+            ("segmenter_normalisation", segmenter_normalisation, NORMALISATIONS),
+            ("classifier_normalisation", classifier_normalisation, NORMALISATIONS),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
         self.margin = float(margin)
         self.classes = len(classes)
         self.stride = 1
@@ -105,18 +105,13 @@ class TwoStageNetwork(nn.Module):
             raise ValueError(
                 f"the classifier has {classifier.classes} classes, expected {', '.join(classes)}"
             )
-        self.no_lesion_logits = [0.0] * self.classes
-        if not self.whole_without_lesion:
-            self.no_lesion_logits = _confident_normal(classes)
+        self.no_lesion_logits = [0.0] if self.whole_without_lesion else _confident_normal(classes)
 
     def forward(self, image: Tensor, lesion: Tensor | None = None) -> dict[str, Tensor]:
         """Return the logits of both heads; see the class.
 
-        Args:
-            image: (N, 1, H, W) in [0, 1].
-            lesion: (N, 1, H, W) true masks of 0 and 1, from which the boxes are taken instead of
-                from the predicted ones; all −1 where an image has none. The mask logits are the
-                predicted ones all the same.
+        With ``lesion``, (N, 1, H, W) true masks of 0 and 1, all −1 where an image has none, the
+        boxes are those of the true masks. The mask logits are the predicted ones all the same.
         """
         image = image.float()
         small = interpolate(
@@ -180,12 +175,9 @@ def crop_boxes(
     Args:
         image: (N, 1, H, W) float.
         boxes: (N, 4) left, top, right, bottom in [0, 1].
-        size: (height, width) of the crops.
+        size: (height, width) of the crops, (N, 1, height, width).
         margin: part of the box's sides added on each side, as far as the image reaches.
         oversampling: the multiple.
-
-    Returns:
-        (N, 1, height, width) float.
     """
     reach = margin * (boxes[:, 2:] - boxes[:, :2])
     low = (boxes[:, :2] - reach).clamp(0.0, 1.0)
@@ -214,9 +206,7 @@ def _largest_component(filled: Tensor, grid: int = GRID) -> Tensor:
         spread = nn.functional.max_pool2d(labels[:, None], kernel_size=3, stride=1, padding=1)
         labels = spread[:, 0] * occupied
     flat = labels.reshape(-1, down * across).long()
-    counts = torch.zeros(
-        [flat.shape[0], down * across + 1], device=filled.device, dtype=filled.dtype
-    )
+    counts = torch.zeros([flat.shape[0], down * across + 1], device=filled.device)
     counts = counts.scatter_add(1, flat, pixels.reshape(-1, down * across))
     # label 0 is the background, without pixels
     chosen = (flat == counts.argmax(dim=1, keepdim=True)).to(filled.dtype)
@@ -225,8 +215,9 @@ def _largest_component(filled: Tensor, grid: int = GRID) -> Tensor:
     return whole[:, :height, :width]
 
 
-def _ends(filled: Tensor, length: int) -> tuple[Tensor, Tensor]:
+def _ends(filled: Tensor) -> tuple[Tensor, Tensor]:
     """Return the first filled position of (N, length), and the one behind the last."""
+    length = filled.shape[1]
     places = torch.arange(length, device=filled.device, dtype=filled.dtype)[None]
     first = torch.where(filled > 0, places, torch.full_like(filled, length)).amin(dim=1)
     last = torch.where(filled > 0, places + 1, torch.zeros_like(filled)).amax(dim=1)
@@ -236,10 +227,9 @@ def _ends(filled: Tensor, length: int) -> tuple[Tensor, Tensor]:
 def _enclosing_boxes(filled: Tensor) -> tuple[Tensor, Tensor]:
     """Return the box around all of (N, h, w) in [0, 1], as ``lesion_boxes`` does."""
     height, width = filled.shape[-2:]
-    rows, columns = filled.amax(dim=2), filled.amax(dim=1)
-    top, bottom = _ends(rows, height)
-    left, right = _ends(columns, width)
-    found = rows.amax(dim=1) > 0
+    top, bottom = _ends(filled.amax(dim=2))
+    left, right = _ends(filled.amax(dim=1))
+    found = bottom > 0
     boxes = torch.stack([left / width, top / height, right / width, bottom / height], dim=1)
     whole = torch.tensor([0.0, 0.0, 1.0, 1.0], device=filled.device)
     return torch.where(found[:, None], boxes, whole[None]), found
@@ -284,8 +274,3 @@ def _size(name: str, size: Sequence[int], network: nn.Module) -> tuple[int, int]
             f"{name} must be (height, width), both divisible by {stride}, got {tuple(size)}"
         )
     return height, width
-
-
-def _choice(name: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")

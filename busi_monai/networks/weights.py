@@ -18,11 +18,8 @@ _SHOWN = 5
 def save_tensors(state: Mapping[str, object], path: str | Path) -> None:
     """Write tensors in plain containers; equal tensors give equal files, whatever their name.
 
-    Write into a file that is renamed afterwards (``files.atomic_file``): this one may break off.
-
-    Raises:
-        OSError: if the file cannot be written, as on a full disk.
-        KeyboardInterrupt: on Ctrl-C, which torch itself turns into an error of its archive.
+    Write into a file that is renamed afterwards (``files.atomic_file``): this one may break off,
+    with an OSError on a full disk, or with Ctrl-C's KeyboardInterrupt.
 
     Examples:
         >>> import tempfile
@@ -77,24 +74,24 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
             f"{path} does not exist: these weights are not trained or not downloaded yet; train "
             "them (busi-monai train PREPARED --out RUN, then --model RUN) or put model.pt there"
         )
-    state = read_tensors(path)
-    if not isinstance(state, Mapping):
-        raise WeightsError(f"{path}: expected a flat state dict, found a {type(state).__name__}")
-    for name, value in state.items():
+    return state_dict(read_tensors(path), path)
+
+
+def state_dict(content: object, path: Path) -> dict[str, torch.Tensor]:
+    """Return what was read from ``path`` if it is a flat state dict, or raise a WeightsError."""
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"{path}: expected a flat state dict, found a {type(content).__name__}")
+    for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise WeightsError(
                 f"{path}: expected a flat state dict of tensors, found {type(value).__name__} "
                 f"under {name!r}; save network.state_dict() alone"
             )
-    return dict(state)
+    return dict(content)
 
 
 def load_weights(network: torch.nn.Module, path: str | Path) -> None:
-    """Load a checkpoint into a network; fp16 or bf16 storage becomes the network's own type.
-
-    Args:
-        network: changed in place.
-        path: a flat state dict of plain tensors, as ``models/model.pt`` of a bundle.
+    """Load a flat state dict into a network; fp16 or bf16 storage becomes the network's own type.
 
     Raises:
         WeightsError: as for ``read_weights``, or if the checkpoint belongs to another architecture;

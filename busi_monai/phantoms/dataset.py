@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,8 @@ from busi_monai.errors import InputError
 from busi_monai.files import read_json, write_json
 from busi_monai.outputs import HIDDEN_RECORD, output_folder
 from busi_monai.phantoms.defects import plant_defects
-from busi_monai.phantoms.drawing import Phantom, draw_phantom
-from busi_monai.phantoms.layouts import LAYOUT_WRITERS, LayoutWriter
+from busi_monai.phantoms.drawing import draw_phantom
+from busi_monai.phantoms.layouts import LAYOUT_WRITERS
 
 __all__ = ["planted_defects", "write_phantom_dataset"]
 
@@ -60,14 +59,18 @@ def write_phantom_dataset(
         {'normal': 1, 'benign': 1, 'malignant': 1}
     """
     out = Path(out)
-    writer_class = _writer_class(layout)
+    layout_name = layout.replace("-", "_").lower()
+    if layout_name not in LAYOUT_WRITERS:
+        raise InputError(f"unknown layout {layout!r}; expected {', '.join(LAYOUT_WRITERS)}")
     if cases < 1:
         raise InputError(f"expected at least one case, got {cases}")
     if seed < 0:
         raise InputError(f"expected a seed of 0 or more, got {seed}")
     with output_folder(out, "phantom", overwrite=overwrite, record=HIDDEN_RECORD) as folder:
-        writer = writer_class(folder)
-        for phantom in _phantoms(writer, cases, seed, size):
+        writer = LAYOUT_WRITERS[layout_name](folder)
+        for index in range(cases):
+            class_name = writer.classes[index % len(writer.classes)]
+            phantom = draw_phantom(class_name, _case_rng(seed, 0, index), size)
             writer.add(phantom.class_name, phantom.pixels, [phantom.lesion])
         if defects:
             write_json(folder / DEFECTS, plant_defects(writer, cases, _case_rng(seed, 1, 0), size))
@@ -89,20 +92,5 @@ def planted_defects(dataset: str | Path) -> dict[str, Any]:
     return record
 
 
-def _writer_class(layout: str) -> type[LayoutWriter]:
-    name = layout.replace("-", "_").lower()
-    if name not in LAYOUT_WRITERS:
-        raise InputError(f"unknown layout {layout!r}; expected {', '.join(LAYOUT_WRITERS)}")
-    return LAYOUT_WRITERS[name]
-
-
 def _case_rng(seed: int, *key: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
-
-
-def _phantoms(
-    writer: LayoutWriter, cases: int, seed: int, size: tuple[int, int] | None
-) -> Iterator[Phantom]:
-    for index in range(cases):
-        class_name = writer.classes[index % len(writer.classes)]
-        yield draw_phantom(class_name, _case_rng(seed, 0, index), size)

@@ -24,16 +24,8 @@ def plant_defects(
 ) -> dict[str, Any]:
     """Add images and files with defects to a dataset that is being written.
 
-    Nothing that was written before is changed.
-
-    Args:
-        writer: of the dataset's layout.
-        cases: how many sound cases there are; the number of near-duplicates grows with it.
-        rng: the only source of randomness.
-        size: (H, W) of the images, or ``None`` for sizes that vary.
-
-    Returns:
-        What was planted, as ``planted_defects`` describes it.
+    Nothing that was written before is changed. The number of near-duplicates grows with that of
+    the sound ``cases``. Returns what was planted, as ``planted_defects`` describes it.
     """
     planting = _Planting(writer, rng, size)
     for index in range(max(2, cases // 12)):
@@ -42,9 +34,9 @@ def plant_defects(
     for class_name in ("benign", "malignant"):
         if writer.many_masks:
             planting.two_masks(class_name)
-        planting.text(class_name)
-        planting.calipers(class_name)
-    planting.colour()
+        planting.marked("text", class_name)
+        planting.marked("calipers", class_name)
+    planting.marked("colour", "benign")
     planting.truncated()
     planting.other_mask_size()
     planting.stray_file()
@@ -68,21 +60,20 @@ class _Planting:
 
     def near_duplicate(self, class_name: str) -> None:
         """The same image twice: the copy cropped, rescaled, brighter, with a text of its own."""
-        phantom = self._draw(class_name)
-        first = self._add(phantom)
-        copy, lesion = near_copy(phantom.pixels, phantom.lesion, self.rng)
-        second = self.writer.add(class_name, burn_text(copy, self.rng), [lesion])
-        self.planted["near_duplicates"].append([first, second])
-        self.planted["text"].append(second)
+        self.planted["text"].append(self._twice(class_name, class_name, text=True)[1])
 
     def class_conflict(self) -> None:
         """The same image once as benign and once as malignant."""
-        phantom = self._draw("benign")
+        self.planted["class_conflicts"].append(self._twice("benign", "malignant", text=False))
+
+    def _twice(self, class_name: str, class_of_copy: str, *, text: bool) -> list[str]:
+        phantom = self._draw(class_name)
         first = self._add(phantom)
         copy, lesion = near_copy(phantom.pixels, phantom.lesion, self.rng)
-        second = self.writer.add("malignant", copy, [lesion])
-        self.planted["near_duplicates"].append([first, second])
-        self.planted["class_conflicts"].append([first, second])
+        copy = burn_text(copy, self.rng) if text else copy
+        pair = [first, self.writer.add(class_of_copy, copy, [lesion])]
+        self.planted["near_duplicates"].append(pair)
+        return pair
 
     def two_masks(self, class_name: str) -> None:
         """A lesion outlined in two parts."""
@@ -94,23 +85,15 @@ class _Planting:
         case_id = self.writer.add(class_name, phantom.pixels, [left, right])
         self.planted["multi_mask"].append(case_id)
 
-    def text(self, class_name: str) -> None:
-        """A label burned into the image."""
+    def marked(self, kind: str, class_name: str) -> None:
+        """A label burned into the image, calipers on the lesion, or a colour Doppler box."""
         phantom = self._draw(class_name)
-        pixels = burn_text(phantom.pixels, self.rng)
-        self.planted["text"].append(self.writer.add(class_name, pixels, [phantom.lesion]))
-
-    def calipers(self, class_name: str) -> None:
-        """Crosses at the lesion's ends with a dotted line between."""
-        phantom = self._draw(class_name)
-        pixels = burn_calipers(phantom.pixels, phantom.lesion)
-        self.planted["calipers"].append(self.writer.add(class_name, pixels, [phantom.lesion]))
-
-    def colour(self) -> None:
-        """A colour Doppler box over grey."""
-        phantom = self._draw("benign")
-        pixels = paint_colour(phantom.pixels, self.rng)
-        self.planted["colour"].append(self.writer.add("benign", pixels, [phantom.lesion]))
+        if kind == "calipers":
+            pixels = burn_calipers(phantom.pixels, phantom.lesion)
+        else:
+            mark = burn_text if kind == "text" else paint_colour
+            pixels = mark(phantom.pixels, self.rng)
+        self.planted[kind].append(self.writer.add(class_name, pixels, [phantom.lesion]))
 
     def truncated(self) -> None:
         """An image whose file ends in the middle."""
@@ -142,13 +125,7 @@ class _Planting:
 
 
 def near_copy(pixels: Pixels, lesion: Mask, rng: np.random.Generator) -> tuple[Pixels, Mask]:
-    """Return a slightly cropped, rescaled and brighter copy of an image and its mask.
-
-    Args:
-        pixels: (H, W) uint8.
-        lesion: (H, W) bool.
-        rng: the only source of randomness.
-    """
+    """Return a slightly cropped, rescaled and brighter copy of an image and its mask, (H, W)."""
     height, width = pixels.shape
     top, bottom = (int(part * height) for part in rng.uniform(0, 0.02, 2))
     left, right = (int(part * width) for part in rng.uniform(0, 0.02, 2))

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,11 +33,14 @@ class LayoutWriter(ABC):
     Attributes:
         classes: the classes that the layout can hold.
         many_masks: whether an image may have several masks; else their union is written.
-        folder: where to write.
+        images: folder of the images.
+        columns: of the layout's table, if it has one, whose rows are ``rows``.
     """
 
     classes: ClassVar[tuple[str, ...]] = CLASSES
     many_masks: ClassVar[bool] = False
+    images: ClassVar[str] = "images"
+    columns: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -47,19 +51,14 @@ class LayoutWriter(ABC):
     def add(self, class_name: str, pixels: Pixels, masks: Sequence[Mask]) -> str:
         """Write one image, (H, W) or (H, W, 3), with its (H, W) masks, and return its id."""
 
-    @abstractmethod
     def image_path(self, case_id: str) -> Path:
         """Return where the image of an id lies."""
+        return self.folder / self.images / f"{case_id}.png"
 
-    def finish(self) -> None:
+    def finish(self) -> None:  # noqa: B027
         """Write the table of the rows that were added, if the layout has one."""
-        if self.rows:
-            self._write_table()
 
-    def _write_table(self) -> None:
-        raise NotImplementedError
-
-    def _next(self, kind: str) -> int:
+    def _next(self, kind: str = "case") -> int:
         self.counts[kind] += 1
         return self.counts[kind]
 
@@ -70,7 +69,6 @@ class BusiWriter(LayoutWriter):
     many_masks = True
 
     def add(self, class_name: str, pixels: Pixels, masks: Sequence[Mask]) -> str:
-        """Write one image with its masks."""
         case_id = f"{class_name} ({self._next(class_name)})"
         write_png(self.image_path(case_id), pixels)
         for index, mask in enumerate(masks):
@@ -79,86 +77,67 @@ class BusiWriter(LayoutWriter):
         return case_id
 
     def image_path(self, case_id: str) -> Path:
-        """Return where the image of an id lies."""
         return self.folder / case_id.split(" ", maxsplit=1)[0] / f"{case_id}.png"
 
 
 class FolderWriter(LayoutWriter):
     """``images/case_0001.png``, ``masks/case_0001.png``, ``labels.csv``."""
 
+    columns = ("image", "label")
+
     def add(self, class_name: str, pixels: Pixels, masks: Sequence[Mask]) -> str:
-        """Write one image with the union of its masks."""
-        case_id = f"case_{self._next('case'):04d}"
+        case_id = f"case_{self._next():04d}"
         write_png(self.image_path(case_id), pixels)
-        write_mask(self.folder / "masks" / f"{case_id}.png", _union(masks))
+        write_mask(self.folder / "masks" / f"{case_id}.png", np.logical_or.reduce(masks))
         self.rows.append((f"{case_id}.png", class_name))
         return case_id
 
-    def image_path(self, case_id: str) -> Path:
-        """Return where the image of an id lies."""
-        return self.folder / "images" / f"{case_id}.png"
-
-    def _write_table(self) -> None:
-        write_text(self.folder / "labels.csv", _table([("image", "label"), *self.rows]))
+    def finish(self) -> None:
+        write_text(self.folder / "labels.csv", _table([self.columns, *self.rows]))
 
 
 class BusBraWriter(LayoutWriter):
     """``Images/bus_0001-l.png``, ``Masks/mask_0001-l.png``, ``bus_data.csv``; two per patient."""
 
     classes = ("benign", "malignant")
-    _columns = ("ID", "Case", "Histology", "Pathology", "BIRADS", "Device", "Width", "Height",
-                "Side", "BBOX")  # fmt: skip
+    images = "Images"
+    columns = ("ID", "Case", "Histology", "Pathology", "BIRADS", "Device", "Width", "Height",
+               "Side", "BBOX")  # fmt: skip
 
     def add(self, class_name: str, pixels: Pixels, masks: Sequence[Mask]) -> str:
-        """Write one image with the union of its masks."""
-        patient, side = divmod(self._next("case") - 1, 2)
+        patient, side = divmod(self._next() - 1, 2)
         case_id = f"bus_{patient + 1:04d}-{'lr'[side]}"
-        mask = _union(masks)
+        mask = np.logical_or.reduce(masks)
+        height, width = mask.shape
         write_png(self.image_path(case_id), pixels)
         write_mask(self.folder / "Masks" / f"mask_{case_id.removeprefix('bus_')}.png", mask)
-        benign = class_name == "benign"
-        self.rows.append(
-            (
-                case_id,
-                patient + 1,
-                "fibroadenoma" if benign else "invasive carcinoma",
-                class_name,
-                3 if benign else 5,
-                "phantom",
-                mask.shape[1],
-                mask.shape[0],
-                ("left", "right")[side],
-                str(_box(mask)).replace(" ", ""),
-            )
+        histology, birads = {"benign": ("fibroadenoma", 3)}.get(
+            class_name, ("invasive carcinoma", 5)
         )
+        box = str(list(cv2.boundingRect(mask.astype(np.uint8)))).replace(" ", "")
+        self.rows.append((case_id, patient + 1, histology, class_name, birads, "phantom", width,
+                          height, ("left", "right")[side], box))  # fmt: skip
         return case_id
 
-    def image_path(self, case_id: str) -> Path:
-        """Return where the image of an id lies."""
-        return self.folder / "Images" / f"{case_id}.png"
-
-    def _write_table(self) -> None:
-        write_text(self.folder / BUS_BRA_TABLE, _table([self._columns, *self.rows]))
+    def finish(self) -> None:
+        write_text(self.folder / BUS_BRA_TABLE, _table([self.columns, *self.rows]))
         folds = [(row[0], row[3], (int(str(row[1])) - 1) % 5 + 1) for row in self.rows]
-        write_text(self.folder / BUS_BRA_FOLDS, _table([("ID", "Pathology", "kFold"), *folds]))
+        table = _table([("ID", "Pathology", "kFold"), *folds])
+        write_text(self.folder / BUS_BRA_FOLDS, table)
 
 
 class BusUclmWriter(LayoutWriter):
     """``images/PAAA_000.png``, masks in green and red, ``INFO.csv``; three images per patient."""
 
-    _colours: ClassVar[dict[str, tuple[int, int, int]]] = {
-        "benign": (0, 255, 0),
-        "malignant": (255, 0, 0),
-    }
+    columns = ("Image", "Resolution", "Label", "Doppler", "Marks", "Combined")
 
     def add(self, class_name: str, pixels: Pixels, masks: Sequence[Mask]) -> str:
-        """Write one image with the union of its masks."""
-        patient, image = divmod(self._next("case") - 1, 3)
+        patient, image = divmod(self._next() - 1, 3)
         letters = "".join(chr(ord("A") + patient // 26**place % 26) for place in (2, 1, 0))
         case_id = f"P{letters}_{image:03d}"
-        mask = _union(masks)
+        mask = np.logical_or.reduce(masks)
         coloured = np.zeros((*mask.shape, 3), dtype=np.uint8)
-        coloured[mask] = self._colours.get(class_name, (0, 0, 0))
+        coloured[mask] = (0, 255, 0) if class_name == "benign" else (255, 0, 0)
         write_png(self.image_path(case_id), pixels)
         write_png(self.folder / "masks" / f"{case_id}.png", coloured)
         resolution = f"{mask.shape[1]}x{mask.shape[0]}"
@@ -166,27 +145,26 @@ class BusUclmWriter(LayoutWriter):
         self.rows.append(row)
         return case_id
 
-    def image_path(self, case_id: str) -> Path:
-        """Return where the image of an id lies."""
-        return self.folder / "images" / f"{case_id}.png"
-
-    def _write_table(self) -> None:
-        head = ("Image", "Resolution", "Label", "Doppler", "Marks", "Combined")
+    def finish(self) -> None:
         # with a byte-order mark, as its authors did
-        write_text(self.folder / BUS_UCLM_TABLE, "\ufeff" + _table([head, *self.rows], ";"))
+        table = "\ufeff" + _table([self.columns, *self.rows], ";")
+        write_text(self.folder / BUS_UCLM_TABLE, table)
 
 
 class BreastLesionsUsgWriter(LayoutWriter):
-    """``case001.png`` in RGBA, ``case001_tumor.png``, ``case001_other1.png``, an ``.xlsx``."""
+    """``case001.png`` in RGBA, ``case001_tumor.png``, ``case001_other1.png``, an ``.xlsx``.
 
-    _columns = ("CaseID", "Image_filename", "Mask_tumor_filename", "Mask_other_filename",
-                "Pixel_size", "BIRADS", "Classification")  # fmt: skip
+    Every fourth image has another mask as well.
+    """
+
+    images = ""
+    columns = ("CaseID", "Image_filename", "Mask_tumor_filename", "Mask_other_filename",
+               "Pixel_size", "BIRADS", "Classification")  # fmt: skip
 
     def add(self, class_name: str, pixels: Pixels, masks: Sequence[Mask]) -> str:
-        """Write one image with the union of its masks; every fourth has another mask as well."""
-        number = self._next("case")
+        number = self._next()
         case_id = f"case{number:03d}"
-        mask = _union(masks)
+        mask = np.logical_or.reduce(masks)
         colour = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
         opaque = np.full((*pixels.shape[:2], 1), 255, dtype=np.uint8)
         write_png(self.image_path(case_id), np.concatenate([colour, opaque], axis=2))
@@ -201,13 +179,9 @@ class BreastLesionsUsgWriter(LayoutWriter):
         self.rows.append((number, f"{case_id}.png", tumor, other, 0.0072, birads, class_name))
         return case_id
 
-    def image_path(self, case_id: str) -> Path:
-        """Return where the image of an id lies."""
-        return self.folder / f"{case_id}.png"
-
-    def _write_table(self) -> None:
+    def finish(self) -> None:
         path = self.folder / "BrEaST-Lesions-USG-clinical-data.xlsx"
-        path.write_bytes(_workbook([self._columns, *self.rows]))
+        path.write_bytes(_workbook([self.columns, *self.rows]))
 
 
 LAYOUT_WRITERS: dict[str, type[LayoutWriter]] = {
@@ -218,18 +192,6 @@ LAYOUT_WRITERS: dict[str, type[LayoutWriter]] = {
     "folder": FolderWriter,
 }
 """One writer for every reader, by the same name."""
-
-
-def _union(masks: Sequence[Mask]) -> Mask:
-    return np.logical_or.reduce(masks)
-
-
-def _box(mask: Mask) -> list[int]:
-    rows, columns = np.nonzero(mask)
-    if len(rows) == 0:
-        return [0, 0, 0, 0]
-    top, left = int(rows.min()), int(columns.min())
-    return [left, top, int(columns.max()) - left + 1, int(rows.max()) - top + 1]
 
 
 def _table(rows: Sequence[Sequence[object]], delimiter: str = ",") -> str:

@@ -22,10 +22,7 @@ __all__ = ["Outline", "add_benign", "add_malignant"]
 class Outline:
     """A star-shaped outline around a centre.
 
-    Attributes:
-        row: of the centre, in px.
-        column: of the centre, in px.
-        radii: (n,) px from the centre, over angles from 0 to 2π (0 to the right, then down).
+    ``radii`` are (n,) px from the centre, over angles from 0 to 2π (0 to the right, then down).
     """
 
     row: float

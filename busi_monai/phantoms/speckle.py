@@ -61,10 +61,7 @@ def smooth_field(
 ) -> Floats:
     """Return smooth noise, (H, W) of mean about 0 and deviation about 1.
 
-    Args:
-        rng: the source of the noise.
-        size: (H, W) in px.
-        cells: how many independent values stand along each axis.
+    ``cells`` says how many independent values stand along each axis.
     """
     rows, columns = (max(2, round(count)) + 3 for count in cells)
     coarse = rng.standard_normal((rows, columns), dtype=np.float32)
@@ -85,16 +82,11 @@ def scan(
         rng: the source of scatterers and noise.
         echo_db: (h, w) echo strength in dB, 0 for bright gland, on a grid of any size.
         loss_db: (h, w) attenuation per row in dB beyond what the scanner's gain over depth makes
-            good, positive for less echo; summed up along depth it gives shadows and, where
-            negative, enhancement.
+            good; summed up along depth it gives shadows and, where negative, enhancement.
         scanner: the settings.
         size: (H, W) of the image in px.
-
-    Returns:
-        (H, W) uint8.
     """
-    through_db = np.cumsum(loss_db, axis=0, dtype=np.float32)
-    through_db = _spread_with_depth(through_db)
+    through_db = _spread_with_depth(np.cumsum(loss_db, axis=0, dtype=np.float32))
     level_db = cv2.resize(echo_db - through_db, size[::-1], interpolation=cv2.INTER_LINEAR)
     amplitude = np.exp(level_db * np.float32(np.log(10) / 20))
     power = np.zeros(size, dtype=np.float32)

@@ -10,11 +10,11 @@ import torch
 from click.testing import CliRunner
 from monai.bundle import ConfigParser
 
+from busi_monai.bundle.shipped import find_bundle, shipped_configs
 from busi_monai.cli.main import main
 from busi_monai.files import read_json
 from busi_monai.networks import network_cost
 from busi_monai.settings import load_settings
-from busi_monai.bundle.shipped import find_bundle, shipped_configs
 
 CONFIGS = find_bundle() / "configs"
 QUICK = {"image_size": [64, 64], "max_epochs": 1, "batch_size": 6, "precision": "fp32"}

@@ -8,16 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 from busi_monai import Predictor
+from busi_monai.bundle.shipped import find_bundle
 from busi_monai.cases import CLASSES
 from busi_monai.curation import Audit, PrepareOptions, load_datalist, prepare_dataset
 from busi_monai.evaluation import read_predictions
 from busi_monai.files import file_sha256, read_json
 from busi_monai.phantoms import draw_phantom
 from busi_monai.settings import SENSITIVITIES
-from busi_monai.bundle.shipped import find_bundle
 from busi_monai.training import read_training_images, run_evaluation
 from busi_monai.training.release import LARGEST
 

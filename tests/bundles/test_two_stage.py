@@ -1,9 +1,8 @@
-"""The two-stage bundle: the zoo's checks, every door the same, true against predicted masks."""
+"""The two-stage bundle: every interface the same, true against predicted masks."""
 
 from __future__ import annotations
 
 import json
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -12,73 +11,21 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner, Result
-from monai.bundle import ckpt_export, create_workflow, verify_metadata, verify_net_in_out
+from monai.bundle import create_workflow
 
 from busi_monai.bundle import Bundle
-from busi_monai.cli.main import main
-from busi_monai.files import read_json
-from busi_monai.io.images import read_mask
-from busi_monai.inference import Predictor
-from busi_monai.metrics import lesion_box
-from busi_monai.networks import TwoStageNetwork
-from busi_monai.networks.two_stage import NO_LESION_NORMAL
 from busi_monai.bundle.shipped import find_bundle
-
+from busi_monai.cli.main import main
+from busi_monai.inference import Predictor
+from busi_monai.io.images import read_mask
+from busi_monai.metrics import lesion_box
+from busi_monai.networks.two_stage import NO_LESION_NORMAL
 
 BUNDLE = "breast_ultrasound_two_stage"
-CONFIGS = (
-    "train_segmentation.yaml", "train_classification.yaml", "evaluate.yaml", "inference.yaml",
-    "metadata.json", "logging.conf",
-)  # fmt: skip
 
 
 def busi_monai(*words: object) -> Result:
     return CliRunner().invoke(main, [str(word) for word in words])
-
-
-@pytest.fixture(params=["shipped", "run"])
-def bundle(request: pytest.FixtureRequest) -> Path:
-    if request.param == "shipped":
-        return find_bundle(BUNDLE)
-    return request.getfixturevalue("two_stage_run")
-
-
-def test_layout(bundle: Path) -> None:
-    for name in CONFIGS:
-        assert (bundle / "configs" / name).is_file(), name
-    for name in ("LICENSE", "docs/README.md", "docs/data_license.txt", "settings.json"):
-        assert (bundle / name).read_text(encoding="utf-8").strip(), name
-
-
-def test_the_readme_has_the_zoos_sections_and_a_chart() -> None:
-    cards = [find_bundle(*names) / "docs" / "README.md" for names in ((), (BUNDLE,))]
-    headings = [
-        [line for line in card.read_text("utf-8").splitlines() if line.startswith("# ")]
-        for card in cards
-    ]
-    assert headings[0] == headings[1]
-    assert "```mermaid\nflowchart" in cards[1].read_text("utf-8")
-
-
-def test_metadata_fits_the_schema(bundle: Path, repository: Path, tmp_path: Path) -> None:
-    schema = tmp_path / "schema.json"
-    schema.write_bytes((repository / "tests" / "bundles" / "metadata_schema.json").read_bytes())
-    verify_metadata(meta_file=str(bundle / "configs" / "metadata.json"), filepath=str(schema))
-    metadata = read_json(bundle / "configs" / "metadata.json")
-    assert metadata["version"] in metadata["changelog"]
-    assert metadata["required_packages_version"]["busi-monai"] == version("busi-monai")
-    default = read_json(find_bundle() / "configs" / "metadata.json")
-    for name in ("monai_version", "pytorch_version", "required_packages_version"):
-        assert metadata[name] == default[name]
-
-
-def test_the_network_fits_the_metadata(bundle: Path) -> None:
-    verify_net_in_out(
-        net_id="network_def_seg",
-        meta_file=str(bundle / "configs" / "metadata.json"),
-        config_file=str(bundle / "configs" / "inference.yaml"),
-        device="cpu",
-    )
 
 
 @pytest.mark.parametrize("name", ["evaluate", "inference"])
@@ -99,23 +46,6 @@ def test_a_stages_training_is_an_overlay_of_known_keys() -> None:
         check_keys([train, find_bundle(BUNDLE) / "configs" / f"train_{stage}.yaml"], {})
 
 
-def test_a_run_exports_to_torchscript(two_stage_run: Path, tmp_path: Path) -> None:
-    configs = two_stage_run / "configs"
-    ckpt_export(
-        net_id="network_def",
-        filepath=str(tmp_path / "model.ts"),
-        ckpt_file=str(two_stage_run / "models" / "model.pt"),
-        meta_file=str(configs / "metadata.json"),
-        config_file=str(configs / "inference.yaml"),
-    )
-    image = torch.rand(3, 1, 64, 96)
-    scripted = torch.jit.load(str(tmp_path / "model.ts")).eval()(image)
-    network = Predictor.load(two_stage_run, device="cpu").network
-    assert isinstance(network, TwoStageNetwork)
-    for head, logits in network(image).items():
-        torch.testing.assert_close(scripted[head], logits, atol=1e-5, rtol=1e-5)
-
-
 @pytest.fixture(scope="module")
 def evaluations(
     two_stage_run: Path, phantom_prepared: Path, tmp_path_factory: pytest.TempPathFactory
@@ -131,7 +61,7 @@ def evaluations(
     return {name: out / name for name in ("predicted", "true")}
 
 
-def test_every_door_predicts_the_same(
+def test_every_interface_predicts_the_same(
     evaluations: dict[str, Path], two_stage_run: Path, phantom_prepared: Path, tmp_path: Path
 ) -> None:
     workflow = create_workflow(
@@ -147,8 +77,8 @@ def test_every_door_predicts_the_same(
     assert len(table) > 10
     for row in table.to_dict("records"):
         expected = predictor.predict(phantom_prepared / "images" / f"{row['id']}.png")
-        for door in (evaluations["predicted"], tmp_path / "out"):
-            mask = read_mask(door / "masks" / f"{row['id']}.png")
+        for folder in (evaluations["predicted"], tmp_path / "out"):
+            mask = read_mask(folder / "masks" / f"{row['id']}.png")
             assert np.array_equal(mask, expected.mask > 0)
         for name, probability in expected.probabilities.items():
             assert row[f"p_{name}"] == pytest.approx(probability, abs=2e-6)

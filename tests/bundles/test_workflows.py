@@ -12,13 +12,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-import yaml
 from monai.bundle import ConfigParser, create_workflow
 
 from busi_monai.bundle import Bundle
 from busi_monai.bundle.shipped import find_bundle, find_config
 from busi_monai.training import train_bundle
-
 
 KINDS = {"train": "train", "evaluate": "infer", "inference": "infer"}
 CONFIGS = find_bundle() / "configs"

@@ -4,7 +4,6 @@ import itertools
 
 import pytest
 import torch
-from torch import nn
 
 from busi_monai.networks import MultiTaskUNet, network_cost
 
@@ -59,19 +58,6 @@ def test_nothing_about_the_network_changes() -> None:
     assert not any(module.training for module in network.encoder.modules())
     for name, value in network.state_dict().items():
         torch.testing.assert_close(value, before[name])
-
-
-def test_it_grows_with_the_image_only() -> None:
-    network = nn.Conv2d(1, 2, kernel_size=3, padding=1)
-    small, large = network_cost(network, (8, 8)), network_cost(network, (16, 8))
-    assert large["parameters"] == small["parameters"]
-    assert large["flops"] == 2 * small["flops"]
-
-
-def test_half_precision() -> None:
-    network = nn.Conv2d(1, 2, kernel_size=3, padding=1)
-    expected = network_cost(network, (8, 8))
-    assert network_cost(network.bfloat16(), (8, 8)) == expected
 
 
 def test_a_size_that_does_not_fit_is_named_and_the_modes_are_kept() -> None:

@@ -104,21 +104,6 @@ def test_the_published_classifier_gives_the_same_logits(name: str, size: tuple[i
     assert expected.std() > 0.1
 
 
-def test_the_published_classifier_knows_a_uniform() -> None:
-    """matplotlib's sample portrait: 652 is "military uniform"."""
-    import numpy as np
-    from matplotlib.cbook import get_sample_data
-    from PIL import Image
-
-    with get_sample_data("grace_hopper.jpg") as stream:
-        portrait = Image.open(stream).convert("RGB").crop((0, 0, 512, 512)).resize((224, 224))
-    image = torch.from_numpy(np.asarray(portrait).copy()).permute(2, 0, 1)[None] / 255
-    name = "efficientnet-lite0"
-    with torch.no_grad():
-        logits = classified(network(name, 3).encoder(image)[-1], published(name))
-    assert logits.argmax() == 652
-
-
 def test_where_the_weights_came_from_is_told(caplog: pytest.LogCaptureFixture) -> None:
     path = published_file("efficientnet-lite0")
     built = MultiTaskUNet("efficientnet-lite0", segmentation=False)

@@ -1,9 +1,10 @@
-"""One tester for every encoder; an encoder registered without a subclass fails the suite."""
+"""One tester for every encoder; an encoder registered without a case fails the suite."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,49 @@ from busi_monai.networks import ENCODERS, MultiTaskUNet, build_encoder, register
 from busi_monai.networks.library_encoders import import_library
 
 HEIGHT, WIDTH = 64, 96
-SMALL_RESNET = {"widths": [4, 8, 8, 16]}
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A small instance of an encoder.
+
+    ``library`` is a package of the extra ``encoders``, without which the tests are skipped;
+    ``frozen`` layers lie behind the last map, so that several GPUs do not wait for them. The slow
+    export of an encoder ``like`` another, of the same blocks, need not be shown each time.
+    """
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    stride: int = 32
+    like: str = ""
+    library: str = ""
+    frozen: tuple[str, ...] = ()
+
+
+SMALL_RESNET = {"widths": (4, 8, 8, 16)}
+CASES = (
+    Case("unet", {"widths": (4, 8, 16)}, stride=4),
+    Case("basicunet", {"features": (4, 4, 8, 8, 16, 4)}, stride=16),
+    Case("basicunetplusplus", {"features": (4, 4, 8, 8, 16, 6)}, stride=16),
+    Case("monai_unet", {"widths": (4, 8, 16), "level_strides": (2, 2)}, stride=4),
+    Case("segresnet", {"init_filters": 8, "blocks_down": (1, 1, 2), "blocks_up": (1, 1)}, stride=4),
+    Case("dynunet", {"filters": (4, 8, 8, 16), "level_strides": (1, 2, 2, 2)}, stride=8),
+    Case("resnet18", SMALL_RESNET),
+    Case("resnet34", SMALL_RESNET, like="resnet18"),
+    Case("resnet50", SMALL_RESNET, like="resnet18"),
+    Case("efficientnet-b0"),
+    Case("efficientnet-b2", like="efficientnet-b0"),
+    Case("efficientnet-lite0"),
+    Case("efficientnet-lite1", like="efficientnet-lite0"),
+    Case("efficientnet-lite2", like="efficientnet-lite0"),
+    Case(
+        "smp",
+        {"name": "efficientnet-b0"},
+        library="segmentation_models_pytorch",
+        frozen=("_conv_head.weight", "_bn1.weight", "_bn1.bias"),
+    ),
+    Case("timm", {"name": "convnext_atto"}, library="timm"),
+)
 
 
 def images(count: int = 2) -> Tensor:
@@ -22,10 +65,10 @@ def images(count: int = 2) -> Tensor:
 
 
 @cache
-def network_of(name: str, options: tuple[tuple[str, Any], ...], **heads: Any) -> MultiTaskUNet:
+def network_of(encoder: Case) -> MultiTaskUNet:
     """A network whose normalisations have seen images, so that its logits differ between them."""
     torch.manual_seed(0)
-    network = MultiTaskUNet(name, encoder_options=dict(options), head_channels=(), **heads)
+    network = MultiTaskUNet(encoder.name, encoder_options=encoder.options, head_channels=())
     network.train()
     for _ in range(3):
         network(torch.rand(4, 1, HEIGHT, WIDTH))
@@ -37,187 +80,87 @@ def greatest_difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> flo
     return max((one[head] - other[head]).abs().max().item() for head in one)
 
 
-def skip_without(library: str | None) -> None:
+def skip_without(library: str) -> None:
     try:
-        if library is not None:
+        if library:
             import_library(library)
     except InputError as error:
         pytest.skip(str(error))
 
 
-class EncoderTester:
-    name: ClassVar[str]
-    options: ClassVar[dict[str, Any]] = {}
-    stride: ClassVar[int] = 32
-    larger_than: ClassVar[str | None] = None
-    """An encoder of the same blocks, whose slow export need not be shown twice each time."""
-    library: ClassVar[str | None] = None
-    """A package of the extra ``encoders``, without which the tests are skipped."""
+@pytest.fixture(params=CASES, ids=lambda case: case.name)
+def encoder(request: pytest.FixtureRequest) -> Case:
+    skip_without(request.param.library)
+    return request.param
 
-    @pytest.fixture(autouse=True)
-    def _library_is_there(self) -> None:
-        skip_without(self.library)
 
-    def network(self, **heads: Any) -> MultiTaskUNet:
-        return network_of(self.name, tuple(self.options.items()), **heads)
+@pytest.fixture
+def network(encoder: Case) -> MultiTaskUNet:
+    return network_of(encoder)
 
-    def test_maps_have_the_stated_channels_and_strides(self) -> None:
-        encoder = build_encoder(self.name, **self.options).eval()
-        maps = encoder(images())
-        expected = [
-            (2, channels, HEIGHT // stride, WIDTH // stride)
-            for channels, stride in zip(encoder.channels, encoder.strides, strict=True)
-        ]
-        assert [tuple(each.shape) for each in maps] == expected
 
-    def test_both_heads(self) -> None:
-        network = self.network()
-        with torch.no_grad():
-            outputs = network(images())
-        assert list(outputs) == ["seg", "cls"]
-        assert outputs["seg"].shape == (2, 1, HEIGHT, WIDTH)
-        assert outputs["cls"].shape == (2, 3)
-        assert network.stride == self.stride
+def test_maps_have_the_stated_channels_and_strides(encoder: Case) -> None:
+    built = build_encoder(encoder.name, **encoder.options).eval()
+    expected = [
+        (2, channels, HEIGHT // stride, WIDTH // stride)
+        for channels, stride in zip(built.channels, built.strides, strict=True)
+    ]
+    assert [tuple(each.shape) for each in built(images())] == expected
 
-    def test_every_weight_gets_a_gradient(self) -> None:
-        network = MultiTaskUNet(
-            self.name, encoder_options=self.options, deep_supervision=True
-        ).train()
+
+def test_both_heads(encoder: Case, network: MultiTaskUNet) -> None:
+    with torch.no_grad():
         outputs = network(images())
-        sum(logits.square().mean() for logits in outputs.values()).backward()
-        without = [name for name, weight in network.named_parameters() if weight.grad is None]
-        assert without == []
-        assert sum(key.startswith("seg_aux") for key in outputs) == len(network.aux_heads) > 0
-
-    def test_wrong_size_names_the_fitting_one(self) -> None:
-        with pytest.raises(ValueError, match=rf"divisible by {self.stride}\.") as caught:
-            self.network()(torch.rand(1, 1, HEIGHT - 1, WIDTH + 1))
-        assert f"to shape ({HEIGHT}, {WIDTH + self.stride})" in str(caught.value)
-        assert f"height={HEIGHT - 1}, width={WIDTH + 1}" in str(caught.value)
-
-    def test_three_channels_are_the_grey_one_repeated(self) -> None:
-        network = MultiTaskUNet(
-            self.name, segmentation=False, encoder_options={**self.options, "in_channels": 3}
-        ).eval()
-        with torch.no_grad():
-            found = network.encoder(images().repeat(1, 3, 1, 1))
-            outputs = network(images())
-        torch.testing.assert_close(outputs["cls"], network.cls_head(found[-1]))
-
-    def test_torchscript_gives_the_same(self) -> None:
-        network = self.network()
-        with torch.no_grad():
-            scripted = torch.jit.script(network)
-            assert greatest_difference(network(images()), scripted(images())) < 1e-5
+    assert list(outputs) == ["seg", "cls"]
+    assert outputs["seg"].shape == (2, 1, HEIGHT, WIDTH)
+    assert outputs["cls"].shape == (2, 3)
+    assert network.stride == encoder.stride
 
 
-class TestUNet(EncoderTester):
-    name = "unet"
-    options: ClassVar = {"widths": (4, 8, 16)}
-    stride = 4
+def test_every_weight_gets_a_gradient(encoder: Case) -> None:
+    network = MultiTaskUNet(
+        encoder.name, encoder_options=encoder.options, deep_supervision=True
+    ).train()
+    outputs = network(images())
+    sum(logits.square().mean() for logits in outputs.values()).backward()
+    frozen = {name for name, w in network.named_parameters() if not w.requires_grad}
+    without = {name for name, w in network.named_parameters() if w.grad is None}
+    assert without == frozen == {f"encoder.model.{layer}" for layer in encoder.frozen}
+    assert sum(key.startswith("seg_aux") for key in outputs) == len(network.aux_heads) > 0
 
 
-class TestBasicUNet(EncoderTester):
-    name = "basicunet"
-    options: ClassVar = {"features": (4, 4, 8, 8, 16, 4)}
-    stride = 16
+def test_wrong_size_names_the_fitting_one(encoder: Case, network: MultiTaskUNet) -> None:
+    with pytest.raises(ValueError, match=rf"divisible by {encoder.stride}\.") as caught:
+        network(torch.rand(1, 1, HEIGHT - 1, WIDTH + 1))
+    assert f"to shape ({HEIGHT}, {WIDTH + encoder.stride})" in str(caught.value)
+    assert f"height={HEIGHT - 1}, width={WIDTH + 1}" in str(caught.value)
 
 
-class TestMonaiUNet(EncoderTester):
-    name = "monai_unet"
-    options: ClassVar = {"widths": (4, 8, 16), "level_strides": (2, 2)}
-    stride = 4
+def test_three_channels_are_the_grey_one_repeated(encoder: Case) -> None:
+    options = {**encoder.options, "in_channels": 3}
+    network = MultiTaskUNet(encoder.name, segmentation=False, encoder_options=options).eval()
+    with torch.no_grad():
+        found = network.encoder(images().repeat(1, 3, 1, 1))
+        outputs = network(images())
+    torch.testing.assert_close(outputs["cls"], network.cls_head(found[-1]))
 
 
-class TestBasicUNetPlusPlus(EncoderTester):
-    name = "basicunetplusplus"
-    options: ClassVar = {"features": (4, 4, 8, 8, 16, 6)}
-    stride = 16
-
-
-class TestSegResNet(EncoderTester):
-    name = "segresnet"
-    options: ClassVar = {"init_filters": 8, "blocks_down": (1, 1, 2), "blocks_up": (1, 1)}
-    stride = 4
-
-
-class TestDynUNet(EncoderTester):
-    name = "dynunet"
-    options: ClassVar = {"filters": (4, 8, 8, 16), "level_strides": (1, 2, 2, 2)}
-    stride = 8
-
-
-class TestResNet18(EncoderTester):
-    name = "resnet18"
-    options: ClassVar = {"widths": (4, 8, 8, 16)}
-
-
-class TestResNet34(EncoderTester):
-    name = "resnet34"
-    larger_than = "resnet18"
-    options: ClassVar = {"widths": (4, 8, 8, 16)}
-
-
-class TestResNet50(EncoderTester):
-    name = "resnet50"
-    larger_than = "resnet18"
-    options: ClassVar = {"widths": (4, 8, 8, 16)}
-
-
-class TestEfficientNetB0(EncoderTester):
-    name = "efficientnet-b0"
-
-
-class TestEfficientNetB2(EncoderTester):
-    name = "efficientnet-b2"
-    larger_than = "efficientnet-b0"
-
-
-class TestEfficientNetLite0(EncoderTester):
-    name = "efficientnet-lite0"
-
-
-class TestEfficientNetLite1(EncoderTester):
-    name = "efficientnet-lite1"
-    larger_than = "efficientnet-lite0"
-
-
-class TestEfficientNetLite2(EncoderTester):
-    name = "efficientnet-lite2"
-    larger_than = "efficientnet-lite0"
-
-
-class TestSmp(EncoderTester):
-    name = "smp"
-    library = "segmentation_models_pytorch"
-    options: ClassVar = {"name": "efficientnet-b0"}
-
-    def test_every_weight_gets_a_gradient(self) -> None:
-        """Those behind the last map are frozen, so that several GPUs do not wait for them."""
-        network = MultiTaskUNet(self.name, encoder_options=self.options).train()
-        sum(logits.square().mean() for logits in network(images()).values()).backward()
-        frozen = {n for n, weight in network.named_parameters() if not weight.requires_grad}
-        without = {n for n, weight in network.named_parameters() if weight.grad is None}
-        layers = ("_conv_head.weight", "_bn1.weight", "_bn1.bias")
-        assert frozen == without == {f"encoder.model.{layer}" for layer in layers}
-
-
-class TestTimm(EncoderTester):
-    name = "timm"
-    library = "timm"
-    options: ClassVar = {"name": "convnext_atto"}
+def test_torchscript_gives_the_same(network: MultiTaskUNet) -> None:
+    with torch.no_grad():
+        scripted = torch.jit.script(network)
+        assert greatest_difference(network(images()), scripted(images())) < 1e-5
 
 
 @pytest.mark.parametrize(
-    "tester",
+    "encoder",
     [
-        pytest.param(tester, id=tester.name, marks=pytest.mark.slow if tester.larger_than else ())
-        for tester in EncoderTester.__subclasses__()
+        pytest.param(each, id=each.name, marks=pytest.mark.slow if each.like else ())
+        for each in CASES
     ],
 )
-def test_torch_export_gives_the_same_for_any_batch(tester: type[EncoderTester]) -> None:
-    skip_without(tester.library)
-    network = tester().network()
+def test_torch_export_gives_the_same_for_any_batch(encoder: Case) -> None:
+    skip_without(encoder.library)
+    network = network_of(encoder)
     batch = torch.export.Dim("batch", min=1)
     program = torch.export.export(
         network, (images(2),), dynamic_shapes={"image": {0: batch}}
@@ -228,8 +171,8 @@ def test_torch_export_gives_the_same_for_any_batch(tester: type[EncoderTester]) 
             assert greatest_difference(found, expected) < 1e-5
 
 
-def test_every_encoder_has_a_tester() -> None:
-    assert {tester.name for tester in EncoderTester.__subclasses__()} == set(ENCODERS)
+def test_every_encoder_is_tested() -> None:
+    assert {each.name for each in CASES} == set(ENCODERS)
 
 
 def test_unknown_encoder_lists_the_known_ones() -> None:

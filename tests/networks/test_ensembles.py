@@ -36,12 +36,6 @@ def test_classes_are_the_geometric_mean_of_calibrated_probabilities(image: torch
     torch.testing.assert_close(found, product / product.sum(dim=1, keepdim=True))
 
 
-def test_one_member_is_itself(image: torch.Tensor) -> None:
-    member = small().eval()
-    outputs, alone = EnsembleNetwork([member]).eval()(image), member(image)
-    assert all(torch.equal(outputs[head], alone[head]) for head in alone)
-
-
 def test_deep_supervision_of_members_stays_inside(image: torch.Tensor) -> None:
     ensemble = EnsembleNetwork([small(deep_supervision=True), small(deep_supervision=True)])
     assert set(ensemble.train()(image)) == {"seg", "cls"}

@@ -144,15 +144,6 @@ def test_a_training_checkpoint_with_names_of_several_gpus(key: str, tmp_path: Pa
     torch.testing.assert_close(found.encoder.layer4[1].bn2.bias, state["layer4.1.bn2.bias"])
 
 
-def test_half_precision(tmp_path: Path) -> None:
-    state = {name: value.half() for name, value in torchvision_resnet18().items()}
-    found = network()
-    load_encoder_weights(found, saved(state, tmp_path))
-    assert found.encoder.conv1.weight.dtype == torch.float32
-    expected = state["conv1.weight"].float().sum(dim=1, keepdim=True)
-    torch.testing.assert_close(found.encoder.conv1.weight, expected)
-
-
 def test_a_layer_too_few_or_too_many_is_named(tmp_path: Path) -> None:
     state = torchvision_resnet18()
     del state["layer3.1.conv2.weight"]
@@ -165,12 +156,6 @@ def test_a_layer_too_few_or_too_many_is_named(tmp_path: Path) -> None:
     assert "layer3.2.conv1.weight is unknown" in str(caught.value)
     assert "names of torchvision's ResNet" in str(caught.value)
     torch.testing.assert_close(found.encoder.conv1.weight, before)
-
-
-def test_other_widths_are_named(tmp_path: Path) -> None:
-    path = saved(torchvision_resnet18(), tmp_path)
-    with pytest.raises(InputError, match=r"has shape \(4, 1, 7, 7\), expected \(8, 1, 7, 7\)"):
-        load_encoder_weights(network(widths=[8, 8, 8, 16]), path)
 
 
 def test_missing_file(tmp_path: Path) -> None:
@@ -191,7 +176,7 @@ def test_a_pickle_is_refused_without_running_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, torch.zeros(3)])
 def test_no_state_dict(content: object, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="expected a state dict"):
+    with pytest.raises(InputError, match="expected a flat state dict"):
         load_encoder_weights(network(), saved(content, tmp_path))
 
 

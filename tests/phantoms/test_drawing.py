@@ -21,7 +21,6 @@ def draw(class_name: str, seed: int, size: tuple[int, int] = SIZE) -> Phantom:
 @pytest.mark.parametrize("size", [(32, 32), (33, 97), (121, 64), (250, 201)])
 def test_size_kind_and_lesion(class_name: str, size: tuple[int, int]) -> None:
     phantom = draw(class_name, 0, size)
-
     assert phantom.pixels.shape == phantom.lesion.shape == size
     assert phantom.pixels.dtype == np.uint8
     assert phantom.lesion.dtype == bool
@@ -31,7 +30,6 @@ def test_size_kind_and_lesion(class_name: str, size: tuple[int, int]) -> None:
 
 def test_the_same_seed_draws_the_same_image_and_another_does_not() -> None:
     first, again, other = draw("malignant", 5), draw("malignant", 5), draw("malignant", 6)
-
     assert np.array_equal(first.pixels, again.pixels)
     assert np.array_equal(first.lesion, again.lesion)
     assert not np.array_equal(first.pixels, other.pixels)
@@ -46,7 +44,6 @@ def test_the_number_of_threads_changes_nothing() -> None:
         many = draw("benign", 1, (420, 500))
     finally:
         cv2.setNumThreads(threads)
-
     assert np.array_equal(single.pixels, many.pixels)
 
 
@@ -88,12 +85,6 @@ def test_lesions_are_darker_than_what_surrounds_them(lesions: dict[str, list[Pha
             assert pixels[phantom.lesion].mean() < pixels[ring].mean()
 
 
-def test_lesions_are_of_a_plausible_area(lesions: dict[str, list[Phantom]]) -> None:
-    for phantoms in lesions.values():
-        for phantom in phantoms:
-            assert 0.005 < phantom.lesion.mean() < 0.3
-
-
 def test_benign_lesions_are_wider_than_tall_and_malignant_ones_taller(
     lesions: dict[str, list[Phantom]],
 ) -> None:
@@ -113,7 +104,6 @@ def test_enhancement_behind_benign_and_shadow_behind_malignant(
     lesions: dict[str, list[Phantom]],
 ) -> None:
     benign, malignant = ([behind(p) for p in lesions[name]] for name in ("benign", "malignant"))
-
     assert np.nanmedian(benign) > 3
     assert np.nanmedian(malignant) < -8
 
@@ -123,27 +113,11 @@ def test_even_tissue_gives_the_statistics_of_speckle() -> None:
         axial_px=1, lateral_px=1.5, focus=0.5, looks=1, dynamic_range_db=60, gain_db=0, noise_db=-80
     )
     echo = np.full((300, 300), -14, dtype=np.float32)
-
     pixels = scan(np.random.default_rng(0), echo, np.zeros_like(echo), scanner, echo.shape)
-
     # at the focus one look has exponentially distributed power: 5.57 dB of deviation in its log
     shown = pixels[120:180].astype(float) / 255
     level_db = (shown ** (1 / 1.35) - 0.8) * 60
     assert level_db.std() == pytest.approx(5.57, rel=0.15)
-
-
-def test_a_shadow_adds_up_along_depth() -> None:
-    scanner = Scanner(
-        axial_px=1, lateral_px=1, focus=0.5, looks=4, dynamic_range_db=55, gain_db=0, noise_db=-80
-    )
-    echo = np.full((120, 120), -12, dtype=np.float32)
-    loss = np.zeros_like(echo)
-    loss[40:60, 30:60] = 1
-
-    pixels = scan(np.random.default_rng(0), echo, loss, scanner, echo.shape)
-
-    assert pixels[:35, 35:55].mean() == pytest.approx(pixels[:35, 85:].mean(), abs=8)
-    assert pixels[70:, 40:50].mean() < pixels[70:, 85:].mean() - 40
 
 
 def test_a_side_that_is_too_short_is_refused() -> None:
@@ -158,7 +132,6 @@ def test_an_unknown_class_is_refused() -> None:
 
 def test_sizes_vary_as_in_busi() -> None:
     sizes = [random_size(np.random.default_rng(seed)) for seed in range(50)]
-
     assert len(set(sizes)) > 40
     assert all(360 <= height <= 560 and height <= width <= 1.4 * height for height, width in sizes)
     default = draw_phantom("normal", np.random.default_rng(3))
