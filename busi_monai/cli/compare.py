@@ -67,8 +67,7 @@ def command(
 ) -> None:
     """Compare evaluated systems: runs with an evaluation/, evaluations, cross-validations."""
     from busi_monai.experiments.comparison import compare_systems
-    from busi_monai.experiments.comparison_report import write_comparison
-    from busi_monai.experiments.comparison_tables import header_lines
+    from busi_monai.experiments.comparison_report import header_lines, write_comparison
     from busi_monai.experiments.systems import named_notes, named_path, read_system
     from busi_monai.outputs import check_output
 

@@ -225,15 +225,14 @@ def _class_figures(
     probabilities = probability_matrix(rows, classes)
     scores = weighted_scores(with_ones(weights), true, probabilities, predicted, classes)
     pair = int(rows["true_class"].isin(["benign", "malignant"]).sum())
-    figures = {
-        name: resampled(values, pair if name == PAIR_AUC else len(true))
-        for name, values in scores.items()
-        if not name.endswith(".n")
-    }
     dice = _column(rows, "dice")
-    for index, name in enumerate(classes):
-        of_class = np.where(true == index, dice, np.nan)
-        figures[f"per_class.{name}.dice"] = mean_figure(weights, of_class)
+    figures = {}
+    for name, values in scores.items():
+        if name.endswith(".n"):  # counted apart; in its place the class's Dice
+            of_class = np.where(true == classes.index(name.split(".")[1]), dice, np.nan)
+            figures[f"{name.removesuffix('n')}dice"] = mean_figure(weights, of_class)
+        else:
+            figures[name] = resampled(values, pair if name == PAIR_AUC else len(true))
     return figures
 
 

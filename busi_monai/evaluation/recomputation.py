@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -125,30 +125,23 @@ def _malignant_threshold(path: Path) -> float:
 def _with_truth(
     table: pd.DataFrame, items: Mapping[str, Mapping[str, Any]], path: Path
 ) -> pd.DataFrame:
-    unknown = [name for name in table["id"] if name not in items]
-    if unknown:
-        raise InputError(
-            f"{path}: {len(unknown)} of {len(table)} images are not in the dataset: "
-            f"{', '.join(unknown[:5])}; give the dataset that was predicted"
-        )
-    twice = table["id"][table["id"].duplicated()].unique()
-    if len(twice):
-        raise InputError(
-            f"{path}: {len(twice)} images have several rows: {', '.join(twice[:5])}; give one row "
-            "for each"
-        )
-    chosen = [items[name] for name in table["id"]]
+    def refuse(names: Iterable[str], fault: str, remedy: str) -> None:
+        if found := list(names):
+            raise InputError(f"{path}: {len(found)} {fault}: {', '.join(found[:5])}; {remedy}")
+
+    ids = table["id"]
+    unknown = ids[~ids.isin(items.keys())]
+    fault = f"of {len(table)} images are not in the dataset"
+    refuse(unknown, fault, "give the dataset that was predicted")
+    refuse(ids[ids.duplicated()].unique(), "images have several rows", "give one row for each")
+    chosen = [items[name] for name in ids]
     if "fold" in table.columns:
-        other = [
-            name
-            for name, item, fold in zip(table["id"], chosen, table["fold"], strict=True)
-            if item["fold"] is None or item["fold"] != fold
-        ]
-        if other:
-            raise InputError(
-                f"{path}: {len(other)} images stand in other folds than in the dataset: "
-                f"{', '.join(other[:5])}; give the dataset as it was prepared then"
-            )
+        folds = pd.Series([item["fold"] for item in chosen], index=table.index, dtype=float)
+        refuse(
+            ids[folds != table["fold"]],
+            "images stand in other folds than in the dataset",
+            "give the dataset as it was prepared then",
+        )
     labels = [item["class_label"] for item in chosen]
     return table.assign(
         true_class=["" if label is None or label < 0 else CLASSES[label] for label in labels],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from busi_monai.files import file_sha256, read_json, write_json, write_text
 from busi_monai.plots.evaluation import draw_evaluation
 from busi_monai.settings import PREVALENCE, MalignancyThreshold
 
-__all__ = ["MetricsReport", "report_markdown", "write_evaluation"]
+__all__ = ["TITLES", "MetricsReport", "markdown_table", "report_markdown", "write_evaluation"]
 
 logger = logging.getLogger(__name__)
 
@@ -183,9 +183,7 @@ def report_markdown(
         *_provenance_lines(metrics),
         "## Figures",
         "",
-        "| | value | low | high | images |",
-        "|---|---:|---:|---:|---:|",
-        *(_row(title, metrics[name]) for name, title in TITLES.items() if name in metrics),
+        *_figure_table({t: metrics[name] for name, t in TITLES.items() if name in metrics}),
         "",
         *_per_class_lines(metrics),
         *_per_size_lines(metrics),
@@ -225,9 +223,12 @@ def _plain(value: Any) -> str:
     return str(value)
 
 
-def _row(title: str, figure: Mapping[str, Any]) -> str:
-    cells = " | ".join(_number(figure[name]) for name in ("value", "low", "high"))
-    return f"| {title} | {cells} | {figure['n']} |"
+def _figure_table(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    rows = [
+        [title, *(_number(figure[name]) for name in ("value", "low", "high")), figure["n"]]
+        for title, figure in figures.items()
+    ]
+    return markdown_table(["", "value", "low", "high", "images"], rows)
 
 
 def _number(value: float | None) -> str:
@@ -240,41 +241,37 @@ def _interval(figure: Mapping[str, Any]) -> str:
     return f"{_number(figure['value'])} ({_number(figure['low'])}–{_number(figure['high'])})"
 
 
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """Return the lines of a table whose first column is text and whose others are numbers."""
+    lines = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    first, *others = [f"| {' | '.join(row)} |".replace("|  |", "| |") for row in (head, *lines)]
+    return [first, "|---|" + "---:|" * (len(head) - 1), *others]
+
+
 def _per_class_lines(metrics: Mapping[str, Any]) -> list[str]:
     if not metrics.get("per_class"):
         return []
     kinds = ("precision", "recall", "f1", "auc", "dice")
-    return [
-        "## By class",
-        "",
-        "| class | images | " + " | ".join(kinds) + " |",
-        "|---|---:|" + "---:|" * len(kinds),
-        *(
-            f"| {name} | {figures['n']} | "
-            + " | ".join(_interval(figures[kind]) for kind in kinds)
-            + " |"
-            for name, figures in metrics["per_class"].items()
-        ),
-        "",
+    rows = [
+        [name, figures["n"], *(_interval(figures[kind]) for kind in kinds)]
+        for name, figures in metrics["per_class"].items()
     ]
+    return ["## By class", "", *markdown_table(["class", "images", *kinds], rows), ""]
 
 
 def _per_size_lines(metrics: Mapping[str, Any]) -> list[str]:
     if not metrics.get("per_size"):
         return []
-    return [
-        "## By size of the lesion",
-        "",
-        "| part of the image | images | Dice | IoU | found at all |",
-        "|---|---:|---:|---:|---:|",
-        *(
-            f"| {name}, {_size_range(name)} | {figures['n']} | "
-            + " | ".join(_interval(figures[kind]) for kind in ("dice", "iou", "found"))
-            + " |"
-            for name, figures in metrics["per_size"].items()
-        ),
-        "",
+    rows = [
+        [
+            f"{name}, {_size_range(name)}",
+            figures["n"],
+            *(_interval(figures[kind]) for kind in ("dice", "iou", "found")),
+        ]
+        for name, figures in metrics["per_size"].items()
     ]
+    head = ["part of the image", "images", "Dice", "IoU", "found at all"]
+    return ["## By size of the lesion", "", *markdown_table(head, rows), ""]
 
 
 def _size_range(name: str) -> str:
@@ -305,6 +302,18 @@ def _operating_point_lines(metrics: Mapping[str, Any]) -> list[str]:
         return []
     kinds = ("sensitivity", "specificity", "ppv", "npv")
     prevalence = next(iter(points.values()))["prevalence"]
+    head = ["fitted for", "threshold", "sensitivity", "specificity", "positive predictive value"]
+    head += ["negative predictive value", "missed", "false alarms"]
+    rows = [
+        [
+            name,
+            _threshold_range(point["thresholds"]),
+            *(_interval(point[kind]) for kind in kinds),
+            f"{point['missed']} of {point['sensitivity']['n']}",
+            f"{point['false_alarms']} of {point['specificity']['n']}",
+        ]
+        for name, point in points.items()
+    ]
     return [
         "## Malignant from a threshold on",
         "",
@@ -312,16 +321,7 @@ def _operating_point_lines(metrics: Mapping[str, Any]) -> list[str]:
         "they are those of settings.json, which flatter on the images that they were fitted on. "
         f"Predictive values are those at a prevalence of {100 * prevalence:g} %.",
         "",
-        "| fitted for | threshold | sensitivity | specificity | positive predictive value "
-        "| negative predictive value | missed | false alarms |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
-        *(
-            f"| {name} | {_threshold_range(point['thresholds'])} | "
-            + " | ".join(_interval(point[kind]) for kind in kinds)
-            + f" | {point['missed']} of {point['sensitivity']['n']} "
-            f"| {point['false_alarms']} of {point['specificity']['n']} |"
-            for name, point in points.items()
-        ),
+        *markdown_table(head, rows),
         "",
     ]
 
@@ -343,9 +343,7 @@ def _reader_lines(metrics: Mapping[str, Any]) -> list[str]:
         "On the images that have a BI-RADS category. Whoever gave it may have seen more than these "
         "images.",
         "",
-        "| | value | low | high | images |",
-        "|---|---:|---:|---:|---:|",
-        *(_row(title, readers[name]) for name, title in titles.items()),
+        *_figure_table({title: readers[name] for name, title in titles.items()}),
         "",
     ]
 
@@ -359,28 +357,16 @@ def _confusion_lines(metrics: Mapping[str, Any]) -> list[str]:
     confusion = metrics.get("confusion_matrix")
     if not confusion:
         return []
-    classes = confusion["classes"]
-    return [
-        "## Confusion matrix",
-        "",
-        "| true ↓ predicted → | " + " | ".join(classes) + " |",
-        "|---|" + "---:|" * len(classes),
-        *(
-            f"| {name} | " + " | ".join(str(count) for count in row) + " |"
-            for name, row in zip(classes, confusion["counts"], strict=True)
-        ),
-        "",
+    rows = [
+        [name, *row] for name, row in zip(confusion["classes"], confusion["counts"], strict=True)
     ]
+    table = markdown_table(["true ↓ predicted →", *confusion["classes"]], rows)
+    return ["## Confusion matrix", "", *table, ""]
 
 
 def _failure_lines(table: pd.DataFrame) -> list[str]:
-    if "error" not in table.columns:
-        return []
-    failed = table[table["error"] != ""]
-    if failed.empty:
-        return []
-    return [
-        "## Failed images",
-        "",
-        *(f"- {id}: {error}" for id, error in zip(failed["id"], failed["error"], strict=True)),
+    failed = table[table["error"] != ""] if "error" in table.columns else table[:0]
+    lines = [
+        f"- {id}: {error}" for id, error in zip(failed["id"], failed.get("error", []), strict=True)
     ]
+    return ["## Failed images", "", *lines] if lines else []

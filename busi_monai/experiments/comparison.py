@@ -11,7 +11,7 @@ import numpy as np
 
 from busi_monai.errors import InputError
 from busi_monai.evaluation import group_weights, percentile_interval, resampled_figures
-from busi_monai.evaluation.measures import CONFIDENCE
+from busi_monai.evaluation.resampling import CONFIDENCE, plain_number
 from busi_monai.experiments.systems import System, check_same_truth, shared_images
 
 __all__ = ["Comparison", "compare_systems", "paired_differences"]
@@ -168,8 +168,8 @@ def paired_differences(
         defined = samples[~np.isnan(samples)]
         found[name] = {
             "difference": round(difference, 6),
-            "low": _plain(low),
-            "high": _plain(high),
+            "low": plain_number(low),
+            "high": plain_number(high),
             "same_sign": _same_sign(difference, defined),
             "n": figure.n,
         }
@@ -208,7 +208,3 @@ def _agreed(systems: Sequence[System], name: str) -> Any:
     values = {system.name: system.provenance.get(name) for system in systems}
     first, *others = values.values()
     return first if all(other == first for other in others) else {"by_system": values}
-
-
-def _plain(value: float) -> float | None:
-    return None if math.isnan(value) else round(value, 6)

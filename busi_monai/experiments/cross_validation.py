@@ -16,8 +16,6 @@ from busi_monai.cases import CLASSES
 from busi_monai.curation import load_datalist
 from busi_monai.curation.label_hashes import LABEL_HASHES, check_same_labels, write_label_hashes
 from busi_monai.errors import InputError
-from busi_monai.experiments.fold_processes import run_in_processes, run_in_turn
-from busi_monai.experiments.locks import LOCKS, any_locked, locked
 from busi_monai.experiments.plans import (
     check_folder,
     effective_configuration,
@@ -25,6 +23,13 @@ from busi_monai.experiments.plans import (
     training_settings,
 )
 from busi_monai.experiments.pooling import write_pooled
+from busi_monai.experiments.processes import (
+    LOCKS,
+    any_locked,
+    locked,
+    run_in_processes,
+    run_in_turn,
+)
 from busi_monai.files import read_json
 from busi_monai.inference import write_ensemble
 from busi_monai.outputs import check_place, is_complete

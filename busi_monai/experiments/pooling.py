@@ -19,6 +19,7 @@ from busi_monai.evaluation import (
     with_numbers,
     write_evaluation,
 )
+from busi_monai.evaluation.report import markdown_table
 from busi_monai.files import read_json, write_text
 from busi_monai.records import RunRecord
 
@@ -192,18 +193,16 @@ def _fold_lines(metrics: Mapping[str, Any], count: int) -> list[str]:
     lines = ["", "## By fold", ""]
     if missing:
         lines += [f"{missing} of {count} folds are not finished: the figures above lack them.", ""]
-    lines += [
-        "| | " + " | ".join(f"fold {found['fold']}" for found in folds) + " | mean ± deviation |",
-        "|---|" + "---:|" * (len(folds) + 1),
-        "| images | " + " | ".join(str(found["images"]) for found in folds) + " | |",
-    ]
+    rows: list[list[Any]] = [["images", *(found["images"] for found in folds), ""]]
     for name, title in TITLES.items():
         values = [found.get(name, {}).get("value") for found in folds]
         if any(value is not None for value in values):
-            cells = " | ".join("–" if value is None else f"{value:.3f}" for value in values)
-            lines.append(f"| {title} | {cells} | {_spread(values)} |")
+            cells = ["–" if value is None else f"{value:.3f}" for value in values]
+            rows.append([title, *cells, _spread(values)])
+    head = ["", *(f"fold {found['fold']}" for found in folds), "mean ± deviation"]
     return [
         *lines,
+        *markdown_table(head, rows),
         "",
         "The figures at the top are of all images pooled, each predicted by the network that was "
         "not trained on its fold; the deviation is between folds, which share training images.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from busi_monai.curation.label_hashes import named_cases, note_without_label_has
 from busi_monai.datasets import natural_key
 from busi_monai.errors import InputError
 from busi_monai.evaluation import read_predictions, row_groups, table_classes, usable_rows
+from busi_monai.evaluation.resampling import plain_number
 from busi_monai.files import read_json
 
 __all__ = [
@@ -77,17 +79,15 @@ class System:
     def costs(self) -> dict[str, Any]:
         """Return ``COSTS`` as plain values, ``None`` for what is not known."""
         network = self.training.get("network") or {}
-        seconds = self.table["seconds"].median() if "seconds" in self.table else float("nan")
-        return {
-            "parameters": network.get("parameters"),
-            "flops": network.get("flops"),
-            "seconds_per_image": None if pd.isna(seconds) else round(float(seconds), 6),
+        seconds = self.table["seconds"].median() if "seconds" in self.table else math.nan
+        known = {
+            **{name: network.get(name) for name in ("parameters", "flops", "image_size")},
+            **{name: self.training.get(name) for name in ("epochs", "seed")},
             "training_seconds": self.training.get("seconds"),
-            "epochs": self.training.get("epochs"),
-            "image_size": network.get("image_size"),
-            "seed": self.training.get("seed"),
+            "seconds_per_image": plain_number(seconds),
             "device": self.device,
         }
+        return {name: known[name] for name in COSTS}
 
 
 def named_path(text: str) -> tuple[str, Path]:

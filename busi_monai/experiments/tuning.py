@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import logging
+import math
 import multiprocessing
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from busi_monai.devices import choose_precision
-from busi_monai.errors import BusiMonaiError
-from busi_monai.experiments.tuning_outputs import write_images, write_overview, write_record
+from busi_monai.bundle import Bundle
+from busi_monai.errors import BusiMonaiError, ImageReadError, InputError, WeightsError
+from busi_monai.experiments.processes import run_in_processes
+from busi_monai.experiments.tuning_outputs import write_overview, write_record
 from busi_monai.experiments.tuning_plan import TuningPlan
-from busi_monai.experiments.tuning_study import require_optuna
-from busi_monai.experiments.tuning_trials import work
+from busi_monai.experiments.tuning_study import Claim, TrialStudy, best_trial, require_optuna
+from busi_monai.files import read_json
 from busi_monai.records import RunRecord
-from busi_monai.threads import share_of_threads
+from busi_monai.training import train_bundle
 
-__all__ = ["TuningPlan", "tune"]
+__all__ = ["TuningPlan", "tune", "work"]
 
 logger = logging.getLogger(__name__)
+
+_HOPELESS = 3
 
 
 def tune(plan: TuningPlan, *, trials: int = 20, jobs: int = 1) -> Path:
@@ -33,7 +41,7 @@ def tune(plan: TuningPlan, *, trials: int = 20, jobs: int = 1) -> Path:
 
     Returns:
         A folder with ``trials.csv``, ``trials/NNNN`` (a run each), ``best.yaml``, ``history.png``,
-        ``importances.png`` and ``run.json``.
+        ``courses.png``, ``importances.png`` and ``run.json``.
 
     Raises:
         InputError: if a dataset, configuration, key or device is not there, a package is missing,
@@ -49,13 +57,22 @@ def tune(plan: TuningPlan, *, trials: int = 20, jobs: int = 1) -> Path:
         if jobs == 1:
             work(plan, trials)
         else:
-            ended = _work_in_processes(plan, trials, jobs)
+            level = logging.getLogger("busi_monai.experiments").getEffectiveLevel()
+            workers = {
+                f"worker {number}": (plan, trials, device, level)
+                for number, device in enumerate(_devices(plan.device, jobs))
+            }
+            try:
+                run_in_processes(_worker, workers, jobs)
+            except InputError:
+                raise
+            except BusiMonaiError as error:
+                ended = error
     finally:
         study = plan.study()
         with study.locked():
             write_overview(plan.out, study, plan.run)
     with study.locked():
-        write_images(plan.out, study, plan.seed)
         write_record(plan.out, study, plan.run, record, plan.identity())
     states = [trial.state for trial in study.trials()]
     if ended and (len(states) < trials or not all(state.is_finished() for state in states)):
@@ -67,53 +84,13 @@ def tune(plan: TuningPlan, *, trials: int = 20, jobs: int = 1) -> Path:
     return plan.out
 
 
-def _work_in_processes(plan: TuningPlan, total: int, jobs: int) -> str | None:
-    """Run workers and return how one ended that did not end well."""
-    spawn = multiprocessing.get_context("spawn")
-    level = logging.getLogger("busi_monai.experiments").getEffectiveLevel()
-    threads = share_of_threads(jobs)
-    choose_precision("auto", "cpu")  # if a measurement decides, it decides for all processes
-    devices = _devices(plan.device, jobs)
-    workers = [
-        spawn.Process(target=_worker, args=(plan, total, threads, device, level))
-        for device in devices
-    ]
-    try:
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-    except BaseException:  # an interrupt of this process alone would leave them at work
-        for worker in workers:
-            if worker.pid is not None:
-                worker.terminate()
-                worker.join()
-        raise
-    codes = [worker.exitcode for worker in workers if worker.exitcode]
-    if not codes:
-        return None
-    signal = f"was ended by signal {-codes[0]}" if codes[0] < 0 else "failed"
-    return f"{len(codes)} of {jobs} worker processes did not end well; the first {signal}"
-
-
-def _worker(plan: TuningPlan, total: int, threads: int, device: str, level: int) -> None:
-    import torch
-
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
+def _worker(plan: TuningPlan, total: int, device: str, level: int) -> None:
     logging.getLogger("busi_monai.experiments").setLevel(level)
     for name in ("train", "validate", "monai.bundle.workflows"):
         logging.getLogger(name).disabled = True
     logging.getLogger("ignite").setLevel(logging.CRITICAL)
-    torch.set_num_threads(threads)
     require_optuna()
-    overrides = {**plan.overrides, "device_name": device}
-    try:
-        work(TuningPlan(**{**vars(plan), "overrides": overrides}), total)
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
-    except (BusiMonaiError, OSError) as error:
-        logger.error("%s", error)
-        raise SystemExit(1) from None
+    work(replace(plan, overrides={**plan.overrides, "device_name": device}), total)
 
 
 def _devices(requested: str, jobs: int) -> list[str]:
@@ -124,3 +101,116 @@ def _devices(requested: str, jobs: int) -> list[str]:
     if requested not in {"auto", "cuda"} or count < 2:
         return [requested] * jobs
     return [f"cuda:{index % count}" for index in range(jobs)]
+
+
+def work(plan: TuningPlan, total: int) -> None:
+    """Run trials one after the other until none is left to claim."""
+    # has a handler of its own, whatever the log's level is
+    logging.getLogger("ignite.handlers.early_stopping.EarlyStopping").disabled = True
+    study = plan.study()
+    parent = multiprocessing.parent_process()
+    while (parent is None or parent.is_alive()) and (claim := study.claim(total)) is not None:
+        try:
+            _run_trial(plan, study, claim)
+        finally:
+            claim.release()
+        _clear_up(plan, study)
+
+
+def _run_trial(plan: TuningPlan, study: TrialStudy, claim: Claim) -> None:
+    run = plan.run(claim.number)
+    logger.info("trial %d: %s", claim.number, _spoken(claim.parameters))
+    try:
+        pruned = "pruned_after" in study.trials()[claim.number].user_attrs
+        if not Bundle(run).record_file.is_file() and not pruned:
+            if study.died_too_often(claim):
+                raise WeightsError(f"its process ended {claim.earlier} times in the same epoch")
+            _train(plan, study, claim, run)
+    except (ImageReadError, OSError):
+        raise
+    except (InputError, WeightsError, RuntimeError, ValueError) as error:
+        study.fail(claim, _first_line(error))
+        return
+    _tell(study, claim, run)
+
+
+def _train(plan: TuningPlan, study: TrialStudy, claim: Claim, run: Path) -> None:
+    trial = claim.trial
+
+    def observe(epoch: int, figures: Mapping[str, float]) -> bool:
+        if (
+            epoch not in study.trials()[claim.number].intermediate_values
+        ):  # known if the process ended before it saved
+            trial.report(figures["val_score"], epoch)
+        through = epoch >= Bundle(run).config("train")["max_epochs"]
+        if through or not trial.should_prune():
+            return False
+        trial.set_user_attr("pruned_after", epoch)
+        return True
+
+    def train(*, resume: bool) -> None:
+        train_bundle(
+            plan.prepared,
+            run,
+            configs=() if resume else plan.configs,  # the plan holds them, the run has them
+            bundle=None if resume else plan.bundle,
+            overrides={**plan.overrides, **claim.parameters},
+            resume=resume,
+            observe=observe,
+        )
+
+    resume = Bundle(run).config_file("train").is_file()
+    if not resume and run.exists():
+        shutil.rmtree(run)
+    try:
+        train(resume=resume)
+    except WeightsError:
+        if not resume:
+            raise
+        logger.warning("trial %d: its checkpoint is damaged; training it anew", claim.number)
+        shutil.rmtree(run)
+        train(resume=False)
+
+
+def _tell(study: TrialStudy, claim: Claim, run: Path) -> None:
+    pruned = study.trials()[claim.number].user_attrs.get("pruned_after")
+    if pruned is not None:
+        study.prune(claim)
+        logger.info("trial %d pruned after epoch %d", claim.number, pruned)
+        return
+    score = read_json(Bundle(run).record_file).get("best", {}).get("val_score")
+    if score is None or not math.isfinite(score):
+        study.fail(claim, "no epoch was given a score by the validation")
+        return
+    study.study.tell(claim.trial, float(score))
+    logger.info("trial %d: score %.4f", claim.number, score)
+
+
+def _clear_up(plan: TuningPlan, study: TrialStudy) -> None:
+    """Drop the weights of trials that have lost, and say where the search stands."""
+    with study.locked():
+        trials = study.trials()  # one look: a second could find a better trial told meanwhile
+        best = best_trial(trials)
+        finished = [trial for trial in trials if trial.state.is_finished()]
+        for trial in finished:
+            if plan.keep == "best" and (best is None or trial.number != best.number):
+                shutil.rmtree(plan.run(trial.number) / "models", ignore_errors=True)
+        write_overview(plan.out, study, plan.run)
+    failed = [trial for trial in finished if trial.state.name == "FAIL"]
+    if len(failed) == len(finished) and len(failed) >= _HOPELESS:
+        raise BusiMonaiError(
+            f"the first {len(failed)} trials all failed, the last one with: "
+            f"{failed[-1].user_attrs.get('reason')}; correct the space or the configuration and "
+            "search into another folder"
+        )
+
+
+def _spoken(parameters: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in parameters.items()
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

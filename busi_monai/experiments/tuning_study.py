@@ -26,6 +26,8 @@ PRUNERS = ("median", "hyperband", "none")
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "unfinished"}
 """What a trial's state is called, by Optuna's name."""
 
+logger = logging.getLogger(__name__)
+
 _NAME = "busi-monai tune"
 _ATTEMPTS = 3
 
@@ -145,6 +147,20 @@ class TrialStudy:
             trial = self.study.ask()
             return Claim(trial, self._propose(trial), lock, 0)
 
+    def fail(self, claim: Claim, reason: str) -> None:
+        """Give a trial up, and say why."""
+        from optuna.trial import TrialState
+
+        claim.trial.set_user_attr("reason", reason)
+        self.study.tell(claim.trial, state=TrialState.FAIL)
+        logger.warning("trial %d failed: %s", claim.number, reason)
+
+    def prune(self, claim: Claim) -> None:
+        """End a trial that has no prospect."""
+        from optuna.trial import TrialState
+
+        self.study.tell(claim.trial, state=TrialState.PRUNED)
+
     def _continue(self, found: FrozenTrial) -> Claim | None:
         from filelock import Timeout
         from optuna.trial import Trial
@@ -169,19 +185,15 @@ class TrialStudy:
     def _propose(self, trial: Trial) -> dict[str, Any]:
         from optuna.distributions import CategoricalDistribution, IntDistribution
 
-        values: dict[str, Any] = {}
         for key, kind in self.space.distributions().items():
             if isinstance(kind, CategoricalDistribution):
-                values[key] = trial.suggest_categorical(key, kind.choices)
-            elif isinstance(kind, IntDistribution):
-                values[key] = trial.suggest_int(
-                    key, kind.low, kind.high, step=kind.step, log=kind.log
-                )
-            else:
-                values[key] = trial.suggest_float(
-                    key, kind.low, kind.high, step=kind.step, log=kind.log
-                )
-        return self.space.decode(values)
+                trial.suggest_categorical(key, kind.choices)
+                continue
+            suggest = (
+                trial.suggest_int if isinstance(kind, IntDistribution) else trial.suggest_float
+            )
+            suggest(key, kind.low, kind.high, step=kind.step, log=kind.log)
+        return self.space.decode(trial.params)
 
     def _sampler(self, number: int) -> Any:
         from optuna.samplers import TPESampler
@@ -231,7 +243,7 @@ def _drop_torn_line(journal: Path) -> None:
         content = stream.read()
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
-            logging.getLogger(__name__).warning("%s: dropping a line that is cut off", journal)
+            logger.warning("%s: dropping a line that is cut off", journal)
             stream.truncate(whole)
 
 

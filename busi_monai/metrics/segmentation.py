@@ -52,7 +52,8 @@ def segmentation_scores(pred: ArrayLike, true: ArrayLike) -> dict[str, float]:
         {'dice': 1.0, 'iou': 1.0, 'mean_iou': 1.0, 'pixel_accuracy': 1.0, 'hd95_px': 0.0}
     """
     predicted, truth = _masks(pred, true)
-    both, either = np.count_nonzero(predicted & truth), np.count_nonzero(predicted | truth)
+    both = int(np.count_nonzero(predicted & truth))
+    either = int(np.count_nonzero(predicted | truth))
     pixels = predicted.size
     iou = _ratio_or_one(both, either)
     return {
@@ -72,8 +73,8 @@ def dice(pred: ArrayLike, true: ArrayLike) -> float:
         0.5
     """
     predicted, truth = _masks(pred, true)
-    areas = np.count_nonzero(predicted) + np.count_nonzero(truth)
-    return _ratio_or_one(2 * np.count_nonzero(predicted & truth), areas)
+    both = int(np.count_nonzero(predicted & truth))
+    return _ratio_or_one(2 * both, int(np.count_nonzero(predicted) + np.count_nonzero(truth)))
 
 
 def lesion_box(mask: ArrayLike) -> tuple[int, int, int, int] | None:

@@ -24,11 +24,11 @@ from busi_monai.cli.main import main
 from busi_monai.curation import load_datalist
 from busi_monai.errors import InputError
 from busi_monai.experiments.cross_validation import finished_folds
-from busi_monai.experiments.fold_processes import run_in_turn
 from busi_monai.experiments.plans import (
     effective_configuration,
     training_settings,
 )
+from busi_monai.experiments.processes import run_in_turn
 from busi_monai.files import file_sha256, read_json, write_json
 from busi_monai.metrics import fit_temperature, rescale_probabilities
 from busi_monai.training import read_training_images, train_bundle

@@ -92,7 +92,8 @@ def test_a_search_and_its_best_configuration(
     }  # fmt: skip
     weights = [path.parent.parent.name for path in folder.glob("trials/*/models/model.pt")]
     assert weights == [Path(best["run"]).name]
-    assert (folder / "history.png").read_bytes().startswith(b"\x89PNG")
+    for image in ("history.png", "courses.png"):
+        assert (folder / image).read_bytes().startswith(b"\x89PNG")
 
     again = ["train", str(blind), "--out", str(tmp_path / "again"), "--config"]
     again += [str(folder / "best.yaml"), "--device", "cpu", "-q"]

@@ -10,11 +10,11 @@ import pytest
 import yaml
 
 from busi_monai.errors import InputError
+from busi_monai.experiments.tuning import _clear_up
 from busi_monai.experiments.tuning_outputs import write_overview
 from busi_monai.experiments.tuning_plan import TuningPlan
 from busi_monai.experiments.tuning_space import parse_space
 from busi_monai.experiments.tuning_study import Claim, TrialStudy
-from busi_monai.experiments.tuning_trials import _clear_up
 from busi_monai.files import write_json
 
 pytest.importorskip("optuna", reason="the extra tune is not installed")
