@@ -81,16 +81,20 @@ def numbers(report: Dataset) -> dict[str, tuple[float, str]]:
     return found
 
 
-@pytest.mark.parametrize("frames", [1, 4])
+@pytest.mark.parametrize(("frames", "where"), [(1, [0]), (4, [1, 3]), (3, [0])])
 @pytest.mark.parametrize("fractional", [False, True])
 @pytest.mark.parametrize("keep_ids", [False, True])
 def test_segmentation_is_read_back(
-    save_ultrasound: Save, tmp_path: Path, frames: int, fractional: bool, keep_ids: bool
+    save_ultrasound: Save,
+    tmp_path: Path,
+    frames: int,
+    where: list[int],
+    fractional: bool,
+    keep_ids: bool,
 ) -> None:
     source = save_ultrasound(tmp_path / "x.dcm", grey(frames if frames > 1 else 0))
     mask = np.zeros((70, 110), dtype=np.uint8)
     mask[10:30, 41:70] = 200 if fractional else 1
-    where = [0] if frames == 1 else [1, 3]
     path = tmp_path / "seg.dcm"
 
     segmentation_object(
@@ -350,18 +354,6 @@ def test_equal_names_in_two_studies_keep_their_own_objects(
         "ST0__SE0__IM0_frame_001", "ST0__SE0__IM0_frame_002", "ST1__SE0__IM0",
     ]  # fmt: skip
     assert len(list((tmp_path / "out/dicom").iterdir())) == 3
-
-
-def test_of_a_loop_one_readable_frame_is_still_referred_to_by_its_number(
-    save_ultrasound: Save, tmp_path: Path
-) -> None:
-    source = save_ultrasound(tmp_path / "x.dcm", grey(3))
-    mask = np.ones((70, 110), dtype=np.uint8)
-
-    made = segmentation_object(source_reference(source), {0: mask}, MODEL, of_loop=True)
-
-    (group,) = made.PerFrameFunctionalGroupsSequence
-    assert group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber == 1
 
 
 def test_a_source_without_preamble_has_objects_too(
