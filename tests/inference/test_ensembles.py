@@ -145,6 +145,9 @@ def test_thresholds_are_averaged(member: MakeMember, tmp_path: Path) -> None:
         member(name, class_thresholds={"malignant": value}, mask_threshold=value)
         for name, value in {"a": 0.2, "b": 0.6}.items()
     ]
+    config = bundles[1] / "configs" / "inference.yaml"  # as runs of version 0.1.0 name it
+    named = config.read_text("utf-8").replace("networks.autocast.Auto", "training.Auto")
+    config.write_text(named, "utf-8")
     out = write_ensemble(bundles, tmp_path / "ensemble")
     content = json.loads((out / "settings.json").read_text("utf-8"))
     assert content["mask_threshold"] == pytest.approx(0.4)
