@@ -16,6 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from busi_monai.cases import Case, DatasetIssue
 from busi_monai.datasets import clean_mask, individual_masks, lesion_mask
 from busi_monai.errors import ImageReadError
+from busi_monai.imaging import lesion_size
 from busi_monai.io.images import (
     LoadedImage,
     mask_sha256,
@@ -24,7 +25,6 @@ from busi_monai.io.images import (
     write_mask,
     write_png,
 )
-from busi_monai.metrics import lesion_size
 from busi_monai.outlines import mask_file
 
 __all__ = ["IMAGES", "LABELS", "MaskTreatment", "PreparedStore", "Stored", "store_case"]

@@ -117,14 +117,10 @@ def write_ensemble(runs: Sequence[str | Path], out: str | Path, *, overwrite: bo
 
 
 def refuse_seen_images(bundle: str | Path, items: Iterable[Mapping[str, Any]]) -> None:
-    """Refuse to measure an ensemble on images that one of its members was trained on.
-
-    Args:
-        bundle: the ensemble.
-        items: what it is to be measured on, with ``sha256`` as in a datalist.
+    """Refuse items, with ``sha256`` as in a datalist, that a member of an ensemble was trained on.
 
     Raises:
-        InputError: if an image is among those trained on, by its content.
+        InputError: naming the first of them.
     """
     known = read_training_images(bundle)
     items = list(items)

@@ -37,8 +37,8 @@ class PredictSummary:
         failures: one ``{"file", "message"}`` for each input that could not be used.
         warnings: what to know of predictions, as in ``run.json``.
         skipped_masks: number of mask files left out.
-        skipped_objects: number of DICOM files of folders left out that are no images.
-        left_out: number of other files left out of folders, by kind; see ``FoundImages``.
+        skipped_objects: number of DICOM files left out that are no images.
+        left_out: number of other files by kind; see ``FoundImages``.
         cines: for each multi-frame file its ``frames``, ``frames_per_second`` (``None`` where it is
             not stated), how many were ``predicted`` and ``with_lesion``, and ``summary_id`` and
             ``summary_frame`` (from 1) of the row that stands for it, by ``Prediction.rank``.

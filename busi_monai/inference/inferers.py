@@ -90,34 +90,23 @@ class FlipAveragingInferer(PlainInferer):
     def __call__(
         self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Any:
-        """Return averaged logits.
+        """Return averaged logits of (N, 1, H, W) images, in a dict.
 
-        Args:
-            inputs: (N, 1, H, W) float images.
-            network: gives (N, 1, H, W) and (N, C) logits in a dict, or one such tensor.
-            args: passed on to the network; images and masks (N, 1, H, W) mirrored as well.
-            kwargs: the same.
+        Further images and masks (N, 1, H, W), passed on to the network, are mirrored as well.
         """
         # two calls rather than one of twice the batch, which would take twice the memory
         straight = super().__call__(inputs, network, *args, **kwargs)
-        turned = torch.flip(inputs, dims=(-1,))
-        turned_args = [_mirrored(value) for value in args]
-        turned_kwargs = {name: _mirrored(value) for name, value in kwargs.items()}
-        mirrored = super().__call__(turned, network, *turned_args, **turned_kwargs)
-        if isinstance(straight, Tensor):
-            return _average(straight, mirrored)
-        return {head: _average(straight[head], mirrored[head]) for head in straight}
+        mirrored = super().__call__(
+            inputs.flip(-1),
+            network,
+            *(_mirrored(value) for value in args),
+            **{name: _mirrored(value) for name, value in kwargs.items()},
+        )
+        return {head: (straight[head] + _mirrored(mirrored[head])) / 2 for head in straight}
 
 
 def _mirrored(value: Any) -> Any:
-    is_image = isinstance(value, Tensor) and value.ndim == 4
-    return torch.flip(value, dims=(-1,)) if is_image else value
-
-
-def _average(straight: Tensor, mirrored: Tensor) -> Tensor:
-    if straight.ndim > 2:
-        mirrored = torch.flip(mirrored, dims=(-1,))
-    return (straight + mirrored) / 2
+    return value.flip(-1) if isinstance(value, Tensor) and value.ndim == 4 else value
 
 
 def single_networks(network: nn.Module) -> list[nn.Module]:

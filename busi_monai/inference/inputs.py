@@ -72,8 +72,8 @@ class ImageScan:
     """The readable images as items for a dataset, and what is not readable.
 
     Attributes:
-        items: ``{"id", "image"}`` for each image, ``image`` an absolute path, or a
-            ``ImageFile`` for a frame of a loop.
+        items: ``{"id", "image"}`` for each image, ``image`` an absolute path, or an ``ImageFile``
+            for a frame of a loop.
         failures: (input, reason) for each that cannot be used.
     """
 
@@ -89,9 +89,6 @@ class ImageScan:
 
 def scan_images(inputs: str | Path | Sequence[str | Path]) -> ImageScan:
     """Find images and read each once, so that a bad one cannot stop a batch later.
-
-    Args:
-        inputs: a file, folder or pattern, or several; see ``find_images``.
 
     Raises:
         InputError: if not a single image can be used; a MONAI engine would end well without one.
@@ -317,10 +314,8 @@ def _add_archive(found: FoundImages, archive: UnpackedArchive) -> None:
 def _where_else(folder: Path) -> str:
     """Return a hint where images are; of a dataset with masks, not these."""
     below = {path.parent.name for path in folder.glob("*/*") if _is_image(path)}
-    if not below:
-        return ""
     place = "images" if {"images", "masks"} <= below else "*/*"
-    return f"; its subfolders do: give '{folder}/{place}'"
+    return f"; its subfolders do: give '{folder}/{place}'" if below else ""
 
 
 def _add_matches(found: FoundImages, pattern: str) -> None:
@@ -365,13 +360,9 @@ def _is_dicom(path: Path) -> bool:
 
 def _take(found: FoundImages, paths: Iterable[Path]) -> list[Path]:
     """Add the paths that are images, and tell the DICOM files of other kinds apart."""
-    kept = []
-    for path in paths:
-        other = _why_no_image(path)
-        if other is None:
-            kept.append(path)
-        else:
-            found.skipped_objects.append((path, other))
+    kinds = {path: _why_no_image(path) for path in paths}
+    found.skipped_objects += [(path, kind) for path, kind in kinds.items() if kind is not None]
+    kept = [path for path, kind in kinds.items() if kind is None]
     found.paths += kept
     return kept
 

@@ -25,15 +25,15 @@ def draw_overlay(
     true_mask: NDArray[np.generic] | None = None,
     true_class: str | None = None,
 ) -> NDArray[np.uint8]:
-    """Draw predicted and true outlines over an image, and a caption below it.
+    """Return an image with predicted and true outlines, and a caption below it.
 
     Args:
         pixels: (H, W) grey in [0, 1].
         mask: (H, W) predicted mask, non-zero on the lesion.
-        predicted_class: for the caption, as the next and the last.
-        confidence: probability of that class.
+        predicted_class: for the caption.
+        confidence: probability of that class, likewise.
         true_mask: (H, W), drawn below the predicted outline.
-        true_class: class by the dataset.
+        true_class: for the caption.
 
     Returns:
         (H + caption, W, 3) uint8 RGB; the image itself is neither scaled nor written on.
@@ -53,21 +53,11 @@ def draw_overlay(
 def draw_outlines(
     pixels: NDArray[np.floating], outlines: list[tuple[NDArray[np.generic], Colour]]
 ) -> NDArray[np.uint8]:
-    """Draw masks' outlines over an image.
+    """Return (H, W, 3) uint8 RGB: (H, W) ``pixels`` in [0, 1] with masks' outlines.
 
     Args:
-        pixels: (H, W) grey in [0, 1].
+        pixels: the image.
         outlines: (mask, RGB colour) pairs, later ones on top.
-
-    Returns:
-        (H, W, 3) uint8 RGB.
-
-    Examples:
-        >>> lesion = np.zeros((20, 30), dtype=bool)
-        >>> lesion[5:15, 8:20] = True
-        >>> drawn = draw_outlines(np.zeros((20, 30)), [(lesion, (255, 0, 0))])
-        >>> drawn[5, 10].tolist(), drawn[10, 14].tolist()
-        ([255, 0, 0], [0, 0, 0])
     """
     grey = np.round(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
     canvas = np.ascontiguousarray(np.stack([grey] * 3, axis=-1))

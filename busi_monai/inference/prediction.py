@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from busi_monai.cases import MALIGNANT, PredictionWarning
-from busi_monai.imaging import laid_on_canvas
+from busi_monai.imaging import LesionSize, laid_on_canvas, lesion_size
 from busi_monai.io.pixel_scales import NO_SPACING, PixelScale, Spacing
-from busi_monai.metrics import LesionSize, dice, lesion_box, lesion_size
+from busi_monai.metrics import dice, lesion_box
 
 __all__ = ["Prediction", "Uncertainty", "disagreement", "prediction_of_item"]
 

@@ -48,10 +48,10 @@ class Truth:
     """What is known of an image beforehand.
 
     Attributes:
-        class_name: true class, or ``None``.
-        mask: (H, W) native true mask, non-zero on the lesion, or ``None`` where none was drawn.
-        group: what stays together in resampling (patient or near-duplicate group), or ``None``.
-        birads: BI-RADS category that a radiologist gave, or ``None``.
+        class_name: true class.
+        mask: (H, W) native true mask, non-zero on the lesion; ``None`` where none was drawn.
+        group: what stays together in resampling (patient or near-duplicate group).
+        birads: BI-RADS category that a radiologist gave.
     """
 
     class_name: str | None = None

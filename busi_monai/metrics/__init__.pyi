@@ -28,15 +28,6 @@ from .classification import (
 from .classification import (
     weighted_scores as weighted_scores,
 )
-from .measurements import (
-    LesionSize as LesionSize,
-)
-from .measurements import (
-    lesion_diameters as lesion_diameters,
-)
-from .measurements import (
-    lesion_size as lesion_size,
-)
 from .operating_points import (
     negative_predictive_value as negative_predictive_value,
 )

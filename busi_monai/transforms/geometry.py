@@ -160,12 +160,9 @@ def chain(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
 
 
 def warp(image: torch.Tensor, matrix: np.ndarray, *, nearest: bool = False) -> torch.Tensor:
-    """Return a (1, H, W) float32 tensor resampled by OpenCV through ``affine_matrix``.
+    """Return a (1, H, W) float32 tensor resampled by OpenCV, linearly or to the nearest pixel.
 
-    Args:
-        image: the image or mask; 0 comes in from outside.
-        matrix: (2, 3), output to input pixels.
-        nearest: take the nearest pixel instead of the linear mean, for masks.
+    ``matrix`` (2, 3) takes output to input pixels; 0 comes in from outside.
     """
     height, width = image.shape[-2:]
     flags = (cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR) | cv2.WARP_INVERSE_MAP
@@ -176,9 +173,7 @@ def warp(image: torch.Tensor, matrix: np.ndarray, *, nearest: bool = False) -> t
 def part_in_view(mask: torch.Tensor, matrix: np.ndarray) -> float:
     """Return the part of a mask's lesion pixels that ``warp`` leaves in the image.
 
-    Args:
-        mask: (1, H, W) of 0 and 1; an empty one loses nothing.
-        matrix: (2, 3), output to input pixels.
+    An empty (1, H, W) mask loses nothing.
 
     Examples:
         >>> mask = torch.ones(1, 10, 10)

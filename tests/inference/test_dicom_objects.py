@@ -81,16 +81,20 @@ def numbers(report: Dataset) -> dict[str, tuple[float, str]]:
     return found
 
 
-@pytest.mark.parametrize("frames", [1, 4])
+@pytest.mark.parametrize(("frames", "where"), [(1, [0]), (4, [1, 3]), (3, [0])])
 @pytest.mark.parametrize("fractional", [False, True])
 @pytest.mark.parametrize("keep_ids", [False, True])
 def test_segmentation_is_read_back(
-    save_ultrasound: Save, tmp_path: Path, frames: int, fractional: bool, keep_ids: bool
+    save_ultrasound: Save,
+    tmp_path: Path,
+    frames: int,
+    where: list[int],
+    fractional: bool,
+    keep_ids: bool,
 ) -> None:
     source = save_ultrasound(tmp_path / "x.dcm", grey(frames if frames > 1 else 0))
     mask = np.zeros((70, 110), dtype=np.uint8)
     mask[10:30, 41:70] = 200 if fractional else 1
-    where = [0] if frames == 1 else [1, 3]
     path = tmp_path / "seg.dcm"
 
     segmentation_object(
@@ -158,16 +162,6 @@ def test_report_is_read_back(
     assert pydicom.dcmread(source).SOPInstanceUID in told
     assert not any(secret in path.read_bytes() for secret in SECRETS)
     assert errors_of_validator(path) == []
-
-
-def test_a_report_of_a_classifier_tells_no_size(
-    save_ultrasound: Save, tmp_path: Path, prediction: Prediction
-) -> None:
-    source = save_ultrasound(tmp_path / "x.dcm", grey())
-
-    report = report_object(source_reference(source), replace(prediction, has_mask=False), MODEL)
-
-    assert "Area" not in numbers(report)
 
 
 KINDS = {
@@ -256,20 +250,19 @@ def test_the_validator_finds_no_error(
         assert errors_of_validator(path) == []
 
 
-def test_a_normal_image_is_reported_without_lesion(
-    save_ultrasound: Save, tmp_path: Path, prediction: Prediction
+@pytest.mark.parametrize("has_mask", [True, False])
+def test_without_a_lesion_no_size_is_reported(
+    save_ultrasound: Save, tmp_path: Path, prediction: Prediction, has_mask: bool
 ) -> None:
     source = save_ultrasound(tmp_path / "x.dcm", grey())
-    normal = replace(
-        prediction, mask=prediction.mask * 0, lesion_pixels=0, predicted_class="normal"
-    )
+    changes = {"mask": prediction.mask * 0, "lesion_pixels": 0} if has_mask else {}
+    normal = replace(prediction, predicted_class="normal", has_mask=has_mask, **changes)
 
     report = report_object(source_reference(source), normal, MODEL)
 
     told = {str(element.value) for element in report.iterall()}
     assert "Area" not in numbers(report)
-    assert "Lesion" not in told
-    assert "Normal" in told
+    assert "Lesion" not in told and "Normal" in told
     report.save_as(tmp_path / "sr.dcm")
     assert errors_of_validator(tmp_path / "sr.dcm") == []
 
@@ -350,18 +343,6 @@ def test_equal_names_in_two_studies_keep_their_own_objects(
         "ST0__SE0__IM0_frame_001", "ST0__SE0__IM0_frame_002", "ST1__SE0__IM0",
     ]  # fmt: skip
     assert len(list((tmp_path / "out/dicom").iterdir())) == 3
-
-
-def test_of_a_loop_one_readable_frame_is_still_referred_to_by_its_number(
-    save_ultrasound: Save, tmp_path: Path
-) -> None:
-    source = save_ultrasound(tmp_path / "x.dcm", grey(3))
-    mask = np.ones((70, 110), dtype=np.uint8)
-
-    made = segmentation_object(source_reference(source), {0: mask}, MODEL, of_loop=True)
-
-    (group,) = made.PerFrameFunctionalGroupsSequence
-    assert group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber == 1
 
 
 def test_a_source_without_preamble_has_objects_too(
@@ -457,29 +438,22 @@ def test_cropping_to_the_region_keeps_the_images_size(
     assert mask.shape == read_image(tmp_path / "out/overlays/x.png").pixels[:70].shape
 
 
-def test_a_image_that_is_no_dicom_has_no_dicom_objects(
-    tiny_bundle: Path, image: Path, tmp_path: Path
-) -> None:
-    summary = predict_to_folder(
-        [image], tmp_path / "out", bundle=tiny_bundle, formats=["dicom-seg"]
-    )
-
-    assert summary.predicted == 1
-    assert "no DICOM file" in summary.failures[0]["message"]
-    assert not (tmp_path / "out/dicom").exists()
-
-
-def test_a_source_without_uid_is_told(
-    tiny_bundle: Path, save_ultrasound: Save, tmp_path: Path
+def test_what_cannot_be_referred_to_is_predicted_and_told(
+    tiny_bundle: Path, image: Path, save_ultrasound: Save, tmp_path: Path
 ) -> None:
     path = save_ultrasound(tmp_path / "x.dcm", grey())
     dataset = pydicom.dcmread(path)
     del dataset.StudyInstanceUID
     dataset.save_as(path)
 
-    summary = predict_to_folder([path], tmp_path / "out", bundle=tiny_bundle, formats=["dicom-sr"])
+    summary = predict_to_folder(
+        [image, path], tmp_path / "out", bundle=tiny_bundle, formats=["dicom-seg"]
+    )
 
-    assert "lacks StudyInstanceUID" in summary.failures[0]["message"]
+    assert summary.predicted == 2
+    messages = [failure["message"] for failure in summary.failures]
+    assert "no DICOM file" in messages[0] and "lacks StudyInstanceUID" in messages[1]
+    assert not (tmp_path / "out/dicom").exists()
 
 
 def test_one_series_for_the_objects_of_a_series(

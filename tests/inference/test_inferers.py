@@ -72,10 +72,10 @@ def test_the_operating_point_chooses():
 def test_masks_given_to_the_network_are_mirrored_with_the_image() -> None:
     image, lesion = torch.rand(2, 1, 4, 6), torch.rand(2, 1, 4, 6)
 
-    def network(loaded: torch.Tensor, lesion: torch.Tensor, scale: float) -> torch.Tensor:
-        return (loaded * lesion * scale)[..., :3].sum(dim=(1, 2, 3))[:, None]
+    def network(loaded: torch.Tensor, lesion: torch.Tensor, scale: float) -> dict:
+        return {"cls": (loaded * lesion * scale)[..., :3].sum(dim=(1, 2, 3))[:, None]}
 
-    both = FlipAveragingInferer()(image, network, lesion=lesion, scale=2.0)
+    both = FlipAveragingInferer()(image, network, lesion=lesion, scale=2.0)["cls"]
     torch.testing.assert_close(both[:, 0], (image * lesion).sum(dim=(1, 2, 3)))
 
 

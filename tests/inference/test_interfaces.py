@@ -169,14 +169,6 @@ def test_the_bundle_refuses_to_end_well_without_a_image(tiny_bundle, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_an_asymmetric_image_keeps_its_orientation(predictor, image):
-    # a transposed or mirrored mask would not follow the image's size, nor its corner
-    pixels = read_image(image).pixels
-    alone = predictor.predict(pixels)
-    cut = predictor.predict(np.ascontiguousarray(pixels[:, :60]))
-    assert alone.mask.shape == (70, 110) and cut.mask.shape == (70, 60)
-
-
 def predicted_by_both_doors(
     bundle: Path, images: Path, folder: Path, option: str, **setting: bool
 ) -> list[Path]:

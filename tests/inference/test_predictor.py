@@ -110,44 +110,30 @@ def test_provenance_names_weights_device_and_precision(predictor):
     assert told["precision"]["name"] == "fp32"
 
 
-def copy_of(bundle: Path, folder: Path) -> Path:
-    return Path(shutil.copytree(bundle, folder / "copy"))
-
-
-def test_missing_weights_tell_what_to_do(tiny_bundle, tmp_path):
-    bundle = copy_of(tiny_bundle, tmp_path)
-    (bundle / "models" / "model.pt").unlink()
-    with pytest.raises(WeightsError, match="train"):
-        Predictor.load(bundle, device="cpu")
-
-
-def test_weights_of_another_architecture_are_refused(tiny_bundle, tmp_path):
-    bundle = copy_of(tiny_bundle, tmp_path)
-    torch.save({"encoder.weight": torch.zeros(2)}, bundle / "models" / "model.pt")
-    with pytest.raises(WeightsError, match="another architecture"):
-        Predictor.load(bundle, device="cpu")
-
-
-def test_a_configuration_without_an_id_is_named(tiny_bundle, tmp_path):
-    bundle = copy_of(tiny_bundle, tmp_path)
-    config = bundle / "configs" / "inference.yaml"
-    config.write_text(config.read_text(encoding="utf-8").replace("preprocessing:", "pre:", 1))
-    with pytest.raises(InputError, match="preprocessing"):
-        Predictor.load(bundle, device="cpu")
-
-
-def test_a_configuration_that_is_no_yaml_is_named(tiny_bundle, tmp_path):
-    bundle = copy_of(tiny_bundle, tmp_path)
-    (bundle / "configs" / "inference.yaml").write_text("a: [1,\nb: }")
-    with pytest.raises(InputError, match=r"inference\.yaml is not YAML"):
-        Predictor.load(bundle, device="cpu")
-
-
-def test_a_wrong_operating_point_is_told_as_such(tiny_bundle, tmp_path):
-    bundle = copy_of(tiny_bundle, tmp_path)
-    (bundle / "settings.json").write_text('{"aspect": "crop"}')
-    with pytest.raises(InputError, match="aspect must be one of"):
-        Predictor.load(bundle, device="cpu")
+@pytest.mark.parametrize(
+    ("file", "change", "error", "message"),
+    [
+        ("models/model.pt", None, WeightsError, "train"),
+        ("models/model.pt", "other", WeightsError, "another architecture"),
+        ("configs/inference.yaml", "without id", InputError, "preprocessing"),
+        ("configs/inference.yaml", "a: [1,\nb: }", InputError, r"inference\.yaml is not YAML"),
+        ("settings.json", '{"aspect": "crop"}', InputError, "aspect must be one of"),
+    ],
+)
+def test_a_bundle_that_cannot_be_used_is_told(
+    file: str, change: str | None, error: type, message: str, tiny_bundle, tmp_path
+):
+    path = shutil.copytree(tiny_bundle, tmp_path / "copy") / file
+    if change is None:
+        path.unlink()
+    elif change == "other":
+        torch.save({"encoder.weight": torch.zeros(2)}, path)
+    elif change == "without id":
+        path.write_text(path.read_text("utf-8").replace("preprocessing:", "pre:", 1), "utf-8")
+    else:
+        path.write_text(change)
+    with pytest.raises(error, match=message):
+        Predictor.load(tmp_path / "copy", device="cpu")
 
 
 def test_an_unknown_bundle_is_told(tmp_path):

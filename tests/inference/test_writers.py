@@ -20,6 +20,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
 def test_folder_holds_table_mask_overlay_and_record(tmp_path, image, prediction):
     with PredictionsFolder(tmp_path / "out") as folder:
         folder.add("Bild ä", image, prediction)
+        assert len(rows(tmp_path / "out")) == 1  # on disk as they come
         folder.fail("bad", "somewhere/bad.png", "it is empty")
     (row, failed) = rows(tmp_path / "out")
     assert list(row) == prediction_columns()
@@ -89,12 +90,6 @@ def test_without_lesion_and_class_the_cells_are_empty(tmp_path, image, predictio
         folder.add("a", image, empty)
     (row,) = rows(tmp_path / "out")
     assert row["predicted_class"] == row["box_x"] == row["box_h"] == ""
-
-
-def test_rows_are_on_disk_as_they_come(tmp_path, image, prediction):
-    with PredictionsFolder(tmp_path / "out") as folder:
-        folder.add("a", image, prediction)
-        assert len(rows(tmp_path / "out")) == 1
 
 
 def test_use_outside_of_a_with_statement_is_an_error(tmp_path):

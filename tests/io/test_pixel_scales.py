@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from busi_monai.imaging import lesion_size
 from busi_monai.io.pixel_scales import NoScale, PixelScale, ScaleRegion
-from busi_monai.metrics import lesion_size
 
 SIZE = (40, 60)
 FINE, COARSE, TALL = (0.1, 0.1), (0.2, 0.2), (0.2, 0.1)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import pdist
 
-from busi_monai.metrics import lesion_diameters
+from busi_monai.imaging import lesion_diameters
 
 
 def ellipse(a: float, b: float, angle: float, size: int = 200) -> np.ndarray:
