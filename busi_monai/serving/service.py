@@ -88,10 +88,6 @@ class PredictionService:
     async def in_turn(self, work: Callable[[], Result], *, alone: bool = False) -> Result:
         """Run something heavy in a thread, when it is its turn.
 
-        Args:
-            work: what to run.
-            alone: whether nothing else may run beside it, as while the network has hooks.
-
         Raises:
             ServiceError: 503 if its turn did not come in time.
         """
@@ -114,12 +110,7 @@ class PredictionService:
     def results(
         self, uploads: Sequence[Upload], operating_point: str | None = None
     ) -> Iterator[ImageResult]:
-        """Predict every image of some uploads, going on past those that fail; use ``in_turn``.
-
-        Args:
-            uploads: the files of a request.
-            operating_point: where malignancy is decided; ``None`` for the most probable class.
-        """
+        """Predict every image of some uploads, going on past those that fail; use ``in_turn``."""
         ends = time.monotonic() + self.limits.seconds
         predictor = self.predictor_at(operating_point)
         for upload in uploads:
