@@ -7,8 +7,6 @@ import math
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
-import anyio
-import anyio.to_thread
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from busi_monai.serving.credentials import Credentials
@@ -28,14 +26,6 @@ class Guard:
 
     Websockets are looked at like requests, which middleware built on Starlette's
     ``BaseHTTPMiddleware`` does not do.
-
-    Args:
-        app: what answers.
-        hosts: names that the service may be called by, against DNS rebinding; addresses always
-            pass, as no name was looked up for them.
-        credentials: who may use it; ``None`` for anyone.
-        rates: how often.
-        pages: paths whose reading costs something, and is counted like a request with a body.
     """
 
     def __init__(
@@ -53,7 +43,6 @@ class Guard:
         self._rates = rates
         self._pages = frozenset(pages)
         self._failures = RateLimiter(_FAILURES_PER_MINUTE)
-        self._one_at_a_time = anyio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request or a websocket."""
@@ -61,7 +50,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         try:
-            await self._check(scope)
+            self._check(scope)
         except ServiceError as refusal:
             if scope["type"] == "websocket":
                 await receive()
@@ -72,7 +61,7 @@ class Guard:
             return
         await self._app(scope, receive, send)
 
-    async def _check(self, scope: Scope) -> None:
+    def _check(self, scope: Scope) -> None:
         headers = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
         }
@@ -88,7 +77,7 @@ class Guard:
         if writes and origin is not None and urlsplit(origin).netloc.lower() != host.lower():
             raise ServiceError(403, "foreign_origin", "another site's page sent this request")
         address = (scope.get("client") or ("unknown",))[0]
-        client = await self._who(headers.get("authorization", ""), address)
+        client = self._who(headers.get("authorization", ""), address)
         costs = scope["type"] == "http" and (writes or scope["path"] in self._pages)
         wait = self._rates.wait(client) if costs else 0
         if wait:
@@ -96,42 +85,21 @@ class Guard:
                 f"more requests than allowed; send it again in {math.ceil(wait)} s", wait
             )
 
-    async def _who(self, authorization: str, address: str) -> str:
-        """Return who is counted: the user, or without credentials the address."""
+    def _who(self, authorization: str, address: str) -> str:
+        """Return who is counted: the token's name, or without credentials the address."""
         if self._credentials is None:
             return address
-        name = self._credentials.known(authorization) if authorization else None
+        name = self._credentials.owner(authorization)
         if name is not None:
             return f"user {name}"
-        self._check_failures(address)
-        if authorization:
-            name = await self._proven(self._credentials, authorization, address)
-        if name is None:
-            raise ServiceError(
-                401,
-                "who_are_you",
-                "expected a user with a password, or Authorization: Bearer TOKEN",
-            )
-        return f"user {name}"
-
-    async def _proven(
-        self, credentials: Credentials, authorization: str, address: str
-    ) -> str | None:
-        """Return who a password or token proves; one at a time, as each guess costs a core."""
-        async with self._one_at_a_time:
-            name = credentials.known(authorization)
-            if name is not None:
-                return name
-            self._check_failures(address)  # those before it in the row may have failed
-            name = await anyio.to_thread.run_sync(credentials.accepted, authorization)
-            if name is None:
-                self._failures.wait(address)
-            return name
-
-    def _check_failures(self, address: str) -> None:
-        wait = self._failures.wait(address, cost=0)
+        wait = self._failures.wait(address, cost=1 if authorization else 0)
         if wait:
-            raise _too_many(f"too many wrong passwords; try again in {math.ceil(wait)} s", wait)
+            raise _too_many(f"too many wrong tokens; try again in {math.ceil(wait)} s", wait)
+        raise ServiceError(
+            401,
+            "who_are_you",
+            "expected Authorization: Bearer TOKEN, or the token as password with any user name",
+        )
 
     def _may_be_called(self, host: str) -> bool:
         try:

@@ -29,7 +29,7 @@ class ServeOptions:
         bundle: name of a shipped bundle, or folder of a bundle or run.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         operating_point: where malignancy is decided unless a request says otherwise.
-        auth_file: users and tokens; see ``busi_monai.serving.credentials``.
+        auth_file: tokens; see ``busi_monai.serving.credentials``.
         insecure: whether anyone who reaches another address than loopback is let in.
         keep: folder in which rows and masks are kept; ``None`` keeps nothing.
         allow_hosts: further names by which the service may be called.
@@ -60,7 +60,7 @@ def check_exposure(host: str, *, auth_file: Path | None, insecure: bool) -> None
         return
     raise InputError(
         f"--host {host} can be reached from other machines, and anyone there could use the "
-        "service; give --auth-file FILE with users (made by --new-user), or --insecure if "
+        "service; give --auth-file FILE with tokens (made by --new-token), or --insecure if "
         "something else guards it"
     )
 
@@ -83,13 +83,9 @@ def is_loopback(host: str) -> bool:
 def serve(options: ServeOptions, started: Callable[[str], None] | None = None) -> None:
     """Run the service until it is told to end; running requests are finished first.
 
-    Args:
-        options: how.
-        started: called with the service's address once it listens.
-
     Raises:
         InputError: if the extra is missing, anybody would be let in, or there is no such
-            bundle, device, operating point, or file of users.
+            bundle, device, operating point, or file of tokens.
         WeightsError: if the bundle's weights cannot be used.
     """
     check_web_support()
