@@ -33,12 +33,7 @@ VOLUMES = (".nii.gz", ".nii", ".nrrd")
 
 
 class ProposalTask(InferTask):
-    """Predicts one image with the run that is served.
-
-    Args:
-        model: what is served.
-        uncertainty: whether it is told how sure the model is, which takes some more predictions.
-    """
+    """Predicts one image with the run that is served."""
 
     def __init__(self, model: ServedModel, *, uncertainty: bool = True) -> None:
         super().__init__(

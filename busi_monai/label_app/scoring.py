@@ -45,11 +45,6 @@ class AgreementScoring(ScoringMethod):
     """Compares what the served model predicts with what annotators submitted.
 
     Images that the model was trained on are among them: a look at the labels, no evidence.
-
-    Args:
-        model: what is served.
-        studies: the datastore's folder.
-        path: file that keeps the figures of each image.
     """
 
     def __init__(self, model: ServedModel, studies: Path, path: Path) -> None:

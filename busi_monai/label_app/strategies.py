@@ -18,11 +18,7 @@ __all__ = ["Diverse", "RandomImage", "Reservations", "Uncertain"]
 
 
 class Reservations:
-    """Who was handed which image, so that none is handed to two annotators at once.
-
-    Args:
-        minutes: how long an image that was handed out is kept for its annotator.
-    """
+    """Who was handed which image, so that none is handed to two annotators at once."""
 
     def __init__(self, minutes: float = 30) -> None:
         self.seconds = 60 * minutes
@@ -100,13 +96,7 @@ class RandomImage(_NextImage):
 
 
 class Uncertain(_NextImage):
-    """The image that the served model is least sure of.
-
-    Args:
-        reservations: who holds which image.
-        uncertainties: how unsure the model is.
-        limit: images measured for one request at most; those not measured yet come last.
-    """
+    """The image that the served model is least sure of."""
 
     def __init__(
         self, reservations: Reservations, uncertainties: UncertaintyCache, limit: int = 32
@@ -130,13 +120,7 @@ class Uncertain(_NextImage):
 
 
 class Diverse(_NextImage):
-    """The image that is least like those labelled or handed out; see ``farthest_from``.
-
-    Args:
-        reservations: who holds which image.
-        uncertainties: where images lie.
-        limit: images measured for one request at most; only measured ones are chosen among.
-    """
+    """The image that is least like those labelled or handed out; see ``farthest_from``."""
 
     def __init__(
         self, reservations: Reservations, uncertainties: UncertaintyCache, limit: int = 32

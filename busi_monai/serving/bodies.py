@@ -16,13 +16,7 @@ _SECONDS_TO_DRAIN = 5.0
 
 
 class LimitedBodies:
-    """Refuses bodies that are too large, too slow, or for which there is no place.
-
-    Args:
-        app: what answers.
-        limits: of the service.
-        places: for requests with a body; each keeps its own until it is answered.
-    """
+    """Refuses bodies that are too large, too slow, or for which there is no place."""
 
     def __init__(self, app: ASGIApp, limits: Limits, places: ConcurrencyLimit) -> None:
         self._app = app

@@ -30,9 +30,6 @@ class SecurityHeaders:
     """Adds the headers, and puts a nonce into the page's own scripts and styles.
 
     The page must arrive here uncompressed: put GZip outside.
-
-    Args:
-        app: what answers.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -95,11 +92,7 @@ class _Dressed:
 
 
 def page_policy(nonce: str) -> str:
-    """Return the page's content security policy.
-
-    Args:
-        nonce: that its own scripts and styles carry.
-    """
+    """Return the page's content security policy."""
     return (
         f"default-src 'none'; script-src 'self' 'nonce-{nonce}'; "
         f"style-src 'self' 'nonce-{nonce}' {_HIDDEN_BODY}; img-src 'self' data: blob:; "

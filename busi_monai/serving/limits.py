@@ -155,12 +155,7 @@ class RateLimiter:
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def wait(self, client: str, cost: float = 1.0) -> float:
-        """Count a request and return 0, or the seconds to wait if there are too many.
-
-        Args:
-            client: address or user.
-            cost: how many requests it counts as; 0 only asks.
-        """
+        """Count a request and return 0, or the seconds to wait if there are too many."""
         if not self._per_minute:
             return 0.0
         now = self._clock()

@@ -32,15 +32,7 @@ class ApiError:
 
 
 class ServiceError(Exception):
-    """A request that is not done.
-
-    Args:
-        status: of HTTP.
-        code: name of the kind.
-        message: what was expected, what was found, what to do.
-        file: the upload that it is about.
-        retry_after: seconds after which it may be sent again.
-    """
+    """A request that is not done."""
 
     def __init__(
         self,
@@ -63,14 +55,7 @@ def problem_response(
     headers: dict[str, str] | None = None,
     further: dict[str, Any] | None = None,
 ) -> JSONResponse:
-    """Return the answer that tells a problem.
-
-    Args:
-        status: of HTTP.
-        problem: what went wrong.
-        headers: of the answer.
-        further: keys beside ``error``.
-    """
+    """Return the answer that tells a problem."""
     return JSONResponse({**problem.as_dict(), **(further or {})}, status, headers=headers)
 
 

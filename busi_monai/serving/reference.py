@@ -12,9 +12,6 @@ __all__ = ["reference_html"]
 def reference_html(openapi: Mapping[str, Any]) -> str:
     """Return a page of an OpenAPI description.
 
-    Args:
-        openapi: as from ``FastAPI.openapi()``.
-
     Examples:
         >>> told = {"info": {"title": "a<b", "version": "1", "description": ""}, "paths": {}}
         >>> "<h1>a&lt;b 1</h1>" in reference_html(told)

@@ -60,11 +60,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 
 
 def rest_application(service: PredictionService) -> FastAPI:
-    """Return the application that answers ``/v1/…``.
-
-    Args:
-        service: predicts.
-    """
+    """Return the application that answers ``/v1/…``."""
     api = FastAPI(
         title="busi-monai",
         version=service.identity.version,
