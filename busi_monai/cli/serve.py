@@ -141,11 +141,10 @@ def command(
         click.echo(f"Token, shown this once: {secret}", err=True)
         click.echo(line)
         return
-    from busi_monai.serving.support import check_web_support
+    from busi_monai.serving.server import check_web_support, serve
 
     check_web_support()
     from busi_monai.serving.limits import Limits
-    from busi_monai.serving.server import ServeOptions, serve
 
     limits = Limits(
         max_bytes=max_megabytes * 1024 * 1024,
@@ -157,22 +156,22 @@ def command(
         queue=queue,
         per_minute=per_minute,
     )
-    options = ServeOptions(
-        host=host,
-        port=port,
-        bundle=model,
-        device=device,
-        operating_point=operating_point,
-        auth_file=auth_file,
-        insecure=insecure,
-        keep=keep,
-        allow_hosts=allow_hosts,
-        page=not no_page,
-        limits=limits,
-    )
 
     def started(address: str) -> None:
         click.echo(f"Listening on {address} (REST at {address}v1; Ctrl-C ends it)")
         click.echo(RESEARCH_USE)
 
-    serve(options, started)
+    serve(
+        model=model,
+        host=host,
+        port=port,
+        device=device,
+        operating_point=operating_point,
+        auth_file=auth_file,
+        insecure=insecure,
+        allow_hosts=allow_hosts,
+        keep=keep,
+        page=not no_page,
+        limits=limits,
+        started=started,
+    )

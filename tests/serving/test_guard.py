@@ -48,7 +48,7 @@ def test_a_named_host_is_let_in(rest):
 def test_another_sites_page_cannot_send(rest, png):
     client = rest()
     files = {"file": png}
-    for origin in ("http://evil.example", "null", "http://localhost:81"):
+    for origin in ("http://evil.example", "null", "http://localhost:81", "http://["):
         response = client.post("/v1/predict", files=files, headers={"origin": origin})
         assert response.status_code == 403
         assert response.json()["error"]["code"] == "foreign_origin"
