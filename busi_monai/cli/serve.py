@@ -135,16 +135,16 @@ def command(
     For research use only; not a medical device.
     """
     if new_token is not None:
-        from busi_monai.serving.credentials import new_token_entry
+        from busi_monai.serving import new_token_entry
 
         secret, line = new_token_entry(new_token)
         click.echo(f"Token, shown this once: {secret}", err=True)
         click.echo(line)
         return
-    from busi_monai.serving.server import check_web_support, serve
+    from busi_monai.serving import check_web_support
 
     check_web_support()
-    from busi_monai.serving.limits import Limits
+    from busi_monai.serving import Limits, serve
 
     limits = Limits(
         max_bytes=max_megabytes * 1024 * 1024,

@@ -102,17 +102,8 @@ def check_port(host: str, port: int) -> None:
 def server_command(app: Path, studies: Path, *, host: str, port: int) -> list[str]:
     """Return the command line that starts the server by this Python."""
     words = [sys.executable, "-m", "monailabel.main", "start_server"]
-    return [
-        *words,
-        "--app",
-        str(app),
-        "--studies",
-        str(studies),
-        "--host",
-        host,
-        "--port",
-        str(port),
-    ]
+    words += ["--app", str(app), "--studies", str(studies)]
+    return [*words, "--host", host, "--port", str(port)]
 
 
 def start_server(words: list[str]) -> NoReturn:

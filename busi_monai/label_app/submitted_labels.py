@@ -8,7 +8,6 @@ process of a server from its own memory, so that a class can be lost from it.
 
 from __future__ import annotations
 
-import csv
 import shutil
 import time
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from busi_monai.cases import CLASSES, DatasetIssue
@@ -344,14 +344,13 @@ def _check_apart(studies: Path, out: Path) -> None:
 
 
 def _write_table(path: Path, submitted: SubmittedLabels) -> None:
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        table = csv.writer(stream, lineterminator="\n")
-        table.writerow(["image", "label", *PROVENANCE_COLUMNS])
-        for label in submitted.labels:
-            weights = str(label.model.get("weights_sha256", ""))[:12]
-            table.writerow(
-                [label.image.name, label.class_name, label.annotator, label.submitted, weights]
-            )
+    rows = [
+        (each.image.name, each.class_name, each.annotator, each.submitted,
+         str(each.model.get("weights_sha256", ""))[:12])
+        for each in submitted.labels
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["image", "label", *PROVENANCE_COLUMNS])
+    table.to_csv(path, index=False, lineterminator="\n")
 
 
 def _provenance(submitted: SubmittedLabels, tag: str) -> dict[str, Any]:
