@@ -58,7 +58,7 @@ def command(
 
     For research use only; not a medical device.
     """
-    from busi_monai.label_app.app_folder import (
+    from busi_monai.label_app import (
         check_monai_label,
         check_port,
         server_command,

@@ -12,7 +12,7 @@ from busi_monai.cli.console import print_json
 from busi_monai.cli.options import overwrite_option, quiet_option
 
 if TYPE_CHECKING:
-    from busi_monai.label_app.submitted_labels import LabelImport
+    from busi_monai.label_app import LabelImport
 
 __all__ = ["command"]
 
@@ -35,7 +35,7 @@ def command(
     weights were served; provenance.json tells all that is known. Labels that can't be used are left
     out and listed; the exit code is then 1.
     """
-    from busi_monai.label_app.submitted_labels import import_submitted_labels
+    from busi_monai.label_app import import_submitted_labels
 
     done = import_submitted_labels(studies, out, tag, overwrite=overwrite)
     if as_json:

@@ -28,7 +28,7 @@ __all__ = ["command"]
     "--auth-file",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="Users and tokens that are let in; others are not.",
+    help="Tokens that are let in; others are not.",
 )
 @click.option("--insecure", is_flag=True, help="Let in anyone, from other machines too.")
 @click.option(
@@ -101,8 +101,9 @@ __all__ = ["command"]
     type=click.IntRange(min=0),
     help="Requests of one client, 0 for any number; one more is refused with 429.",
 )
-@click.option("--new-user", metavar="NAME", help="Print a line for --auth-file, and end.")
-@click.option("--new-token", metavar="NAME", help="Print a token and its line, and end.")
+@click.option(
+    "--new-token", metavar="NAME", help="Print a token and its --auth-file line, and end."
+)
 def command(
     *,
     model: str | None,
@@ -123,7 +124,6 @@ def command(
     concurrency: int,
     queue: int,
     per_minute: int,
-    new_user: str | None,
     new_token: str | None,
 ) -> None:
     """Answer over REST, and by a page in the browser.
@@ -134,14 +134,17 @@ def command(
 
     For research use only; not a medical device.
     """
-    if new_user is not None or new_token is not None:
-        _print_entry(new_user, new_token)
+    if new_token is not None:
+        from busi_monai.serving import new_token_entry
+
+        secret, line = new_token_entry(new_token)
+        click.echo(f"Token, shown this once: {secret}", err=True)
+        click.echo(line)
         return
-    from busi_monai.serving.support import check_web_support
+    from busi_monai.serving import check_web_support
 
     check_web_support()
-    from busi_monai.serving.limits import Limits
-    from busi_monai.serving.server import ServeOptions, serve
+    from busi_monai.serving import Limits, serve
 
     limits = Limits(
         max_bytes=max_megabytes * 1024 * 1024,
@@ -153,34 +156,22 @@ def command(
         queue=queue,
         per_minute=per_minute,
     )
-    options = ServeOptions(
-        host=host,
-        port=port,
-        bundle=model,
-        device=device,
-        operating_point=operating_point,
-        auth_file=auth_file,
-        insecure=insecure,
-        keep=keep,
-        allow_hosts=allow_hosts,
-        page=not no_page,
-        limits=limits,
-    )
 
     def started(address: str) -> None:
         click.echo(f"Listening on {address} (REST at {address}v1; Ctrl-C ends it)")
         click.echo(NOT_FOR_CLINICAL_USE)
 
-    serve(options, started)
-
-
-def _print_entry(user: str | None, token: str | None) -> None:
-    from busi_monai.serving.credentials import new_token_entry, password_entry
-
-    if user is not None:
-        password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
-        click.echo(password_entry(user, password))
-    if token is not None:
-        secret, line = new_token_entry(token)
-        click.echo(f"Token, shown this once: {secret}", err=True)
-        click.echo(line)
+    serve(
+        model=model,
+        host=host,
+        port=port,
+        device=device,
+        operating_point=operating_point,
+        auth_file=auth_file,
+        insecure=insecure,
+        allow_hosts=allow_hosts,
+        keep=keep,
+        page=not no_page,
+        limits=limits,
+        started=started,
+    )

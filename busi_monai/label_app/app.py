@@ -15,13 +15,18 @@ from busi_monai import __version__
 from busi_monai.bundle.shipped import DEFAULT_BUNDLE, find_bundle
 from busi_monai.errors import InputError
 from busi_monai.label_app.app_folder import read_app_settings
-from busi_monai.label_app.batch import FolderBatchTask
 from busi_monai.label_app.datastore import KeepingDatastore
-from busi_monai.label_app.infer import LABELS, ProposalTask
+from busi_monai.label_app.infer import LABELS, FolderBatchTask, ProposalTask
 from busi_monai.label_app.retraining import check_trainable
-from busi_monai.label_app.scoring import AgreementScoring, UncertaintyScoring
 from busi_monai.label_app.served import ServedModel
-from busi_monai.label_app.strategies import Diverse, RandomImage, Reservations, Uncertain
+from busi_monai.label_app.strategies import (
+    AgreementScoring,
+    Diverse,
+    RandomImage,
+    Reservations,
+    Uncertain,
+    UncertaintyScoring,
+)
 from busi_monai.label_app.train import SubmittedLabelsTask
 from busi_monai.label_app.uncertainty_cache import UncertaintyCache
 

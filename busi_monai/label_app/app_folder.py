@@ -37,11 +37,6 @@ __all__ = ["BreastUltrasoundApp"]
 def write_app_folder(out: str | Path, bundle: str | Path, *, device: str = "auto") -> Path:
     """Write an app's folder, or set the bundle of one that is there; what is kept stays.
 
-    Args:
-        out: the folder.
-        bundle: name of a shipped bundle, or folder of a bundle or run, that is served first.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-
     Raises:
         InputError: if there is no such bundle, it has no weights, or the folder is not empty and
             no app.
@@ -107,17 +102,8 @@ def check_port(host: str, port: int) -> None:
 def server_command(app: Path, studies: Path, *, host: str, port: int) -> list[str]:
     """Return the command line that starts the server by this Python."""
     words = [sys.executable, "-m", "monailabel.main", "start_server"]
-    return [
-        *words,
-        "--app",
-        str(app),
-        "--studies",
-        str(studies),
-        "--host",
-        host,
-        "--port",
-        str(port),
-    ]
+    words += ["--app", str(app), "--studies", str(studies)]
+    return [*words, "--host", host, "--port", str(port)]
 
 
 def start_server(words: list[str]) -> NoReturn:

@@ -6,6 +6,7 @@ import logging
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,32 +14,30 @@ import cv2
 import itk
 import numpy as np
 from fastapi import HTTPException
+from monailabel.interfaces.tasks.batch_infer import BatchInferTask, run_infer_task
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monailabel.utils.others.generic import device_list, name_to_device
 from numpy.typing import NDArray
 
 from busi_monai.cases import NORMAL, NOT_FOR_CLINICAL_USE
+from busi_monai.datasets import natural_key
 from busi_monai.errors import BusiMonaiError, ImageReadError
-from busi_monai.inference import Prediction, Uncertainty
+from busi_monai.inference import Prediction
 from busi_monai.io.images import ImageFile, read_image, write_png
 from busi_monai.label_app.served import ServedModel
 
-__all__ = ["LABELS", "ProposalTask", "polygons", "result_suffix", "write_label"]
+__all__ = ["LABELS", "FolderBatchTask", "ProposalTask", "polygons", "result_suffix", "write_label"]
 
 logger = logging.getLogger(__name__)
 
 LABELS = {"lesion": 1}
+UNCERTAINTIES = ("score", "class_disagreement", "mask_disagreement")
 RASTERS = (".png", ".bmp", ".tif", ".tiff")
 VOLUMES = (".nii.gz", ".nii", ".nrrd")
 
 
 class ProposalTask(InferTask):
-    """Predicts one image with the run that is served.
-
-    Args:
-        model: what is served.
-        uncertainty: whether it is told how sure the model is, which takes some more predictions.
-    """
+    """Predicts one image with the run that is served."""
 
     def __init__(self, model: ServedModel, *, uncertainty: bool = True) -> None:
         super().__init__(
@@ -83,7 +82,9 @@ class ProposalTask(InferTask):
             raise HTTPException(500, str(error)) from error
         params = {
             **prediction.as_dict(),
-            "uncertainty": None if uncertainty is None else _told(uncertainty),
+            "uncertainty": None
+            if uncertainty is None
+            else {name: getattr(uncertainty, name) for name in UNCERTAINTIES},
             "served": self.model.identity(),
             "label_names": LABELS,
             "annotations": [polygons(prediction.mask, _outline_name(prediction))],
@@ -99,6 +100,34 @@ class ProposalTask(InferTask):
         with tempfile.NamedTemporaryFile(suffix=suffix, delete=False) as file:
             write_label(prediction.mask, Path(file.name), path)
         return file.name, params
+
+
+class FolderBatchTask(BatchInferTask):
+    """Goes on past images that fail, one after the other.
+
+    The stock task divides them among as many workers as there are GPUs, and fails where there are
+    none.
+    """
+
+    def __call__(
+        self, request: dict[str, Any], datastore: Any, infer: Callable[..., Any]
+    ) -> dict[str, Any]:
+        """Save a label of the tag ``original`` for each image and return what was said of it."""
+        images = sorted(self.get_images(request, datastore), key=natural_key)
+        images = images[: int(request.get("max_batch_size") or 0) or None]
+        tag = str(request.get("label_tag") or "original")
+        results: dict[str, Any] = {}
+        for number, image in enumerate(images, 1):
+            task = {**request, "image": image, "save_label": True, "label_tag": tag}
+            try:
+                results[image] = run_infer_task(task, datastore, infer)
+            except Exception as error:
+                # one image must not stop the others
+                reason = str(getattr(error, "detail", error))
+                logger.warning("%s: %s", image, reason)
+                results[image] = {"error": reason}
+            logger.info("%d of %d", number, len(images))
+        return results
 
 
 def result_suffix(path: Path) -> str:
@@ -180,11 +209,3 @@ def _frame_of(path: Path, frame: Any) -> Path | ImageFile:
         return ImageFile(path, int(frame) - 1)
     except ValueError:
         raise HTTPException(400, f"frame {frame!r}: expected a number from 1") from None
-
-
-def _told(uncertainty: Uncertainty) -> dict[str, float | None]:
-    return {
-        "score": uncertainty.score,
-        "class_disagreement": uncertainty.class_disagreement,
-        "mask_disagreement": uncertainty.mask_disagreement,
-    }

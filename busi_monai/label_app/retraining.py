@@ -6,6 +6,7 @@ groups of near-duplicates go to one side.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import random
@@ -17,7 +18,6 @@ from typing import Any
 
 from busi_monai.bundle import Bundle
 from busi_monai.bundle.configurations import write_configuration
-from busi_monai.cases import DatasetIssue
 from busi_monai.curation import Datalist, PrepareOptions, audit_dataset, prepare_dataset
 from busi_monai.datasets import read_dataset
 from busi_monai.errors import InputError
@@ -180,7 +180,8 @@ def retrain(
     )
     _keep_settings(served, run)
     best = read_json(Bundle(run).record_file).get("best", {})
-    left_out = [*_told(submitted.problems), *map(dict, datalist.excluded)]
+    left_out = [{"id": each.id, "reason": each.message} for each in submitted.problems]
+    left_out += map(dict, datalist.excluded)
     done = Retraining(run, served, *counts, left_out=left_out, best=best)
     model.publish(run, training=counts[0], validation=counts[1], best=best)
     return done
@@ -334,14 +335,12 @@ def _keep_settings(served: Path, run: Path) -> None:
     """
     before = Bundle(served).settings
     after = Bundle(run).settings
-    thresholds = {
-        name: value for name, value in before.class_thresholds.items() if name in after.classes
-    }
+    thresholds = before.class_thresholds.items()
     replace(
         after,
         temperature=before.temperature,
         mask_threshold=before.mask_threshold,
-        class_thresholds=thresholds,
+        class_thresholds={name: value for name, value in thresholds if name in after.classes},
         consistency=before.consistency,
     ).save(run)
 
@@ -349,22 +348,15 @@ def _keep_settings(served: Path, run: Path) -> None:
 def _new_folder(retrainings: Path) -> Path:
     retrainings.mkdir(parents=True, exist_ok=True)
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    for number in range(1, 1000):
-        folder = retrainings / (stamp if number == 1 else f"{stamp}-{number}")
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            continue
-        return folder
+    for name in (stamp, *(f"{stamp}-{number}" for number in range(2, 1000))):
+        with contextlib.suppress(FileExistsError):
+            (retrainings / name).mkdir()
+            return retrainings / name
     raise InputError(f"{retrainings} holds a thousand retrainings of this second")
 
 
 def _hashes(items: Iterable[Mapping[str, Any]]) -> set[str]:
     return {item["sha256"] for item in items}
-
-
-def _told(problems: Iterable[DatasetIssue]) -> list[dict[str, str]]:
-    return [{"id": problem.id, "reason": problem.message} for problem in problems]
 
 
 def _is_reference(value: Any) -> bool:

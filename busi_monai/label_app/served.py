@@ -51,12 +51,7 @@ class ServedModel:
         return Bundle(self.run).weights
 
     def publish(self, run: Path, **details: Any) -> None:
-        """Serve another run from now on.
-
-        Args:
-            run: with its weights.
-            details: plain JSON values that are kept beside it.
-        """
+        """Serve another run from now on."""
         record = {
             "run": str(run.absolute()),
             "weights_sha256": Bundle(run).weights_sha256,

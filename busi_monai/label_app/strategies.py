@@ -1,4 +1,4 @@
-"""Which image an annotator gets next."""
+"""Which image an annotator gets next, and what is measured of all of them."""
 
 from __future__ import annotations
 
@@ -9,20 +9,31 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 
 from busi_monai.datasets import natural_key
+from busi_monai.errors import ImageReadError
+from busi_monai.files import write_json
+from busi_monai.label_app.label_files import read_label_values
+from busi_monai.label_app.served import ServedModel
+from busi_monai.label_app.submitted_labels import read_submitted_labels
 from busi_monai.label_app.uncertainty_cache import UncertaintyCache, farthest_from
+from busi_monai.metrics import segmentation_scores
 
-__all__ = ["Diverse", "RandomImage", "Reservations", "Uncertain"]
+__all__ = [
+    "AgreementScoring",
+    "Diverse",
+    "RandomImage",
+    "Reservations",
+    "Uncertain",
+    "UncertaintyScoring",
+]
 
 
 class Reservations:
-    """Who was handed which image, so that none is handed to two annotators at once.
-
-    Args:
-        minutes: how long an image that was handed out is kept for its annotator.
-    """
+    """Who was handed which image, so that none is handed to two annotators at once."""
 
     def __init__(self, minutes: float = 30) -> None:
         self.seconds = 60 * minutes
@@ -60,14 +71,23 @@ class Reservations:
 
 
 class _NextImage(Strategy):
-    """What all strategies do alike: an unlabelled, readable image that nobody else holds."""
+    """What all strategies do alike: an unlabelled, readable image that nobody else holds.
+
+    Args:
+        reservations: who holds which image.
+        uncertainties: how unsure the model is, and where images lie.
+        limit: images measured for one request at most.
+    """
+
+    about = ""
 
     def __init__(
-        self, description: str, reservations: Reservations, uncertainties: UncertaintyCache
+        self, reservations: Reservations, uncertainties: UncertaintyCache, limit: int = 32
     ) -> None:
-        super().__init__(description)
+        super().__init__(self.about)
         self.reservations = reservations
         self.uncertainties = uncertainties
+        self.limit = limit
 
     def __call__(self, request: dict[str, Any], datastore: Any) -> dict[str, Any] | None:
         """Return the next image's ``id`` with its ``weight``, ``None`` if there is none."""
@@ -90,33 +110,17 @@ class _NextImage(Strategy):
 class RandomImage(_NextImage):
     """Any image, each as likely as the others."""
 
-    def __init__(self, reservations: Reservations, uncertainties: UncertaintyCache) -> None:
-        super().__init__("Any unlabelled image", reservations, uncertainties)
-        self._generator = random.Random()
+    about = "Any unlabelled image"
 
     def choose(self, free: list[str], datastore: Any) -> dict[str, Any] | None:
         """Return one of the images."""
-        return {"id": self._generator.choice(free), "weight": 1 / len(free)}
+        return {"id": random.choice(free), "weight": 1 / len(free)}
 
 
 class Uncertain(_NextImage):
-    """The image that the served model is least sure of.
+    """The image that the served model is least sure of."""
 
-    Args:
-        reservations: who holds which image.
-        uncertainties: how unsure the model is.
-        limit: images measured for one request at most; those not measured yet come last.
-    """
-
-    def __init__(
-        self, reservations: Reservations, uncertainties: UncertaintyCache, limit: int = 32
-    ) -> None:
-        super().__init__(
-            "The unlabelled image that the served model is least sure of",
-            reservations,
-            uncertainties,
-        )
-        self.limit = limit
+    about = "The unlabelled image that the served model is least sure of"
 
     def choose(self, free: list[str], datastore: Any) -> dict[str, Any] | None:
         """Return the one of the highest score."""
@@ -130,23 +134,9 @@ class Uncertain(_NextImage):
 
 
 class Diverse(_NextImage):
-    """The image that is least like those labelled or handed out; see ``farthest_from``.
+    """The image that is least like those labelled or handed out; see ``farthest_from``."""
 
-    Args:
-        reservations: who holds which image.
-        uncertainties: where images lie.
-        limit: images measured for one request at most; only measured ones are chosen among.
-    """
-
-    def __init__(
-        self, reservations: Reservations, uncertainties: UncertaintyCache, limit: int = 32
-    ) -> None:
-        super().__init__(
-            "The unlabelled image that is least like those labelled or handed out",
-            reservations,
-            uncertainties,
-        )
-        self.limit = limit
+    about = "The unlabelled image that is least like those labelled or handed out"
 
     def choose(self, free: list[str], datastore: Any) -> dict[str, Any] | None:
         """Return the one farthest from all others that have had their turn."""
@@ -165,3 +155,65 @@ class Diverse(_NextImage):
 
 def _paths(images: Sequence[str], datastore: Any) -> dict[str, Path]:
     return {image: Path(datastore.get_image_uri(image)) for image in images}
+
+
+class UncertaintyScoring(ScoringMethod):
+    """Measures every image, so that the next one is found at once."""
+
+    def __init__(self, uncertainties: UncertaintyCache) -> None:
+        super().__init__("How unsure the served model is of each image's class and outline")
+        self.uncertainties = uncertainties
+
+    def __call__(self, request: dict[str, Any], datastore: Any) -> dict[str, Any]:
+        """Return how many images are measured now, and the mean score of the unlabelled."""
+        images = {image: Path(datastore.get_image_uri(image)) for image in datastore.list_images()}
+        known = self.uncertainties.fill(images, int(request.get("max_samples") or 0) or None)
+        unlabelled = set(datastore.get_unlabeled_images())
+        scores = [
+            each["score"] for id, each in known.items() if "score" in each and id in unlabelled
+        ]
+        return {
+            "measured": sum("score" in known.get(id, {}) for id in images),
+            "unreadable": {id: known[id]["error"] for id in images if "error" in known.get(id, {})},
+            "mean_score_unlabelled": float(np.mean(scores)) if scores else None,
+        }
+
+
+class AgreementScoring(ScoringMethod):
+    """Compares what the served model predicts with what annotators submitted.
+
+    Images that the model was trained on are among them: a look at the labels, no evidence.
+    """
+
+    def __init__(self, model: ServedModel, studies: Path, path: Path) -> None:
+        super().__init__("How far the served model agrees with the submitted labels")
+        self.model = model
+        self.studies = studies
+        self.path = path
+
+    def __call__(self, request: dict[str, Any], datastore: Any) -> dict[str, Any]:
+        """Return mean Dice of the labels with a lesion, and the part of classes that agree."""
+        predictor = self.model.predictor()
+        rows: dict[str, Any] = {}
+        for label in read_submitted_labels(self.studies).labels:
+            try:
+                prediction = predictor.predict(label.image)
+            except ImageReadError as error:
+                rows[label.id] = {"error": str(error)}
+                continue
+            truth = read_label_values(label.label) > 0
+            rows[label.id] = {
+                "dice": float(segmentation_scores(prediction.mask > 0, truth)["dice"]),
+                "lesion": bool(truth.any()),
+                "class": label.class_name,
+                "predicted_class": prediction.predicted_class,
+            }
+        write_json(self.path, {"served": self.model.identity(), "labels": rows})
+        told = [row for row in rows.values() if "dice" in row]
+        dice = [row["dice"] for row in told if row["lesion"]]
+        agree = [row["class"] == row["predicted_class"] for row in told]
+        return {
+            "labels": len(told),
+            "lesion_dice": float(np.mean(dice)) if dice else None,
+            "accuracy": float(np.mean(agree)) if agree else None,
+        }

@@ -8,7 +8,6 @@ process of a server from its own memory, so that a class can be lost from it.
 
 from __future__ import annotations
 
-import csv
 import shutil
 import time
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from busi_monai.cases import CLASSES, NORMAL, DatasetIssue
@@ -82,14 +82,10 @@ class SubmittedLabels:
     """The labels of a tag, and those that cannot be used.
 
     Attributes:
-        studies: the server's folder.
-        tag: ``final`` is what annotators submit, ``original`` what models proposed.
         labels: naturally sorted by id.
         problems: each label left out, with the reason.
     """
 
-    studies: Path
-    tag: str
     labels: list[SubmittedLabel]
     problems: list[DatasetIssue]
 
@@ -154,12 +150,11 @@ def read_submitted_labels(studies: str | Path, tag: str = "final") -> SubmittedL
             continue
         try:
             labels.append(_read_label(label_id, image, path, info))
-        except _UnusableLabelError as error:
-            problems.append(DatasetIssue(label_id, relative, error.kind, str(error)))
         except (ImageReadError, InputError) as error:
-            problems.append(DatasetIssue(label_id, relative, "unreadable", str(error)))
+            kind = getattr(error, "kind", "unreadable")
+            problems.append(DatasetIssue(label_id, relative, kind, str(error)))
     labels.sort(key=lambda label: natural_key(label.id))
-    return SubmittedLabels(studies, tag, labels, problems)
+    return SubmittedLabels(labels, problems)
 
 
 def import_submitted_labels(
@@ -187,7 +182,7 @@ def import_submitted_labels(
         record.fail(problem.file, problem.message)
     if not submitted.labels:
         return LabelImport(None, tag, counts, submitted.problems)
-    _check_apart(submitted.studies, Path(out))
+    _check_apart(Path(studies), Path(out))
     with output_folder(out, "label-import", reads=[studies], overwrite=overwrite) as folder:
         (folder / "images").mkdir()
         (folder / "masks").mkdir()
@@ -197,7 +192,7 @@ def import_submitted_labels(
                 mask = read_label_values(label.label) > 0
                 write_mask(folder / "masks" / f"{label.id}.png", mask)
         _write_table(folder / "labels.csv", submitted)
-        write_json(folder / PROVENANCE_NAME, _provenance(submitted))
+        write_json(folder / PROVENANCE_NAME, _provenance(submitted, tag))
         record.write(folder, {"studies": str(studies), "tag": tag, "labels": counts})
     return LabelImport(Path(out), tag, counts, submitted.problems)
 
@@ -255,37 +250,29 @@ def submitted_class(info: Mapping[str, Any]) -> str | None:
     return name
 
 
-class _UnusableLabelError(InputError):
-    """A label that was read but cannot be used."""
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
-
-
 def _read_label(label_id: str, image: Path, path: Path, info: Mapping[str, Any]) -> SubmittedLabel:
     values = read_label_values(path)
     size = read_image(image).pixels.shape
     if values.shape != size:
-        raise _UnusableLabelError(
-            "size_mismatch",
+        raise ImageReadError(
             f"the label is {values.shape[1]}×{values.shape[0]} pixels, its image "
             f"{size[1]}×{size[0]}",
+            "size_mismatch",
         )
     name = class_of_label(info, values)
     if name is None:
-        raise _UnusableLabelError(
-            "unknown_class",
+        raise ImageReadError(
             "no class: submit it as the parameter class, or name the segment after it "
             f"({', '.join(CLASSES)})",
+            "unknown_class",
         )
     pixels = int(np.count_nonzero(values))
     if name == NORMAL and pixels:
-        raise _UnusableLabelError(
-            "normal_with_mask", f"normal, but {pixels} pixels are drawn: submit one or the other"
+        raise ImageReadError(
+            f"normal, but {pixels} pixels are drawn: submit one or the other", "normal_with_mask"
         )
     if name != NORMAL and not pixels:
-        raise _UnusableLabelError("empty_mask", f"{name}, but nothing is drawn: outline the lesion")
+        raise ImageReadError(f"{name}, but nothing is drawn: outline the lesion", "empty_mask")
     who = info.get("annotator") or info.get("user") or info.get("client_id")
     model = info.get("served")
     return SubmittedLabel(
@@ -356,23 +343,22 @@ def _check_apart(studies: Path, out: Path) -> None:
 
 
 def _write_table(path: Path, submitted: SubmittedLabels) -> None:
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        table = csv.writer(stream, lineterminator="\n")
-        table.writerow(["image", "label", *PROVENANCE_COLUMNS])
-        for label in submitted.labels:
-            weights = str(label.model.get("weights_sha256", ""))[:12]
-            table.writerow(
-                [label.image.name, label.class_name, label.annotator, label.submitted, weights]
-            )
+    rows = [
+        (each.image.name, each.class_name, each.annotator, each.submitted,
+         str(each.model.get("weights_sha256", ""))[:12])
+        for each in submitted.labels
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["image", "label", *PROVENANCE_COLUMNS])
+    table.to_csv(path, index=False, lineterminator="\n")
 
 
-def _provenance(submitted: SubmittedLabels) -> dict[str, Any]:
+def _provenance(submitted: SubmittedLabels, tag: str) -> dict[str, Any]:
     def told(label: SubmittedLabel) -> dict[str, Any]:
         names = {"image": label.image.name, "label": label.label.name, "size": list(label.size)}
         return {**asdict(label), **names}
 
     return {
-        "tag": submitted.tag,
+        "tag": tag,
         "labels": [told(label) for label in submitted.labels],
         "left_out": [problem.as_dict() for problem in submitted.problems],
     }

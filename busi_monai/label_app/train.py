@@ -20,13 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class SubmittedLabelsTask(TrainTask):
-    """Trains a retraining and serves its run.
-
-    Args:
-        model: what is served.
-        studies: the datastore's folder.
-        retrainings: where the retrainings are kept.
-    """
+    """Trains a retraining and serves its run."""
 
     def __init__(self, model: ServedModel, studies: Path, retrainings: Path) -> None:
         super().__init__("Train on the submitted labels, from the weights that are served")

@@ -33,10 +33,6 @@ class UncertaintyCache:
 
     They are not written into the datastore's file: a process that rewrites that one can undo what
     an annotator submits meanwhile.
-
-    Args:
-        model: what is served.
-        path: of the file.
     """
 
     def __init__(self, model: ServedModel, path: Path) -> None:
@@ -61,12 +57,7 @@ class UncertaintyCache:
         return images if isinstance(images, dict) else {}
 
     def fill(self, image_paths: Mapping[str, Path], limit: int | None = None) -> dict[str, Any]:
-        """Measure the images that are not known yet, and return all uncertainties.
-
-        Args:
-            image_paths: path by id.
-            limit: how many at most; ``None`` for all.
-        """
+        """Measure the images that are not known yet, and return all uncertainties."""
         with self._lock:
             known = self.known()
             wanted = [

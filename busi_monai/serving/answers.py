@@ -48,12 +48,7 @@ def png_bytes(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def warnings_of(prediction: Prediction, image_size: tuple[int, int]) -> list[PredictionWarning]:
-    """Return what to know of a prediction.
-
-    Args:
-        prediction: what was predicted.
-        image_size: (height, width) in px of the network's input.
-    """
+    """Return what to know of a prediction."""
     found = list(prediction.warnings)
     if prediction.scale == NO_SPACING:
         message = "the distance of the pixels is not known, so that sizes are in pixels only"
@@ -77,12 +72,7 @@ def warnings_of(prediction: Prediction, image_size: tuple[int, int]) -> list[Pre
 
 
 def entry_of(result: ImageResult, *, with_mask: bool = False) -> dict[str, Any]:
-    """Return the entry of an answer as plain JSON values.
-
-    Args:
-        result: what came of an image.
-        with_mask: whether the mask is told as a PNG file of 0 and 255 at native size, in base64.
-    """
+    """Return the entry of an answer as plain JSON values."""
     prediction = result.prediction
     if prediction is None:
         problem = result.problem or ApiError("internal", "nothing was predicted", result.file)

@@ -11,11 +11,9 @@ from starlette.formparsers import MultiPartParser
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp
 
-from busi_monai.serving.bodies import LimitedBodies
 from busi_monai.serving.credentials import Credentials
-from busi_monai.serving.guard import Guard
-from busi_monai.serving.headers import SecurityHeaders
 from busi_monai.serving.limits import RateLimiter
+from busi_monai.serving.middleware import Guard, LimitedBodies, SecurityHeaders
 from busi_monai.serving.rest import rest_application
 from busi_monai.serving.service import PredictionService
 

@@ -31,11 +31,6 @@ class Keeper:
     Rows and masks have names that the server made; neither the images nor the clients' file
     names are kept.
 
-    Args:
-        folder: new, empty, or one that was kept before with the same classes.
-        classes: ordered class names.
-        record: becomes ``run.json`` of a new folder.
-
     Raises:
         InputError: if the folder holds something else.
     """
@@ -67,10 +62,6 @@ class Keeper:
 
     def add(self, prediction: Prediction, *, frame: int | None = None) -> str:
         """Keep a prediction.
-
-        Args:
-            prediction: what was predicted.
-            frame: number of the frame, counted from 0.
 
         Returns:
             The id that the server gave it.

@@ -6,13 +6,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass, fields
 
 from busi_monai.errors import InputError
 from busi_monai.serving.problems import ServiceError
 
-__all__ = ["ConcurrencyLimit", "Limits", "MemoryLimit", "RateLimiter"]
+__all__ = ["CapacityLimit", "Limits", "RateLimiter"]
 
 _REMEMBERED_CLIENTS = 10_000
 
@@ -53,83 +52,45 @@ class Limits:
             elif value < lowest:
                 raise InputError(f"{field.name} must be at least {lowest}, got {value}")
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
 
-
-class ConcurrencyLimit:
-    """ConcurrencyLimit for requests in work: those that are predicted and those that wait.
+class CapacityLimit:
+    """Requests, or bytes, that may be in work and waiting at the same time.
 
     To be used from one event loop.
 
+    Args:
+        number: how many.
+        message: what a refusal says.
+        retry_after: seconds after which to try again.
+
     Examples:
-        >>> places = ConcurrencyLimit(1, retry_after=2)
+        >>> places = CapacityLimit(1, "1 request is in work", 2)
         >>> with places.taken(), places.taken():
         ...     pass
         Traceback (most recent call last):
-        busi_monai.serving.problems.ServiceError: busy: 1 requests are in work or waiting; ...
+        busi_monai.serving.problems.ServiceError: busy: 1 request is in work; send it again in 2 s
     """
 
-    def __init__(self, number: int, retry_after: int = 2) -> None:
+    def __init__(self, number: int, message: str, retry_after: int) -> None:
         self.number = number
         self.used = 0
+        self._message = f"{message}; send it again in {retry_after} s"
         self._retry_after = retry_after
 
     @contextmanager
-    def taken(self) -> Iterator[None]:
-        """Take a place for the time of a ``with`` block.
-
-        Raises:
-            ServiceError: 503 if none is free.
-        """
-        if self.used >= self.number:
-            raise ServiceError(
-                503,
-                "busy",
-                f"{self.number} requests are in work or waiting; send it again in "
-                f"{self._retry_after} s",
-                retry_after=self._retry_after,
-            )
-        self.used += 1
-        try:
-            yield
-        finally:
-            self.used -= 1
-
-
-class MemoryLimit:
-    """Bytes that may be held at the same time.
-
-    To be used from one event loop.
-
-    Examples:
-        >>> budget = MemoryLimit(10)
-        >>> with budget.taken(6), budget.taken(6):
-        ...     pass
-        Traceback (most recent call last):
-        busi_monai.serving.problems.ServiceError: busy: too much is waiting; send it again in 5 s
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._used = 0
-
-    @contextmanager
-    def taken(self, size: int) -> Iterator[None]:
-        """Hold some bytes for the time of a ``with`` block.
+    def taken(self, size: int = 1) -> Iterator[None]:
+        """Hold some for the time of a ``with`` block.
 
         Raises:
             ServiceError: 503 if they are too many.
         """
-        if self._used + size > self._most:
-            message = "too much is waiting; send it again in 5 s"
-            raise ServiceError(503, "busy", message, retry_after=5)
-        self._used += size
+        if self.used + size > self.number:
+            raise ServiceError(503, "busy", self._message, retry_after=self._retry_after)
+        self.used += size
         try:
             yield
         finally:
-            self._used -= size
+            self.used -= size
 
 
 class RateLimiter:
@@ -155,12 +116,7 @@ class RateLimiter:
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def wait(self, client: str, cost: float = 1.0) -> float:
-        """Count a request and return 0, or the seconds to wait if there are too many.
-
-        Args:
-            client: address or user.
-            cost: how many requests it counts as; 0 only asks.
-        """
+        """Count a request and return 0, or the seconds to wait if there are too many."""
         if not self._per_minute:
             return 0.0
         now = self._clock()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from starlette.responses import JSONResponse
-from starlette.types import Send
 
-__all__ = ["ApiError", "ServiceError", "problem_response", "send_problem"]
+__all__ = ["ApiError", "ServiceError", "problem_response"]
 
 
 @dataclass(frozen=True)
@@ -32,28 +30,14 @@ class ApiError:
 
 
 class ServiceError(Exception):
-    """A request that is not done.
-
-    Args:
-        status: of HTTP.
-        code: name of the kind.
-        message: what was expected, what was found, what to do.
-        file: the upload that it is about.
-        retry_after: seconds after which it may be sent again.
-    """
+    """A request that is not done."""
 
     def __init__(
-        self,
-        status: int,
-        code: str,
-        message: str,
-        *,
-        file: str | None = None,
-        retry_after: int | None = None,
+        self, status: int, code: str, message: str, *, retry_after: int | None = None
     ) -> None:
         super().__init__(f"{code}: {message}")
         self.status = status
-        self.problem = ApiError(code, message, file)
+        self.problem = ApiError(code, message)
         self.headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
 
 
@@ -63,27 +47,5 @@ def problem_response(
     headers: dict[str, str] | None = None,
     further: dict[str, Any] | None = None,
 ) -> JSONResponse:
-    """Return the answer that tells a problem.
-
-    Args:
-        status: of HTTP.
-        problem: what went wrong.
-        headers: of the answer.
-        further: keys beside ``error``.
-    """
+    """Return the answer that tells a problem."""
     return JSONResponse({**problem.as_dict(), **(further or {})}, status, headers=headers)
-
-
-async def send_problem(
-    send: Send, refusal: ServiceError, headers: list[tuple[bytes, bytes]] | None = None
-) -> None:
-    """Send the answer from where there is no application yet."""
-    body = json.dumps(refusal.problem.as_dict()).encode()
-    told = [(name.lower().encode(), value.encode()) for name, value in refusal.headers.items()]
-    told += [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        *(headers or []),
-    ]
-    await send({"type": "http.response.start", "status": refusal.status, "headers": told})
-    await send({"type": "http.response.body", "body": body})

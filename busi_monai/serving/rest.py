@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict
+from html import escape
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -16,7 +18,6 @@ from starlette.exceptions import HTTPException
 from busi_monai.cases import NOT_FOR_CLINICAL_USE
 from busi_monai.serving.answers import ImageResult, entry_of
 from busi_monai.serving.problems import ApiError, ServiceError, problem_response
-from busi_monai.serving.reference import reference_html
 from busi_monai.serving.service import PredictionService
 from busi_monai.serving.uploads import uploads_of
 
@@ -59,11 +60,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 
 
 def rest_application(service: PredictionService) -> FastAPI:
-    """Return the application that answers ``/v1/…``.
-
-    Args:
-        service: predicts.
-    """
+    """Return the application that answers ``/v1/…``."""
     api = FastAPI(
         title="busi-monai",
         version=service.identity.version,
@@ -116,7 +113,7 @@ def rest_application(service: PredictionService) -> FastAPI:
     @api.get("/v1", include_in_schema=False)
     async def reference() -> Response:
         return HTMLResponse(
-            reference_html(api.openapi()),
+            _reference_html(api.openapi()),
             headers={"content-security-policy": "default-src 'none'; frame-ancestors 'none'"},
         )
 
@@ -139,7 +136,7 @@ def model_record(service: PredictionService) -> dict[str, Any]:
         "operating_point": predictor.operating_point,
         "operating_points": {name: asdict(point) for name, point in points.items()},
         "consistency": predictor.settings.consistency.as_record(),
-        "limits": service.limits.as_dict(),
+        "limits": asdict(service.limits),
         "notice": NOT_FOR_CLINICAL_USE,
     }
 
@@ -207,3 +204,47 @@ def _add_problem_handlers(api: FastAPI) -> None:
     async def internal(request: Request, error: Exception) -> Response:
         message = "the server failed; its log tells why"
         return problem_response(500, ApiError("internal", message))
+
+
+def _reference_html(openapi: Mapping[str, Any]) -> str:
+    """Return a page of an OpenAPI description.
+
+    Examples:
+        >>> told = {"info": {"title": "a<b", "version": "1", "description": ""}, "paths": {}}
+        >>> "<h1>a&lt;b 1</h1>" in _reference_html(told)
+        True
+    """
+    info = openapi["info"]
+    title = f"{info['title']} {info['version']}"
+    parts = [
+        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        '<meta name="viewport" content="width=device-width"></head><body><main>'
+        f"<h1>{escape(title)}</h1><p>{escape(info['description'])}</p>"
+        '<p>For programs: <a href="/openapi.json">openapi.json</a>.</p>'
+    ]
+    for path, methods in openapi["paths"].items():
+        for method, operation in methods.items():
+            parts.append(_operation(path, method, operation))
+    parts.append(
+        "<h2>Errors</h2><p>Whatever goes wrong is told as "
+        '<code>{"error": {"code", "message", "file"}}</code>; 429 and 503 say by '
+        "<code>Retry-After</code> when to try again.</p></main></body></html>"
+    )
+    return "\n".join(parts)
+
+
+def _operation(path: str, method: str, operation: Mapping[str, Any]) -> str:
+    told = [f"<h2><code>{escape(method.upper())} {escape(path)}</code></h2>"]
+    told.append(f"<p>{escape(operation.get('description', ''))}</p>")
+    parameters = operation.get("parameters", [])
+    if parameters:
+        names = ", ".join(f"<code>{escape(parameter['name'])}</code>" for parameter in parameters)
+        told.append(f"<p>Parameters: {names}</p>")
+    for kind, content in operation.get("requestBody", {}).get("content", {}).items():
+        fields = ", ".join(
+            f"<code>{escape(name)}</code>: {escape(field.get('description', ''))}"
+            for name, field in content["schema"].get("properties", {}).items()
+        )
+        told.append(f"<p>Body, <code>{escape(kind)}</code>: {fields}</p>")
+    told.append(f"<p>Answers: {escape(', '.join(operation.get('responses', {})))}</p>")
+    return "\n".join(told)

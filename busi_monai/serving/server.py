@@ -7,70 +7,55 @@ import math
 import socket
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 from busi_monai.bundle.shipped import DEFAULT_BUNDLE, find_bundle
 from busi_monai.errors import InputError
 from busi_monai.records import RunRecord
 from busi_monai.serving.limits import Limits
-from busi_monai.serving.support import check_web_support
 
-__all__ = ["ServeOptions", "bound_socket", "check_exposure", "serve"]
+__all__ = ["bound_socket", "check_web_support", "serve"]
 
 
-@dataclass(frozen=True)
-class ServeOptions:
-    """How the service is run.
+NEEDED = ("fastapi", "uvicorn", "python_multipart", "nicegui")
 
-    Attributes:
-        host: address to listen on.
-        port: to listen on; 0 for a free one.
-        bundle: name of a shipped bundle, or folder of a bundle or run.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        operating_point: where malignancy is decided unless a request says otherwise.
-        auth_file: users and tokens; see ``busi_monai.serving.credentials``.
-        insecure: whether anyone who reaches another address than loopback is let in.
-        keep: folder in which rows and masks are kept; ``None`` keeps nothing.
-        allow_hosts: further names by which the service may be called.
-        page: whether there is a page beside REST.
-        limits: of the service.
+
+def check_web_support() -> None:
+    """Check that what the service is built on is installed.
+
+    Raises:
+        InputError: naming the extra that is not installed.
     """
-
-    host: str = "127.0.0.1"
-    port: int = 8000
-    bundle: str | None = None
-    device: str = "auto"
-    operating_point: str | None = None
-    auth_file: Path | None = None
-    insecure: bool = False
-    keep: Path | None = None
-    allow_hosts: Sequence[str] = ()
-    page: bool = True
-    limits: Limits = field(default_factory=Limits)
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"the web service needs {', '.join(missing)}, which is not installed; run pip install "
+            "'busi-monai[web]'"
+        )
 
 
-def check_exposure(host: str, *, auth_file: Path | None, insecure: bool) -> None:
+def _check_exposure(host: str, auth_file: Path | None, insecure: bool) -> None:
     """Check that nobody is let in by mistake.
 
     Raises:
         InputError: if another address than loopback is to be listened on, and anyone could use it.
     """
-    if is_loopback(host) or auth_file is not None or insecure:
+    if _is_loopback(host) or auth_file is not None or insecure:
         return
     raise InputError(
         f"--host {host} can be reached from other machines, and anyone there could use the "
-        "service; give --auth-file FILE with users (made by --new-user), or --insecure if "
+        "service; give --auth-file FILE with tokens (made by --new-token), or --insecure if "
         "something else guards it"
     )
 
 
-def is_loopback(host: str) -> bool:
+def _is_loopback(host: str) -> bool:
     """Whether an address is this machine's own.
 
     Examples:
-        >>> is_loopback("127.0.0.1"), is_loopback("::1"), is_loopback("0.0.0.0"), is_loopback("")
-        (True, True, False, False)
+        >>> [_is_loopback(host) for host in ("127.0.0.1", "::1", "0.0.0.0", "")]
+        [True, True, False, False]
     """
     if host == "localhost":
         return True
@@ -80,27 +65,51 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def serve(options: ServeOptions, started: Callable[[str], None] | None = None) -> None:
+def serve(
+    *,
+    model: str | None,
+    host: str,
+    port: int,
+    device: str,
+    operating_point: str | None,
+    auth_file: Path | None,
+    insecure: bool,
+    allow_hosts: Sequence[str],
+    keep: Path | None,
+    page: bool,
+    limits: Limits,
+    started: Callable[[str], None],
+) -> None:
     """Run the service until it is told to end; running requests are finished first.
 
     Args:
-        options: how.
+        model: name of a shipped bundle, or folder of a bundle or run; ``None`` for the default.
+        host: address to listen on.
+        port: to listen on; 0 for a free one.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        operating_point: where malignancy is decided unless a request says otherwise.
+        auth_file: tokens; see ``busi_monai.serving.credentials``.
+        insecure: whether anyone who reaches another address than loopback is let in.
+        allow_hosts: further names by which the service may be called.
+        keep: folder in which rows and masks are kept; ``None`` keeps nothing.
+        page: whether there is a page beside REST.
+        limits: of the service.
         started: called with the service's address once it listens.
 
     Raises:
         InputError: if the extra is missing, anybody would be let in, or there is no such
-            bundle, device, operating point, or file of users.
+            bundle, device, operating point, or file of tokens.
         WeightsError: if the bundle's weights cannot be used.
     """
     check_web_support()
-    check_exposure(options.host, auth_file=options.auth_file, insecure=options.insecure)
+    _check_exposure(host, auth_file, insecure)
 
     from busi_monai.serving.credentials import Credentials
 
     # what is wrong with the options is told before seconds of imports
-    find_bundle(options.bundle or DEFAULT_BUNDLE)
-    credentials = None if options.auth_file is None else Credentials.load(options.auth_file)
-    listening = bound_socket(options.host, options.port)
+    find_bundle(model or DEFAULT_BUNDLE)
+    credentials = None if auth_file is None else Credentials.load(auth_file)
+    listening = bound_socket(host, port)
 
     import uvicorn
 
@@ -111,20 +120,18 @@ def serve(options: ServeOptions, started: Callable[[str], None] | None = None) -
     from busi_monai.serving.service import PredictionService
 
     record = RunRecord()
-    predictor = Predictor.load(
-        options.bundle, options.device, operating_point=options.operating_point
-    )
+    predictor = Predictor.load(model, device, operating_point=operating_point)
     keeper = None
-    if options.keep is not None:
+    if keep is not None:
         kept = {**record.as_dict(), **predictor.provenance()}
-        keeper = Keeper(options.keep, predictor.settings.classes, kept)
-    service = PredictionService(predictor, options.limits, keeper)
+        keeper = Keeper(keep, predictor.settings.classes, kept)
+    service = PredictionService(predictor, limits, keeper)
     service.decoding.start()
     app = application(
         service,
         credentials=credentials,
-        hosts=[*own_names(), options.host, *options.allow_hosts],
-        page=options.page,
+        hosts=[*own_names(), host, *allow_hosts],
+        page=page,
     )
     config = uvicorn.Config(
         app,
@@ -136,13 +143,12 @@ def serve(options: ServeOptions, started: Callable[[str], None] | None = None) -
         ws_max_size=1_000_000,
         limit_concurrency=1000,
         timeout_keep_alive=5,
-        timeout_graceful_shutdown=math.ceil(options.limits.seconds),
+        timeout_graceful_shutdown=math.ceil(limits.seconds),
     )
     # at the start NiceGUI looks at every object there is, some of torch's among them
     warnings.filterwarnings("ignore", category=FutureWarning, message=".*reduce_op")
     listening.listen(128)
-    if started is not None:
-        started(_address(listening))
+    started(_address(listening))
     try:
         uvicorn.Server(config).run(sockets=[listening])
     finally:

@@ -19,7 +19,7 @@ from busi_monai.inference import Predictor
 from busi_monai.serving.answers import ImageResult, warnings_of
 from busi_monai.serving.decoding import DecodingPool
 from busi_monai.serving.keeping import Keeper
-from busi_monai.serving.limits import ConcurrencyLimit, Limits, MemoryLimit
+from busi_monai.serving.limits import CapacityLimit, Limits
 from busi_monai.serving.problems import ApiError, ServiceError
 from busi_monai.serving.uploads import Upload, UploadedImages, images_of
 
@@ -55,8 +55,10 @@ class PredictionService:
         self.keeper = keeper
         self.decoding = decoding or DecodingPool()
         self.identity = predictor.identity()
-        self.places = ConcurrencyLimit(self.limits.concurrency + self.limits.queue)
-        self.waiting_bytes = MemoryLimit(_WAITING_REQUESTS * self.limits.max_bytes)
+        places = self.limits.concurrency + self.limits.queue
+        self.places = CapacityLimit(places, f"{places} requests are in work or waiting", 2)
+        most = _WAITING_REQUESTS * self.limits.max_bytes
+        self.waiting_bytes = CapacityLimit(most, "too much is waiting", 5)
         self._free = anyio.Semaphore(self.limits.concurrency)
         self._gathering = anyio.Lock()  # else two that want all would each wait for the other
         self._threads = anyio.CapacityLimiter(self.limits.concurrency)
@@ -88,10 +90,6 @@ class PredictionService:
     async def in_turn(self, work: Callable[[], Result], *, alone: bool = False) -> Result:
         """Run something heavy in a thread, when it is its turn.
 
-        Args:
-            work: what to run.
-            alone: whether nothing else may run beside it, as while the network has hooks.
-
         Raises:
             ServiceError: 503 if its turn did not come in time.
         """
@@ -114,12 +112,7 @@ class PredictionService:
     def results(
         self, uploads: Sequence[Upload], operating_point: str | None = None
     ) -> Iterator[ImageResult]:
-        """Predict every image of some uploads, going on past those that fail; use ``in_turn``.
-
-        Args:
-            uploads: the files of a request.
-            operating_point: where malignancy is decided; ``None`` for the most probable class.
-        """
+        """Predict every image of some uploads, going on past those that fail; use ``in_turn``."""
         ends = time.monotonic() + self.limits.seconds
         predictor = self.predictor_at(operating_point)
         for upload in uploads:

@@ -69,9 +69,6 @@ def safe_name(name: str | None) -> str:
 def uploads_of(files: Iterable[tuple[str | None, bytes]]) -> list[Upload]:
     """Return the files of a request with ids that differ.
 
-    Args:
-        files: (name as the client gave it, content).
-
     Examples:
         >>> [upload.id for upload in uploads_of([("a.png", b""), ("A.jpg", b""), (None, b"")])]
         ['a', 'A-2', 'upload']
@@ -92,11 +89,6 @@ def uploads_of(files: Iterable[tuple[str | None, bytes]]) -> list[Upload]:
 
 def images_of(upload: Upload, limits: Limits, decoding: DecodingPool) -> UploadedImages:
     """Return the images of an upload, of a long loop as many as are allowed, evenly spaced.
-
-    Args:
-        upload: the file.
-        limits: of the service.
-        decoding: reads headers.
 
     Raises:
         ImageReadError: if the file is empty, or a DICOM file that cannot be read or has too many

@@ -28,20 +28,19 @@ def studies(phantom_busi: Path, tmp_path: Path) -> Path:
     return folder
 
 
+def lesion_of(phantoms: Path, image_id: str) -> np.ndarray:
+    """Return the mask that belongs to a phantom, (H, W) of 0 and 1."""
+    folder = phantoms / image_id.split(maxsplit=1)[0]
+    with Image.open(folder / f"{image_id}.png") as image:
+        mask = np.zeros(image.size[::-1], dtype=np.uint8)
+    for path in folder.glob(f"{image_id}_mask*.png"):
+        mask |= read_mask(path).astype(np.uint8)
+    return mask
+
+
 @pytest.fixture
 def truth_of(phantom_busi: Path) -> Callable[[str], np.ndarray]:
-    """Return the mask that belongs to a phantom, (H, W) of 0 and 1."""
-
-    def read(image_id: str) -> np.ndarray:
-        folder = phantom_busi / image_id.split(maxsplit=1)[0]
-        masks = sorted(folder.glob(f"{image_id}_mask*.png"))
-        with Image.open(folder / f"{image_id}.png") as image:
-            mask = np.zeros(image.size[::-1], dtype=np.uint8)
-        for path in masks:
-            mask |= read_mask(path).astype(np.uint8)
-        return mask
-
-    return read
+    return lambda image_id: lesion_of(phantom_busi, image_id)
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from busi_monai.curation import PrepareOptions, prepare_dataset
 from busi_monai.inference import Predictor
 from busi_monai.io.images import read_mask
 from busi_monai.phantoms import write_phantom_dataset
+from tests.label_app.conftest import lesion_of
 from tests.label_app.server import PATIENCE, Server, free_port
 
 pytestmark = pytest.mark.slow
@@ -98,23 +99,6 @@ def drawn(file: str | Path) -> np.ndarray:
 
         return nrrd.read(str(file))[0].squeeze().T
     return np.array(Image.open(file))
-
-
-def truth(phantoms: Path, image: str) -> np.ndarray:
-    folder = phantoms / image.split(maxsplit=1)[0]
-    with Image.open(folder / f"{image}.png") as loaded:
-        mask = np.zeros(loaded.size[::-1], dtype=np.uint8)
-    for path in folder.glob(f"{image}_mask*.png"):
-        mask |= read_mask(path).astype(np.uint8)
-    return mask
-
-
-def test_info(server: Server) -> None:
-    info = server.json("GET", "/info/")
-    assert info["name"] == "busi_monai" and "research use only" in info["description"]
-    assert list(info["models"]) == list(info["trainers"]) == [MODEL]
-    assert set(info["strategies"]) == {"random", "uncertain", "diverse"}
-    assert info["datastore"]["total"] == 16
 
 
 @pytest.mark.parametrize(
@@ -213,20 +197,6 @@ def test_all_images_in_one_go(server: Server, predictor: Predictor, studies: Pat
         assert np.array_equal(mask, predictor.predict(loaded).mask)
 
 
-def test_a_broken_image_is_told_with_its_reason(server: Server) -> None:
-    status, content = server.ask("POST", f"/infer/{MODEL}?image=broken&output=json")
-    assert status == 400
-    assert "damaged or truncated" in json.loads(content)["detail"]
-
-
-def test_each_strategy_hands_out_another_image(server: Server) -> None:
-    handed = [
-        MONAILabelClient(server.url, client_id=who).next_sample(strategy, {})["id"]
-        for who, strategy in zip("abc", ("random", "uncertain", "diverse"), strict=True)
-    ]
-    assert len(set(handed)) == 3 and "broken" not in handed[1:]
-
-
 def test_from_labels_to_another_model_and_a_dataset(
     server: Server,
     phantoms: Path,
@@ -243,10 +213,10 @@ def test_from_labels_to_another_model_and_a_dataset(
     # mask and class are saved and read back
     for image in images:
         name = image.split(maxsplit=1)[0]
-        Image.fromarray(truth(phantoms, image) * 255).save(tmp_path / "mask.png")
+        Image.fromarray(lesion_of(phantoms, image) * 255).save(tmp_path / "mask.png")
         client.save_label(image, str(tmp_path / "mask.png"), params={"class": name})
     again = client.download_label("malignant (1)", "final")
-    assert np.array_equal(drawn(again) > 0, truth(phantoms, "malignant (1)") > 0)
+    assert np.array_equal(drawn(again) > 0, lesion_of(phantoms, "malignant (1)") > 0)
     info = server.json("GET", "/datastore/label/info?label=benign (1)&tag=final")
     assert (info["class"], info["client_id"]) == ("benign", "anna")
     assert info["served"]["proposed_by"]["predicted_class"] == before["predicted_class"]
@@ -286,4 +256,4 @@ def test_from_labels_to_another_model_and_a_dataset(
     assert item["meta"]["annotator"] == "anna"
     assert item["meta"]["model"] == predictor.provenance()["weights_sha256"][:12]
     stored = read_mask(tmp_path / "prepared" / item["label"])
-    assert np.array_equal(stored, truth(phantoms, "benign (1)") > 0)
+    assert np.array_equal(stored, lesion_of(phantoms, "benign (1)") > 0)

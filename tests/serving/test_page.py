@@ -20,7 +20,7 @@ from PIL import Image
 from busi_monai.bundle.shipped import find_bundle
 from busi_monai.inference import Predictor
 from busi_monai.io.image_files import ImageBytes
-from busi_monai.serving.credentials import password_entry
+from busi_monai.serving.credentials import new_token_entry
 from busi_monai.settings import MalignancyThreshold
 
 from .conftest import Server, png_of, running_server
@@ -246,13 +246,13 @@ def test_several_files_can_be_dropped_at_once(browser, server, pixels, tmp_path)
         assert articles.count() == 2
 
 
-def test_a_visitor_with_a_password_is_let_in(browser, bundle, png, tmp_path):
-    users = tmp_path / "users"
-    users.write_text(password_entry("alice", "a long password"))
-    words = ("--page", "--per-minute", 0, "--auth-file", users)
+def test_a_visitor_with_a_token_is_let_in(browser, bundle, png, tmp_path):
+    token, line = new_token_entry("alice")
+    (tmp_path / "tokens").write_text(line)
+    words = ("--page", "--per-minute", 0, "--auth-file", tmp_path / "tokens")
     with running_server(bundle, *words) as server:
         assert httpx.get(server.address).status_code == 401
-        known = {"username": "alice", "password": "a long password"}
+        known = {"username": "alice", "password": token}
         with visiting(browser, server, http_credentials=known) as visit:
             visit.upload("a.png", png)
             _, mask = visit.download(visit.card(), "Mask PNG")

@@ -6,6 +6,7 @@ import base64
 import io
 import itertools
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,12 +15,18 @@ import nibabel
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.testclient import TestClient
 
 from busi_monai.errors import InputError
+from busi_monai.evaluation import read_predictions
 from busi_monai.inference import Predictor
 from busi_monai.io.image_files import ImageBytes
+from busi_monai.io.images import read_mask
+from busi_monai.outputs import output_folder
+from busi_monai.serving.application import application
 from busi_monai.serving.keeping import Keeper
 from busi_monai.serving.limits import Limits
+from busi_monai.serving.service import PredictionService
 from busi_monai.settings import MalignancyThreshold
 
 
@@ -57,6 +64,8 @@ def test_the_answer_is_what_the_predictor_gives(client, predictor, png):
     assert lesion["box"] == list(expected.box)
     assert lesion["mm2"] is None and lesion["diameters_mm"] is None
     assert "no_spacing" in [warned["code"] for warned in entry["warnings"]]
+    (without,) = sent(client, ("a.png", png)).json()
+    assert "mask" not in without
 
 
 def test_images_that_are_not_begun_in_time_are_told(rest, png, monkeypatch):
@@ -67,11 +76,6 @@ def test_images_that_are_not_begun_in_time_are_told(rest, png, monkeypatch):
     assert response.status_code == 200
     codes = [entry.get("error", {}).get("code") for entry in response.json()]
     assert codes == [None, None, "timed_out", "timed_out"]
-
-
-def test_the_mask_is_told_on_request_only(client, png):
-    (entry,) = sent(client, ("a.png", png)).json()
-    assert "mask" not in entry
 
 
 @pytest.mark.parametrize("format", ["PNG", "BMP", "TIFF"])
@@ -206,13 +210,6 @@ def test_the_model_tells_who_it_is(client, predictor):
 
 
 def test_the_operating_point_of_a_request_decides(tiny_bundle, rest, tmp_path, png, monkeypatch):
-    import shutil
-
-    from starlette.testclient import TestClient
-
-    from busi_monai.serving.application import application
-    from busi_monai.serving.service import PredictionService
-
     bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
     settings = Predictor.load(bundle, "cpu").settings
     point = {"sensitivity": 1, "specificity": 0, "ppv": None, "npv": None, "prevalence": 0.1}
@@ -260,9 +257,6 @@ def test_every_answer_has_the_security_headers(client, png):
 
 
 def test_kept_predictions_have_names_of_the_servers_own(rest, predictor, png, tmp_path):
-    from busi_monai.evaluation import read_predictions
-    from busi_monai.io.images import read_mask
-
     folder = tmp_path / "kept"
     classes = predictor.settings.classes
     client = rest(keeper=Keeper(folder, classes, {"a": 1}))
@@ -281,8 +275,6 @@ def test_kept_predictions_have_names_of_the_servers_own(rest, predictor, png, tm
 
 
 def test_kept_predictions_grow_in_no_folder_of_another_command(tmp_path):
-    from busi_monai.outputs import output_folder
-
     with output_folder(tmp_path / "out", "predict") as stage:
         Keeper(stage, ("benign",), {})
     with pytest.raises(InputError, match=r"made by busi-monai predict.*another folder"):

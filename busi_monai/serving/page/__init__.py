@@ -42,12 +42,7 @@ _EXAMPLE_SIZE = (240, 320)
 
 
 def add_page(api: FastAPI, service: PredictionService) -> None:
-    """Add the page under ``/ui`` to an application; once in a process.
-
-    Args:
-        api: the application.
-        service: predicts.
-    """
+    """Add the page under ``/ui`` to an application; once in a process."""
     examples = _examples()
     style = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
 

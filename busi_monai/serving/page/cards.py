@@ -17,13 +17,7 @@ __all__ = ["ResultCard", "size_sentence"]
 
 
 class ResultCard:
-    """Shows what was predicted of an upload; made within the element that is to hold it.
-
-    Args:
-        service: for what is made on demand.
-        turns: of the page.
-        removed: called when the card is taken away.
-    """
+    """Shows what was predicted of an upload; made within the element that is to hold it."""
 
     def __init__(
         self,

@@ -11,13 +11,7 @@ __all__ = ["Choice", "ImageStack", "Tag", "Uploader"]
 
 
 class Tag(ui.element):
-    """An HTML element.
-
-    Args:
-        name: of the element.
-        text: within it.
-        properties: attributes; underscores become hyphens.
-    """
+    """An HTML element."""
 
     def __init__(self, name: str, text: str | None = None, **properties: Any) -> None:
         super().__init__(name)
@@ -50,13 +44,7 @@ class ImageStack(ui.element, component="overlay.js"):
 
 
 class Choice(ui.element, component="choice.js"):
-    """A native select.
-
-    Args:
-        label: before it.
-        options: value by text to show.
-        chosen: the value at first.
-    """
+    """A native select."""
 
     def __init__(self, label: str, options: dict[str, str], chosen: str) -> None:
         super().__init__()

@@ -59,11 +59,7 @@ class ShownFrame:
         return (np.asarray(Image.open(io.BytesIO(self.mask_png))) > 0).astype(np.uint8)
 
     def shown(self, pixels: NDArray[np.float32]) -> tuple[bytes, bytes]:
-        """Return PNG files of the image, and of the outline on nothing, to be laid on it.
-
-        Args:
-            pixels: the image's, (H, W).
-        """
+        """Return PNG files of the image, and of the outline on nothing, to be laid on it."""
         mask = self.mask
         scale = min(1.0, _WIDEST_SHOWN / max(pixels.shape))
         if scale < 1:
@@ -78,11 +74,7 @@ class ShownFrame:
         return png_bytes(grey), png_bytes(outline)
 
     def overlay_png(self, pixels: NDArray[np.float32]) -> bytes:
-        """Return the image with outline and caption, as ``busi-monai predict`` writes it.
-
-        Args:
-            pixels: the image's, (H, W).
-        """
+        """Return the image with outline and caption, as ``busi-monai predict`` writes it."""
         drawn = draw_overlay(
             pixels,
             self.mask,
@@ -172,11 +164,7 @@ class ShownUpload:
 
 
 def heat_png(heat: NDArray[np.float32]) -> bytes:
-    """Return a heat map to be laid on an image: red, the hotter the less transparent.
-
-    Args:
-        heat: (H, W) in [0, 1].
-    """
+    """Return a heat map to be laid on an image: red, the hotter the less transparent."""
     scale = min(1.0, _WIDEST_SHOWN / max(heat.shape))
     if scale < 1:
         size = (round(heat.shape[1] * scale), round(heat.shape[0] * scale))

@@ -18,10 +18,6 @@ class PageTurns:
     """Runs what a visitor asks for; to be used from one event loop.
 
     Websockets pass by the limits of requests, so that a page has limits of its own.
-
-    Args:
-        service: whose limits hold.
-        complain: tells the visitor what was refused or failed.
     """
 
     def __init__(self, service: PredictionService, complain: Callable[[str], None]) -> None:
@@ -40,11 +36,6 @@ class PageTurns:
         self, work: Callable[[], Awaitable[None]], *, about: str = "", size: int = 0
     ) -> bool:
         """Do something when it is its turn; what is refused or fails is told.
-
-        Args:
-            work: what to do.
-            about: the file's name, for the message.
-            size: bytes that are held until it is done.
 
         Returns:
             Whether it was done.
