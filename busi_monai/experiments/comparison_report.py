@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from busi_monai.cases import NOT_FOR_CLINICAL_USE
 from busi_monai.evaluation import TITLES
 from busi_monai.evaluation.report import markdown_table
 from busi_monai.experiments.comparison import MASK_FIGURES, Comparison
@@ -145,7 +146,7 @@ def comparison_markdown(comparison: Comparison, image: str | None = None) -> str
     lines = [
         f"# {_escaped(comparison.title)}",
         "",
-        "For research use only; not a medical device.",
+        NOT_FOR_CLINICAL_USE,
         "",
     ]
     lines += [f"- {_escaped(line)}" for line in header_lines(comparison)]
@@ -160,7 +161,7 @@ def comparison_html(comparison: Comparison, image: Path | None = None) -> str:
     """Return the comparison as one HTML file that refers to nothing outside it."""
     parts = [
         f"<h1>{html.escape(comparison.title)}</h1>",
-        "<p>For research use only; not a medical device.</p>",
+        f"<p>{NOT_FOR_CLINICAL_USE}</p>",
         "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in header_lines(comparison)),
         "</ul>",
     ]
