@@ -10,10 +10,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+import torch.distributed
 from monai.data import CacheDataset, Dataset, PersistentDataset, pickle_hashing
 from monai.transforms import Compose
-from torch.utils.data import RandomSampler, Sampler, WeightedRandomSampler
+from torch.utils.data import (
+    DistributedSampler,
+    RandomSampler,
+    Sampler,
+    WeightedRandomSampler,
+)
 
 from busi_monai.bundle.training_images import refuse_held_out_images
 from busi_monai.cases import CLASSES, ordered_subset
@@ -36,6 +43,7 @@ __all__ = [
     "class_weights",
     "datalist_hashes",
     "datalist_provenance",
+    "epoch_seed",
     "load_items",
     "load_told_datalist",
     "training_items",
@@ -132,13 +140,24 @@ def class_weights(items: Sequence[dict[str, Any]], n_classes: int) -> list[float
     ]
 
 
+def epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:
+    """Return the seed of an epoch (from 1) in the process of a rank, below 2³².
+
+    Examples:
+        >>> epoch_seed(0, 1), epoch_seed(0, 1, rank=1)
+        (3964924996, 901243215)
+    """
+    words = [seed, epoch, rank] if rank else [seed, epoch]
+    return int(np.random.SeedSequence(words).generate_state(1)[0])
+
+
 def training_sampler(
-    items: Sequence[dict[str, Any]],
-    *,
-    balance: str = "none",
-    generator: torch.Generator | None = None,
+    items: Sequence[dict[str, Any]], *, balance: str = "none", seed: int = 0
 ) -> Sampler[int]:
     """Return a sampler over one epoch of items.
+
+    It draws from torch's global generator, which ``EpochSeed`` seeds. Of several processes, all
+    draw the same epoch, and each takes its share.
 
     Args:
         items: the training items, for their ``class_label``.
@@ -146,7 +165,7 @@ def training_sampler(
             replacement, so that every class is seen equally often. ``augmentation``: every item
             once, and those of the rarer classes again, each time augmented anew, until all classes
             have as many as the commonest: a longer epoch, in which nothing is left out.
-        generator: to draw from; ``None`` is torch's global one, which ``EpochSeed`` seeds.
+        seed: the run's, for the draws that several processes share.
 
     Raises:
         InputError: for an unknown ``balance``, or for fewer than two items, which batch
@@ -157,15 +176,42 @@ def training_sampler(
         raise InputError(f"the train part has {found}; training needs at least 2")
     if balance not in BALANCES:
         raise InputError(f"class_balance must be one of {', '.join(BALANCES)}, got {balance!r}")
+    labels = [item["class_label"] for item in items]
+    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
+        return _sampler(labels, balance)
+    generator = torch.Generator()
+    return _SharedSampler(_sampler(labels, balance, generator), generator, seed)
+
+
+def _sampler(
+    labels: Sequence[int], balance: str, generator: torch.Generator | None = None
+) -> Sampler[int]:
     if balance == "none":
-        return RandomSampler(items, generator=generator)
+        return RandomSampler(labels, generator=generator)
     if balance == "augmentation":
-        return _RepeatingSampler([item["class_label"] for item in items], generator)
-    counts = Counter(item["class_label"] for item in items)
-    weights = [1.0 / counts[item["class_label"]] for item in items]
-    return WeightedRandomSampler(
-        torch.tensor(weights).double().tolist(), num_samples=len(items), generator=generator
-    )
+        return _RepeatingSampler(labels, generator)
+    counts = Counter(labels)
+    weights = [1.0 / counts[label] for label in labels]
+    return WeightedRandomSampler(weights, num_samples=len(labels), generator=generator)
+
+
+class _SharedSampler(DistributedSampler[int]):
+    """All processes draw the same epoch, and each takes its share of it.
+
+    MONAI's trainer calls ``set_epoch`` of a ``DistributedSampler``.
+    """
+
+    def __init__(self, sampler: Sampler[int], generator: torch.Generator, seed: int) -> None:
+        count = len(sampler)  # type: ignore[arg-type]
+        super().__init__(range(count), shuffle=False, seed=seed, drop_last=True)  # type: ignore[arg-type]
+        self._sampler = sampler
+        self._generator = generator
+
+    def __iter__(self) -> Iterator[int]:
+        # as if by one more process: no other one draws from this seed
+        self._generator.manual_seed(epoch_seed(self.seed, self.epoch, rank=self.num_replicas))
+        drawn = list(self._sampler)
+        return iter([drawn[position] for position in list(super().__iter__())])
 
 
 class _RepeatingSampler(Sampler[int]):

@@ -11,7 +11,7 @@ from busi_monai.io.images import read_image
 from busi_monai.training import HISTORY_COLUMNS, History, draw_history
 
 
-def train(path: Path, epochs: int, *, resume: bool = False, start: int = 0, every: int = 1) -> None:
+def train(path: Path, epochs: int, *, start: int = 0, every: int = 1) -> None:
     trainer = Engine(lambda engine, batch: None)
     trainer.optimizer = SimpleNamespace(param_groups=[{"lr": 0.01}])
     evaluator = SimpleNamespace(state=SimpleNamespace(epoch=0, metrics={}))
@@ -28,7 +28,7 @@ def train(path: Path, epochs: int, *, resume: bool = False, start: int = 0, ever
             evaluator.state.epoch = epoch
             evaluator.state.metrics = {"val_lesion_dice": epoch / 10}
 
-    History(path, evaluator, resume=resume).attach(trainer)
+    History(path, evaluator).attach(trainer)
     trainer.run([0], max_epochs=epochs)
 
 
@@ -59,7 +59,7 @@ def test_resuming_keeps_the_rows_up_to_the_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "history.csv"
     train(path, 3)
     before = path.read_text(encoding="utf-8").splitlines()
-    train(path, 4, resume=True, start=2)
+    train(path, 4, start=2)
     after = path.read_text(encoding="utf-8").splitlines()
     assert after[:3] == before[:3]
     assert [row.split(",")[0] for row in after[1:]] == ["1", "2", "3", "4"]

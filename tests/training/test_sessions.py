@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from busi_monai.files import write_json
-from busi_monai.training.sessions import Sessions, earlier_sessions
+from busi_monai.training.resuming import Sessions, earlier_sessions
 
 
 def write_history(run: Path, *seconds: int) -> None:
