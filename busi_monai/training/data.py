@@ -45,7 +45,6 @@ __all__ = [
     "datalist_provenance",
     "epoch_seed",
     "load_items",
-    "load_told_datalist",
     "training_items",
     "training_sampler",
     "training_transforms",
@@ -69,8 +68,7 @@ def load_items(
         dataset_dir: one or several prepared folders.
         part: ``train``, ``validation``, ``test`` or ``reported``.
         fold: which fold is the reported one, where the datalist has folds.
-        classes: the system's classes. Cases of another class are left out, so that a system of
-            ``benign`` and ``malignant`` trains on lesions only.
+        classes: the system's classes. Cases of another class are left out.
 
     Raises:
         InputError: if nothing is left.
@@ -288,13 +286,10 @@ def cached_dataset(
 
 @dataclass(frozen=True)
 class DatalistHashes:
-    """What a training rests on: hashes of its datalists, of their masks, and of each mask.
+    """What a training rests on: hashes of its datalists and of all their masks, and of each mask.
 
-    Attributes:
-        by_name: as ``run.json`` keeps them, one for each datalist: ``datalist_sha256`` and
-            ``labels_sha256`` (``None`` for one that does not tell its masks'), and the same with
-            ``extra_`` in front.
-        labels: ``{"id", "sha256", "label_sha256"}`` of all images, as ``label_hashes.json``.
+    ``by_name`` is as ``run.json`` keeps them, one for each datalist; ``labels`` as
+    ``label_hashes.json``.
     """
 
     by_name: dict[str, list[str | None]] = field(default_factory=dict)
@@ -308,7 +303,7 @@ def datalist_hashes(
     """Return the datalists' hashes for a training's record, those of extra datasets apart."""
     found = DatalistHashes()
     for prefix, folders in (("", dataset_dir), ("extra_", extra)):
-        datalists = [load_told_datalist(folder) for folder in _folders(folders)]
+        datalists = [_noted_datalist(folder) for folder in _folders(folders)]
         if datalists:
             found.by_name[f"{prefix}datalist_sha256"] = [each.sha256 for each in datalists]
             found.by_name[f"{prefix}labels_sha256"] = [each.labels_sha256 for each in datalists]
@@ -316,7 +311,7 @@ def datalist_hashes(
     return found
 
 
-def load_told_datalist(folder: str | Path) -> Datalist:
+def _noted_datalist(folder: str | Path) -> Datalist:
     """Return a datalist; one without the hashes of its masks is noted once."""
     datalist = load_datalist(folder)
     if datalist.labels_sha256 is None:
@@ -333,7 +328,7 @@ def datalist_provenance(
     images have a near-duplicate among the training images of the same dataset. ``None`` for the
     training part, and for the validation part of a dataset with folds, which keeps groups whole.
     """
-    datalists = [load_told_datalist(folder) for folder in _folders(dataset_dir)]
+    datalists = [_noted_datalist(folder) for folder in _folders(dataset_dir)]
     return {
         "protocol": [datalist.protocol for datalist in datalists],
         "datalist_sha256": [datalist.sha256 for datalist in datalists],

@@ -345,8 +345,8 @@ def _train_stage(
 ) -> None:
     if not Bundle(run).record_file.is_file():
         logger.info("training the stage %s in %s", run.name, run)
-        train_run(prepared, run, observe=observe if observe.asked else None, **arguments)
-    observe.next_stage(read_json(Bundle(run).record_file)["max_epochs"])
+        train_run(prepared, run, observe=observe, **arguments)
+    observe.before += read_json(Bundle(run).record_file)["max_epochs"]
 
 
 class _Observer:
@@ -356,13 +356,6 @@ class _Observer:
         self.observe = observe
         self.before = 0
         self.stopped = False
-
-    @property
-    def asked(self) -> bool:
-        return self.observe is not None
-
-    def next_stage(self, epochs: int) -> None:
-        self.before += epochs
 
     def __call__(self, epoch: int, figures: dict[str, float]) -> bool:
         if self.observe is not None and not self.stopped:

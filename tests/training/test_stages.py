@@ -228,9 +228,9 @@ def test_an_observer_counts_on_and_stops_every_stage() -> None:
 
     observer = _Observer(observe)
     assert [observer(epoch, {}) for epoch in (1, 2)] == [False, False]
-    observer.next_stage(2)
+    observer.before += 2
     assert observer(1, {}) is True
-    observer.next_stage(2)
+    observer.before += 2
     assert observer(1, {}) is True and seen == [1, 2, 3]
 
 
