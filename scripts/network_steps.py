@@ -15,8 +15,9 @@ from monai.bundle import ConfigParser
 
 from busi_monai.bundle.configurations import read_configuration
 from busi_monai.bundle.shipped import find_bundle, find_config
+from busi_monai.bundle.workflow import laid_configuration
 from busi_monai.training import MultiTaskLoss
-from busi_monai.training.workflow import laid_configuration, resolved_section
+from busi_monai.training.run_folder import resolved_section
 
 __all__ = ["configured", "make_steps", "median_seconds"]
 

@@ -15,6 +15,7 @@ from busi_monai.files import write_text
 __all__ = [
     "RENAMED_KEYS",
     "current_names",
+    "current_training",
     "differences",
     "read_configuration",
     "refuse_differences",
@@ -88,7 +89,26 @@ def read_configuration(path: str | Path) -> dict[str, Any]:
         raise InputError(f"{path} is not YAML: {error}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected a mapping of configuration keys")
-    return content
+    return current_training(content)
+
+
+def current_training(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a training configuration that version 0.1.0 wrote as today's, with its own tunables.
+
+    Any other configuration stays as it is.
+    """
+    if not {"run_folder", "train"} <= config.keys() or "start" in config:
+        return config
+    from busi_monai.bundle.shipped import find_bundle
+
+    text = (find_bundle() / "configs" / "train.yaml").read_text(encoding="utf-8")
+    # a run keeps its configuration as MONAI has read it: a::b for a#b
+    today = yaml.safe_load(re.sub(r"(?<=\w)#(?=\w)", "::", text))
+    today["training"] = today["run"]
+    tunables = [*today][: [*today].index("heads")]  # what stands before the recipe
+    own = {key: config[key] for key in tunables if key in config}
+    kept = {key: today[key] for key in ("imports", "bundle_root")}
+    return {**today, **own, **kept}
 
 
 def write_configuration(path: str | Path, config: Mapping[str, Any]) -> None:

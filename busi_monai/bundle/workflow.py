@@ -11,15 +11,16 @@ from typing import Any
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.utils import merge_kv
 
-__all__ = ["bundle_root_of_config", "laid_configuration", "running_workflow"]
+__all__ = ["bundle_root_of_config", "laid_configuration", "running_configuration"]
+
+_TRACKING = ("tracking_uri", "experiment_name", "run_name", "is_not_rank0")
 
 
-def running_workflow() -> ConfigWorkflow | None:
+def _running_workflow() -> ConfigWorkflow | None:
     """Return the ``ConfigWorkflow`` that is evaluating the calling expression, or ``None``.
 
-    MONAI hands no parser and no file name to the expressions of a configuration, whichever way
-    (``monai.bundle run``, ``create_workflow``, MONAI Label) they come through: so the calling
-    frames are searched for the workflow.
+    MONAI hands its expressions neither parser nor files, and its commands make a plain
+    ``ConfigWorkflow``: so the calling frames are searched for it, here and nowhere else.
     """
     frame = sys._getframe(1)
     while frame is not None:
@@ -35,11 +36,30 @@ def bundle_root_of_config() -> str:
 
     Outside a workflow (a bare ``ConfigParser``), the current folder, MONAI's convention.
     """
-    workflow = running_workflow()
+    workflow = _running_workflow()
     if workflow is None:
         return "."
     folder = Path(workflow.config_root_path).absolute()
     return str(folder.parent if folder.name == "configs" else folder)
+
+
+def running_configuration() -> dict[str, Any]:
+    """Return the running configuration: files merged, overrides applied, references unresolved.
+
+    Without what MONAI's experiment tracking has added, so that it can be added again. Outside a
+    workflow, an empty one.
+    """
+    workflow = _running_workflow()
+    if workflow is None:
+        return {}
+    config: dict[str, Any] = deepcopy(workflow.parser.get())
+    for name in ("_meta_", *_TRACKING):
+        config.pop(name, None)
+    config["save_execute_config"] = False  # which MONAI's tracking has turned into its own value
+    for section in ("train", "validate"):
+        handlers = config.get(section, {}).get("handlers", [])
+        handlers[:] = [each for each in handlers if "MLFlowHandler" not in str(each)]
+    return config
 
 
 def laid_configuration(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

@@ -9,12 +9,12 @@ from typing import Any
 from busi_monai.bundle import Bundle
 from busi_monai.bundle.configurations import read_configuration, refuse_differences
 from busi_monai.bundle.shipped import find_config
+from busi_monai.bundle.workflow import laid_configuration
 from busi_monai.errors import InputError
 from busi_monai.files import read_json, write_json
 from busi_monai.training import STAGES
 from busi_monai.training.resuming import MACHINE_KEYS
 from busi_monai.training.stages import stage_layers
-from busi_monai.training.workflow import laid_configuration
 
 __all__ = [
     "check_folder",

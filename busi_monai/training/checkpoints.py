@@ -1,8 +1,9 @@
-"""``last.pt`` to continue from, ``model.pt`` to use: plain tensors, never half-written."""
+"""The weights' average, ``last.pt`` to continue from, ``model.pt`` to use."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +11,77 @@ import torch
 import torch.distributed
 from ignite.engine import Engine, Events
 from ignite.handlers import EarlyStopping
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from busi_monai.errors import BusiMonaiError, InputError, WeightsError
 from busi_monai.files import atomic_file
 from busi_monai.networks.weights import save_tensors
-from busi_monai.training.averaging import ModelEma
 
-__all__ = ["RunCheckpoint"]
+__all__ = ["ModelEma", "RunCheckpoint"]
 
 logger = logging.getLogger(__name__)
 
 _LENGTHS = ("total_steps", "total_iters", "T_max")
 """Where the state of torch's schedules holds the length that they are laid out for."""
+
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
+
+class ModelEma:
+    """A moving average of a network's weights and buffers; ``UpdateEma`` keeps it moving.
+
+    Args:
+        network: the network that is trained.
+        decay: per iteration, ``average = decay * average + (1 - decay) * weights``; 0 turns
+            averaging off, and ``network`` is then the trained network itself.
+        every: iterations between updates; the decay is raised to that power, so that the average
+            spans the same time at a fraction of the cost.
+
+    Attributes:
+        network: the network to validate and to save.
+    """
+
+    def __init__(self, network: nn.Module, decay: float = 0.0, every: int = 4) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay must lie in [0, 1), got {decay}")
+        self.trained = network
+        self.every = every
+        self._average = (
+            AveragedModel(network, multi_avg_fn=_warmed_average(decay**every), use_buffers=True)
+            if decay
+            else None
+        )
+
+    @property
+    def network(self) -> nn.Module:
+        """The averaged network, or the trained one where averaging is off."""
+        return self.trained if self._average is None else self._average.module
+
+    def update(self) -> None:
+        """Let the trained weights flow in; to be called every ``every`` iterations."""
+        if self._average is not None:
+            self._average.update_parameters(self.trained)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the average's state for a checkpoint; empty where averaging is off."""
+        return {} if self._average is None else self._average.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue an average from a checkpoint."""
+        if self._average is not None:
+            self._average.load_state_dict(state)
+
+
+def _warmed_average(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
+    """Average over fewer steps at first, so that the random start is soon forgotten."""
+
+    def update(averaged: Tensors, current: Tensors, updates: Tensor | int) -> None:
+        done = int(updates)
+        get_ema_multi_avg_fn(min(decay, (1 + done) / (10 + done)))(averaged, current, updates)
+
+    return update
 
 
 class RunCheckpoint:
@@ -65,6 +124,7 @@ class RunCheckpoint:
         resume: bool = False,
     ) -> None:
         self.folder = Path(folder)
+        self.last, self.best = self.folder / "last.pt", self.folder / "model.pt"
         self.parts: dict[str, Any] = {
             "network": network,
             "average": average,
@@ -75,16 +135,6 @@ class RunCheckpoint:
         self.evaluator = evaluator
         self.early_stop = early_stop
         self.resume = resume
-
-    @property
-    def last(self) -> Path:
-        """The checkpoint that training continues from."""
-        return self.folder / "last.pt"
-
-    @property
-    def best(self) -> Path:
-        """The weights to use."""
-        return self.folder / "model.pt"
 
     def attach(self, engine: Engine) -> None:
         """Load when the trainer starts, save after every epoch, behind the validation handler."""
@@ -137,11 +187,9 @@ class RunCheckpoint:
             _check_schedule(engine, state, self.parts["lr_scheduler"].state_dict(), self.last)
             for name, part in self.parts.items():
                 part.load_state_dict(state[name])
-        except (KeyError, TypeError, RuntimeError) as error:
-            raise _misfit(self.last, error) from error
-        except ValueError as error:
-            if isinstance(error, InputError):
-                raise
+        except InputError:
+            raise
+        except (KeyError, TypeError, RuntimeError, ValueError) as error:
             raise _misfit(self.last, error) from error
         if getattr(engine, "scaler", None) is not None and "scaler" in state:
             engine.scaler.load_state_dict(state["scaler"])

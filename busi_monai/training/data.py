@@ -10,10 +10,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+import torch.distributed
 from monai.data import CacheDataset, Dataset, PersistentDataset, pickle_hashing
 from monai.transforms import Compose
-from torch.utils.data import RandomSampler, Sampler, WeightedRandomSampler
+from torch.utils.data import (
+    DistributedSampler,
+    RandomSampler,
+    Sampler,
+    WeightedRandomSampler,
+)
 
 from busi_monai.bundle.training_images import refuse_held_out_images
 from busi_monai.cases import CLASSES, ordered_subset
@@ -36,8 +43,8 @@ __all__ = [
     "class_weights",
     "datalist_hashes",
     "datalist_provenance",
+    "epoch_seed",
     "load_items",
-    "load_told_datalist",
     "training_items",
     "training_sampler",
     "training_transforms",
@@ -61,8 +68,7 @@ def load_items(
         dataset_dir: one or several prepared folders.
         part: ``train``, ``validation``, ``test`` or ``reported``.
         fold: which fold is the reported one, where the datalist has folds.
-        classes: the system's classes. Cases of another class are left out, so that a system of
-            ``benign`` and ``malignant`` trains on lesions only.
+        classes: the system's classes. Cases of another class are left out.
 
     Raises:
         InputError: if nothing is left.
@@ -132,13 +138,24 @@ def class_weights(items: Sequence[dict[str, Any]], n_classes: int) -> list[float
     ]
 
 
+def epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:
+    """Return the seed of an epoch (from 1) in the process of a rank, below 2³².
+
+    Examples:
+        >>> epoch_seed(0, 1), epoch_seed(0, 1, rank=1)
+        (3964924996, 901243215)
+    """
+    words = [seed, epoch, rank] if rank else [seed, epoch]
+    return int(np.random.SeedSequence(words).generate_state(1)[0])
+
+
 def training_sampler(
-    items: Sequence[dict[str, Any]],
-    *,
-    balance: str = "none",
-    generator: torch.Generator | None = None,
+    items: Sequence[dict[str, Any]], *, balance: str = "none", seed: int = 0
 ) -> Sampler[int]:
     """Return a sampler over one epoch of items.
+
+    It draws from torch's global generator, which ``EpochSeed`` seeds. Of several processes, all
+    draw the same epoch, and each takes its share.
 
     Args:
         items: the training items, for their ``class_label``.
@@ -146,7 +163,7 @@ def training_sampler(
             replacement, so that every class is seen equally often. ``augmentation``: every item
             once, and those of the rarer classes again, each time augmented anew, until all classes
             have as many as the commonest: a longer epoch, in which nothing is left out.
-        generator: to draw from; ``None`` is torch's global one, which ``EpochSeed`` seeds.
+        seed: the run's, for the draws that several processes share.
 
     Raises:
         InputError: for an unknown ``balance``, or for fewer than two items, which batch
@@ -157,15 +174,42 @@ def training_sampler(
         raise InputError(f"the train part has {found}; training needs at least 2")
     if balance not in BALANCES:
         raise InputError(f"class_balance must be one of {', '.join(BALANCES)}, got {balance!r}")
+    labels = [item["class_label"] for item in items]
+    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
+        return _sampler(labels, balance)
+    generator = torch.Generator()
+    return _SharedSampler(_sampler(labels, balance, generator), generator, seed)
+
+
+def _sampler(
+    labels: Sequence[int], balance: str, generator: torch.Generator | None = None
+) -> Sampler[int]:
     if balance == "none":
-        return RandomSampler(items, generator=generator)
+        return RandomSampler(labels, generator=generator)
     if balance == "augmentation":
-        return _RepeatingSampler([item["class_label"] for item in items], generator)
-    counts = Counter(item["class_label"] for item in items)
-    weights = [1.0 / counts[item["class_label"]] for item in items]
-    return WeightedRandomSampler(
-        torch.tensor(weights).double().tolist(), num_samples=len(items), generator=generator
-    )
+        return _RepeatingSampler(labels, generator)
+    counts = Counter(labels)
+    weights = [1.0 / counts[label] for label in labels]
+    return WeightedRandomSampler(weights, num_samples=len(labels), generator=generator)
+
+
+class _SharedSampler(DistributedSampler[int]):
+    """All processes draw the same epoch, and each takes its share of it.
+
+    MONAI's trainer calls ``set_epoch`` of a ``DistributedSampler``.
+    """
+
+    def __init__(self, sampler: Sampler[int], generator: torch.Generator, seed: int) -> None:
+        count = len(sampler)  # type: ignore[arg-type]
+        super().__init__(range(count), shuffle=False, seed=seed, drop_last=True)  # type: ignore[arg-type]
+        self._sampler = sampler
+        self._generator = generator
+
+    def __iter__(self) -> Iterator[int]:
+        # as if by one more process: no other one draws from this seed
+        self._generator.manual_seed(epoch_seed(self.seed, self.epoch, rank=self.num_replicas))
+        drawn = list(self._sampler)
+        return iter([drawn[position] for position in list(super().__iter__())])
 
 
 class _RepeatingSampler(Sampler[int]):
@@ -242,13 +286,10 @@ def cached_dataset(
 
 @dataclass(frozen=True)
 class DatalistHashes:
-    """What a training rests on: hashes of its datalists, of their masks, and of each mask.
+    """What a training rests on: hashes of its datalists and of all their masks, and of each mask.
 
-    Attributes:
-        by_name: as ``run.json`` keeps them, one for each datalist: ``datalist_sha256`` and
-            ``labels_sha256`` (``None`` for one that does not tell its masks'), and the same with
-            ``extra_`` in front.
-        labels: ``{"id", "sha256", "label_sha256"}`` of all images, as ``label_hashes.json``.
+    ``by_name`` is as ``run.json`` keeps them, one for each datalist; ``labels`` as
+    ``label_hashes.json``.
     """
 
     by_name: dict[str, list[str | None]] = field(default_factory=dict)
@@ -262,7 +303,7 @@ def datalist_hashes(
     """Return the datalists' hashes for a training's record, those of extra datasets apart."""
     found = DatalistHashes()
     for prefix, folders in (("", dataset_dir), ("extra_", extra)):
-        datalists = [load_told_datalist(folder) for folder in _folders(folders)]
+        datalists = [_noted_datalist(folder) for folder in _folders(folders)]
         if datalists:
             found.by_name[f"{prefix}datalist_sha256"] = [each.sha256 for each in datalists]
             found.by_name[f"{prefix}labels_sha256"] = [each.labels_sha256 for each in datalists]
@@ -270,7 +311,7 @@ def datalist_hashes(
     return found
 
 
-def load_told_datalist(folder: str | Path) -> Datalist:
+def _noted_datalist(folder: str | Path) -> Datalist:
     """Return a datalist; one without the hashes of its masks is noted once."""
     datalist = load_datalist(folder)
     if datalist.labels_sha256 is None:
@@ -287,7 +328,7 @@ def datalist_provenance(
     images have a near-duplicate among the training images of the same dataset. ``None`` for the
     training part, and for the validation part of a dataset with folds, which keeps groups whole.
     """
-    datalists = [load_told_datalist(folder) for folder in _folders(dataset_dir)]
+    datalists = [_noted_datalist(folder) for folder in _folders(dataset_dir)]
     return {
         "protocol": [datalist.protocol for datalist in datalists],
         "datalist_sha256": [datalist.sha256 for datalist in datalists],

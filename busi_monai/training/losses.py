@@ -64,6 +64,11 @@ EMPTY_MASKS = ("false_positives", "leave_out", "smooth")
 EMPTY_FRACTION = 0.01
 LESION = 0.5  # what a soft mask holds by less is no lesion
 MISSING = -1
+FOCAL_GAMMA = 2.0
+"""Exponent of both focal losses (Lin et al., ICCV 2017)."""
+COARSER = 0.5
+"""Each coarser output of deep supervision counts this much less than the one before; the weights
+are divided by their sum (as in nnU-Net, Isensee et al., 2021)."""
 
 
 class MultiTaskLoss(nn.Module):
@@ -80,10 +85,7 @@ class MultiTaskLoss(nn.Module):
         classification: a name of ``CLASSIFICATION_LOSSES``.
         class_weights: one weight for each class, in the order of the classes.
         label_smoothing: of ``ce``, in [0, 1).
-        focal_gamma: exponent of both focal losses (Lin et al., ICCV 2017).
         empty_masks: one of ``EMPTY_MASKS``; see the module.
-        deep_supervision_decay: each coarser ``seg_aux`` output counts this much less than the one
-            before; the weights are divided by their sum (as in nnU-Net, Isensee et al., 2021).
 
     Attributes:
         parts: the detached, unweighted parts of the last call, ``{"seg": …, "cls": …}``, 0-d
@@ -112,9 +114,7 @@ class MultiTaskLoss(nn.Module):
         *,
         class_weights: Sequence[float] | None = None,
         label_smoothing: float = 0.0,
-        focal_gamma: float = 2.0,
         empty_masks: str = "false_positives",
-        deep_supervision_decay: float = 0.5,
     ) -> None:
         super().__init__()
         if min(seg_weight, cls_weight) < 0 or seg_weight + cls_weight == 0:
@@ -123,14 +123,12 @@ class MultiTaskLoss(nn.Module):
                 f"{seg_weight} and {cls_weight}"
             )
         self.weights = {"seg": float(seg_weight), "cls": float(cls_weight)}
-        self.mask_loss = MaskLoss(segmentation, focal_gamma=focal_gamma, empty_masks=empty_masks)
+        self.mask_loss = MaskLoss(segmentation, empty_masks=empty_masks)
         self.class_loss = ClassLoss(
             classification,
             class_weights=class_weights,
             label_smoothing=label_smoothing,
-            focal_gamma=focal_gamma,
         )
-        self.deep_supervision_decay = deep_supervision_decay
         self.parts: dict[str, Tensor] = {}
 
     def forward(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
@@ -169,7 +167,7 @@ class MultiTaskLoss(nn.Module):
         auxiliary = sorted((key for key in outputs if key.startswith("seg_aux")), key=_number)
         total, weight, weights = self.mask_loss(logits, target), 1.0, 1.0
         for key in auxiliary:
-            weight *= self.deep_supervision_decay
+            weight *= COARSER
             weights += weight
             coarse = _plain(outputs[key]).float()
             smaller = functional.interpolate(target, size=coarse.shape[-2:], mode="area")
@@ -178,29 +176,19 @@ class MultiTaskLoss(nn.Module):
 
 
 class MaskLoss(nn.Module):
-    """Mean over the images that have a mask of the sum of a loss's terms.
-
-    Args:
-        name: a name of ``SEGMENTATION_LOSSES``.
-        focal_gamma: exponent of the focal loss.
-        empty_masks: one of ``EMPTY_MASKS``; see the module.
-
-    Raises:
-        ValueError: if a name is unknown; from a call, if logits and mask differ in shape.
-    """
+    """Mean over the images that have a mask of the sum of a loss's terms."""
 
     def __init__(
         self,
         name: str = "dice_ce",
         *,
-        focal_gamma: float = 2.0,
         empty_masks: str = "false_positives",
     ) -> None:
         super().__init__()
         self.terms = SEGMENTATION_LOSSES[_one_of("segmentation", name, SEGMENTATION_LOSSES)]
         self.empty_masks = _one_of("empty_masks", empty_masks, EMPTY_MASKS)
         self.dice = DiceLoss(sigmoid=True, reduction="none")
-        self.focal = FocalLoss(gamma=focal_gamma, reduction="none")
+        self.focal = FocalLoss(gamma=FOCAL_GAMMA, reduction="none")
 
     def forward(self, logits: Tensor, mask: Tensor, lesions: Tensor | None = None) -> Tensor:
         """Return the loss of (N, 1, H, W) logits and a mask of that shape, 0 to 1 or all −1.
@@ -253,7 +241,6 @@ class ClassLoss(nn.Module):
         name: a name of ``CLASSIFICATION_LOSSES``.
         class_weights: one weight for each class; None for equal ones.
         label_smoothing: of ``ce``, in [0, 1).
-        focal_gamma: exponent of the focal loss.
 
     Raises:
         ValueError: if a name is unknown or an option does not fit; from a call, if there are not
@@ -266,7 +253,6 @@ class ClassLoss(nn.Module):
         *,
         class_weights: Sequence[float] | None = None,
         label_smoothing: float = 0.0,
-        focal_gamma: float = 2.0,
     ) -> None:
         super().__init__()
         self.name = _one_of("classification", name, CLASSIFICATION_LOSSES)
@@ -278,7 +264,6 @@ class ClassLoss(nn.Module):
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", weights, persistent=False)
         self.label_smoothing = label_smoothing
-        self.focal_gamma = focal_gamma
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the loss of (N, C) logits and their labels.
@@ -315,7 +300,7 @@ class ClassLoss(nn.Module):
         known = labels.clamp(min=0)
         if self.name == "focal":
             probability = logits.softmax(dim=1).gather(1, known[:, None]).squeeze(1)
-            losses = losses * (1 - probability) ** self.focal_gamma
+            losses = losses * (1 - probability) ** FOCAL_GAMMA
         counted = (weights[known] * present).sum()
         return losses.sum() / counted.clamp(min=torch.finfo(losses.dtype).tiny)
 
@@ -329,7 +314,7 @@ class ClassLoss(nn.Module):
         labels = labels.clamp(min=0).to(logits)
         if self.name == "focal":
             logs = logits.log_softmax(dim=1)
-            losses = -(weights * labels * (1 - logs.exp()) ** self.focal_gamma * logs).sum(dim=1)
+            losses = -(weights * labels * (1 - logs.exp()) ** FOCAL_GAMMA * logs).sum(dim=1)
         else:
             losses = functional.cross_entropy(
                 logits,

@@ -39,12 +39,8 @@ def make_prepare_batch(
 ) -> Callable[..., Batch]:
     """Return the trainer's prepare-batch: ``prepare_batch`` itself where nothing is mixed.
 
-    Args:
-        options: of ``MixedBatches``; empty, or without any alpha above 0, for none.
-        classes: how many classes the network tells apart; 0 without a class head.
-
     Raises:
-        InputError: if an option is unknown or out of range.
+        InputError: if an option of ``MixedBatches`` is unknown or out of range.
 
     Examples:
         >>> make_prepare_batch({}) is prepare_batch
@@ -175,25 +171,14 @@ def cutmix(
 ) -> Batch:
     """Return every image with a rectangle of its partner's at the same place; masks alike.
 
+    Classes are mixed by area. All else is as for ``mixup``.
+
     Args:
         image: (N, 1, H, W) float32.
-        targets: as for ``mixup``.
-        order: (N,) int, the partner of each image.
+        targets: ``seg`` and ``cls``.
+        order: the partner of each image.
         box: (left, top, width, height) in pixels, within the image.
         classes: how many there are.
-
-    Returns:
-        the images with what was pasted, and ``{"seg": (N, 1, H, W), "cls": (N, classes)
-        float32}``, the classes mixed by area.
-
-    Examples:
-        >>> image = torch.stack([torch.zeros(1, 2, 4), torch.ones(1, 2, 4)])
-        >>> targets = {"cls": torch.tensor([0, 2])}
-        >>> image, targets = cutmix(image, targets, torch.tensor([1, 0]), (0, 0, 1, 2))
-        >>> image[0].tolist()
-        [[[1.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]]]
-        >>> targets["cls"].tolist()
-        [[0.75, 0.0, 0.25], [0.25, 0.0, 0.75]]
     """
     left, top, width, height = box
     inside = torch.zeros(image.shape[-2:], dtype=torch.bool, device=image.device)
@@ -209,12 +194,7 @@ def cutmix(
 
 
 def soft_classes(labels: Tensor, classes: int) -> Tensor:
-    """Return (N,) integer labels as (N, classes) float32, all −1 where the label is −1.
-
-    Examples:
-        >>> soft_classes(torch.tensor([2, -1]), 3).tolist()
-        [[0.0, 0.0, 1.0], [-1.0, -1.0, -1.0]]
-    """
+    """Return (N,) integer labels as (N, classes) float32, all −1 where the label is −1."""
     soft = functional.one_hot(labels.clamp(min=0), classes).float()
     return soft.masked_fill((labels == MISSING_CLASS)[:, None], MISSING_CLASS)
 
@@ -222,11 +202,8 @@ def soft_classes(labels: Tensor, classes: int) -> Tensor:
 def random_box(size: Sequence[int], part: float) -> Box:
     """Return a (left, top, width, height) box of the image's aspect, drawn as in cutmix.
 
-    Its middle falls anywhere, and what reaches beyond the image is cut off.
-
-    Args:
-        size: (height, width) in pixels.
-        part: of the image's area, before it is cut.
+    Its middle falls anywhere, and what reaches beyond the image of ``size`` (height, width) is cut
+    off; before, it has ``part`` of the image's area.
     """
     spans = []
     for side, middle in zip(size, torch.rand(2).tolist(), strict=True):

@@ -1,4 +1,4 @@
-"""Train a bundle and run its evaluation from Python: what the commands call."""
+"""Run a bundle's configurations from Python, as the commands do: one training, one evaluation."""
 
 from __future__ import annotations
 
@@ -12,17 +12,27 @@ from typing import Any
 import yaml
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser, ConfigWorkflow
-from monai.utils import ensure_tuple
 
 from busi_monai.bundle import Bundle
-from busi_monai.bundle.configurations import RENAMED_KEYS, current_names, read_configuration
-from busi_monai.bundle.shipped import DEFAULT_BUNDLE, find_config
+from busi_monai.bundle.configurations import (
+    RENAMED_KEYS,
+    read_configuration,
+    write_configuration,
+)
+from busi_monai.bundle.shipped import find_config
 from busi_monai.curation import load_datalist
 from busi_monai.devices import choose_device
 from busi_monai.errors import BusiMonaiError, InputError
-from busi_monai.outputs import check_output, check_place
+from busi_monai.outputs import check_output
 
-__all__ = ["check_keys", "parse_overrides", "run_evaluation", "train_bundle"]
+__all__ = [
+    "Observer",
+    "check_keys",
+    "parse_overrides",
+    "run_evaluation",
+    "train_run",
+    "with_full_paths",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -90,65 +100,43 @@ def check_keys(files: Sequence[Path], overrides: Mapping[str, Any], *, own: int 
             )
 
 
-def train_bundle(
+def train_run(
     prepared: Sequence[str | Path],
     out: str | Path,
+    files: Sequence[str | Path],
     *,
-    configs: Sequence[str | Path] = (),
-    bundle: str | Path | None = None,
-    overrides: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any],
     resume: bool = False,
     tracking: str | None = None,
     observe: Observer | None = None,
-) -> Path:
-    """Train a bundle on prepared datasets and return the run's folder.
+) -> None:
+    """Train one network into a run's folder; ``busi_monai.training.train_bundle`` says the rest.
 
     Args:
         prepared: one or several prepared datasets.
-        out: the run's folder; refused if it is not empty, unless the run is resumed.
-        configs: names of shipped overlays or YAML files, laid over the bundle's ``train.yaml`` in
-            turn.
-        bundle: name of a shipped bundle, or folder of a bundle; one that is trained in stages goes
-            through ``busi_monai.training.train_stages``. By default ``DEFAULT_BUNDLE``, or the
-            configuration of the run that is resumed.
-        overrides: values by configuration key (``{"max_epochs": 5, "train#trainer#amp": True}``).
-        resume: continue the run in ``out``, if there is one, with its own configuration. What is
-            given beside it must be equal to that, but for ``CHANGEABLE`` settings: these are taken
-            over.
+        out: the run's folder.
+        files: the ``train.yaml``, and overlays that are laid over it.
+        overrides: values by configuration key.
+        resume: continue the run in ``out``, if there is one.
         tracking: ``mlflow``, or a file of tracking settings.
-        observe: called after every validation with the epoch and its figures (``val_score``,
-            ``val_lesion_dice``, …); what it returns as true ends the training after that epoch.
-
-    Raises:
-        InputError: if a dataset, bundle, configuration, key or device is not there, ``out`` is not
-            empty, or the run to resume was started with other settings.
-        WeightsError: if the checkpoint to resume from does not fit.
+        observe: called after every validation.
     """
-    from busi_monai.training.stages import is_staged, train_stages  # which call this for each stage
-
-    values = {key: _absolute(key, value) for key, value in (overrides or {}).items()}
-    if not resume:
-        check_place(out, reads=[*prepared, *ensure_tuple(values.get("extra_dataset_dir") or ())])
-    if is_staged(bundle, out if resume else None):
-        return train_stages(
-            prepared, out, bundle=bundle, configs=configs, overrides=values, resume=resume,
-            tracking=tracking, observe=observe,
-        )  # fmt: skip
-    base = Bundle(out).config_file("train")
-    if bundle is not None or not (resume and base.is_file()):
-        base = Bundle.open(bundle or DEFAULT_BUNDLE).config_file("train")
-    files = [base, *(find_config(name) for name in configs)]
-    check_keys(files, values)
-    choose_device(str(values.get("device_name", "auto")))
+    base, *overlays = files
+    configs = [Path(base), *(find_config(name) for name in overlays)]
+    check_keys(configs, overrides)
+    choose_device(str(overrides.get("device_name", "auto")))
     values = _with_own(
-        values,
+        overrides,
         dataset_dir=[str(Path(folder).absolute()) for folder in prepared],
         output_dir=str(Path(out).absolute()),
         resume=resume,
     )
-    workflow = _workflow(files, values, workflow_type="train", tracking=tracking)
-    _run(workflow, observe)
-    return Path(out).absolute()
+    _run(_workflow(configs, values, workflow_type="train", tracking=tracking), observe)
+
+
+def with_full_paths(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return overrides whose folders a run keeps in full, to be resumed from anywhere."""
+    return {key: _absolute(key, value) for key, value in overrides.items()}
 
 
 def run_evaluation(
@@ -238,12 +226,11 @@ def _workflow(
 
 def _with_current_names(path: Path, folder: Path) -> Path:
     """Return a configuration's path, or that of a copy where version 0.1.0 wrote it."""
-    text = path.read_text(encoding="utf-8")
-    current = current_names(text)
-    if current == text:
+    current = read_configuration(path)
+    if current == yaml.safe_load(path.read_text(encoding="utf-8")):
         return path
     copy = folder / f"{len(list(folder.iterdir()))}.yaml"
-    copy.write_text(current, encoding="utf-8")
+    write_configuration(copy, current)
     return copy
 
 

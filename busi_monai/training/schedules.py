@@ -7,21 +7,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-import torch.distributed
-from ignite.engine import Engine
-from monai.handlers import LrScheduleHandler
 from torch import nn
 from torch.optim import Optimizer, lr_scheduler
-
-from busi_monai.training.scores import selection_score
 
 __all__ = [
     "ANY_LENGTH",
     "OPTIMIZERS",
+    "PER_ITERATION",
     "SCHEDULES",
     "make_optimizer",
     "make_schedule",
-    "schedule_handler",
 ]
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
@@ -62,7 +57,7 @@ SCHEDULES: dict[str, Callable[..., Any]] = {
     "constant": _constant,
     "plateau": _plateau,
 }
-_PER_ITERATION = ("one_cycle", "poly")
+PER_ITERATION = ("one_cycle", "poly")
 ANY_LENGTH = ("constant", "plateau")
 """Schedules that are the same whatever the length of the training."""
 
@@ -147,35 +142,5 @@ def make_schedule(
         )
     if name not in SCHEDULES:
         raise ValueError(f"unknown lr_schedule {name!r}; expected one of {', '.join(SCHEDULES)}")
-    steps = epochs * iterations if name in _PER_ITERATION else epochs
+    steps = epochs * iterations if name in PER_ITERATION else epochs
     return SCHEDULES[name](optimizer, steps, **(options or {}))
-
-
-def schedule_handler(name: str, lr_scheduler: Any, evaluator: Engine) -> LrScheduleHandler:
-    """Return the handler that steps a schedule after every iteration or epoch, as its kind wants.
-
-    Register it behind the validation handler: ``plateau`` steps on the validation score, after
-    those epochs that were validated.
-    """
-    if name == "plateau":
-        return _PlateauHandler(lr_scheduler, evaluator)
-    return LrScheduleHandler(lr_scheduler, print_lr=False, epoch_level=name not in _PER_ITERATION)
-
-
-class _PlateauHandler(LrScheduleHandler):
-    def __init__(self, lr_scheduler: Any, evaluator: Engine) -> None:
-        super().__init__(lr_scheduler, print_lr=False)
-        self.evaluator = evaluator
-
-    def __call__(self, engine: Engine) -> None:
-        if self.evaluator.state.epoch == engine.state.epoch:
-            self.lr_scheduler.step(_agreed(selection_score(self.evaluator)))
-
-
-def _agreed(score: float) -> float:
-    """Return the first process's score: each has batch statistics, thus scores, of its own."""
-    if not torch.distributed.is_initialized():
-        return score
-    scores = [score]
-    torch.distributed.broadcast_object_list(scores, src=0)
-    return scores[0]

@@ -1,117 +1,26 @@
-"""What the history shows of an epoch: running figures of training, and the validation scores."""
+"""The figures of a validation, the one that selects the best epoch, and the course of all."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from ignite.engine import Engine, Events
+from ignite.engine import Engine
 from ignite.metrics import Metric
 from monai.engines import IterationEvents
-from torch import Tensor
 
 from busi_monai.cases import CLASSES
 from busi_monai.errors import InputError
+from busi_monai.files import atomic_file
 from busi_monai.metrics import classification_scores, dice
 from busi_monai.training.losses import MultiTaskLoss
 
-__all__ = [
-    "SELECTIONS",
-    "TrainingScores",
-    "ValidationScores",
-    "batch_dice",
-    "iteration_loss",
-    "selection_score",
-]
+__all__ = ["SELECTIONS", "ValidationScores", "draw_history"]
 
 SELECTIONS = ("score", "loss", "lesion_dice", "all_dice", "accuracy", "auc_malignant")
-
-
-def batch_dice(logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the summed Dice over a batch's lesion-bearing images, and their number.
-
-    Args:
-        logits: (N, 1, H, W) mask logits.
-        mask: (N, 1, H, W) of 0 to 1, lesion from a half on; images of -1 (unknown mask) count as
-            without lesion.
-
-    Examples:
-        >>> mask = torch.zeros(2, 1, 4, 4); mask[0, 0, :2] = 1
-        >>> batch_dice(mask * 20 - 10, mask)
-        (tensor(1.), tensor(1))
-    """
-    predicted, true = logits.flatten(1) > 0, mask.flatten(1) >= 0.5
-    sizes = true.sum(1)
-    scores = 2 * (predicted & true).sum(1) / (predicted.sum(1) + sizes).clamp(min=1)
-    lesions = sizes > 0
-    return scores[lesions].sum(), lesions.sum()
-
-
-def selection_score(engine: Engine) -> float:
-    """Return the validation figure by which the best epoch is chosen: higher is better."""
-    return float(engine.state.metrics[engine.state.key_metric_name])
-
-
-def iteration_loss(output: Mapping[str, Any]) -> float:
-    """Return the loss of a trainer's iteration, for handlers that log it."""
-    return float(output["loss"].detach())
-
-
-class TrainingScores:
-    """Handler: mean loss and its parts, lesion Dice and accuracy over an epoch's own batches.
-
-    The figures come from the augmented images at network size, while the weights still move: a
-    cheap look at over-fitting, not a measurement. Of mixed images (``mixing``), the class with
-    the largest share counts, and as lesion what is one by half or more. They are left in
-    ``engine.state.metrics`` as ``train_loss``, ``train_loss_seg``, ``train_loss_cls``,
-    ``train_lesion_dice`` and ``train_accuracy``.
-
-    Args:
-        loss: the trainer's loss, for its ``parts``.
-    """
-
-    def __init__(self, loss: MultiTaskLoss) -> None:
-        self.loss = loss
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, Tensor] = {}
-
-    def attach(self, engine: Engine) -> None:
-        """Collect over the trainer's iterations."""
-        engine.add_event_handler(Events.EPOCH_STARTED, self._start)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self._finish)
-
-    def _start(self, engine: Engine) -> None:
-        self._sums, self._counts = {}, {}
-
-    @torch.no_grad()
-    def _collect(self, engine: Engine) -> None:
-        output = engine.state.output
-        targets, predicted = output["label"], output["pred"]
-        size = torch.tensor(len(output["image"]))
-        self._add("train_loss", output["loss"].detach() * size, size)
-        for name, value in self.loss.parts.items():
-            self._add(f"train_loss_{name}", value * size, size)
-        if "seg" in predicted and "seg" in targets:
-            self._add("train_lesion_dice", *batch_dice(predicted["seg"], targets["seg"]))
-        if "cls" in predicted and "cls" in targets:
-            true = targets["cls"]
-            if true.ndim == 2:  # probabilities, all −1 where they are missing
-                true = torch.where(true.amin(1) >= 0, true.argmax(1), -1)
-            known = true >= 0
-            right = (predicted["cls"].argmax(1) == true) & known
-            self._add("train_accuracy", right.sum(), known.sum())
-
-    def _add(self, name: str, value: Tensor, count: Tensor) -> None:
-        self._sums[name] = self._sums.get(name, torch.zeros((), device=value.device)) + value
-        self._counts[name] = self._counts.get(name, torch.zeros((), device=count.device)) + count
-
-    def _finish(self, engine: Engine) -> None:
-        for name, total in self._sums.items():
-            count = float(self._counts[name])
-            engine.state.metrics[name] = float(total) / count if count else float("nan")
 
 
 class ValidationScores(Metric):
@@ -224,3 +133,36 @@ class ValidationScores(Metric):
         value = -value if self.select_by == "loss" else value
         # a NaN would compare as neither better nor worse, and stay the best for ever
         return value if np.isfinite(value) else -float("inf")
+
+
+def draw_history(history_csv: str | Path, image: str | Path) -> None:
+    """Draw losses, Dice, class figures and learning rate over the epochs into a PNG.
+
+    What the network has no head for gets no panel.
+    """
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    table = pd.read_csv(history_csv)
+    panels = {
+        "Loss": ("train_loss", "val_loss", "train_loss_seg", "train_loss_cls"),
+        "Dice": ("train_lesion_dice", "val_lesion_dice", "val_all_dice"),
+        "Class": ("train_accuracy", "val_accuracy", "val_auc_malignant"),
+        "Learning rate": ("lr",),
+    }
+    known = {
+        title: [name for name in names if table[name].notna().any()]
+        for title, names in panels.items()
+    }
+    shown = {title: names for title, names in known.items() if names}
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    for place, (title, names) in enumerate(shown.items(), start=1):
+        axes = figure.add_subplot(2, 2, place)
+        for name in names:
+            values = table[["epoch", name]].dropna()
+            axes.plot(values["epoch"], values[name], marker=".", label=name)
+        axes.set(title=title, xlabel="epoch")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    with atomic_file(image) as partial:
+        figure.savefig(partial, dpi=110)

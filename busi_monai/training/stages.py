@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from monai.utils import ensure_tuple
 
 from busi_monai.bundle import Bundle
 from busi_monai.bundle.configurations import (
@@ -22,10 +24,11 @@ from busi_monai.bundle.configurations import (
 )
 from busi_monai.bundle.shipped import DEFAULT_BUNDLE, find_bundle, find_config
 from busi_monai.bundle.training_images import check_same_images
+from busi_monai.bundle.workflow import laid_configuration
 from busi_monai.curation.label_hashes import check_same_labels
 from busi_monai.errors import InputError
 from busi_monai.files import read_json, write_json
-from busi_monai.outputs import holds_nothing
+from busi_monai.outputs import check_place, holds_nothing
 from busi_monai.training.assembly import (
     TWO_STAGE_BUNDLE,
     assemble_stages,
@@ -34,10 +37,9 @@ from busi_monai.training.assembly import (
 from busi_monai.training.data import datalist_hashes, training_items
 from busi_monai.training.initial_run import check_same_initial_run, find_initial_run
 from busi_monai.training.resuming import CHANGEABLE, OTHER_MASKS, refuse_other_settings
-from busi_monai.training.runs import check_keys, train_bundle
-from busi_monai.training.workflow import laid_configuration
+from busi_monai.training.runs import Observer, check_keys, train_run, with_full_paths
 
-__all__ = ["STAGES", "is_staged", "stage_layers", "train_stages"]
+__all__ = ["STAGES", "is_staged", "stage_layers", "train_bundle", "train_stages"]
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +49,58 @@ HEADS = ("seg_weight", "cls_weight")
 """What makes a stage the stage it is; an overlay for both leaves them alone."""
 
 Layers = list[dict[str, Any]]
-Observer = Callable[[int, dict[str, float]], bool | None]
+
+
+def train_bundle(
+    prepared: Sequence[str | Path],
+    out: str | Path,
+    *,
+    configs: Sequence[str | Path] = (),
+    bundle: str | Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    tracking: str | None = None,
+    observe: Observer | None = None,
+) -> Path:
+    """Train a bundle on prepared datasets and return the run's folder.
+
+    Args:
+        prepared: one or several prepared datasets.
+        out: the run's folder; refused if it is not empty, unless the run is resumed.
+        configs: names of shipped overlays or YAML files, laid over the bundle's ``train.yaml`` in
+            turn.
+        bundle: name of a shipped bundle, or folder of a bundle; one that is trained in stages goes
+            through ``train_stages``. By default ``DEFAULT_BUNDLE``, or the
+            configuration of the run that is resumed.
+        overrides: values by configuration key (``{"max_epochs": 5, "train#trainer#amp": True}``).
+        resume: continue the run in ``out``, if there is one, with its own configuration. What is
+            given beside it must be equal to that, but for ``CHANGEABLE`` settings: these are taken
+            over.
+        tracking: ``mlflow``, or a file of tracking settings.
+        observe: called after every validation with the epoch and its figures (``val_score``,
+            ``val_lesion_dice``, …); what it returns as true ends the training after that epoch.
+
+    Raises:
+        InputError: if a dataset, bundle, configuration, key or device is not there, ``out`` is not
+            empty, or the run to resume was started with other settings.
+        WeightsError: if the checkpoint to resume from does not fit.
+    """
+    values = with_full_paths(overrides or {})
+    if not resume:
+        check_place(out, reads=[*prepared, *ensure_tuple(values.get("extra_dataset_dir") or ())])
+    if is_staged(bundle, out if resume else None):
+        return train_stages(
+            prepared, out, bundle=bundle, configs=configs, overrides=values, resume=resume,
+            tracking=tracking, observe=observe,
+        )  # fmt: skip
+    base = Bundle(out).config_file("train")
+    if bundle is not None or not (resume and base.is_file()):
+        base = Bundle.open(bundle or DEFAULT_BUNDLE).config_file("train")
+    train_run(
+        prepared, out, [base, *configs], overrides=values, resume=resume, tracking=tracking,
+        observe=observe,
+    )  # fmt: skip
+    return Path(out).absolute()
 
 
 def is_staged(bundle: str | Path | None, out: str | Path | None = None) -> bool:
@@ -135,10 +188,13 @@ def train_stages(
         try:
             for stage in STAGES:
                 run = stage_run(out, stage)
-                if Bundle(run).config_file("train").is_file():
-                    arguments = {"overrides": _free(settings[stage]), "resume": True}
-                else:
-                    arguments = {"configs": files[stage]}
+                own = Bundle(run).config_file("train")
+                begun = own.is_file()
+                arguments = {
+                    "files": [own] if begun else [base, *files[stage]],
+                    "overrides": with_full_paths(_free(settings[stage])) if begun else {},
+                    "resume": begun,
+                }
                 _train_stage(prepared, run, observer, tracking=tracking, **arguments)
         except BaseException:
             _forget_if_nothing_was_trained(out)
@@ -289,8 +345,8 @@ def _train_stage(
 ) -> None:
     if not Bundle(run).record_file.is_file():
         logger.info("training the stage %s in %s", run.name, run)
-        train_bundle(prepared, run, observe=observe if observe.asked else None, **arguments)
-    observe.next_stage(read_json(Bundle(run).record_file)["max_epochs"])
+        train_run(prepared, run, observe=observe, **arguments)
+    observe.before += read_json(Bundle(run).record_file)["max_epochs"]
 
 
 class _Observer:
@@ -300,13 +356,6 @@ class _Observer:
         self.observe = observe
         self.before = 0
         self.stopped = False
-
-    @property
-    def asked(self) -> bool:
-        return self.observe is not None
-
-    def next_stage(self, epochs: int) -> None:
-        self.before += epochs
 
     def __call__(self, epoch: int, figures: dict[str, float]) -> bool:
         if self.observe is not None and not self.stopped:

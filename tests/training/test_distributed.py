@@ -24,7 +24,6 @@ from busi_monai.training import (
     ImageTriplets,
     TerminalProgress,
     TrainingScores,
-    distributed_sampler,
     handlers_of_rank,
     schedule_handler,
     training_sampler,
@@ -92,7 +91,7 @@ class Augmented(Randomizable, Transform):
 
 
 def shares(items: list, balance: str = "none") -> Sampler[int]:
-    return distributed_sampler(items, balance=balance, seed=7)
+    return training_sampler(items, balance=balance, seed=7)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -12,7 +12,6 @@ from torch import nn
 
 from busi_monai.bundle.shipped import find_bundle
 from busi_monai.curation import load_datalist
-from busi_monai.devices import DeviceChoice, PrecisionChoice
 from busi_monai.errors import InputError
 from busi_monai.files import file_sha256, read_json
 from busi_monai.settings import InferenceSettings, load_settings
@@ -23,6 +22,7 @@ from busi_monai.training import (
     seen_in_training,
     train_bundle,
 )
+from busi_monai.training.run_folder import resolved_section, unknown_keys
 
 
 def config(run: Path, name: str) -> dict:
@@ -121,13 +121,8 @@ def test_a_size_that_does_not_fit_names_the_next_one(tmp_path: Path) -> None:
 def test_a_run_that_was_never_validated_has_no_best_epoch(tmp_path: Path) -> None:
     state = SimpleNamespace(epoch=1, max_epochs=1)
     never = SimpleNamespace(best_metric=-1, best_metric_epoch=-1, key_metric_name="val_score")
-    RunFolder(tmp_path, tmp_path).finish(
-        SimpleNamespace(state=state),
-        seed=0,
-        device=DeviceChoice("cpu", "asked for"),
-        precision=PrecisionChoice("fp32", "asked for"),
-        evaluator=SimpleNamespace(state=never),
-    )
+    run = RunFolder(tmp_path, tmp_path)
+    run.finish(SimpleNamespace(state=state), SimpleNamespace(state=never))
     assert read_json(tmp_path / "run.json")["best"] == {"epoch": None, "val_score": None}
 
 
@@ -202,3 +197,24 @@ def test_every_variant_trains_and_describes_itself(
             assert config(run, file)["network_def"]["pooling"] == "mask"
     if name == "padded":
         assert metadata["network_data_format"]["inputs"]["image"]["value_range"] == []
+
+
+def test_a_section_is_resolved_to_plain_values() -> None:
+    section = {
+        "_target_": "torch.nn.Linear",
+        "in_features": "$@width * 2",
+        "out_features": "@width",
+    }
+    assert resolved_section({"width": 3, "layer": section}, "layer") == {
+        "_target_": "torch.nn.Linear",
+        "in_features": 6,
+        "out_features": 3,
+    }
+
+
+def test_a_key_that_nothing_refers_to_is_unknown(tmp_path: Path) -> None:
+    config = {"width": 1, "use": "$@helper + 1", "helper": 2, "help": 3, "backend": "gloo"}
+    (tmp_path / "a.yaml").write_text("width: 3\nuse: 4\n", encoding="utf-8")
+    (tmp_path / "b.yaml").write_text("backend#name: 3\n", encoding="utf-8")
+    assert unknown_keys(config, [tmp_path / "a.yaml", tmp_path / "b.yaml"]) == ["help"]
+    assert unknown_keys(config, []) == []

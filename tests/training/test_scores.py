@@ -19,7 +19,8 @@ from busi_monai.training import (
     iteration_loss,
     prepare_batch,
 )
-from busi_monai.training.scores import SELECTIONS, batch_dice
+from busi_monai.training.handlers import batch_dice
+from busi_monai.training.scores import SELECTIONS
 
 
 def masks(count: int, seed: int = 0) -> torch.Tensor:

@@ -13,8 +13,8 @@ from busi_monai.bundle.configurations import read_configuration
 from busi_monai.bundle.shipped import DEFAULT_BUNDLE
 from busi_monai.errors import InputError
 from busi_monai.files import read_json, write_json
-from busi_monai.training import is_staged, train_bundle
-from busi_monai.training.stages import STAGES, _Observer, stage_layers
+from busi_monai.training import train_bundle
+from busi_monai.training.stages import STAGES, _Observer, is_staged, stage_layers
 
 BUNDLE = "breast_ultrasound_two_stage"
 
@@ -228,9 +228,9 @@ def test_an_observer_counts_on_and_stops_every_stage() -> None:
 
     observer = _Observer(observe)
     assert [observer(epoch, {}) for epoch in (1, 2)] == [False, False]
-    observer.next_stage(2)
+    observer.before += 2
     assert observer(1, {}) is True
-    observer.next_stage(2)
+    observer.before += 2
     assert observer(1, {}) is True and seen == [1, 2, 3]
 
 
