@@ -7,7 +7,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 LABEL_VENV ?= .venv-label
 LABEL_BIN := $(LABEL_VENV)/bin
 # modules that only .venv-label can import; label-test runs their examples
-LABEL_ONLY := app batch datastore infer scoring strategies train
+LABEL_ONLY := app datastore infer strategies train
 DEMO ?= demo
 DATA ?=
 
