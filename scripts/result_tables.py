@@ -85,13 +85,20 @@ PRETRAINED_VARIANTS = {
 }
 """Single changes of the recipe that starts from ImageNet weights; the first line is unchanged."""
 
-SECOND_FOLD_0 = {
-    "BUSI": "second_fold_0/busi",
-    "BUS-BRA": "second_fold_0/bus_bra",
-    "BUS-UCLM": "second_fold_0/bus_uclm",
-    "BUSI, first release": "seeds/0",
+UNCHOSEN = {
+    "BUSI": "second_out_of_fold_unchosen/busi",
+    "BUS-BRA": "second_out_of_fold_unchosen/bus_bra",
+    "BUS-UCLM": "second_out_of_fold_unchosen/bus_uclm",
 }
-"""Place by title of the first fold, without the consistency rule."""
+"""Place by title of the figures without the images that the recipe was chosen on."""
+
+WITHOUT_RULE = {
+    "BUSI": "second_out_of_fold/busi",
+    "BUS-BRA": "second_out_of_fold/bus_bra",
+    "BUS-UCLM": "second_out_of_fold/bus_uclm",
+    "BUSI, first release": "out_of_fold",
+}
+"""Place by title of the cross-validations without the consistency rule."""
 
 SETS = {"": "BUSI", ".bus_bra": "BUS-BRA", ".bus_uclm": "BUS-UCLM"}
 """Datasets of a variant's tables, by what their files' names have behind the variant's."""
@@ -332,7 +339,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "protocol_targets": lambda: protocol_targets(RESULTS),
     "protocol_provenance": lambda: protocol_provenance(RESULTS),
     "out_of_fold": lambda: out_of_fold(RESULTS),
-    "second_fold_0": lambda: out_of_fold(RESULTS, (*MAIN, "normal_clean_rate"), SECOND_FOLD_0),
+    "second_unchosen": lambda: out_of_fold(RESULTS, (*MAIN, "normal_clean_rate"), UNCHOSEN),
+    "second_without_rule": lambda: out_of_fold(
+        RESULTS, ("lesion_dice", "all_dice", "normal_clean_rate"), WITHOUT_RULE
+    ),
     "first_out_of_fold": lambda: out_of_fold(RESULTS, places=FIRST_OUT_OF_FOLD),
     "first_released": lambda: _of_released(figure_rows, FIRST_RELEASE),
     "first_validation": lambda: consistency_rule(
