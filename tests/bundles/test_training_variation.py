@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from monai.bundle import ConfigParser
+from monai.bundle import run as monai_bundle_run
 
 from busi_monai.bundle.shipped import find_bundle
 from busi_monai.errors import InputError
@@ -117,6 +118,28 @@ def test_a_resumed_mixed_run_ends_like_one_that_was_never_stopped(
     assert same_weights(whole, parts)
     courses = [pd.read_csv(run / "history.csv").drop(columns="seconds") for run in (whole, parts)]
     pd.testing.assert_frame_equal(*courses)
+
+
+def test_monais_command_mixes_as_ours_does(
+    train: Train,
+    tiny_run: Path,
+    tiny_config: Path,
+    phantom_prepared: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours = train("ours", **MIXED)
+    monkeypatch.chdir(tmp_path)
+    monai_bundle_run(
+        run_id="training",
+        config_file=[str(TRAIN), str(tiny_config)],
+        dataset_dir=str(phantom_prepared),
+        output_dir="theirs",
+        device_name="cpu",
+        **MIXED,
+    )
+    assert same_weights(ours, tmp_path / "theirs")
+    assert not same_weights(ours, tiny_run)
 
 
 @pytest.mark.parametrize(

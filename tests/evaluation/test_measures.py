@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, f1_score, roc_auc_score
@@ -195,10 +193,3 @@ def test_wrong_arguments_are_told(table):
 def test_an_unknown_figure_is_told(table):
     with pytest.raises(InputError, match="no figure 'lesion_area'"):
         figure_value({}, "lesion_area")
-
-
-def test_a_thousand_resamples_of_a_whole_dataset_take_seconds(make_table):
-    table = make_table(700, groups=500)
-    started = time.perf_counter()
-    evaluate_predictions(table, resamples=1000)
-    assert time.perf_counter() - started < 20

@@ -102,6 +102,11 @@ def test_wrong_number_of_decoder_levels(channels: list[int]) -> None:
         UNetDecoder([4, 8, 16], [1, 2, 4], channels)
 
 
+def test_unknown_upsampling() -> None:
+    with pytest.raises(ValueError, match="upsample must be one of transpose, bilinear, nearest"):
+        UNetDecoder([4, 8], [1, 2], [4], upsample="bicubic")
+
+
 def test_other_normalisations() -> None:
     norm = ("group", {"num_groups": 2})
     network = MultiTaskUNet(encoder_options={**SMALL, "norm": norm}, decoder_options={"norm": norm})
