@@ -2,6 +2,9 @@
 
 For research use only; not a medical device.
 
+What ``busi_monai.__all__`` names is the interface for Python. Each command of ``busi-monai`` calls
+the function of its name. A name is imported when it is first used: torch and MONAI take seconds.
+
 Examples:
     >>> from busi_monai import Predictor                            # doctest: +SKIP
     >>> prediction = Predictor.load("runs/cpu").predict("image.png")  # doctest: +SKIP
@@ -9,26 +12,6 @@ Examples:
     ('benign', (471, 562))
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from busi_monai.inference import Prediction, Predictor
-
-__all__ = ["Prediction", "Predictor", "__version__"]
-
-try:
-    __version__ = version("busi-monai")
-except PackageNotFoundError:  # a checkout that is not installed
-    __version__ = "0.0.0"
-
-
-def __getattr__(name: str) -> Any:
-    # torch and monai take seconds to import: only when a predictor is asked for
-    if name in {"Predictor", "Prediction"}:
-        from busi_monai import inference
-
-        return getattr(inference, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
