@@ -12,7 +12,7 @@ DEMO ?= demo
 DATA ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install label-env label-test demo test lint types floors unit realdata slow long browser tutorials benchmark clean
+.PHONY: help install label-env label-test demo test lint types floors unit realdata slow long browser tutorials docs wheel-test benchmark clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk 'BEGIN {FS = ":.*## "} {printf "  %-12s %s\n", $$1, $$2}'
@@ -72,6 +72,12 @@ browser: install  ## Run the tests of the page in Chromium
 
 tutorials: install  ## Run the notebooks and keep their outputs in them
 	$(BIN)/python scripts/run_tutorials.py
+
+docs: install  ## Build the documentation site in build/site; a broken link fails
+	$(BIN)/mkdocs build --quiet
+
+wheel-test: install  ## Install wheel and sdist alone, each in a fresh environment, and use them
+	$(BIN)/python scripts/wheel_test.py
 
 benchmark: install  ## Measure training and prediction speed
 	$(BIN)/python scripts/benchmark_training.py

@@ -99,11 +99,10 @@ def audit(
         ...     audit(dataset).as_dict()["classes"]
         {'normal': 1, 'benign': 1, 'malignant': 1}
     """
-    from busi_monai.curation.audit import audit_dataset, write_audit
-    from busi_monai.curation.id_lists import read_known_images
+    from busi_monai.curation import audit_dataset, read_known_images, write_audit
     from busi_monai.datasets import opened_dataset
     from busi_monai.outputs import output_folder
-    from busi_monai.path_names import named
+    from busi_monai.files import named
     from busi_monai.records import RunRecord
 
     record = RunRecord()
@@ -242,7 +241,11 @@ class Verification:
         return {"ok": self.ok, "folders": folders, "shared": self.shared.as_dict()}
 
 
-def verify(*prepared: str | Path, progress: Progress | None = None) -> Verification:
+def verify(
+    *prepared: str | Path,
+    progress: Progress | None = None,
+    each: Callable[[VerifyReport], None] | None = None,
+) -> Verification:
     """Check that prepared folders are unchanged and that their parts don't leak.
 
     Near-duplicates are found anew in the pixels. Of several folders, as they are trained on
@@ -252,20 +255,23 @@ def verify(*prepared: str | Path, progress: Progress | None = None) -> Verificat
     Args:
         prepared: one folder or more.
         progress: wraps the images that are gone through, to show a bar.
+        each: called with each folder's report as soon as it is there.
 
     Raises:
         InputError: if a folder has no datalist, or is given twice.
     """
-    from busi_monai.curation import find_shared_images, verify_prepared
-    from busi_monai.curation.shared_images import check_different
+    from busi_monai.curation import check_different, find_shared_images, verify_prepared
 
     several = len(prepared) > 1
     if several:
         check_different(prepared)
-    reports = [verify_prepared(folder, progress=progress) for folder in prepared]
-    return Verification(
-        reports, find_shared_images(prepared, progress=progress) if several else None
-    )
+    reports = []
+    for folder in prepared:
+        reports.append(verify_prepared(folder, progress=progress))
+        if each:
+            each(reports[-1])
+    shared = find_shared_images(prepared, progress=progress) if several else None
+    return Verification(reports, shared)
 
 
 def training_overrides(

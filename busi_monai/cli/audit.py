@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from busi_monai import api
 from busi_monai.cli.console import console, print_json, track
-from busi_monai.cli.options import LAYOUTS, LayoutChoice, overwrite_option, quiet_option
+from busi_monai.cli.options import LayoutChoice, overwrite_option, quiet_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from busi_monai.curation import Audit
-    from busi_monai.datasets import Listing
 
 __all__ = ["command"]
 
@@ -26,7 +26,7 @@ __all__ = ["command"]
 @click.argument("dataset", type=click.Path(path_type=Path))
 @click.option(
     "--layout",
-    type=LayoutChoice(("auto", *LAYOUTS)),
+    type=LayoutChoice("auto"),
     default="auto",
     show_default=True,
     help="Layout of the dataset.",
@@ -57,20 +57,14 @@ def command(
     With --out, writes audit.json, cases.csv, figures and run.json. Nothing in DATASET is changed.
     Exits with 1 if any file can't be used.
     """
-    from busi_monai.curation import audit_dataset, read_known_images
-    from busi_monai.datasets import opened_dataset
 
     def bar(cases: Sequence[Any]) -> Any:
         return track(cases, "Looking at images", total=len(cases), quiet=quiet or as_json)
 
-    with opened_dataset(dataset, layout) as listing:
-        reasons = read_known_images(known, [case.id for case in listing.cases]) if known else {}
-        if out is None:
-            audit = audit_dataset(listing, known=reasons, progress=bar)
-        else:
-            reads = [dataset, listing.root, *([known] if known else [])]
-            audit = _audit_into(out, listing, reasons, bar, reads=reads, overwrite=overwrite)
-        found = audit.as_dict()
+    audit = api.audit(
+        dataset, out=out, layout=layout, known=known, overwrite=overwrite, progress=bar
+    )
+    found = audit.as_dict()
     if as_json:
         print_json(found)
     elif not quiet:
@@ -79,38 +73,6 @@ def command(
         click.echo(f"Failed: {problem.file}: {problem.message}", err=True)
     if audit.failures:
         raise SystemExit(1)
-
-
-def _audit_into(
-    out: Path,
-    listing: Listing,
-    known: dict[str, str],
-    bar: Any,
-    *,
-    reads: Sequence[Path],
-    overwrite: bool,
-) -> Audit:
-    from busi_monai.curation import audit_dataset, write_audit
-    from busi_monai.files import named
-    from busi_monai.outputs import output_folder
-    from busi_monai.records import RunRecord
-
-    record = RunRecord()
-    with output_folder(out, "audit", reads=reads, overwrite=overwrite) as folder:
-        audit = audit_dataset(listing, known=known, progress=bar)
-        write_audit(audit, folder)
-        for problem in audit.failures:
-            record.fail(problem.file, problem.message)
-        record.write(
-            folder,
-            {
-                "dataset": listing.dataset,
-                "root": named(listing.root),
-                "left_out": dict(listing.left_out),
-                "counts": {"images": len(listing.cases), "problems": len(audit.problems)},
-            },
-        )
-    return audit
 
 
 def _print_summary(audit: Audit, found: dict[str, Any], out: Path | None) -> None:

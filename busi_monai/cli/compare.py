@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
+from busi_monai import api
 from busi_monai.cases import NOT_FOR_CLINICAL_USE
 from busi_monai.cli.console import console, print_json, research_log
-from busi_monai.cli.options import overwrite_option, quiet_option
+from busi_monai.cli.options import overwrite_option, quiet_option, resamples_option
 
 __all__ = ["command"]
 
@@ -33,13 +34,7 @@ SHOWN = ("lesion_dice", "all_dice", "accuracy", "macro_f1", "auc_malignant")
 @click.option(
     "--common", is_flag=True, help="Compare on the images in common, whatever the datalists."
 )
-@click.option(
-    "--resamples",
-    type=click.IntRange(min=1),
-    default=1000,
-    show_default=True,
-    help="Bootstrap resamples of the groups.",
-)
+@resamples_option
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the resampling."
 )
@@ -66,32 +61,21 @@ def command(
     quiet: bool,
 ) -> None:
     """Compare evaluated systems: runs with an evaluation/, evaluations, cross-validations."""
-    from busi_monai.experiments.comparison import compare_systems
-    from busi_monai.experiments.comparison_report import header_lines, write_comparison
-    from busi_monai.experiments.systems import named_notes, named_path, read_system
-    from busi_monai.outputs import check_output
+    from busi_monai.experiments.comparison_report import header_lines
+    from busi_monai.experiments.systems import named_notes
 
     research_log(quiet=True)
-    named = [named_path(text) for text in systems]
-    check_output(out, "compare", reads=[path for _, path in named], overwrite=overwrite)
-    read = [read_system(*each) for each in named]
-    comparison = compare_systems(
-        read,
+    comparison = api.compare(
+        systems,
+        out,
         reference=reference,
         notes=named_notes(notes),
         title=title,
         common=common,
         resamples=resamples,
         seed=seed,
-    )
-    folders = {system.name: str(system.folder) for system in read}
-    folder = write_comparison(
-        comparison,
-        out,
-        overwrite=overwrite,
         markdown=markdown,
-        details={"systems": folders},
-        reads=[*folders.values(), *(path for _, path in named)],
+        overwrite=overwrite,
     )
     if as_json:
         print_json(comparison.as_dict())
@@ -99,7 +83,7 @@ def command(
         for line in header_lines(comparison):
             click.echo(line)
         _print_table(comparison.systems)
-        click.echo(f"All figures and differences are in {folder / 'comparison.html'}.")
+        click.echo(f"All figures and differences are in {out.absolute() / 'comparison.html'}.")
         click.echo(NOT_FOR_CLINICAL_USE)
 
 

@@ -17,7 +17,12 @@ from busi_monai.cli.console import (
     say_loading,
 )
 from busi_monai.cli.evaluate import print_figures, print_seen
-from busi_monai.cli.options import quiet_option, training_options, training_overrides
+from busi_monai.cli.options import (
+    quiet_option,
+    resamples_option,
+    training_options,
+    training_overrides,
+)
 from busi_monai.errors import InputError
 
 __all__ = ["command"]
@@ -37,13 +42,7 @@ __all__ = ["command"]
     help="Folds at once, each in a process of its own.",
 )
 @training_options
-@click.option(
-    "--resamples",
-    type=click.IntRange(min=1),
-    default=1000,
-    show_default=True,
-    help="Bootstrap resamples of the groups.",
-)
+@resamples_option
 @click.option("--overlays/--no-overlays", default=False, help="Images with outlines.")
 @click.option("--ensemble", is_flag=True, help="Join the folds' networks to one bundle, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print metrics.json on stdout.")

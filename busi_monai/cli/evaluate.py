@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from busi_monai import api
 from busi_monai.cases import NOT_FOR_CLINICAL_USE
 from busi_monai.cli.console import (
     console,
@@ -61,7 +62,6 @@ SHOWN = (
 )
 @click.option(
     "--split",
-    "part",
     type=click.Choice(["train", "validation", "test", "reported"]),
     default="reported",
     show_default=True,
@@ -93,7 +93,7 @@ def command(
     prepared: tuple[Path, ...],
     predictions: Path | None,
     dataset: Path | None,
-    part: str,
+    split: str,
     fold: int | None,
     out: Path,
     device: str,
@@ -128,26 +128,25 @@ def command(
     elif dataset is not None:
         raise click.UsageError("--dataset belongs to --predictions; give datasets after RUN")
     else:
-        from busi_monai.training import parse_overrides, run_evaluation
+        from busi_monai.training import parse_overrides
 
         values = parse_overrides(settings)
-        folder = run_evaluation(
+        folder = out.absolute()
+        api.evaluate(
             run,
             prepared,
             out,
-            part=part,
+            split=split,
             fold=fold,
-            overrides={
-                "device_name": device,
-                "batch_size": batch_size,
-                "resamples": resamples,
-                "tta_flip": tta_flip,
-                "operating_point": operating_point,
-                "consistency": _asked_rule(consistency, values),
-                "overlays": overlays,
-                "overwrite": overwrite,
-                **values,
-            },
+            device=device,
+            batch_size=batch_size,
+            resamples=resamples,
+            tta_flip=tta_flip,
+            operating_point=operating_point,
+            consistency=_asked_rule(consistency, values),
+            overlays=overlays,
+            settings=values,
+            overwrite=overwrite,
         )
     metrics = read_json(folder / "metrics.json")
     if as_json:

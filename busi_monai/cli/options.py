@@ -2,44 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from busi_monai import api
 from busi_monai.bundle.shipped import DEFAULT_BUNDLE
 
 __all__ = [
-    "LAYOUTS",
     "LayoutChoice",
     "consistency_option",
     "device_option",
     "flip_option",
-    "given",
     "operating_point_option",
     "overwrite_option",
     "quiet_option",
+    "resamples_option",
     "training_device_option",
     "training_options",
     "training_overrides",
 ]
 
-LAYOUTS = ("busi", "bus_bra", "bus_uclm", "breast_lesions_usg", "folder")
-"""Names in ``busi_monai.datasets.READERS``, which a command's help is too quick to import."""
-
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-class LayoutChoice(click.Choice[str]):
-    """A choice of layouts in which dashes and capitals pass, too."""
+class LayoutChoice(click.ParamType):
+    """A choice of the layouts that can be read; dashes and capitals pass, too."""
 
-    def __init__(self, names: Sequence[str] = LAYOUTS) -> None:
-        super().__init__(names)
+    name = "layout"
+
+    def __init__(self, *further: str) -> None:
+        self.further = further
+
+    def _choice(self) -> click.Choice[str]:
+        return click.Choice([*self.further, *api.list_datasets()])
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
+        """Return the names for the help."""
+        return self._choice().get_metavar(param, ctx)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the name as the registry has it."""
-        return super().convert(str(value).replace("-", "_").lower(), param, ctx)
+        return self._choice().convert(str(value).replace("-", "_").lower(), param, ctx)
 
 
 device_option: Decorator = click.option(
@@ -67,6 +73,13 @@ operating_point_option: Decorator = click.option(
     "--operating-point",
     metavar="NAME",
     help="Decide malignancy at a threshold of settings.json, such as sensitivity_95.",
+)
+resamples_option: Decorator = click.option(
+    "--resamples",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="Bootstrap resamples of the groups.",
 )
 overwrite_option: Decorator = click.option(
     "--overwrite",
@@ -125,34 +138,8 @@ def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def training_overrides(
-    *,
-    extra: tuple[Path, ...],
-    epochs: int | None,
-    batch_size: int | None,
-    image_size: int | None,
-    patience: int | None,
-    seed: int | None,
-    settings: tuple[str, ...],
-    device: str | None,
-    fold: int | None = None,
-) -> dict[str, Any]:
+def training_overrides(*, settings: tuple[str, ...], **options: Any) -> dict[str, Any]:
     """Return values by configuration key of what ``training_options`` took, and of ``--fold``."""
     from busi_monai.training import parse_overrides
 
-    options = {
-        "extra_dataset_dir": [str(folder.absolute()) for folder in extra] or None,
-        "max_epochs": epochs,
-        "batch_size": batch_size,
-        "image_size": None if image_size is None else [image_size, image_size],
-        "patience": patience,
-        "seed": seed,
-        "device_name": device,
-        "fold": fold,
-    }
-    return {**given(options), **parse_overrides(settings)}
-
-
-def given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that were given: ``None`` stands for one that was not."""
-    return {key: value for key, value in options.items() if value is not None}
+    return api.training_overrides(**options, settings=parse_overrides(settings))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from busi_monai import api
 from busi_monai.cases import NOT_FOR_CLINICAL_USE
 from busi_monai.cli.console import console, print_json, say_loading, track
 from busi_monai.cli.options import (
@@ -100,15 +101,14 @@ def command(
     For research use only; not a medical device.
     """
     say_loading(quiet=quiet)
-    from busi_monai.inference import predict_to_folder
 
     def with_progress(items: Iterable[Any], total: int) -> Iterable[Any]:
         return track(items, "Predicting", total=total, quiet=quiet or as_json)
 
-    summary = predict_to_folder(
+    summary = api.predict(
         inputs,
         out,
-        bundle=model,
+        model=model,
         device=device,
         overwrite=overwrite,
         overlays=not no_overlays,
@@ -118,9 +118,9 @@ def command(
         consistency=consistency,
         formats=formats,
         fractional=fractional,
-        crop_to_region=crop_region,
+        crop_region=crop_region,
         keep_ids=keep_ids,
-        track=with_progress,
+        progress=with_progress,
     )
     if as_json:
         print_json(summary.as_dict())

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from busi_monai import api
 from busi_monai.cli.console import console, leak_sentence, print_json, track
-from busi_monai.cli.options import LAYOUTS, LayoutChoice, overwrite_option, quiet_option
+from busi_monai.cli.options import LayoutChoice, overwrite_option, quiet_option
 from busi_monai.curation import DEDUP, MISSING_MASK, MULTI_MASK, PROTOCOLS
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to make.")
 @click.option(
     "--layout",
-    type=LayoutChoice(("auto", *LAYOUTS)),
+    type=LayoutChoice("auto"),
     default="auto",
     show_default=True,
     help="Layout of the dataset.",
@@ -84,12 +85,12 @@ def command(dataset: Path, out: Path, quiet: bool, as_json: bool, **options: Any
     the audit with its figures and run.json. The dataset itself is never touched. Images that can't
     be used are left out and listed; the exit code is 1 if a file is at fault.
     """
-    from busi_monai.curation import PrepareOptions, named_cases, prepare_dataset
+    from busi_monai.curation import named_cases
 
-    summary = prepare_dataset(
+    summary = api.prepare(
         dataset,
         out,
-        PrepareOptions(**options),
+        **options,
         progress=lambda items: track(items, "Reading", total=len(items), quiet=quiet or as_json),
     )
     if as_json:

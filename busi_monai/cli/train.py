@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from busi_monai.bundle import Bundle
+from busi_monai import api
 from busi_monai.cases import NOT_FOR_CLINICAL_USE
 from busi_monai.cli.console import print_json, research_log, say_loading
-from busi_monai.cli.options import quiet_option, training_options, training_overrides
+from busi_monai.cli.options import quiet_option, training_options
 
 __all__ = ["command"]
 
@@ -35,6 +35,7 @@ def command(
     tracking: str | None,
     as_json: bool,
     quiet: bool,
+    settings: tuple[str, ...],
     **training: Any,
 ) -> None:
     """Train a bundle on one or several PREPARED datasets.
@@ -42,20 +43,20 @@ def command(
     The run's folder is itself a bundle: evaluate and predict with it, or hand it to any MONAI tool.
     """
     say_loading(quiet=quiet)
-    from busi_monai.files import read_json
-    from busi_monai.training import train_bundle
+    from busi_monai.training import parse_overrides
 
     research_log(quiet=quiet)
-    run = train_bundle(
+    run = api.train(
         prepared,
         out,
         configs=configs,
-        bundle=model,
-        overrides=training_overrides(**training),
+        model=model,
         resume=resume,
         tracking=tracking,
+        settings=parse_overrides(settings),
+        **training,
     )
-    record = read_json(Bundle(run).record_file)
+    record = run.record or {}
     if as_json:
         print_json(record)
         return
@@ -65,7 +66,7 @@ def command(
         click.echo(f"Trained both stages in {record['seconds']:.0f} s and joined them")
     else:
         click.echo(f"Trained {_course(record)}")
-    click.echo(f"The run lies in {run}. {NOT_FOR_CLINICAL_USE}")
+    click.echo(f"The run lies in {run.folder}. {NOT_FOR_CLINICAL_USE}")
 
 
 def _course(record: dict[str, Any]) -> str:

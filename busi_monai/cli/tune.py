@@ -11,7 +11,7 @@ import click
 from busi_monai.bundle.shipped import DEFAULT_BUNDLE
 from busi_monai.cases import NOT_FOR_CLINICAL_USE
 from busi_monai.cli.console import print_json, research_log
-from busi_monai.cli.options import given, quiet_option, training_device_option
+from busi_monai.cli.options import quiet_option, training_device_option, training_overrides
 
 __all__ = ["command"]
 
@@ -110,26 +110,25 @@ def command(
     require_optuna()
     from busi_monai.experiments.tuning import TuningPlan, tune
     from busi_monai.files import read_json
-    from busi_monai.training import parse_overrides
 
     research_log(quiet=True)
     logging.getLogger("busi_monai.experiments").setLevel(logging.WARNING if quiet else logging.INFO)
-    options = {
-        "fold": fold,
-        "max_epochs": epochs,
-        "batch_size": batch_size,
-        "image_size": None if image_size is None else [image_size, image_size],
-        "patience": patience,
-        "seed": seed,
-        "device_name": device,
-    }
     plan = TuningPlan(
         tuple(prepared),
         out.absolute(),
         read_space(space),
         configs=configs,
         bundle=model,
-        overrides={**given(options), **parse_overrides(settings)},
+        overrides=training_overrides(
+            fold=fold,
+            epochs=epochs,
+            batch_size=batch_size,
+            image_size=image_size,
+            patience=patience,
+            seed=seed,
+            device=device,
+            settings=settings,
+        ),
         seed=seed or 0,
         pruner=pruner,
         warmup=warmup,

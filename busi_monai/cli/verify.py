@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from busi_monai import api
 from busi_monai.cli.console import console, leak_sentence, print_json, track
 from busi_monai.cli.options import quiet_option
 
@@ -30,37 +31,21 @@ def command(prepared: tuple[Path, ...], quiet: bool, as_json: bool) -> None:
     on together, one across them and their parts is an error, too. The exit code is 1 if anything is
     wrong.
     """
-    from busi_monai.curation import check_different, find_shared_images, verify_prepared
 
-    def bar(items: Sequence[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
-        return track(items, "Reading", total=len(items), quiet=silent)
+    def bar(items: Sequence[Any]) -> Iterable[Any]:
+        return track(items, "Reading", total=len(items), quiet=quiet or as_json)
 
-    silent = quiet or as_json
-    several = len(prepared) > 1
-    if several:
-        check_different(prepared)
-    reports = []
-    for folder in prepared:
-        reports.append(verify_prepared(folder, progress=bar))
-        if not silent:
-            _print_report(reports[-1])
-    shared = find_shared_images(prepared, progress=bar) if several else None
-    ok = all(report.ok for report in reports) and (shared is None or shared.ok)
+    def show(report: VerifyReport) -> None:
+        if not (quiet or as_json):
+            _print_report(report)
+
+    found = api.verify(*prepared, progress=bar, each=show)
     if as_json:
-        print_json(_as_dict(reports, shared, ok=ok))
-    elif shared is not None and not quiet:
-        _print_shared(shared, len(prepared), ok=ok)
-    if not ok:
+        print_json(found.as_dict())
+    elif found.shared is not None and not quiet:
+        _print_shared(found.shared, len(prepared), ok=found.ok)
+    if not found.ok:
         sys.exit(1)
-
-
-def _as_dict(
-    reports: Sequence[VerifyReport], shared: SharedImages | None, *, ok: bool
-) -> dict[str, Any]:
-    if shared is None:
-        return reports[0].as_dict()
-    folders = [report.as_dict() for report in reports]
-    return {"ok": ok, "folders": folders, "shared": shared.as_dict()}
 
 
 def _print_shared(shared: SharedImages, folders: int, *, ok: bool) -> None:
