@@ -101,8 +101,8 @@ def audit(
     """
     from busi_monai.curation import audit_dataset, read_known_images, write_audit
     from busi_monai.datasets import opened_dataset
-    from busi_monai.outputs import output_folder
     from busi_monai.files import named
+    from busi_monai.outputs import output_folder
     from busi_monai.records import RunRecord
 
     record = RunRecord()

@@ -1,4 +1,4 @@
-"""What the documentation site needs beside mkdocs: notebooks as pages, links that leave ``docs``."""
+"""For the documentation site: notebooks as pages, links that leave ``docs``."""
 
 from __future__ import annotations
 

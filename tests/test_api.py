@@ -33,7 +33,9 @@ title: str = compare({"ours": folder}, "comparison").title
     ids=["import", "help"],
 )
 def test_nothing_heavy_is_imported(code: str):
-    check = f"import atexit, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr))\n{code}"
+    check = (
+        f"import atexit, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr))\n{code}"
+    )
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert not set(HEAVY) & set(done.stderr.split())
