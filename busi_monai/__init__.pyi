@@ -1,17 +1,8 @@
-from .api import (
-    __version__,
-    audit,
-    compare,
-    evaluate,
-    list_datasets,
-    list_encoders,
-    predict,
-    prepare,
-    train,
-    verify,
-)
+from .api import __version__
+from .api.datasets import audit, list_datasets, prepare, verify
+from .api.models import compare, evaluate, list_encoders, train
 from .bundle import Bundle
-from .inference import Prediction, Predictor
+from .inference import Prediction, Predictor, predict
 
 __all__ = [
     "Bundle",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from busi_monai import api
+import busi_monai
 from busi_monai.cli.console import console, print_json, track
 from busi_monai.cli.options import LayoutChoice, overwrite_option, quiet_option
 
@@ -61,7 +61,7 @@ def command(
     def bar(cases: Sequence[Any]) -> Any:
         return track(cases, "Looking at images", total=len(cases), quiet=quiet or as_json)
 
-    audit = api.audit(
+    audit = busi_monai.audit(
         dataset, out=out, layout=layout, known=known, overwrite=overwrite, progress=bar
     )
     found = audit.as_dict()

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from busi_monai import api
+import busi_monai
 from busi_monai.cases import NOT_FOR_CLINICAL_USE
 from busi_monai.cli.console import console, print_json, research_log
 from busi_monai.cli.options import overwrite_option, quiet_option, resamples_option
@@ -65,7 +65,7 @@ def command(
     from busi_monai.experiments.systems import named_notes
 
     research_log(quiet=True)
-    comparison = api.compare(
+    comparison = busi_monai.compare(
         systems,
         out,
         reference=reference,

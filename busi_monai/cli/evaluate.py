@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from busi_monai import api
+import busi_monai
 from busi_monai.cases import NOT_FOR_CLINICAL_USE
 from busi_monai.cli.console import (
     console,
@@ -132,7 +132,7 @@ def command(
 
         values = parse_overrides(settings)
         folder = out.absolute()
-        api.evaluate(
+        busi_monai.evaluate(
             run,
             prepared,
             out,

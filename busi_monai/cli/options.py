@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from busi_monai import api
+import busi_monai
 from busi_monai.bundle.shipped import DEFAULT_BUNDLE
 
 __all__ = [
@@ -37,7 +37,7 @@ class LayoutChoice(click.ParamType):
         self.further = further
 
     def _choice(self) -> click.Choice[str]:
-        return click.Choice([*self.further, *api.list_datasets()])
+        return click.Choice([*self.further, *busi_monai.list_datasets()])
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
         """Return the names for the help."""
@@ -140,6 +140,7 @@ def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def training_overrides(*, settings: tuple[str, ...], **options: Any) -> dict[str, Any]:
     """Return values by configuration key of what ``training_options`` took, and of ``--fold``."""
+    from busi_monai.api import models
     from busi_monai.training import parse_overrides
 
-    return api.training_overrides(**options, settings=parse_overrides(settings))
+    return models.training_overrides(**options, settings=parse_overrides(settings))

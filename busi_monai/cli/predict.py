@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from busi_monai import api
+import busi_monai
 from busi_monai.cases import NOT_FOR_CLINICAL_USE
 from busi_monai.cli.console import console, print_json, say_loading, track
 from busi_monai.cli.options import (
@@ -105,7 +105,7 @@ def command(
     def with_progress(items: Iterable[Any], total: int) -> Iterable[Any]:
         return track(items, "Predicting", total=total, quiet=quiet or as_json)
 
-    summary = api.predict(
+    summary = busi_monai.predict(
         inputs,
         out,
         model=model,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from busi_monai import api
+import busi_monai
 from busi_monai.cli.console import console, leak_sentence, print_json, track
 from busi_monai.cli.options import LayoutChoice, overwrite_option, quiet_option
 from busi_monai.curation import DEDUP, MISSING_MASK, MULTI_MASK, PROTOCOLS
@@ -87,7 +87,7 @@ def command(dataset: Path, out: Path, quiet: bool, as_json: bool, **options: Any
     """
     from busi_monai.curation import named_cases
 
-    summary = api.prepare(
+    summary = busi_monai.prepare(
         dataset,
         out,
         **options,

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from busi_monai import api
+import busi_monai
 from busi_monai.cases import NOT_FOR_CLINICAL_USE
 from busi_monai.cli.console import print_json, research_log, say_loading
 from busi_monai.cli.options import quiet_option, training_options
@@ -46,7 +46,7 @@ def command(
     from busi_monai.training import parse_overrides
 
     research_log(quiet=quiet)
-    run = api.train(
+    run = busi_monai.train(
         prepared,
         out,
         configs=configs,

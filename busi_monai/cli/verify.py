@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from busi_monai import api
+import busi_monai
 from busi_monai.cli.console import console, leak_sentence, print_json, track
 from busi_monai.cli.options import quiet_option
 
@@ -39,7 +39,7 @@ def command(prepared: tuple[Path, ...], quiet: bool, as_json: bool) -> None:
         if not (quiet or as_json):
             _print_report(report)
 
-    found = api.verify(*prepared, progress=bar, each=show)
+    found = busi_monai.verify(*prepared, progress=bar, each=show)
     if as_json:
         print_json(found.as_dict())
     elif found.shared is not None and not quiet:

@@ -8,7 +8,7 @@ from .dicom_objects import (
 )
 from .ensembles import refuse_seen_images, write_ensemble
 from .export import EXPORT_FORMATS, ExportReport, export_bundle_network
-from .folders import PredictSummary, predict_to_folder
+from .folders import PredictSummary, predict
 from .formats import PREDICTION_FORMATS, FurtherFormats, write_nifti_mask
 from .handlers import PredictionsSaver
 from .inferers import FlipAveragingInferer, PlainInferer, class_heat_map, prediction_inferer
@@ -51,7 +51,7 @@ __all__ = [
     "export_bundle_network",
     "find_images",
     "frame_id",
-    "predict_to_folder",
+    "predict",
     "prediction_cells",
     "prediction_columns",
     "prediction_inferer",

@@ -1,4 +1,4 @@
-"""From files, folders and patterns to a predictions folder: what ``busi-monai predict`` calls."""
+"""From files, folders and patterns to a predictions folder."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from busi_monai.io.images import ImageFile, frames_of
 from busi_monai.outputs import output_folder
 from busi_monai.records import RunRecord
 
-__all__ = ["PredictSummary", "predict_to_folder"]
+__all__ = ["PredictSummary", "predict"]
 
-Track = Callable[[Iterable[Any], int], Iterable[Any]]
+Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 
 
 @dataclass
 class PredictSummary:
-    """What ``predict_to_folder`` did.
+    """What ``predict`` did.
 
     Attributes:
         out: the folder written, or ``None`` if no image could be predicted.
@@ -70,56 +70,67 @@ class _NothingPredictedError(BusiMonaiError):
     """Leaves the block that makes the folder, so that an earlier result stays."""
 
 
-def predict_to_folder(
-    inputs: Sequence[str | Path],
+def predict(
+    inputs: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
-    bundle: str | Path | None = None,
+    model: str | Path | None = None,
     device: str = "auto",
-    precision: str = "fp32",
-    overwrite: bool = False,
-    overlays: bool = True,
     batch_size: int = 1,
     tta_flip: bool | None = None,
     operating_point: str | None = None,
     consistency: bool | None = None,
+    overlays: bool = True,
     formats: Sequence[str] = (),
     fractional: bool = False,
-    crop_to_region: bool = False,
+    crop_region: bool = False,
     keep_ids: bool = False,
-    track: Track | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
 ) -> PredictSummary:
-    """Predict images and write a predictions folder, going on past those that fail.
+    """Outline and classify lesions in images, into a folder of masks, overlays and a table.
+
+    What fails is listed in the summary's ``failures``; the others are done. ``Predictor`` does the
+    same for one image in memory.
 
     Args:
-        inputs: files, folders, glob patterns and archives; see ``images_of``.
-        out: the folder to make; not made if no image at all could be predicted.
-        bundle: as for ``Predictor.load``.
-        device: likewise.
-        precision: likewise.
-        overwrite: replace an earlier result of this function.
-        overlays: whether images with outlines are written.
+        inputs: files, folders, archives or glob patterns.
+        out: folder to make; not made if no image could be predicted.
+        model: folder of a run or bundle, or a shipped bundle's name; by default the released
+            weights.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         batch_size: images for one call of the network.
-        tta_flip: as for ``Predictor.load``.
-        operating_point: likewise.
-        consistency: likewise.
-        formats: what else is written of each prediction, see ``PREDICTION_FORMATS``.
-        fractional: whether DICOM segmentations hold probabilities instead of masks.
-        crop_to_region: whether only the ultrasound region is looked at that a DICOM file states.
-        keep_ids: whether DICOM objects name patient and examination as their source does.
-        track: wraps the iteration for a progress bar; called with the iterable and its length.
+        tta_flip: predict the mirror image too and average; by default as the bundle says.
+        operating_point: decide malignancy at this threshold of ``settings.json``.
+        consistency: make mask and class agree; by default as the bundle says.
+        overlays: write images with outlines.
+        formats: of ``PREDICTION_FORMATS``, written beside the PNG masks.
+        fractional: DICOM segmentations hold probabilities, not masks.
+        crop_region: look at the ultrasound region alone that a DICOM file states.
+        keep_ids: DICOM objects name patient and examination as their source does.
+        overwrite: replace an earlier result in ``out``.
+        progress: wraps the iteration to show a bar; called with the iterable and its length.
 
     Raises:
-        InputError: if ``out`` is refused, there is no such bundle, device or format, or what
+        InputError: if ``out`` is refused, there is no such model, device or format, or what
             writes the format is not installed.
-        WeightsError: if the bundle's weights cannot be used.
+        WeightsError: if the weights are missing or do not fit.
         OSError: if the result cannot be written; an earlier result is intact.
+
+    Examples:
+        >>> from tempfile import TemporaryDirectory
+        >>> from busi_monai.phantoms import write_phantom_dataset
+        >>> with TemporaryDirectory() as folder:
+        ...     dataset = write_phantom_dataset(folder + "/data", cases=1, size=(64, 80))
+        ...     predict(dataset / "normal", folder + "/out", device="cpu").predicted
+        1
     """
+    inputs = [inputs] if isinstance(inputs, (str, Path)) else inputs
     if not inputs:
         raise InputError("no input given; expected files, folders or patterns")
     record = RunRecord()
     with images_of(inputs) as found:
-        model = [] if bundle is None else [find_bundle(bundle)]
+        used = [] if model is None else [find_bundle(model)]
         summary = PredictSummary(
             out=str(out),
             skipped_masks=len(found.skipped_masks),
@@ -134,15 +145,14 @@ def predict_to_folder(
                 {"file": named(path), "holds": other} for path, other in found.skipped_objects
             ],
             "left_out": found.left_out,
-            "crop_to_region": crop_to_region,
+            "crop_to_region": crop_region,
         }
-        reads = [*inputs, *found.paths, *model]
+        reads = [*inputs, *found.paths, *used]
         try:
             with output_folder(out, "predict", reads=reads, overwrite=overwrite) as stage:
                 predictor = Predictor.load(
-                    bundle,
+                    model,
                     device,
-                    precision,
                     tta_flip=tta_flip,
                     operating_point=operating_point,
                     consistency=consistency,
@@ -155,12 +165,12 @@ def predict_to_folder(
                 folder = PredictionsFolder(
                     stage, classes, overlays=overlays, record=record, formats=further
                 )
-                plan = _plan(found, crop_to_region=crop_to_region)
+                plan = _plan(found, crop_to_region=crop_region)
                 predictions: Iterable[Any] = predictor.predict_many(
                     [image for _, image in plan.sources], batch_size=batch_size
                 )
-                if track is not None:
-                    predictions = track(predictions, len(plan.sources))
+                if progress is not None:
+                    predictions = progress(predictions, len(plan.sources))
                 summary.device = f"{predictor.device.name} ({predictor.device.reason})"
                 summary.precision = f"{predictor.precision.name} ({predictor.precision.reason})"
                 with folder:

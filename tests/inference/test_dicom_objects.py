@@ -25,7 +25,7 @@ from busi_monai.inference import (
     ModelIdentity,
     Prediction,
     Predictor,
-    predict_to_folder,
+    predict,
     report_object,
     segmentation_object,
     source_reference,
@@ -184,8 +184,8 @@ def test_round_trip(
     source = save_ultrasound(tmp_path / "study/S/IM1", KINDS[kind], photometric, **tags)
     out = tmp_path / "out"
 
-    summary = predict_to_folder(
-        [tmp_path / "study"], out, bundle=tiny_bundle, formats=["dicom-seg", "dicom-sr", "nifti"]
+    summary = predict(
+        [tmp_path / "study"], out, model=tiny_bundle, formats=["dicom-seg", "dicom-sr", "nifti"]
     )
 
     assert summary.failures == []
@@ -235,10 +235,10 @@ def test_the_validator_finds_no_error(
     save_ultrasound(tmp_path / "study/a", KINDS["RGB"], "RGB", PixelSpacing=[0.2, 0.1])
     save_ultrasound(tmp_path / "study/b", KINDS["loop"])
 
-    predict_to_folder(
+    predict(
         [tmp_path / "study"],
         tmp_path / "out",
-        bundle=tiny_bundle,
+        model=tiny_bundle,
         formats=["dicom-seg", "dicom-sr"],
     )
 
@@ -312,10 +312,10 @@ def test_an_odd_file_does_not_harm_its_neighbours(
         pydicom.config.settings.writing_validation_mode = pydicom.config.RAISE
     recwarn.clear()
 
-    summary = predict_to_folder(
+    summary = predict(
         [tmp_path],
         tmp_path / "out",
-        bundle=tiny_bundle,
+        model=tiny_bundle,
         formats=["dicom-seg", "dicom-sr"],
         keep_ids=True,
     )
@@ -335,9 +335,7 @@ def test_equal_names_in_two_studies_keep_their_own_objects(
     save_ultrasound(tmp_path / "ST1/SE0/IM0", grey())
     save_ultrasound(tmp_path / "ST2/SE0/IM0", grey(3))
 
-    summary = predict_to_folder(
-        [tmp_path], tmp_path / "out", bundle=tiny_bundle, formats=["dicom-seg"]
-    )
+    summary = predict([tmp_path], tmp_path / "out", model=tiny_bundle, formats=["dicom-seg"])
 
     assert [row["id"] for row in summary.rows][:3] == [
         "ST0__SE0__IM0_frame_001", "ST0__SE0__IM0_frame_002", "ST1__SE0__IM0",
@@ -351,8 +349,8 @@ def test_a_source_without_preamble_has_objects_too(
     path = save_ultrasound(tmp_path / "x.dcm", grey())
     path.write_bytes(path.read_bytes()[132:])
 
-    summary = predict_to_folder(
-        [path], tmp_path / "out", bundle=tiny_bundle, formats=["dicom-seg", "dicom-sr"]
+    summary = predict(
+        [path], tmp_path / "out", model=tiny_bundle, formats=["dicom-seg", "dicom-sr"]
     )
 
     assert summary.failures == []
@@ -385,9 +383,7 @@ def test_nifti_masks_lie_over_their_nifti_image(
         getattr(loaded, f"set_{form}form")(turned, 1)
     nibabel.save(loaded, tmp_path / "x.nii.gz")
 
-    predict_to_folder(
-        [tmp_path / "x.nii.gz"], tmp_path / "out", bundle=tiny_bundle, formats=["nifti"]
-    )
+    predict([tmp_path / "x.nii.gz"], tmp_path / "out", model=tiny_bundle, formats=["nifti"])
 
     loaded = nibabel.load(tmp_path / "x.nii.gz")
     mask = nibabel.load(tmp_path / "out/nifti/x.nii.gz")
@@ -410,7 +406,7 @@ def test_the_frame_that_stands_for_a_loop(
 ) -> None:
     path = save_ultrasound(tmp_path / "cine.dcm", grey(4), FrameTime=50)
 
-    summary = predict_to_folder([path], tmp_path / "out", bundle=tiny_bundle)
+    summary = predict([path], tmp_path / "out", model=tiny_bundle)
 
     (cine,) = summary.cines
     rows = sorted(
@@ -429,7 +425,7 @@ def test_cropping_to_the_region_keeps_the_images_size(
     inner = regions(0.02, (10, 10, 59, 99))
     path = save_ultrasound(tmp_path / "x.dcm", grey(), SequenceOfUltrasoundRegions=inner)
 
-    predict_to_folder([path], tmp_path / "out", bundle=tiny_bundle, crop_to_region=True)
+    predict([path], tmp_path / "out", model=tiny_bundle, crop_region=True)
 
     mask = read_mask(tmp_path / "out/masks/x.png")
     alone = Predictor.load(tiny_bundle).predict(grey()[10:60, 10:100])
@@ -446,9 +442,7 @@ def test_what_cannot_be_referred_to_is_predicted_and_told(
     del dataset.StudyInstanceUID
     dataset.save_as(path)
 
-    summary = predict_to_folder(
-        [image, path], tmp_path / "out", bundle=tiny_bundle, formats=["dicom-seg"]
-    )
+    summary = predict([image, path], tmp_path / "out", model=tiny_bundle, formats=["dicom-seg"])
 
     assert summary.predicted == 2
     messages = [failure["message"] for failure in summary.failures]
@@ -462,9 +456,7 @@ def test_one_series_for_the_objects_of_a_series(
     for name in ("a", "b"):
         save_ultrasound(tmp_path / f"{name}.dcm", grey(), SeriesInstanceUID="1.2.3.4")
 
-    predict_to_folder(
-        [tmp_path], tmp_path / "out", bundle=tiny_bundle, formats=["dicom-seg", "dicom-sr"]
-    )
+    predict([tmp_path], tmp_path / "out", model=tiny_bundle, formats=["dicom-seg", "dicom-sr"])
 
     for kind in ("seg", "sr"):
         made = [pydicom.dcmread(tmp_path / f"out/dicom/{name}_{kind}.dcm") for name in "ab"]
@@ -509,4 +501,4 @@ def test_names_are_kept_in_any_script(
 
 def test_unknown_format(tiny_bundle: Path, image: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="unknown format gif; expected some of png, nifti"):
-        predict_to_folder([image], tmp_path / "out", bundle=tiny_bundle, formats=["gif"])
+        predict([image], tmp_path / "out", model=tiny_bundle, formats=["gif"])

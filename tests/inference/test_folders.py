@@ -11,13 +11,13 @@ from PIL import Image
 
 from busi_monai.errors import InputError
 from busi_monai.evaluation import read_predictions
-from busi_monai.inference import predict_to_folder
+from busi_monai.inference import predict
 from busi_monai.io.image_files import MAX_ID_BYTES
 from busi_monai.io.images import read_mask
 
 
 def test_every_image_gets_the_predictors_own_mask(tiny_bundle, predictor, image, tmp_path):
-    summary = predict_to_folder([image], tmp_path / "out", bundle=tiny_bundle, device="cpu")
+    summary = predict([image], tmp_path / "out", model=tiny_bundle, device="cpu")
     alone = predictor.predict(image)
     (row,) = read_predictions(tmp_path / "out").to_dict("records")
     assert np.array_equal(read_mask(tmp_path / "out" / "masks" / f"{row['id']}.png"), alone.mask)
@@ -35,17 +35,17 @@ def test_images_of_one_name_from_two_folders_are_both_there(tiny_bundle, image, 
         (tmp_path / folder).mkdir()
         Image.open(image).save(tmp_path / folder / "scan.png")
     inputs = [tmp_path / "left", tmp_path / "right"]
-    predict_to_folder(inputs, tmp_path / "out", bundle=tiny_bundle, device="cpu", batch_size=2)
+    predict(inputs, tmp_path / "out", model=tiny_bundle, device="cpu", batch_size=2)
     masks = sorted(path.name for path in (tmp_path / "out" / "masks").iterdir())
     assert masks == ["left__scan.png", "right__scan.png"]
 
 
 def test_nothing_predicted_replaces_nothing(tiny_bundle, image, tmp_path):
-    predict_to_folder([image], tmp_path / "out", bundle=tiny_bundle, device="cpu")
-    summary = predict_to_folder(
+    predict([image], tmp_path / "out", model=tiny_bundle, device="cpu")
+    summary = predict(
         [tmp_path / "missing.png"],
         tmp_path / "out",
-        bundle=tiny_bundle,
+        model=tiny_bundle,
         device="cpu",
         overwrite=True,
     )
@@ -54,8 +54,8 @@ def test_nothing_predicted_replaces_nothing(tiny_bundle, image, tmp_path):
 
 
 def test_ctrl_c_leaves_the_previous_result(tiny_bundle, image, tmp_path):
-    options = {"bundle": tiny_bundle, "device": "cpu", "overwrite": True}
-    predict_to_folder([image], tmp_path / "out", **options)
+    options = {"model": tiny_bundle, "device": "cpu", "overwrite": True}
+    predict([image], tmp_path / "out", **options)
     before = (tmp_path / "out" / "predictions.csv").read_bytes()
 
     def interrupted(items, total):
@@ -63,14 +63,14 @@ def test_ctrl_c_leaves_the_previous_result(tiny_bundle, image, tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        predict_to_folder([image], tmp_path / "out", track=interrupted, **options)
+        predict([image], tmp_path / "out", progress=interrupted, **options)
     assert (tmp_path / "out" / "predictions.csv").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_a_full_disk_leaves_the_previous_result(tiny_bundle, image, tmp_path, monkeypatch):
-    options = {"bundle": tiny_bundle, "device": "cpu", "overwrite": True}
-    predict_to_folder([image], tmp_path / "out", **options)
+    options = {"model": tiny_bundle, "device": "cpu", "overwrite": True}
+    predict([image], tmp_path / "out", **options)
     before = (tmp_path / "out" / "predictions.csv").read_bytes()
 
     def full(path: Path, mask: object) -> None:
@@ -78,14 +78,14 @@ def test_a_full_disk_leaves_the_previous_result(tiny_bundle, image, tmp_path, mo
 
     monkeypatch.setattr("busi_monai.inference.writers.write_mask", full)
     with pytest.raises(OSError, match="No space left"):
-        predict_to_folder([image], tmp_path / "out", **options)
+        predict([image], tmp_path / "out", **options)
     assert (tmp_path / "out" / "predictions.csv").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_no_input_at_all_is_wrong_usage(tmp_path):
     with pytest.raises(InputError, match="no input"):
-        predict_to_folder([], tmp_path / "out")
+        predict([], tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", [b"l\xe4sion.png", b"two\nlines.png", 249 * b"x" + b".png"])
@@ -97,7 +97,7 @@ def test_a_name_that_some_system_refuses_ends_no_batch(
     except OSError:
         pytest.skip("this file system refuses the name")
     shutil.copy(image, tmp_path / "ok.png")
-    summary = predict_to_folder([tmp_path], tmp_path / "out", bundle=tiny_bundle, device="cpu")
+    summary = predict([tmp_path], tmp_path / "out", model=tiny_bundle, device="cpu")
     assert summary.predicted == 2 and summary.failures == []
     rows = read_predictions(tmp_path / "out").to_dict("records")
     for row in rows:

@@ -318,13 +318,13 @@ def test_a_decoder_that_is_not_installed_is_told_with_its_extra(
 def test_a_folder_and_an_archive_give_their_videos(
     scan: Path, tiny_bundle: Path, tmp_path: Path
 ) -> None:
-    from busi_monai.inference import predict_to_folder
+    from busi_monai.inference import predict
 
     (tmp_path / "in").mkdir()
     shutil.copy(scan, tmp_path / "in" / "clip.mp4")
     archive = shutil.make_archive(str(tmp_path / "clips"), "zip", tmp_path / "in")
     inputs = [tmp_path / "in", archive]
-    summary = predict_to_folder(inputs, tmp_path / "out", bundle=tiny_bundle, device="cpu")
+    summary = predict(inputs, tmp_path / "out", model=tiny_bundle, device="cpu")
     assert summary.predicted == 24 and summary.failures == []
     assert [cine["frames_per_second"] for cine in summary.cines] == [25, 25]
     assert summary.cines[1]["file"] == f"{archive}/clip.mp4"
