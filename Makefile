@@ -74,7 +74,7 @@ tutorials: install  ## Run the notebooks and keep their outputs in them
 	$(BIN)/python scripts/run_tutorials.py
 
 docs: install  ## Build the documentation site in build/site; a broken link fails
-	$(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 wheel-test: install  ## Install wheel and sdist alone, each in a fresh environment, and use them
 	$(BIN)/python scripts/wheel_test.py

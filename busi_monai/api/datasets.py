@@ -64,7 +64,6 @@ def audit(
     """
     from busi_monai.curation import audit_dataset, read_known_images, write_audit
     from busi_monai.datasets import opened_dataset
-    from busi_monai.files import named
     from busi_monai.outputs import output_folder
     from busi_monai.records import RunRecord
 
@@ -82,7 +81,7 @@ def audit(
             record.fail(problem.file, problem.message)
         details = {
             "dataset": listing.dataset,
-            "root": named(listing.root),
+            "root": found.root,
             "left_out": dict(listing.left_out),
             "counts": {"images": len(listing.cases), "problems": len(found.problems)},
         }

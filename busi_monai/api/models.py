@@ -20,7 +20,7 @@ def list_encoders() -> list[str]:
     """Return the names that a configuration's ``encoder`` can take, sorted.
 
     Examples:
-        >>> "basic_unet" in list_encoders()
+        >>> "resnet18" in list_encoders()
         True
     """
     from busi_monai.networks import ENCODERS

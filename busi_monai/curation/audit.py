@@ -184,6 +184,7 @@ class Audit:
 
     Attributes:
         listing: the cases, and what is wrong with names and tables.
+        root: the dataset's folder, in an archive as a path below the archive.
         examinations: one for each case, in the listing's order.
         duplicates: near-duplicate groups among the readable images.
         mask_ious: IoU of the aligned masks by pair of near-duplicates, where both have one.
@@ -191,6 +192,7 @@ class Audit:
     """
 
     listing: Listing
+    root: str
     examinations: list[Examination]
     duplicates: NearDuplicates
     mask_ious: dict[tuple[str, str], float]
@@ -264,7 +266,7 @@ class Audit:
         ious = {pair: round(iou, 4) for pair, iou in self.mask_ious.items()}
         return {
             "dataset": self.listing.dataset,
-            "root": named(self.listing.root),
+            "root": self.root,
             "images": len(self.listing.cases),
             "masks": self.listing.mask_count,
             "classes": self.listing.class_counts,
@@ -321,6 +323,7 @@ def audit_dataset(
     reasons = known or {}
     audit = Audit(
         listing,
+        named(listing.root),
         examinations,
         duplicates,
         _mask_ious(examinations, duplicates),
