@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from sklearn.metrics import accuracy_score, roc_auc_score
 
+import busi_monai
 from busi_monai.cli.main import main
 from busi_monai.errors import InputError
 from busi_monai.evaluation import evaluate_predictions, group_weights
@@ -54,6 +55,17 @@ def test_the_table_holds_every_figure_of_each_evaluation(
         assert written.loc[name, "image_size"] == "64×96"
         assert written.loc[name, "seconds_per_image"] == 0.25
         assert written.loc[name, ["seed", "epochs"]].tolist() == [7, 12]
+
+
+def test_python_takes_folders_by_name(write_system: WriteSystem, tmp_path: Path) -> None:
+    folders = {name: write_system(name, predictions(seed=k)) for k, name in enumerate("ab")}
+    words = [f"{name} net={folder}" for name, folder in folders.items()]
+    assert compare(*words, out=tmp_path / "command").exit_code == 0
+    named = {f"{name} net": folder for name, folder in folders.items()}
+    found = busi_monai.compare(named, tmp_path / "python", resamples=40)
+    assert list(found.differences) == ["b net"]
+    tables = [tmp_path / way / "comparison.csv" for way in ("command", "python")]
+    assert tables[0].read_bytes() == tables[1].read_bytes()
 
 
 def test_markdown_html_and_image_stand_alone(write_system: WriteSystem, tmp_path: Path) -> None:
