@@ -123,7 +123,7 @@ def test_images_are_small_and_few():
 def train_tunables() -> list[str]:
     """Return the keys above the first object of ``train.yaml``."""
     path = find_bundle() / "configs" / "train.yaml"
-    top = path.read_text("utf-8").split("\nheads:")[0]
+    top = path.read_text("utf-8").split("\nsettings:\n")[0]
     return [name for name in yaml.safe_load(top) if name != "imports"]
 
 
