@@ -50,7 +50,8 @@ class Encoder(nn.Module):
 
     def decoder_defaults(self) -> dict[str, Any]:
         """Return the arguments of ``UNetDecoder`` where none are given."""
-        return {"channels": (96, 64, 48, 32), "upsample": "bilinear"}
+        channels = (96, 64, 48, 32)[1 - len(self.strides) :]
+        return {"channels": channels, "upsample": "bilinear"}
 
     def own_names(self, published: str) -> list[str]:
         """Return what a tensor of a file of pretrained weights may be called in this encoder."""

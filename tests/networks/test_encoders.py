@@ -12,6 +12,7 @@ from torch import Tensor
 
 from busi_monai.errors import InputError
 from busi_monai.networks import ENCODERS, MultiTaskUNet, build_encoder, register_encoder
+from busi_monai.networks.encoders import Encoder
 from busi_monai.networks.library_encoders import import_library
 
 HEIGHT, WIDTH = 64, 96
@@ -221,3 +222,9 @@ def test_drop_connect_is_scaled() -> None:
     ]
     assert rates[0] == 0
     assert max(rates) == pytest.approx(0.4 * 15 / 16)
+
+
+def test_the_default_decoder_has_as_many_levels_as_the_encoder() -> None:
+    encoder = Encoder(in_channels=1, channels=[4, 8, 16], strides=[1, 2, 4])
+    assert encoder.decoder_defaults()["channels"] == (48, 32)
+    assert len(encoder.build_decoder().strides) == 2
