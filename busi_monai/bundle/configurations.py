@@ -105,7 +105,7 @@ def current_training(config: dict[str, Any]) -> dict[str, Any]:
     # a run keeps its configuration as MONAI has read it: a::b for a#b
     today = yaml.safe_load(re.sub(r"(?<=\w)#(?=\w)", "::", text))
     today["training"] = today["run"]
-    tunables = [*today][: [*today].index("heads")]  # what stands before the recipe
+    tunables = [*today][: [*today].index("settings")]  # what stands before the recipe
     own = {key: config[key] for key in tunables if key in config}
     kept = {key: today[key] for key in ("imports", "bundle_root")}
     return {**today, **own, **kept}

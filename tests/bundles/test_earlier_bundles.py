@@ -16,7 +16,7 @@ import yaml
 
 from busi_monai import Predictor
 from busi_monai.bundle import Bundle
-from busi_monai.bundle.configurations import RENAMED_KEYS
+from busi_monai.bundle.configurations import RENAMED_KEYS, current_names, current_training
 from busi_monai.files import read_json, write_json
 from busi_monai.settings import load_settings
 from busi_monai.training import run_evaluation, train_bundle
@@ -79,3 +79,11 @@ def test_a_run_goes_on(tiny_config: Path, phantom_prepared: Path, tmp_path: Path
     run.config_file("train").write_text(yaml.safe_dump(earlier, sort_keys=False), "utf-8")
     train_bundle([phantom_prepared], run.folder, overrides={"max_epochs": 2}, resume=True)
     assert run.record is not None and run.record["epochs"] == 2
+
+
+def test_a_run_takes_its_values_and_todays_recipe() -> None:
+    earlier = yaml.safe_load((FILES / "train.yaml").read_text("utf-8"))
+    earlier |= {"max_epochs": 7, "operating": {**earlier["operating"], "clahe": True}}
+    read = current_training(yaml.safe_load(current_names(yaml.safe_dump(earlier))))
+    assert read["max_epochs"] == 7
+    assert read["settings"]["clahe"] == "@clahe"
