@@ -13,7 +13,9 @@ from busi_monai.errors import InputError
 __all__ = [
     "DeviceChoice",
     "PrecisionChoice",
+    "check_device",
     "choose_device",
+    "choose_graph_precision",
     "choose_precision",
     "cpu_instructions",
 ]
@@ -52,6 +54,12 @@ class PrecisionChoice:
         return self.name == "fp16"
 
 
+def check_device(requested: str) -> None:
+    """Raise an ``InputError`` for what is no name of a device."""
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", requested):
+        raise InputError(f"unknown device {requested!r}; expected auto, cpu, cuda or cuda:N")
+
+
 def choose_device(requested: str = "auto") -> DeviceChoice:
     """Return the device to use.
 
@@ -62,6 +70,9 @@ def choose_device(requested: str = "auto") -> DeviceChoice:
     Raises:
         InputError: if CUDA is asked for and is not there: never a silent fall-back.
     """
+    check_device(requested)
+    if requested == "cpu":
+        return DeviceChoice("cpu", "asked for")
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -71,11 +82,7 @@ def choose_device(requested: str = "auto") -> DeviceChoice:
                 "cuda:0", f"auto: torch sees {count} CUDA {'device' if count == 1 else 'devices'}"
             )
         return DeviceChoice("cpu", "auto: torch sees no CUDA device")
-    if requested == "cpu":
-        return DeviceChoice("cpu", "asked for")
     index = requested.partition(":")[2]
-    if not re.fullmatch(r"cuda(:[0-9]+)?", requested):
-        raise InputError(f"unknown device {requested!r}; expected auto, cpu, cuda or cuda:N")
     if not count:
         raise InputError(
             f"device {requested!r} was asked for, but torch {torch.__version__} sees no CUDA "
@@ -115,6 +122,37 @@ def choose_precision(requested: str, device: DeviceChoice | str) -> PrecisionCho
     if native:
         return PrecisionChoice("bf16", f"auto: {name} computes in bf16")
     return PrecisionChoice("fp16", f"auto: {name} has no bf16 of its own")
+
+
+def choose_graph_precision(requested: str, engine: str) -> PrecisionChoice:
+    """Return the arithmetic in which an exported graph is computed, on the CPU.
+
+    ONNX Runtime computes in fp32. ``auto`` is bf16 with OpenVINO where the CPU has instructions
+    for it.
+
+    Raises:
+        InputError: for an unknown name, or one that the engine does not compute in here.
+    """
+    if requested not in PRECISIONS:
+        raise InputError(
+            f"unknown precision {requested!r}; expected one of {', '.join(PRECISIONS)}"
+        )
+    if requested == "fp32":
+        return PrecisionChoice("fp32", "asked for")
+    if engine == "onnx" and requested == "auto":
+        return PrecisionChoice("fp32", "auto: ONNX Runtime computes in fp32")
+    native = False
+    if engine == "openvino":
+        import openvino
+
+        native = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if requested == "auto":
+            named = "bf16" if native else "fp32"
+            has = "has" if native else "has no"
+            return PrecisionChoice(named, f"auto: the CPU {has} instructions for bf16")
+    if requested == "bf16" and native:
+        return PrecisionChoice("bf16", "asked for")
+    raise InputError(f"engine {engine} does not compute in {requested} here; use fp32")
 
 
 def cpu_instructions() -> list[str]:

@@ -6,16 +6,24 @@ import contextlib
 import math
 import os
 import sys
-from collections.abc import Iterator, MutableMapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 __all__ = [
     "SINGLE_THREAD",
+    "computing_threads",
+    "in_order",
     "limit_threads",
     "prepare_threads",
     "share_of_threads",
     "usable_cores",
 ]
+
+Given = TypeVar("Given")
+Found = TypeVar("Found")
 
 SINGLE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"), "1"
@@ -105,6 +113,44 @@ def prepare_threads(environ: MutableMapping[str, str] = os.environ) -> None:
         environ.setdefault(name, "1")
     if "OMP_NUM_THREADS" not in environ and sys.platform == "linux":
         environ["OMP_NUM_THREADS"] = str(usable_cores())
+
+
+def computing_threads() -> int:
+    """Return with how many threads this process is to compute, without asking torch.
+
+    As ``OMP_NUM_THREADS`` says, else ``usable_cores()``.
+    """
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, int(told)) if told.isdecimal() else usable_cores()
+
+
+def in_order(
+    function: Callable[[Given], Found], items: Iterable[Given], workers: int
+) -> Iterator[Found]:
+    """Yield a function's results in order, computed by several threads.
+
+    Items are taken as they are needed, at most three for each worker ahead of what was yielded.
+
+    Args:
+        function: called in several threads at a time; what it raises is raised here.
+        items: any number of them.
+        workers: number of threads.
+
+    Examples:
+        >>> list(in_order(abs, [-1, 2, -3], workers=2))
+        [1, 2, 3]
+    """
+    ahead: deque[Future[Found]] = deque()
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for item in items:
+            ahead.append(pool.submit(function, item))
+            if len(ahead) >= 3 * workers:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def share_of_threads(jobs: int = 1) -> int:

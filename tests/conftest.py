@@ -25,7 +25,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
 
 
-RELEASED = ("model.pt", "run.json", "training_images.json")
+RELEASED = ("model.pt", "model.onnx", "run.json", "training_images.json")
 """Files of the shipped bundle that belong to its weights."""
 
 

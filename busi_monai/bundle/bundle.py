@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,12 @@ RECORDED = (
     "initial_run", "encoder_weights",
 )  # fmt: skip
 """What an evaluation, an ensemble and a release keep of ``Bundle.record``."""
+
+
+PREDICTION_SECTIONS = (
+    "network_def", "preprocessing", "postprocessing", "prediction_inferer", "inferer",
+)  # fmt: skip
+"""Of ``configs/inference.yaml``: all that a prediction depends on besides weights and settings."""
 
 
 class Bundle:
@@ -103,6 +111,11 @@ class Bundle:
         return self.folder / "models" / "model.pt"
 
     @property
+    def graph(self) -> Path:
+        """The exported graph, by which is predicted without torch: ``models/model.onnx``."""
+        return self.folder / "models" / "model.onnx"
+
+    @property
     def checkpoint(self) -> Path:
         """What an interrupted training goes on from: ``models/last.pt``."""
         return self.folder / "models" / "last.pt"
@@ -141,6 +154,17 @@ class Bundle:
     def weights_sha256(self) -> str:
         """The hash of the weights."""
         return file_sha256(self.weights)
+
+    @property
+    def prediction_sha256(self) -> str:
+        """The hash of what ``configs/inference.yaml`` says of network, pre- and postprocessing.
+
+        Raises:
+            InputError: if it is missing, or no YAML mapping.
+        """
+        config = self.config("inference")
+        sections = {name: config.get(name) for name in PREDICTION_SECTIONS}
+        return hashlib.sha256(json.dumps(sections, sort_keys=True).encode()).hexdigest()
 
     def inference(self, device: str = "cpu", precision: str = "fp32") -> ConfigParser:
         """Return ``configs/inference.yaml`` with its folder, device and precision set.

@@ -21,6 +21,7 @@ COMMANDS = {
     "tune": "Search the configuration for the highest validation score.",
     "evaluate": "Measure a run on a part of a prepared dataset, or a kept table.",
     "cross-validate": "Train and evaluate every fold, pool the predictions.",
+    "export": "Write a model as one file that other programs run.",
     "ensemble": "Make one bundle of several runs.",
     "calibrate": "Fit temperature and thresholds for malignancy.",
     "compare": "Put evaluated systems in one table, with paired differences.",

@@ -66,6 +66,20 @@ FORMATS = ("png", "nifti", "dicom-seg", "dicom-sr")
     type=click.IntRange(min=1),
     help="Images for one call of the network.",
 )
+@click.option(
+    "--engine",
+    default="auto",
+    show_default=True,
+    type=click.Choice(("auto", "torch", "onnx", "openvino")),
+    help="What computes: the network in torch, or the bundle's exported graph without it.",
+)
+@click.option(
+    "--precision",
+    default="fp32",
+    show_default=True,
+    type=click.Choice(("auto", "fp32", "bf16", "fp16")),
+    help="Reduced precision moves probabilities by a few thousandths.",
+)
 @flip_option
 @operating_point_option
 @consistency_option
@@ -84,6 +98,8 @@ def command(
     crop_region: bool,
     keep_ids: bool,
     batch_size: int,
+    engine: str,
+    precision: str,
     tta_flip: bool | None,
     operating_point: str | None,
     consistency: bool | None,
@@ -113,6 +129,8 @@ def command(
         overwrite=overwrite,
         overlays=not no_overlays,
         batch_size=batch_size,
+        engine=engine,
+        precision=precision,
         tta_flip=tta_flip,
         operating_point=operating_point,
         consistency=consistency,
@@ -144,18 +162,17 @@ def _print_summary(summary: PredictSummary, *, quiet: bool) -> None:
     from rich.table import Table
 
     table = Table("id", "class", "probability", "lesion", box=None)
-    for row in summary.rows[:20]:
+    for row in summary.rows:
         name = row["predicted_class"]
         probability = "–" if name is None else f"{row[f'p_{name}']:.3f}"
         share = f"{100 * row['lesion_fraction']:.1f} %"
         table.add_row(escape(row["id"]), name or "–", probability, share)
     output = console()
     output.print(table)
-    if len(summary.rows) > 20:
-        output.print(f"… and {len(summary.rows) - 20} more in predictions.csv")
+    if summary.predicted > len(summary.rows):
+        output.print(f"… and {summary.predicted - len(summary.rows)} more in predictions.csv")
     classes = ", ".join(f"{name} {count}" for name, count in summary.classes.items())
-    predicted = {row["image"] for row in summary.rows}
-    unwritten = sum(failure["file"] in predicted for failure in summary.failures)
+    unwritten = summary.unwritten
     failed = len(summary.failures) - unwritten
     output.print(f"{summary.predicted} predicted, {failed} failed; {classes}")
     messages: Counter[str] = Counter()
@@ -180,6 +197,6 @@ def _print_summary(summary: PredictSummary, *, quiet: bool) -> None:
         output.print(f"{summary.skipped_masks} {masks} skipped")
     if summary.left_out:
         output.print(left_out_sentence(summary.left_out))
-    output.print(f"Device {escape(summary.device)}; precision {escape(summary.precision)}")
+    output.print(f"Engine {escape(summary.engine)}; precision {escape(summary.precision)}")
     output.print(f"Wrote {escape(summary.out)}")
     output.print(NOT_FOR_CLINICAL_USE)

@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from busi_monai.cases import MALIGNANT, NORMAL
-from busi_monai.settings import Consistency
+from busi_monai.settings import Consistency, InferenceSettings
 
 __all__ = [
     "DEFAULT_MALIGNANT_THRESHOLD",
     "agreed_finding",
     "box_with_margin",
     "choose_class",
+    "decide",
     "equalise_contrast",
     "fitted_place",
     "laid_on_canvas",
@@ -182,6 +183,44 @@ def agreed_finding(
     fraction = float(np.count_nonzero(mask)) / mask.size
     predicted_class, emptied = rule.applied(predicted_class, fraction, probabilities[NORMAL])
     return predicted_class, np.zeros_like(mask) if emptied else mask
+
+
+def decide(
+    lesion_probability: NDArray[np.float32] | None,
+    probabilities: Sequence[float] | None,
+    settings: InferenceSettings,
+) -> tuple[NDArray[np.uint8] | None, str | None]:
+    """Return mask and class of one image, made to agree where the settings say so.
+
+    Args:
+        lesion_probability: (H, W) in [0, 1], or ``None`` without a mask head.
+        probabilities: (C,) calibrated probabilities, or ``None`` without a class head.
+        settings: thresholds and the consistency rule.
+
+    Returns:
+        (H, W) mask of 0 and 1 and the class's name; ``None`` for what there is no head for.
+
+    Examples:
+        >>> decide(np.eye(2, dtype=np.float32), [0.2, 0.5, 0.3], InferenceSettings())
+        (array([[1, 0],
+               [0, 1]], dtype=uint8), 'benign')
+    """
+    mask = None
+    if lesion_probability is not None:
+        mask = (lesion_probability >= settings.mask_threshold).astype(np.uint8)
+    if probabilities is None:
+        return mask, None
+    predicted_class = choose_class(probabilities, settings.classes, settings.class_thresholds)
+    if mask is None or not settings.consistency.enabled:
+        return mask, predicted_class
+    predicted_class, mask = agreed_finding(
+        predicted_class,
+        mask,
+        dict(zip(settings.classes, probabilities, strict=True)),
+        settings.consistency,
+        settings.class_thresholds.get(MALIGNANT, DEFAULT_MALIGNANT_THRESHOLD),
+    )
+    return mask, predicted_class
 
 
 def _to_8_bits(pixels: Pixels) -> NDArray[np.uint8]:

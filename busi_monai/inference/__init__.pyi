@@ -6,8 +6,9 @@ from .dicom_objects import (
     source_reference,
     writing_objects,
 )
+from .engines import ENGINES, EngineChoice
 from .ensembles import refuse_seen_images, write_ensemble
-from .export import EXPORT_FORMATS, ExportReport, export_bundle_network
+from .export import EXPORT_FORMATS, ExportReport, export_bundle
 from .folders import PredictSummary, predict
 from .formats import PREDICTION_FORMATS, FurtherFormats, write_nifti_mask
 from .handlers import PredictionsSaver
@@ -26,9 +27,11 @@ from .writers import (
 )
 
 __all__ = [
+    "ENGINES",
     "EXPORT_FORMATS",
     "PREDICTIONS_CSV",
     "PREDICTION_FORMATS",
+    "EngineChoice",
     "ExportReport",
     "FlipAveragingInferer",
     "FoundImages",
@@ -48,7 +51,7 @@ __all__ = [
     "disagreement",
     "draw_outlines",
     "draw_overlay",
-    "export_bundle_network",
+    "export_bundle",
     "find_images",
     "frame_id",
     "predict",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from busi_monai.bundle.shipped import find_bundle
 from busi_monai.errors import BusiMonaiError, ImageReadError, InputError
@@ -16,12 +16,13 @@ from busi_monai.inference.prediction import Prediction
 from busi_monai.inference.predictor import Predictor
 from busi_monai.inference.writers import PredictionsFolder
 from busi_monai.io.image_files import image_stem
-from busi_monai.io.images import ImageFile, frames_of
+from busi_monai.io.images import ImageFile, LoadedImage, frames_of
 from busi_monai.outputs import output_folder
 from busi_monai.records import RunRecord
 
 __all__ = ["PredictSummary", "predict"]
 
+SUMMARY_ROWS = 20
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 
 
@@ -44,7 +45,9 @@ class PredictSummary:
             ``summary_frame`` (from 1) of the row that stands for it, by ``Prediction.rank``.
         device: device and why it was taken.
         precision: arithmetic and why it was taken.
-        rows: the rows of ``predictions.csv`` that were predicted.
+        unwritten: number of files predicted without the DICOM objects that were asked for.
+        engine: what computed and why it was taken.
+        rows: the first rows of ``predictions.csv`` that were predicted, at most ``SUMMARY_ROWS``.
     """
 
     out: str | None
@@ -59,6 +62,8 @@ class PredictSummary:
     cines: list[dict[str, Any]] = field(default_factory=list)
     device: str = ""
     precision: str = ""
+    unwritten: int = 0
+    engine: str = ""
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
@@ -76,6 +81,8 @@ def predict(
     *,
     model: str | Path | None = None,
     device: str = "auto",
+    engine: str = "auto",
+    precision: str = "fp32",
     batch_size: int = 1,
     tta_flip: bool | None = None,
     operating_point: str | None = None,
@@ -99,6 +106,8 @@ def predict(
         model: folder of a run or bundle, or a shipped bundle's name; by default the released
             weights.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        engine: ``auto``, ``torch``, ``onnx`` or ``openvino``; see ``Predictor.load``.
+        precision: ``fp32``, ``bf16``, ``fp16`` or ``auto``.
         batch_size: images for one call of the network.
         tta_flip: predict the mirror image too and average; by default as the bundle says.
         operating_point: decide malignancy at this threshold of ``settings.json``.
@@ -153,6 +162,8 @@ def predict(
                 predictor = Predictor.load(
                     model,
                     device,
+                    precision,
+                    engine=engine,
                     tta_flip=tta_flip,
                     operating_point=operating_point,
                     consistency=consistency,
@@ -165,84 +176,92 @@ def predict(
                 folder = PredictionsFolder(
                     stage, classes, overlays=overlays, record=record, formats=further
                 )
-                plan = _plan(found, crop_to_region=crop_region)
-                predictions: Iterable[Any] = predictor.predict_many(
-                    [image for _, image in plan.sources], batch_size=batch_size
-                )
-                if progress is not None:
-                    predictions = progress(predictions, len(plan.sources))
+                summary.engine = f"{predictor.engine.name} ({predictor.engine.reason})"
                 summary.device = f"{predictor.device.name} ({predictor.device.reason})"
                 summary.precision = f"{predictor.precision.name} ({predictor.precision.reason})"
+                job = _Job(found, crop_region, folder, summary, progress)
                 with folder:
-                    _fill(folder, found, plan, predictions, summary)
+                    job.run(predictor, batch_size)
                     summary.predicted = folder.counts["predicted"]
+                    summary.with_lesion = folder.counts["with_lesion"]
                     summary.classes = {name: folder.counts[name] for name in classes}
                     if not summary.predicted:
                         raise _NothingPredictedError
+                summary.unwritten = folder.counts["unwritten"]
         except _NothingPredictedError:
             summary.out = None
     return summary
 
 
-def _fill(
-    folder: PredictionsFolder,
-    found: FoundImages,
-    plan: _Plan,
-    predictions: Iterable[Any],
-    summary: PredictSummary,
-) -> None:
-    """Write every prediction and every failure."""
-    for (id, _), (image, result) in zip(plan.sources, predictions, strict=True):
-        if not isinstance(result, Prediction):
-            folder.fail(id, image, result)
-            continue
-        whole = replace(image, source=Path(str(image.source)).absolute())
-        row = folder.add(id, whole, result)
-        summary.rows.append(row)
-        summary.with_lesion += result.lesion_pixels > 0
-        if image.frame is not None:
-            plan.add(str(image.source), row, result)
-    folder.record.details["cines"] = summary.cines = list(plan.cines.values())
-    for given, reason in plan.failures + found.failures:
-        folder.fail(image_stem(given), given, reason)
-
-
 @dataclass
-class _Plan:
-    """The images of all files with their ids, the loops by file, and the files that fail."""
+class _Job:
+    """Images on their way from files to rows: what is known of them in between, and of loops."""
 
-    sources: list[tuple[str, ImageFile]] = field(default_factory=list)
-    cines: dict[str, dict[str, Any]] = field(default_factory=dict)
-    ranks: dict[str, tuple[bool, float, int]] = field(default_factory=dict)
-    failures: list[tuple[str, str]] = field(default_factory=list)
+    found: FoundImages
+    crop_to_region: bool
+    folder: PredictionsFolder
+    summary: PredictSummary
+    progress: Progress | None
+    _ids: dict[ImageFile, str] = field(default_factory=dict)
+    _cines: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _ranks: dict[str, tuple[bool, float, int]] = field(default_factory=dict)
+    _failures: list[tuple[str, str]] = field(default_factory=list)
 
-    def add(self, file: str, row: Mapping[str, Any], prediction: Prediction) -> None:
+    def run(self, predictor: Predictor, batch_size: int) -> None:
+        """Write every prediction and every failure."""
+        folder, summary = self.folder, self.summary
+        predictions = predictor.predict_many(
+            self._images(), batch_size=batch_size, then=self._write_images
+        )
+        for source, result in predictions:
+            image = cast("ImageFile", source)
+            id = self._ids.pop(image)
+            if not isinstance(result, Prediction):
+                folder.fail(id, image, result, reserved=True)
+                continue
+            whole = replace(image, source=Path(str(image.source)).absolute())
+            row = folder.add_row(id, whole, result)
+            if len(summary.rows) < SUMMARY_ROWS:
+                summary.rows.append(row)
+            if image.frame is not None:
+                self._add_frame(str(image.source), row, result)
+        folder.record.details["cines"] = summary.cines = list(self._cines.values())
+        for given, reason in self._failures + self.found.failures:
+            folder.fail(image_stem(given), given, reason)
+
+    def _images(self) -> Iterator[ImageFile]:
+        """Yield the images of all files, whose headers are read as they are needed."""
+        files: Iterable[Any] = zip(self.found.paths, self.found.ids, strict=True)
+        if self.progress is not None:
+            files = self.progress(files, len(self.found.paths))
+        for path, name in files:
+            try:
+                frames = frames_of(path, crop_to_region=self.crop_to_region)
+            except ImageReadError as error:
+                self._failures.append((str(path), str(error)))
+                continue
+            if frames.images[0].frame is not None:
+                self._cines[str(path)] = {
+                    "file": str(Path(named(path)).absolute()),
+                    "frames": len(frames.images),
+                    "frames_per_second": frames.frames_per_second,
+                    "predicted": 0,
+                    "with_lesion": 0,
+                    "summary_id": None,
+                    "summary_frame": None,
+                }
+            for image in frames.images:
+                self._ids[image] = self.folder.reserve(frame_id(name, image))
+                yield image
+
+    def _write_images(self, image: Any, loaded: LoadedImage, prediction: Prediction) -> None:
+        self.folder.write_images(self._ids[image], image, prediction, loaded=loaded)
+
+    def _add_frame(self, file: str, row: Mapping[str, Any], prediction: Prediction) -> None:
         """Take a frame into account in what is told of its loop."""
-        cine = self.cines[file]
+        cine = self._cines[file]
         cine["predicted"] += 1
         cine["with_lesion"] += prediction.lesion_pixels > 0
-        if file not in self.ranks or prediction.rank > self.ranks[file]:
-            self.ranks[file] = prediction.rank
+        if file not in self._ranks or prediction.rank > self._ranks[file]:
+            self._ranks[file] = prediction.rank
             cine |= {"summary_id": row["id"], "summary_frame": row["frame"]}
-
-
-def _plan(found: FoundImages, *, crop_to_region: bool) -> _Plan:
-    plan = _Plan()
-    for path, name in zip(found.paths, found.ids, strict=True):
-        try:
-            frames = frames_of(path, crop_to_region=crop_to_region)
-        except ImageReadError as error:
-            plan.failures.append((str(path), str(error)))
-            continue
-        plan.sources += [(frame_id(name, image), image) for image in frames.images]
-        if frames.images[0].frame is not None:
-            plan.cines[str(path)] = {
-                "file": str(Path(named(path)).absolute()),
-                "frames": len(frames.images),
-                "frames_per_second": frames.frames_per_second,
-                "predicted": 0,
-                "with_lesion": 0,
-                "summary_id": None,
-                "summary_frame": None,
-            }
-    return plan

@@ -10,7 +10,6 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from busi_monai.cases import MALIGNANT, PredictionWarning
@@ -51,6 +50,54 @@ class Prediction:
     has_mask: bool = True
     scale: PixelScale = NO_SPACING
     image_warnings: tuple[PredictionWarning, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        shape: tuple[int, ...],
+        lesion_probability: NDArray[np.float32] | None,
+        mask: NDArray[np.uint8] | None,
+        probabilities: dict[str, float],
+        predicted_class: str | None,
+        *,
+        canvas: Sequence[int] | None,
+        scale: PixelScale,
+        image_warnings: tuple[PredictionWarning, ...],
+        seconds: float = 0.0,
+    ) -> Prediction:
+        """Return the prediction of an image, or of the part of it that was read.
+
+        Args:
+            shape: (H, W) of what was read.
+            lesion_probability: (H, W), ``None`` without a mask head.
+            mask: (H, W) of 0 and 1, ``None`` without a mask head.
+            probabilities: by class name; empty without a class head.
+            predicted_class: ``None`` without a class head.
+            canvas: place of what was read in the whole; see ``laid_on_canvas``.
+            scale: of the whole image.
+            image_warnings: what was decided on reading.
+            seconds: to be told with the prediction.
+        """
+        has_mask = mask is not None and lesion_probability is not None
+        if mask is None or lesion_probability is None:
+            mask, lesion_probability = np.zeros(shape, np.uint8), np.zeros(shape, np.float32)
+        if canvas is not None:
+            mask = laid_on_canvas(mask, canvas)
+            lesion_probability = laid_on_canvas(lesion_probability, canvas)
+        lesion_pixels = int(mask.sum())
+        return cls(
+            mask=mask,
+            probabilities=probabilities,
+            predicted_class=predicted_class,
+            lesion_pixels=lesion_pixels,
+            lesion_fraction=lesion_pixels / mask.size,
+            box=lesion_box(mask),
+            lesion_probability=lesion_probability,
+            seconds=seconds,
+            has_mask=has_mask,
+            scale=scale,
+            image_warnings=image_warnings,
+        )
 
     @cached_property
     def measured(self) -> LesionSize:
@@ -130,39 +177,30 @@ def prediction_of_item(
         seconds: to be told with the prediction.
     """
     meta = getattr(item.get("image"), "meta", {})
-    has_mask = "pred" in item and "pred_seg" in item
-    if has_mask:
-        mask = _array(item["pred"]).astype(np.uint8)
-        probability = _array(item["pred_seg"])[0].astype(np.float32)
+    probability = mask = None
+    if "pred" in item and "pred_seg" in item:
+        mask = np.asarray(item["pred"]).astype(np.uint8)
+        probability = np.asarray(item["pred_seg"])[0].astype(np.float32)
+        size: tuple[int, ...] = mask.shape
     else:
         size = tuple(int(side) for side in meta["spatial_shape"][:2])
-        mask, probability = np.zeros(size, dtype=np.uint8), np.zeros(size, dtype=np.float32)
-    if "canvas" in meta:
-        mask, probability = (laid_on_canvas(each, meta["canvas"]) for each in (mask, probability))
-    probabilities: dict[str, float] = {}
+    probabilities = {}
     if "pred_cls" in item:
-        values = _array(item["pred_cls"]).astype(float)
-        probabilities = {name: float(p) for name, p in zip(classes, values, strict=True)}
-    lesion_pixels = int(mask.sum())
-    return Prediction(
-        mask=mask,
-        probabilities=probabilities,
-        predicted_class=item["predicted_class"] if probabilities else None,
-        lesion_pixels=lesion_pixels,
-        lesion_fraction=lesion_pixels / mask.size,
-        box=lesion_box(mask),
-        lesion_probability=probability,
-        seconds=seconds,
-        has_mask=has_mask,
+        values = zip(classes, np.asarray(item["pred_cls"]).astype(float), strict=True)
+        probabilities = {name: float(value) for name, value in values}
+    return Prediction.of(
+        size,
+        probability,
+        mask,
+        probabilities,
+        item["predicted_class"] if probabilities else None,
+        canvas=meta.get("canvas"),
         scale=PixelScale.from_json(meta["scale"]) if "scale" in meta else NO_SPACING,
         image_warnings=tuple(
             PredictionWarning(**each) for each in json.loads(meta.get("warnings", "[]"))
         ),
+        seconds=seconds,
     )
-
-
-def _array(value: Any) -> NDArray[Any]:
-    return np.asarray(value.detach().cpu() if isinstance(value, torch.Tensor) else value)
 
 
 @dataclass(frozen=True)

@@ -3,79 +3,80 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
-from functools import cached_property
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property, partial
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from monai.bundle import ConfigParser
 from numpy.typing import NDArray
 
 from busi_monai.bundle import Bundle
 from busi_monai.bundle.shipped import DEFAULT_BUNDLE
-from busi_monai.devices import DeviceChoice, PrecisionChoice, choose_device, choose_precision
-from busi_monai.errors import BusiMonaiError, ImageReadError, InputError
-from busi_monai.files import file_sha256
-from busi_monai.inference.dicom_objects import ModelIdentity
-from busi_monai.inference.inferers import PlainInferer, class_heat_map, single_networks
-from busi_monai.inference.prediction import (
-    Prediction,
-    Uncertainty,
-    disagreement,
-    prediction_of_item,
+from busi_monai.devices import (
+    DeviceChoice,
+    PrecisionChoice,
+    choose_device,
+    choose_graph_precision,
+    choose_precision,
 )
+from busi_monai.errors import ImageReadError, InputError
+from busi_monai.inference.dicom_objects import ModelIdentity
+from busi_monai.inference.engines import (
+    EngineChoice,
+    GraphEngine,
+    choose_engine,
+    graph_mismatch,
+)
+from busi_monai.inference.prediction import Prediction, Uncertainty, disagreement
 from busi_monai.io.image_files import ImageBytes
-from busi_monai.io.images import ImageFile, LoadedImage
-from busi_monai.networks import load_weights
-from busi_monai.networks.autocast import AutocastInferer
-from busi_monai.settings import InferenceSettings
-from busi_monai.transforms.batches import plain
+from busi_monai.io.images import ImageFile, LoadedImage, load_image
+from busi_monai.settings import InferenceSettings, load_settings
+from busi_monai.threads import in_order
+
+if TYPE_CHECKING:
+    import torch
+
+    from busi_monai.inference.torch_engine import TorchEngine
 
 __all__ = ["Predictor"]
 
 logger = logging.getLogger(__name__)
 
 Source = str | Path | ImageBytes | ImageFile | LoadedImage | NDArray[Any]
+Outcome = Prediction | ImageReadError
 
 
 @dataclass(eq=False, kw_only=True)
 class Predictor:
-    """Predicts with the objects of a bundle's ``configs/inference.yaml``, and none of its own.
+    """Predicts with a bundle, by its exported graph or by its network in torch.
 
-    Make one with ``Predictor.load``.
+    Make one with ``Predictor.load``. It may be asked by several threads at a time.
 
     Attributes:
-        network: on the device, in evaluation mode.
-        settings: the bundle's operating point; ``settings.classes`` are the class names.
+        settings: the bundle's, with what was asked for; ``settings.classes`` are the class names.
+        engine: what computes, with the reason it was taken.
         device: the device with the reason it was taken.
         precision: the arithmetic with the reason it was taken.
-        tta_flip: whether the mirror image is predicted too and averaged.
         operating_point: name of that in ``settings.json`` at which malignancy is decided, or
             ``None``.
         bundle: folder of the bundle or run.
         weights: path of its ``models/model.pt``.
     """
 
-    network: torch.nn.Module
     settings: InferenceSettings
+    engine: EngineChoice
     device: DeviceChoice
     precision: PrecisionChoice
-    tta_flip: bool
     operating_point: str | None
     bundle: Path
     weights: Path
-    _preprocessing: Callable[[Any], Any]
-    _postprocessing: Callable[[Any], Any]
-    _inferer: Callable[..., Any]
-
-    def __post_init__(self) -> None:
-        """Bring the network to the device."""
-        self.network = self.network.to(self.device.name).eval()
+    _computing: GraphEngine | TorchEngine
+    _loading: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
     def load(
@@ -84,6 +85,7 @@ class Predictor:
         device: str = "auto",
         precision: str = "fp32",
         *,
+        engine: str = "auto",
         tta_flip: bool | None = None,
         operating_point: str | None = None,
         consistency: bool | None = None,
@@ -95,6 +97,9 @@ class Predictor:
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
             precision: ``fp32``, ``bf16``, ``fp16`` (on a GPU) or ``auto``. Reduced precision moves
                 probabilities by a few thousandths.
+            engine: ``torch``, ``onnx`` or ``openvino`` (the exported graph, on a CPU, without
+                torch), or ``auto``; see ``choose_engine``. A graph that is missing or out of date
+                is exported first where it was asked for.
             tta_flip: whether the mirror image is predicted too and averaged; by default as
                 the bundle's ``settings.json`` says.
             operating_point: one of those that ``settings.json`` holds, such as
@@ -103,52 +108,48 @@ class Predictor:
                 says.
 
         Raises:
-            InputError: if there is no such bundle, device or operating point, or its configuration
-                lacks an id.
+            InputError: if there is no such bundle, device, engine or operating point, its
+                configuration lacks an id, or an engine was asked for that cannot do this.
             WeightsError: if its weights are missing, refused, or of another architecture.
         """
         opened = Bundle.open(DEFAULT_BUNDLE if bundle is None else bundle)
-        chosen = choose_device(device)
-        arithmetic = choose_precision(precision, chosen)
-        return cls._of(
-            opened, None, chosen, arithmetic, tta_flip, operating_point, consistency=consistency
+        settings = load_settings(opened.folder, operating_point, consistency=consistency)
+        if tta_flip is not None:
+            settings = replace(settings, tta_flip=tta_flip)
+        choice = choose_engine(engine, opened, device, precision)
+        computing: GraphEngine | TorchEngine | None = None
+        if choice.name != "torch":
+            place = DeviceChoice("cpu", "asked for" if device == "cpu" else f"engine {choice.name}")
+            arithmetic = choose_graph_precision(precision, choice.name)
+            choice, computing = _graph_engine(choice, opened, settings, arithmetic.name)
+        if computing is None:
+            from busi_monai.inference.torch_engine import TorchEngine
+
+            place = choose_device(device)
+            arithmetic = choose_precision(precision, place)
+            computing = TorchEngine.load(
+                opened,
+                place,
+                arithmetic,
+                tta_flip=tta_flip,
+                operating_point=operating_point,
+                consistency=consistency,
+            )
+        return cls(
+            settings=computing.settings,
+            engine=choice,
+            device=place,
+            precision=arithmetic,
+            operating_point=operating_point,
+            bundle=opened.folder,
+            weights=opened.weights,
+            _computing=computing,
         )
 
-    @classmethod
-    def _of(
-        cls,
-        bundle: Bundle,
-        network: torch.nn.Module | None,
-        device: DeviceChoice,
-        precision: PrecisionChoice,
-        tta_flip: bool | None,
-        operating_point: str | None,
-        *,
-        consistency: bool | Mapping[str, Any] | None,
-    ) -> Predictor:
-        parser = bundle.inference(device.name, precision.name)
-        if tta_flip is not None:
-            parser["prediction_inferer#tta_flip"] = tta_flip
-        for name, value in (("operating_point", operating_point), ("consistency", consistency)):
-            if value is not None:
-                _parsed(parser, name, bundle)  # an older configuration would pass it over
-                parser[name] = value
-        if network is None:
-            network = _parsed(parser, "network_def", bundle)
-            load_weights(network, bundle.weights)
-        return cls(
-            network=network,
-            settings=_parsed(parser, "settings", bundle),
-            _preprocessing=_parsed(parser, "preprocessing", bundle),
-            _postprocessing=_parsed(parser, "postprocessing", bundle),
-            _inferer=_parsed(parser, "inferer", bundle),
-            device=device,
-            precision=precision,
-            tta_flip=_parsed(parser, "prediction_inferer", bundle).averages_flips,
-            operating_point=operating_point,
-            bundle=bundle.folder,
-            weights=bundle.weights,
-        )
+    @property
+    def tta_flip(self) -> bool:
+        """Whether the mirror image is predicted too and averaged."""
+        return self._computing.tta_flip
 
     def at(self, operating_point: str | None) -> Predictor:
         """Return a predictor at another of ``settings.operating_points``; the network is shared.
@@ -162,10 +163,13 @@ class Predictor:
         if operating_point is not None and operating_point not in points:
             known = ", ".join(points)
             raise InputError(f"no operating point {operating_point!r}; there are {known or 'none'}")
-        return self._of(
-            Bundle(self.bundle), self.network, self.device, self.precision, self.tta_flip,
-            operating_point, consistency=asdict(self.settings.consistency),
-        )  # fmt: skip
+        computing = self._computing.at(operating_point)
+        return replace(
+            self,
+            settings=computing.settings,
+            operating_point=operating_point,
+            _computing=computing,
+        )
 
     def predict(self, source: Source) -> Prediction:
         """Predict for one image.
@@ -178,19 +182,28 @@ class Predictor:
         Raises:
             ImageReadError: if the image cannot be read.
         """
-        ((_, prediction),) = self.predict_many([source])
+        ((_, prediction),) = self._predict_batch([source])
         if isinstance(prediction, Exception):
             raise prediction
         return prediction
 
     def predict_many(
-        self, sources: Iterable[Source], *, batch_size: int = 1
-    ) -> Iterator[tuple[Source, Prediction | ImageReadError]]:
+        self,
+        sources: Iterable[Source],
+        *,
+        batch_size: int = 1,
+        then: Callable[[Source, LoadedImage, Prediction], object] | None = None,
+    ) -> Iterator[tuple[Source, Outcome]]:
         """Yield each source with its prediction, in order, going on past images that fail.
 
+        Images are read, predicted and handed on side by side, one on each core; a few are ahead
+        of what is yielded, however many there are.
+
         Args:
-            sources: paths or pixels, as for ``predict``.
+            sources: paths or pixels, as for ``predict``; taken as they are needed.
             batch_size: images for one call of the network. One is as fast on a CPU.
+            then: called for each image with what was read and predicted, by the thread that
+                predicted it: for what takes its time, such as writing files.
 
         Yields:
             (source, prediction), or (source, error) for an image that could not be read.
@@ -201,8 +214,16 @@ class Predictor:
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
         waiting = iter(sources)
-        while batch := list(islice(waiting, batch_size)):
-            yield from self._predict_batch(batch)
+        batches = iter(lambda: list(islice(waiting, batch_size)), [])
+        first = list(islice(batches, 2))
+        if len(first) < 2:  # with all threads
+            for batch in first:
+                yield from self._predict_batch(batch, then)
+            return
+        with self._computing.several() as workers:
+            predict = partial(self._predict_batch, then=then)
+            for found in in_order(predict, chain(first, batches), workers):
+                yield from found
 
     def views(self, source: Source) -> list[Prediction]:
         """Predict for one image and for its mirror image apart, by each member of an ensemble.
@@ -214,18 +235,7 @@ class Predictor:
         Raises:
             ImageReadError: if the image cannot be read.
         """
-        item, image = self._read_one(source)
-        once = AutocastInferer(self.precision.name, inner=PlainInferer())
-        found = []
-        for network in single_networks(self.network):
-            for mirrored in (False, True):
-                with torch.no_grad():
-                    outputs = once(image.flip(-1) if mirrored else image, network)
-                if mirrored and "seg" in outputs:
-                    outputs["seg"] = outputs["seg"].flip(-1)
-                (done,) = self._finished([item], outputs)
-                found.append(prediction_of_item(done, self.settings.classes, 0.0))
-        return found
+        return self._torch.views(_read(source))
 
     def uncertainty(self, source: Source) -> Uncertainty:
         """Return how much the ``views`` of one image disagree.
@@ -249,21 +259,23 @@ class Predictor:
             raise InputError(
                 f"unknown class {class_name!r}; expected one of {', '.join(self.settings.classes)}"
             )
-        item, image = self._read_one(source)
-        places = class_heat_map(self.network, image, self.settings.classes.index(class_name))
-        # goes back to native size as the lesion's probability does
-        (done,) = self._finished([item], {"seg": torch.logit(places, eps=1e-6)[None, None]})
-        return prediction_of_item(done, (), 0.0).lesion_probability
+        return self._torch.heat_map(_read(source), self.settings.classes.index(class_name))
+
+    @property
+    def network(self) -> torch.nn.Module:
+        """The network in torch, on the device, in evaluation mode; loaded when first asked for."""
+        return self._torch.network
 
     def identity(self) -> ModelIdentity:
         """Return what DICOM objects and answers tell of the model."""
         return ModelIdentity(self.bundle.name, self._weights_sha256)
 
     def provenance(self) -> dict[str, Any]:
-        """Return what ``run.json`` tells of a prediction: bundle, weights, device, precision."""
+        """Return what ``run.json`` tells of a prediction: bundle, weights, engine, precision."""
         return {
             "bundle": str(self.bundle),
             "weights_sha256": self._weights_sha256,
+            "engine": asdict(self.engine),
             "device": {"name": self.device.name, "reason": self.device.reason},
             "precision": {"name": self.precision.name, "reason": self.precision.reason},
             "tta_flip": self.tta_flip,
@@ -276,84 +288,94 @@ class Predictor:
 
     @cached_property
     def _weights_sha256(self) -> str:
-        return file_sha256(self.weights)
+        return Bundle(self.bundle).weights_sha256
+
+    @property
+    def _torch(self) -> TorchEngine:
+        """The engine itself, or beside a graph the network in torch, for what no graph gives."""
+        with self._loading:
+            return self._own_torch
+
+    @cached_property
+    def _own_torch(self) -> TorchEngine:
+        if not isinstance(self._computing, GraphEngine):
+            return self._computing
+        from busi_monai.inference.torch_engine import TorchEngine
+
+        return TorchEngine.load(
+            Bundle(self.bundle),
+            self.device,
+            PrecisionChoice("fp32", "beside a graph"),
+            tta_flip=self.tta_flip,
+            operating_point=self.operating_point,
+            consistency=asdict(self.settings.consistency),
+        )
 
     def _predict_batch(
-        self, sources: list[Source]
-    ) -> Iterator[tuple[Source, Prediction | ImageReadError]]:
+        self,
+        sources: Sequence[Source],
+        then: Callable[[Source, LoadedImage, Prediction], object] | None = None,
+    ) -> list[tuple[Source, Outcome]]:
         started = time.perf_counter()
-        items = [self._read(source) for source in sources]
-        predicted = iter(self._infer([item for item in items if not isinstance(item, Exception)]))
-        done = [item if isinstance(item, Exception) else next(predicted) for item in items]
+        read = [_read_or_error(source) for source in sources]
+        images = [each for each in read if isinstance(each, LoadedImage)]
+        predicted = iter(self._computing.predict(images) if images else [])
         seconds = (time.perf_counter() - started) / len(sources)
-        for source, item in zip(sources, done, strict=True):
-            if isinstance(item, ImageReadError):
-                yield source, item
-            else:
-                yield source, prediction_of_item(item, self.settings.classes, seconds)
-
-    def _read_one(self, source: Source) -> tuple[dict[str, Any], torch.Tensor]:
-        """Return an item, and its image as a batch of one on the device."""
-        item = self._read(source)
-        if isinstance(item, Exception):
-            raise item
-        return item, plain(item["image"])[None].to(self.device.name)
-
-    def _read(self, source: Source) -> dict[str, Any] | ImageReadError:
-        image = str(source) if isinstance(source, Path) else source
-        try:
-            return dict(self._preprocessing({"image": image}))
-        except Exception as error:
-            # MONAI wraps a transform's error into RuntimeError; one file must not stop the others
-            return _read_error(error, source)
-
-    def _infer(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        if not items:
-            return []
-        images = torch.stack([plain(item["image"]) for item in items]).to(self.device.name)
-        with torch.no_grad():
-            outputs = self._inferer(images, self.network)
-        return self._finished(items, outputs)
-
-    def _finished(
-        self, items: list[dict[str, Any]], outputs: Mapping[str, torch.Tensor]
-    ) -> list[dict[str, Any]]:
-        heads = {name: logits.float().cpu() for name, logits in outputs.items()}
-        return [
-            dict(self._postprocessing({**item, **{name: heads[name][index] for name in heads}}))
-            for index, item in enumerate(items)
-        ]
+        found: list[tuple[Source, Outcome]] = []
+        for source, image in zip(sources, read, strict=True):
+            if isinstance(image, ImageReadError):
+                found.append((source, image))
+                continue
+            prediction = replace(next(predicted), seconds=seconds)
+            if then is not None:
+                then(source, image, prediction)
+            found.append((source, prediction))
+        return found
 
 
-def _parsed(parser: ConfigParser, name: str, bundle: Bundle) -> Any:
+def _graph_engine(
+    choice: EngineChoice, bundle: Bundle, settings: InferenceSettings, precision: str
+) -> tuple[EngineChoice, GraphEngine | None]:
+    """Return the engine of a bundle's graph, exported anew where it is missing or out of date.
+
+    Where the graph was not asked for and cannot be had, the choice is torch, without an engine yet.
+    """
     try:
-        return parser.get_parsed_content(name)
-    except KeyError as error:
-        raise InputError(
-            f"{bundle.config_file('inference')} lacks the id {name!r}: {error}"
-        ) from error
-    except RuntimeError as error:
-        # MONAI wraps what a configured object raises
-        cause = _cause(error, BusiMonaiError)
-        if cause is not None:
-            raise cause from error
+        engine = None
+        if bundle.graph.is_file():
+            engine = GraphEngine(bundle, settings, choice.name, precision)
+            reason = graph_mismatch(engine.metadata, bundle, bundle.settings)
+        else:
+            reason = "is missing"
+        if reason is not None or engine is None:
+            from busi_monai.inference.export import export_bundle
+
+            logger.warning("%s %s; it is exported anew", bundle.graph, reason)
+            export_bundle(bundle.folder)
+            engine = GraphEngine(bundle, settings, choice.name, precision)
+        other = graph_mismatch(engine.metadata, bundle, settings)
+        if other is not None:
+            raise InputError(f"{bundle.graph} {other} than was asked for; use --engine torch")
+    except (InputError, OSError) as error:
+        if choice.reason == "asked for":
+            raise
+        return EngineChoice("torch", f"auto: {error}"), None
+    return choice, engine
+
+
+def _read_or_error(source: Source) -> LoadedImage | ImageReadError:
+    try:
+        return _read(source)
+    except ImageReadError as error:
+        return error
+
+
+def _read(source: Source) -> LoadedImage:
+    try:
+        return load_image(source)
+    except ImageReadError:
         raise
-
-
-def _read_error(error: Exception, source: Source) -> ImageReadError:
-    cause = _cause(error, ImageReadError)
-    if isinstance(cause, ImageReadError):
-        return cause
-    name = "the given pixels" if isinstance(source, (np.ndarray, LoadedImage)) else str(source)
-    inner = error.__cause__ or error
-    logger.debug("reading %s failed", name, exc_info=error)
-    return ImageReadError(f"{name}: cannot be read: {type(inner).__name__}: {inner}")
-
-
-def _cause(error: BaseException | None, kind: type[BusiMonaiError]) -> BusiMonaiError | None:
-    """Return the first error of a kind in a chain of causes."""
-    while error is not None:
-        if isinstance(error, kind):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
+    except Exception as error:  # one file must not stop the others
+        name = "the given pixels" if isinstance(source, (np.ndarray, LoadedImage)) else str(source)
+        logger.debug("reading %s failed", name, exc_info=error)
+        raise ImageReadError(f"{name}: cannot be read: {type(error).__name__}: {error}") from error

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections import Counter
+import os
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +22,7 @@ from busi_monai.inference.formats import FurtherFormats
 from busi_monai.inference.overlays import draw_overlay
 from busi_monai.inference.prediction import Prediction
 from busi_monai.io.image_files import id_key, safe_id, unique_id
-from busi_monai.io.images import ImageFile, mask_sha256, read_image, write_mask, write_png
+from busi_monai.io.images import ImageFile, LoadedImage, encode_png, mask_sha256, read_image
 from busi_monai.metrics import segmentation_scores
 from busi_monai.records import RunRecord
 
@@ -34,6 +36,9 @@ __all__ = [
 ]
 
 PREDICTIONS_CSV = "predictions.csv"
+
+ROWS_AT_ONCE, SECONDS_AT_ONCE = 256, 2.0
+"""After how many rows, or what time, these and their files are made sure to stay on the disk."""
 
 BOX_COLUMNS = ("box_x", "box_y", "box_w", "box_h")
 SIZE_COLUMNS = ("lesion_mm2", "long_axis_px", "short_axis_px", "long_axis_mm", "short_axis_mm")
@@ -164,10 +169,14 @@ class PredictionsFolder:
         self._columns = prediction_columns(self.classes, with_truth=with_truth)
         self._taken: set[str] = set()
         self._stream: TextIO | None = None
+        self._rows: list[dict[str, str]] = []
+        self._unsynced: deque[Path] = deque()
+        self._due = time.monotonic() + SECONDS_AT_ONCE
 
     def __enter__(self) -> PredictionsFolder:
         """Begin the table."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        for name in ("masks", "overlays") if self._overlays else ("masks",):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
         # newline="" is the csv module's wish; the byte order mark would break other readers; bytes
         # of a path that are not UTF-8 are told as \udcNN
         table = self.folder / PREDICTIONS_CSV
@@ -184,6 +193,8 @@ class PredictionsFolder:
     ) -> None:
         """Close the table, and write what is made from it unless the block raised."""
         if self._stream is not None:
+            if kind is None:
+                self._write_rows()
             self._stream.close()
             if kind is None:
                 self._complete()
@@ -207,43 +218,86 @@ class PredictionsFolder:
         Returns:
             The row, numbers as such and ``None`` where its cell is empty.
         """
-        id = self._unique(id)
-        loaded = image if isinstance(image, ImageFile) else ImageFile(Path(image))
-        path = str(Path(named(loaded.source)).absolute())
+        id = self.reserve(id)
+        file = image if isinstance(image, ImageFile) else ImageFile(Path(image))
+        self.write_images(id, file, prediction, truth)
+        return self.add_row(id, file, prediction, truth)
+
+    def reserve(self, id: str) -> str:
+        """Return a name for row and files that no earlier one has, whatever case a disk ignores."""
+        id = unique_id(safe_id(id), self._taken)
+        self._taken.add(id_key(id))
+        return id
+
+    def write_images(
+        self,
+        id: str,
+        image: ImageFile,
+        prediction: Prediction,
+        truth: Truth | None = None,
+        loaded: LoadedImage | None = None,
+    ) -> None:
+        """Write the mask and the overlay; several threads may, each under an id of its own.
+
+        Args:
+            id: as from ``reserve``.
+            image: read for the overlay unless all of it is ``loaded``.
+            prediction: what was predicted.
+            truth: drawn as well.
+            loaded: what was read of the image.
+        """
+        self._write(id, "masks", np.where(prediction.mask > 0, np.uint8(255), np.uint8(0)))
+        if not self._overlays:
+            return
+        if loaded is None or loaded.canvas is not None:
+            loaded = read_image(replace(image, crop_to_region=False))
+        drawn = draw_overlay(
+            loaded.pixels,
+            prediction.mask,
+            predicted_class=prediction.predicted_class,
+            confidence=prediction.confidence,
+            true_mask=truth.mask if truth else None,
+            true_class=truth.class_name if truth else None,
+        )
+        self._write(id, "overlays", drawn)
+
+    def add_row(
+        self, id: str, image: ImageFile, prediction: Prediction, truth: Truth | None = None
+    ) -> dict[str, Any]:
+        """Write the row and the further formats of what ``write_images`` has written.
+
+        Args and Returns: as for ``add``.
+        """
+        path = str(Path(named(image.source)).absolute())
         if path != self._current:
             self._complete_file()
             self._current = path
-        row = prediction_row(id, path, prediction, self.classes, frame=loaded.frame)
+        row = prediction_row(id, path, prediction, self.classes, frame=image.frame)
         if self._with_truth and truth is not None:
             row |= _truth_columns(truth, prediction)
-        write_mask(self.folder / "masks" / f"{id}.png", prediction.mask)
-        if self._overlays:
-            drawn = draw_overlay(
-                read_image(replace(loaded, crop_to_region=False)).pixels,
-                prediction.mask,
-                predicted_class=prediction.predicted_class,
-                confidence=prediction.confidence,
-                true_mask=truth.mask if truth else None,
-                true_class=truth.class_name if truth else None,
-            )
-            write_png(self.folder / "overlays" / f"{id}.png", drawn)
         if self._formats is not None:
-            self._formats.add(self.folder, id, loaded, prediction)
+            self._formats.add(self.folder, id, image, prediction)
         self._write_row(row)
         for warning in prediction.warnings:
-            self.record.warn(str(loaded.source), warning)
+            self.record.warn(str(image.source), warning)
         self.counts["predicted"] += 1
+        self.counts["with_lesion"] += prediction.lesion_pixels > 0
         if prediction.predicted_class:
             self.counts[prediction.predicted_class] += 1
         return row
 
-    def fail(self, id: str, image: str | Path | ImageFile, error: object) -> None:
-        """Write a row for an image that could not be predicted, with the reason."""
+    def fail(
+        self, id: str, image: str | Path | ImageFile, error: object, *, reserved: bool = False
+    ) -> None:
+        """Write a row for an image that could not be predicted, with the reason.
+
+        ``reserved`` says that the id comes from ``reserve``.
+        """
         source, frame = (
             (image.source, image.frame) if isinstance(image, ImageFile) else (image, None)
         )
         row = {
-            "id": self._unique(id),
+            "id": id if reserved else self.reserve(id),
             "image": named(source),
             "frame": None if frame is None else frame + 1,
             "error": named(error),
@@ -260,6 +314,7 @@ class PredictionsFolder:
             self._formats.complete_file(self.folder)
         except ImageReadError as error:
             self.record.fail(self._current, error)
+            self.counts["unwritten"] += 1
 
     def _complete(self) -> None:
         self._complete_file()
@@ -272,14 +327,27 @@ class PredictionsFolder:
     def _write_row(self, row: Mapping[str, Any]) -> None:
         if self._stream is None:
             raise RuntimeError("use PredictionsFolder in a with statement")
-        self._writer.writerow(prediction_cells(row))
-        self._stream.flush()
+        self._rows.append(prediction_cells(row))
+        if len(self._rows) >= ROWS_AT_ONCE or time.monotonic() >= self._due:
+            self._write_rows()
 
-    def _unique(self, id: str) -> str:
-        """Return a file name that no earlier row has, whatever letter case the disk ignores."""
-        id = unique_id(safe_id(id), self._taken)
-        self._taken.add(id_key(id))
-        return id
+    def _write_rows(self) -> None:
+        """Write the rows that wait, once their files are on the disk to stay."""
+        if self._stream is None:
+            return
+        while self._unsynced:
+            with self._unsynced.popleft().open("rb") as written:
+                os.fsync(written.fileno())
+        self._writer.writerows(self._rows)
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        self._rows.clear()
+        self._due = time.monotonic() + SECONDS_AT_ONCE
+
+    def _write(self, id: str, kind: str, pixels: NDArray[np.uint8]) -> None:
+        path = self.folder / kind / f"{id}.png"
+        path.write_bytes(encode_png(pixels))
+        self._unsynced.append(path)
 
 
 def _truth_columns(truth: Truth, prediction: Prediction) -> dict[str, Any]:

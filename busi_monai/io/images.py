@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from busi_monai.cases import PredictionWarning
 from busi_monai.errors import ImageReadError
@@ -45,12 +45,13 @@ from busi_monai.io.video import is_video, read_video_frame, read_video_header
 __all__ = [
     "IMAGE_SUFFIXES",
     "Frames",
-    "Image",
     "ImageFile",
+    "encode_png",
     "file_header",
     "frames_of",
     "image_from_array",
     "is_image_file",
+    "load_image",
     "mask_sha256",
     "pixel_sha256",
     "read_image",
@@ -59,6 +60,7 @@ __all__ = [
     "write_png",
 ]
 
+_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 3)
 _HEAD_LENGTH = 544  # what tells DICOM, NIfTI-1 and NIfTI-2 from the rest
 
 
@@ -164,6 +166,19 @@ def read_image(source: ImageSource | ImageFile) -> LoadedImage:
     return _in_grey(_read_values(wanted), wanted.source)
 
 
+def load_image(source: ImageSource | ImageFile | LoadedImage | NDArray[Any]) -> LoadedImage:
+    """Return an image wherever it is: in a file, in memory, read already, or as pixels.
+
+    Raises:
+        ImageReadError: as for ``read_image`` and ``image_from_array``.
+    """
+    if isinstance(source, LoadedImage):
+        return source
+    if isinstance(source, (str, Path, ImageBytes, ImageFile)):
+        return read_image(source)
+    return image_from_array(np.asarray(source))
+
+
 def image_from_array(values: NDArray[np.generic]) -> LoadedImage:
     """Return pixels that are already in memory as ``read_image`` would from a file.
 
@@ -205,7 +220,17 @@ def read_mask(path: str | Path) -> NDArray[np.bool_]:
 def write_png(path: str | Path, pixels: NDArray[np.uint8]) -> None:
     """Write (H, W) grey or (H, W, 3) RGB uint8 pixels as PNG, atomically."""
     with atomic_file(path) as partial:
-        Image.fromarray(np.ascontiguousarray(pixels)).save(partial, format="PNG", compress_level=3)
+        partial.write_bytes(encode_png(pixels))
+
+
+def encode_png(pixels: NDArray[np.uint8]) -> bytes:
+    """Return (H, W) grey or (H, W, 3) RGB uint8 pixels as PNG.
+
+    By OpenCV, which lets other threads run meanwhile; Pillow does not.
+    """
+    values = pixels if pixels.ndim == 2 else pixels[..., ::-1]
+    _, content = cv2.imencode(".png", np.ascontiguousarray(values), _PNG)
+    return content.tobytes()
 
 
 def write_mask(path: str | Path, mask: NDArray[np.generic]) -> None:

@@ -20,9 +20,8 @@ from busi_monai.io.image_files import ImageBytes
 from busi_monai.io.images import (
     ImageFile,
     LoadedImage,
-    image_from_array,
+    load_image,
     mask_sha256,
-    read_image,
     read_mask,
 )
 
@@ -56,13 +55,10 @@ class LoadUltrasoundd(MapTransform):
         for key in self.key_iterator(item):
             source, name, frame = item[key], "", None
             if isinstance(source, (str, Path, ImageBytes)):
-                loaded, name = read_image(source), str(source)
+                name = str(source)
             elif isinstance(source, ImageFile):
-                loaded, name, frame = read_image(source), str(source.source), source.frame
-            elif isinstance(source, LoadedImage):
-                loaded = source
-            else:
-                loaded = image_from_array(np.asarray(source))
+                name, frame = str(source.source), source.frame
+            loaded = load_image(source)
             item[key] = _tensor(loaded, name, frame)
         return item
 

@@ -9,12 +9,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, Invertd, InvertibleTransform, Transform
 
-from busi_monai.cases import MALIGNANT
-from busi_monai.imaging.prediction import (
-    DEFAULT_MALIGNANT_THRESHOLD,
-    agreed_finding,
-    choose_class,
-)
+from busi_monai.imaging import decide
 from busi_monai.settings import InferenceSettings
 from busi_monai.transforms.batches import plain
 
@@ -89,24 +84,18 @@ class _Decided(Transform):
         self.settings = settings
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        item, settings = dict(data), self.settings
+        item = dict(data)
+        probability = probabilities = None
         if "pred_seg" in item:
             item["pred_seg"] = _values(item["pred_seg"])
-            item["pred"] = (item["pred_seg"][0] >= settings.mask_threshold).to(torch.uint8)
+            probability = item["pred_seg"][0].numpy()
         if "pred_cls" in item:
-            values = item["pred_cls"].tolist()
-            item["predicted_class"] = choose_class(
-                values, settings.classes, settings.class_thresholds
-            )
-            if "pred" in item and settings.consistency.enabled:
-                item["predicted_class"], mask = agreed_finding(
-                    item["predicted_class"],
-                    item["pred"].numpy(),
-                    dict(zip(settings.classes, values, strict=True)),
-                    settings.consistency,
-                    settings.class_thresholds.get(MALIGNANT, DEFAULT_MALIGNANT_THRESHOLD),
-                )
-                item["pred"] = torch.from_numpy(mask)
+            probabilities = item["pred_cls"].tolist()
+        mask, predicted_class = decide(probability, probabilities, self.settings)
+        if mask is not None:
+            item["pred"] = torch.from_numpy(mask)
+        if predicted_class is not None:
+            item["predicted_class"] = predicted_class
         return item
 
 

@@ -112,7 +112,7 @@ def test_true_masks_give_what_a_crop_by_hand_gives(
     predictor = Predictor.load(two_stage_run, device="cpu")
     network = predictor.network
     image = str(phantom_prepared / "images" / f"{row['id']}.png")
-    loaded = predictor._preprocessing({"image": image})["image"].as_tensor()
+    loaded = predictor._torch._preprocessing({"image": image})["image"].as_tensor()
     truth = read_mask(phantom_prepared / "labels" / f"{row['id']}.png")
     rows, columns = (
         np.floor((np.arange(count) + 0.5) * length / count).astype(int)

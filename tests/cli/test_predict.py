@@ -181,10 +181,10 @@ def test_ctrl_c_exits_130_and_leaves_nothing_half_written(
 
 
 def test_a_full_disk_exits_1_with_the_systems_words(tiny_bundle, clean, tmp_path, monkeypatch):
-    def full(path: Path, mask: object) -> None:
+    def full(pixels: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("busi_monai.inference.writers.write_mask", full)
+    monkeypatch.setattr("busi_monai.inference.writers.encode_png", full)
     result = run(clean, "--out", tmp_path / "out", "--model", tiny_bundle, "--device", "cpu")
     assert result.exit_code == 1 and "No space left on device" in result.stderr
     assert list(tmp_path.iterdir()) == []

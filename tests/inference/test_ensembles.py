@@ -17,7 +17,7 @@ from busi_monai.errors import InputError, WeightsError
 from busi_monai.evaluation import read_predictions
 from busi_monai.inference import (
     Predictor,
-    export_bundle_network,
+    export_bundle,
     refuse_seen_images,
     write_ensemble,
 )
@@ -82,13 +82,10 @@ def test_the_bundles_own_door_and_the_exports_agree(
     (row,) = read_predictions(tmp_path / "predictions").to_dict("records")
     assert row["p_benign"] == pytest.approx(expected.probabilities["benign"], abs=2e-6)
     assert row["lesion_pixels"] == expected.lesion_pixels
-    inference_settings = InferenceSettings(image_size=(32, 48))
-    network = Predictor.load(out, device="cpu").network
-    for format in ("torchscript", "pt2"):
-        report = export_bundle_network(
-            network, tmp_path / f"network.{format}", format=format, settings=inference_settings
-        )
-        assert report.heads == ("seg", "cls") and report.max_abs_difference < 1e-4
+    for format, name in {"torchscript": "network.ts", "pt2": "network.pt2"}.items():
+        report = export_bundle(out, tmp_path / name, format, check=[image])
+        assert report.outputs == ("lesion_probability", "mask", "logits", "features")
+        assert (report.images, report.mask_difference) == (1, 0) and report.max_difference < 1e-5
 
 
 def test_an_ensemble_may_be_a_member(member: MakeMember, image: Path, tmp_path: Path) -> None:

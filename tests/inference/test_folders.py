@@ -73,10 +73,10 @@ def test_a_full_disk_leaves_the_previous_result(tiny_bundle, image, tmp_path, mo
     predict([image], tmp_path / "out", **options)
     before = (tmp_path / "out" / "predictions.csv").read_bytes()
 
-    def full(path: Path, mask: object) -> None:
+    def full(pixels: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("busi_monai.inference.writers.write_mask", full)
+    monkeypatch.setattr("busi_monai.inference.writers.encode_png", full)
     with pytest.raises(OSError, match="No space left"):
         predict([image], tmp_path / "out", **options)
     assert (tmp_path / "out" / "predictions.csv").read_bytes() == before

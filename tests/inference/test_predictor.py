@@ -189,7 +189,7 @@ def test_heads_that_are_not_there_do_not_disagree(prediction: Prediction) -> Non
 
 def test_each_member_of_an_ensemble_has_its_views(predictor: Predictor, image: Path) -> None:
     ensemble = Predictor.load(predictor.bundle)
-    ensemble.network = EnsembleNetwork([predictor.network] * 3, [1.0, 1.0, 2.0]).eval()
+    ensemble._torch.network = EnsembleNetwork([predictor.network] * 3, [1.0, 1.0, 2.0]).eval()
 
     views = ensemble.views(image)
 

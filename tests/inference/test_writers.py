@@ -17,7 +17,8 @@ def rows(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def test_folder_holds_table_mask_overlay_and_record(tmp_path, image, prediction):
+def test_folder_holds_table_mask_overlay_and_record(tmp_path, image, prediction, monkeypatch):
+    monkeypatch.setattr("busi_monai.inference.writers.ROWS_AT_ONCE", 1)
     with PredictionsFolder(tmp_path / "out") as folder:
         folder.add("Bild ä", image, prediction)
         assert len(rows(tmp_path / "out")) == 1  # on disk as they come

@@ -5,22 +5,19 @@ from __future__ import annotations
 import base64
 import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from click.testing import CliRunner
 from monai.bundle import ConfigWorkflow
 from PIL import Image
 from starlette.testclient import TestClient
-from torch import nn
 
-from busi_monai.bundle.shipped import find_bundle
+from busi_monai.bundle.shipped import DEFAULT_BUNDLE, find_bundle
 from busi_monai.cli.main import main
 from busi_monai.evaluation import read_predictions
-from busi_monai.inference import Prediction, Predictor, export_bundle_network
+from busi_monai.inference import EngineChoice, Prediction, Predictor, export_bundle
 from busi_monai.io.images import read_mask
 from busi_monai.serving.answers import ImageResult
 from busi_monai.serving.application import application
@@ -101,42 +98,21 @@ def test_what_the_page_lets_one_download(
         assert_same(expected[path.stem], mask, probabilities, path.stem)
 
 
-class OnnxNetwork(nn.Module):
-    """An exported file in the network's place."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        import onnxruntime
-
-        self.session = onnxruntime.InferenceSession(str(path))
-
-    def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
-        seg, cls = self.session.run(["seg", "cls"], {"image": image.contiguous().numpy()})
-        return {"seg": torch.from_numpy(seg), "cls": torch.from_numpy(cls)}
-
-
-def loaded(path: Path, format: str) -> nn.Module:
-    if format == "onnx":
-        return OnnxNetwork(path)
-    if format == "torchscript":
-        network: Any = torch.jit.load(str(path))
-        return network
-    return torch.export.load(str(path)).module()
-
-
-@pytest.mark.parametrize("format", ["onnx", "torchscript", "pt2"])
-def test_exports(
-    twenty: Path, expected: dict[str, Prediction], format: str, tmp_path: Path
-) -> None:
-    if format == "onnx":
-        for package in ("onnx", "onnxscript", "onnxruntime"):
-            pytest.importorskip(package)
-    exported = Predictor.load(device="cpu")
-    path = tmp_path / f"network.{format}"
-    export_bundle_network(exported.network, path, format, settings=exported.settings)
-    exported.network = loaded(path, format)
-
-    for image in sorted(twenty.iterdir()):
-        found, wanted = exported.predict(image), expected[image.stem]
+@pytest.mark.parametrize("engine", ["torch", "onnx", "openvino"])
+def test_engines(twenty: Path, expected: dict[str, Prediction], engine: str) -> None:
+    if engine == "openvino":
+        pytest.importorskip("openvino")
+    predictor = Predictor.load(device="cpu", engine=engine)
+    assert predictor.engine == EngineChoice(engine, "asked for")
+    for image, found in predictor.predict_many(sorted(twenty.iterdir())):
+        wanted = expected[image.stem]
         assert np.mean(found.mask != wanted.mask) <= 0.001, image
         assert found.probabilities == pytest.approx(wanted.probabilities, abs=1e-4), image
+
+
+@pytest.mark.parametrize(("format", "suffix"), [("torchscript", ".ts"), ("pt2", ".pt2")])
+def test_exports(twenty: Path, format: str, suffix: str, tmp_path: Path) -> None:
+    images = sorted(twenty.iterdir())
+    report = export_bundle(DEFAULT_BUNDLE, tmp_path / f"model{suffix}", format, check=images)
+    assert report.images == len(images)
+    assert report.max_difference < 1e-4 and report.mask_difference <= 0.001
