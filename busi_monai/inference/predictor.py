@@ -13,13 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.bundle import ConfigParser
 from numpy.typing import NDArray
 
 from busi_monai.bundle import Bundle
 from busi_monai.bundle.shipped import DEFAULT_BUNDLE
 from busi_monai.devices import DeviceChoice, PrecisionChoice, choose_device, choose_precision
-from busi_monai.errors import BusiMonaiError, ImageReadError, InputError
+from busi_monai.errors import ImageReadError, InputError, first_cause
 from busi_monai.files import file_sha256
 from busi_monai.inference.dicom_objects import ModelIdentity
 from busi_monai.inference.inferers import PlainInferer, class_heat_map, single_networks
@@ -131,20 +130,20 @@ class Predictor:
             parser["prediction_inferer#tta_flip"] = tta_flip
         for name, value in (("operating_point", operating_point), ("consistency", consistency)):
             if value is not None:
-                _parsed(parser, name, bundle)  # an older configuration would pass it over
+                bundle.parsed(parser, name)  # an older configuration would pass it over
                 parser[name] = value
         if network is None:
-            network = _parsed(parser, "network_def", bundle)
+            network = bundle.parsed(parser, "network_def")
             load_weights(network, bundle.weights)
         return cls(
             network=network,
-            settings=_parsed(parser, "settings", bundle),
-            _preprocessing=_parsed(parser, "preprocessing", bundle),
-            _postprocessing=_parsed(parser, "postprocessing", bundle),
-            _inferer=_parsed(parser, "inferer", bundle),
+            settings=bundle.parsed(parser, "settings"),
+            _preprocessing=bundle.parsed(parser, "preprocessing"),
+            _postprocessing=bundle.parsed(parser, "postprocessing"),
+            _inferer=bundle.parsed(parser, "inferer"),
             device=device,
             precision=precision,
-            tta_flip=_parsed(parser, "prediction_inferer", bundle).averages_flips,
+            tta_flip=bundle.parsed(parser, "prediction_inferer").averages_flips,
             operating_point=operating_point,
             bundle=bundle.folder,
             weights=bundle.weights,
@@ -325,35 +324,11 @@ class Predictor:
         ]
 
 
-def _parsed(parser: ConfigParser, name: str, bundle: Bundle) -> Any:
-    try:
-        return parser.get_parsed_content(name)
-    except KeyError as error:
-        raise InputError(
-            f"{bundle.config_file('inference')} lacks the id {name!r}: {error}"
-        ) from error
-    except RuntimeError as error:
-        # MONAI wraps what a configured object raises
-        cause = _cause(error, BusiMonaiError)
-        if cause is not None:
-            raise cause from error
-        raise
-
-
 def _read_error(error: Exception, source: Source) -> ImageReadError:
-    cause = _cause(error, ImageReadError)
-    if isinstance(cause, ImageReadError):
+    cause = first_cause(error, ImageReadError)
+    if cause is not None:
         return cause
     name = "the given pixels" if isinstance(source, (np.ndarray, LoadedImage)) else str(source)
     inner = error.__cause__ or error
     logger.debug("reading %s failed", name, exc_info=error)
     return ImageReadError(f"{name}: cannot be read: {type(inner).__name__}: {inner}")
-
-
-def _cause(error: BaseException | None, kind: type[BusiMonaiError]) -> BusiMonaiError | None:
-    """Return the first error of a kind in a chain of causes."""
-    while error is not None:
-        if isinstance(error, kind):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
