@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -80,6 +81,25 @@ def test_extras_are_imported_late(core: set[str], files: list[Path], repository:
     for path in files:
         if not path.relative_to(repository).as_posix().startswith(extra):
             assert set(imports(path, at_once=True)) <= core, path
+
+
+@pytest.mark.parametrize(
+    ("words", "extra", "modules"),
+    [
+        (["serve"], "web", ["fastapi", "starlette", "anyio", "uvicorn", "nicegui"]),
+        (["tune", ".", "--space", "space.yaml", "--out", "out"], "tune", ["optuna"]),
+    ],
+)
+def test_a_command_asks_for_its_extra(
+    tmp_path: Path, words: list[str], extra: str, modules: list[str]
+) -> None:
+    (tmp_path / "space.yaml").touch()
+    without = f"import sys; sys.modules.update(dict.fromkeys({modules}))"
+    script = f"{without}; from busi_monai.cli.main import main; main()"
+    command = [sys.executable, "-c", script, *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert f"pip install 'busi-monai[{extra}]'" in done.stderr
 
 
 def test_extras_are_named_where_they_are_told_of(project: dict, files: list[Path]) -> None:
