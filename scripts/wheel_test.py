@@ -18,6 +18,7 @@ from urllib.request import urlopen
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PINS = REPOSITORY / "constraints.txt"
+PORT = 8765
 CHECKOUT = ("make ", "pip ")
 """Beginnings of README's lines that need a checkout."""
 PHANTOMS_TAKE = {"--from-datalist busi-leakfree-v1": "--folds 3", "--config cpu": "--config smoke"}
@@ -71,12 +72,12 @@ class Environment:
         """Run a server until it answers."""
         print("$", command, flush=True)
         server = subprocess.Popen(
-            ["bash", "-c", f"exec {command} --port 8765"], cwd=self.folder, env=self.variables
+            ["bash", "-c", f"exec {command} --port {PORT}"], cwd=self.folder, env=self.variables
         )
         try:
             for _ in range(120):
                 try:
-                    urlopen("http://127.0.0.1:8765/v1/health").close()
+                    urlopen(f"http://127.0.0.1:{PORT}/v1/health").close()
                     return
                 except OSError:
                     time.sleep(1)

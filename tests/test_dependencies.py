@@ -1,8 +1,9 @@
-"""What ``pyproject.toml`` declares against what the package imports."""
+"""What ``pyproject.toml`` declares and README.md shows, against what is there."""
 
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -111,3 +112,16 @@ def test_extras_are_named_where_they_are_told_of(
     assert named == set(project["optional-dependencies"]) - {"dev", "docs", "label", "notebooks"}
     listed = (repository / "docs" / "README.md").read_text("utf-8")
     assert named == set(re.findall(r"`\[(\w+)\]`", listed))
+
+
+def test_the_wheel_test_runs_the_commands_of_readme(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(repository / "scripts"))
+    commands = importlib.import_module("wheel_test").readme_commands()
+    words = {command.split()[1] for command, _ in commands if command.startswith("busi-monai")}
+    assert words >= {"audit", "evaluate", "predict", "prepare", "serve", "train", "verify"}
+    assert {extra for _, extra in commands} == {"", "dicom", "web"}
+    assert any("monai.bundle run inference" in command for command, _ in commands)
+    assert any("Predictor.load()" in command for command, _ in commands)
+    assert not any("leakfree-v1" in command or "make " in command for command, _ in commands)
