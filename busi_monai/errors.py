@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["BusiMonaiError", "ImageReadError", "InputError", "WeightsError"]
+from typing import TypeVar
+
+__all__ = ["BusiMonaiError", "ImageReadError", "InputError", "WeightsError", "first_cause"]
+
+Kind = TypeVar("Kind", bound=BaseException)
 
 
 class BusiMonaiError(Exception):
@@ -28,3 +32,12 @@ class ImageReadError(BusiMonaiError, ValueError):
 
 class WeightsError(BusiMonaiError, ValueError):
     """A checkpoint is missing, is not plain tensors, or belongs to another architecture."""
+
+
+def first_cause(error: BaseException | None, *kinds: type[Kind]) -> Kind | None:
+    """Return the first error of certain kinds in a chain of causes: MONAI wraps what it calls."""
+    while error is not None:
+        if isinstance(error, kinds):
+            return error
+        error = error.__cause__ or error.__context__
+    return None

@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from busi_monai.bundle.configurations import read_configuration
+from busi_monai.bundle.configurations import check_imports, read_configuration
 from busi_monai.bundle.shipped import DEFAULT_BUNDLE, find_bundle
+from busi_monai.errors import BusiMonaiError, InputError, first_cause
 from busi_monai.files import file_sha256, read_json
 from busi_monai.settings import InferenceSettings, load_settings
 
@@ -172,16 +173,35 @@ class Bundle:
         A configuration can run code: never load one that you do not trust.
 
         Raises:
-            InputError: if it is missing, or no YAML mapping.
+            InputError: if it is missing, or no YAML mapping, or imports what is not found.
         """
         import torch
         from monai.bundle import ConfigParser
 
+        check_imports(self.config_files("inference"))
         parser = ConfigParser(self.config("inference"))
         parser["bundle_root"] = str(self.folder)
         parser["device"] = torch.device(device)
         parser["precision"] = precision
         return parser
+
+    def parsed(self, parser: ConfigParser, name: str) -> Any:
+        """Return an object that ``inference`` describes; its error comes out as one of ours.
+
+        Raises:
+            InputError: if there is none of that name, or it cannot be made.
+        """
+        file = self.config_file("inference")
+        try:
+            return parser.get_parsed_content(name)
+        except KeyError as error:
+            raise InputError(f"{file} lacks the id {name!r}: {error}") from error
+        except (RuntimeError, ImportError) as error:
+            if ours := first_cause(error, BusiMonaiError):
+                raise ours from error
+            if cause := first_cause(error, ValueError, ImportError):
+                raise InputError(f"{file} does not work: {cause}") from error
+            raise
 
     def network_definition(self) -> dict[str, Any]:
         """Return ``network_def`` of ``configs/inference.yaml`` as plain values, resolved."""
@@ -198,7 +218,7 @@ class Bundle:
         """
         from busi_monai.networks import load_weights
 
-        network: nn.Module = self.inference().get_parsed_content("network_def")
+        network: nn.Module = self.parsed(self.inference(), "network_def")
         load_weights(network, self.weights)
         return network.eval()
 

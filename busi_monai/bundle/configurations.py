@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,11 @@ from busi_monai.files import write_text
 
 __all__ = [
     "RENAMED_KEYS",
+    "check_imports",
     "current_names",
     "current_training",
     "differences",
+    "imports_of",
     "read_configuration",
     "refuse_differences",
     "write_configuration",
@@ -107,13 +109,42 @@ def current_training(config: dict[str, Any]) -> dict[str, Any]:
     today["training"] = today["run"]
     tunables = [*today][: [*today].index("settings")]  # what stands before the recipe
     own = {key: config[key] for key in tunables if key in config}
-    kept = {key: today[key] for key in ("imports", "bundle_root")}
-    return {**today, **own, **kept}
+    imports = [*dict.fromkeys([*today["imports"], *imports_of(config)])]
+    return {**today, **own, "imports": imports, "bundle_root": today["bundle_root"]}
 
 
 def write_configuration(path: str | Path, config: Mapping[str, Any]) -> None:
     """Write a configuration atomically, its keys in their order."""
     write_text(path, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=100))
+
+
+def imports_of(config: Mapping[str, Any]) -> list[str]:
+    """Return the import statements of a configuration, or of an overlay that adds some.
+
+    Examples:
+        >>> imports_of({"imports": ["$import torch"], "+imports": ["$import mine"]})
+        ['$import torch', '$import mine']
+    """
+    named = [config.get(key) or [] for key in ("imports", "+imports")]
+    return [each for part in named for each in ([part] if isinstance(part, str) else part)]
+
+
+def check_imports(files: Iterable[Path]) -> None:
+    """Import what configurations import: MONAI passes over a module that it does not find.
+
+    Raises:
+        InputError: if a module is not found; the message names the file and what to do.
+    """
+    for path in files:
+        expressions = [each for each in imports_of(read_configuration(path)) if each[0] == "$"]
+        for statement in (each[1:].strip() for each in expressions):
+            try:
+                exec(statement, {})
+            except ImportError as error:
+                raise InputError(
+                    f"{path} asks for {statement!r}, which does not work: {error}. Install the "
+                    "module, or name its folder in the environment variable PYTHONPATH"
+                ) from error
 
 
 def differences(before: Any, now: Any, where: str = "") -> Iterator[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from busi_monai.bundle.bundle import Bundle
-from busi_monai.bundle.configurations import write_configuration
+from busi_monai.bundle.configurations import imports_of, write_configuration
 from busi_monai.bundle.model_card import replaced_sections
 from busi_monai.files import read_json, write_json, write_text
 from busi_monai.settings import InferenceSettings
@@ -29,6 +29,7 @@ def write_bundle(
     card: Mapping[str, str] | None = None,
     description: str = "",
     first_steps: Sequence[str] = (),
+    imports: Sequence[str] = (),
 ) -> Bundle:
     """Write all of a bundle but its weights, and what is recorded of them, into a folder.
 
@@ -42,6 +43,7 @@ def write_bundle(
         card: new text of the model card by heading.
         description: stands before the base's own in the metadata.
         first_steps: expressions that ``evaluate.yaml`` evaluates before all others.
+        imports: statements without which the network cannot be built, beside the base's own.
 
     Returns:
         What was written.
@@ -53,6 +55,7 @@ def write_bundle(
         if not base.config_file(name).is_file():
             continue
         config = base.config(name)
+        config["imports"] = [*dict.fromkeys([*imports_of(config), *imports])]
         config["network_def"] = dict(network)
         if not segmentation:
             config.pop("network_def_seg", None)

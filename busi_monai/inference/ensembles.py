@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from busi_monai.bundle import Bundle
+from busi_monai.bundle.configurations import imports_of
 from busi_monai.bundle.model_card import ensemble_sections
 from busi_monai.bundle.shipped import find_bundle
 from busi_monai.bundle.training_images import (
@@ -97,6 +98,7 @@ def write_ensemble(runs: Sequence[str | Path], out: str | Path, *, overwrite: bo
             card=ensemble_sections(trained["members"]),
             description=f"Ensemble of {len(folders)} networks, whose logits are averaged.",
             first_steps=[REFUSAL],
+            imports=[each for member in members for each in imports_of(member.config("inference"))],
         )
         _write_training_images(partial, folders)
         without_ids = [{k: v for k, v in item.items() if k != "id"} for item in labels]

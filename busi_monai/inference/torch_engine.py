@@ -9,12 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.bundle import ConfigParser
 from numpy.typing import NDArray
 
 from busi_monai.bundle import Bundle
 from busi_monai.devices import DeviceChoice, PrecisionChoice
-from busi_monai.errors import BusiMonaiError, InputError
 from busi_monai.inference.inferers import PlainInferer, class_heat_map, single_networks
 from busi_monai.inference.prediction import Prediction, prediction_of_item
 from busi_monai.io.images import LoadedImage
@@ -72,21 +70,21 @@ class TorchEngine:
             parser["prediction_inferer#tta_flip"] = tta_flip
         for name, value in (("operating_point", operating_point), ("consistency", consistency)):
             if value is not None:
-                _parsed(parser, name, bundle)  # an older configuration would pass it over
+                bundle.parsed(parser, name)  # an older configuration would pass it over
                 parser[name] = value
         if network is None:
-            network = _parsed(parser, "network_def", bundle)
+            network = bundle.parsed(parser, "network_def")
             load_weights(network, bundle.weights)
         return cls(
             bundle=bundle,
             network=network.to(device.name).eval(),
-            settings=_parsed(parser, "settings", bundle),
+            settings=bundle.parsed(parser, "settings"),
             device=device,
             precision=precision,
-            tta_flip=_parsed(parser, "prediction_inferer", bundle).averages_flips,
-            _preprocessing=_parsed(parser, "preprocessing", bundle),
-            _postprocessing=_parsed(parser, "postprocessing", bundle),
-            _inferer=_parsed(parser, "inferer", bundle),
+            tta_flip=bundle.parsed(parser, "prediction_inferer").averages_flips,
+            _preprocessing=bundle.parsed(parser, "preprocessing"),
+            _postprocessing=bundle.parsed(parser, "postprocessing"),
+            _inferer=bundle.parsed(parser, "inferer"),
         )
 
     def at(self, operating_point: str | None) -> TorchEngine:
@@ -164,20 +162,3 @@ class TorchEngine:
             done = self._postprocessing({**item, **own})
             found.append(prediction_of_item(done, names, 0.0))
         return found
-
-
-def _parsed(parser: ConfigParser, name: str, bundle: Bundle) -> Any:
-    try:
-        return parser.get_parsed_content(name)
-    except KeyError as error:
-        raise InputError(
-            f"{bundle.config_file('inference')} lacks the id {name!r}: {error}"
-        ) from error
-    except RuntimeError as error:
-        # MONAI wraps what a configured object raises
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, BusiMonaiError):
-            cause = cause.__cause__ or cause.__context__
-        if cause is not None:
-            raise cause from error
-        raise

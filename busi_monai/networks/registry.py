@@ -66,7 +66,10 @@ def build_encoder(name: str, /, **options: object) -> Encoder:
         TypeError: if the encoder has no such option.
     """
     if name not in ENCODERS:
-        raise ValueError(f"encoder must be one of {', '.join(sorted(ENCODERS))}, got {name!r}")
+        raise ValueError(
+            f"encoder must be one of {', '.join(sorted(ENCODERS))}, got {name!r}. One of your "
+            "own: let the configuration import its module, and name its folder in PYTHONPATH"
+        )
     try:
         return ENCODERS[name](**options)
     except TypeError as error:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from starlette.responses import JSONResponse
+if TYPE_CHECKING:
+    from starlette.responses import JSONResponse
 
 __all__ = ["ApiError", "ServiceError", "problem_response"]
 
@@ -48,4 +49,6 @@ def problem_response(
     further: dict[str, Any] | None = None,
 ) -> JSONResponse:
     """Return the answer that tells a problem."""
+    from starlette.responses import JSONResponse  # late, so that a missing extra can be told of
+
     return JSONResponse({**problem.as_dict(), **(further or {})}, status, headers=headers)

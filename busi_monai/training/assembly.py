@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from monai.bundle import ConfigParser
 from torch import nn
 
 from busi_monai.bundle import Bundle
+from busi_monai.bundle.configurations import imports_of
 from busi_monai.bundle.shipped import find_bundle
 from busi_monai.bundle.training_images import (
     TRAINING_IMAGES,
@@ -66,7 +67,9 @@ def assemble_stages(
     settings = _settings(root, points, pipeline or {})
     labels = joined_label_hashes(list(runs.values()))
     section = _network_section(root, runs, points, crop, settings.mask_threshold)
-    network = _network(section, out)
+    configs = [Bundle(run).config("inference") for run in runs.values()]
+    imports = [each for config in configs for each in imports_of(config)]
+    network = _network(section, imports, out)
     state = {
         f"{part}.{name}": value
         for part, run in zip(("segmenter", "classifier"), runs.values(), strict=True)
@@ -79,7 +82,7 @@ def assemble_stages(
     write_label_hashes(out, labels)
     _write_training_images(out, runs)
     fold = Bundle(runs["classification"]).config("evaluate").get("fold")
-    write_bundle(out, Bundle(root), section, settings, fold=fold)
+    write_bundle(out, Bundle(root), section, settings, fold=fold, imports=imports)
     _write_record(assembled, runs, network_cost(network.eval(), settings.image_size))
 
 
@@ -182,11 +185,10 @@ def _network_section(
     }
 
 
-def _network(section: Mapping[str, Any], out: Path) -> nn.Module:
+def _network(section: Mapping[str, Any], imports: Sequence[str], out: Path) -> nn.Module:
     try:
-        network: nn.Module = ConfigParser({"network_def": dict(section)}).get_parsed_content(
-            "network_def"
-        )
+        parser = ConfigParser({"imports": list(imports), "network_def": dict(section)})
+        network: nn.Module = parser.get_parsed_content("network_def")
     except RuntimeError as error:
         raise InputError(f"{out}: the stages do not fit together: {error.__cause__}") from error
     return network

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from busi_monai.bundle import Bundle
+from busi_monai.bundle.configurations import imports_of
 from busi_monai.bundle.training_images import TRAINING_IMAGES, read_training_images
 from busi_monai.errors import InputError
 from busi_monai.files import atomic_file, file_sha256, read_json, write_json, write_text
@@ -170,7 +171,14 @@ def _check_same_network(run: Path, bundle: Path, settings: InferenceSettings) ->
             f"{metadata} states an input of {size}, {run} takes {list(settings.image_size)}"
         )
     for name in ("inference", "evaluate"):
-        trained, shipped = (Bundle(each).config(name)["network_def"] for each in (run, bundle))
+        configs = [Bundle(each).config(name) for each in (run, bundle)]
+        missing = [each for each in imports_of(configs[0]) if each not in imports_of(configs[1])]
+        if missing:
+            raise InputError(
+                f"{Bundle(bundle).config_file(name)} does not import what {run} needs: add "
+                f"{', '.join(missing)} to its imports"
+            )
+        trained, shipped = (config["network_def"] for config in configs)
         differing = [
             f"{key} is {trained.get(key)!r} in the run, {shipped.get(key)!r} in the bundle"
             for key in {**trained, **shipped}

@@ -17,7 +17,11 @@ from monai.bundle import ConfigParser
 from torch import nn
 
 from busi_monai.bundle import Bundle
-from busi_monai.bundle.configurations import read_configuration, write_configuration
+from busi_monai.bundle.configurations import (
+    imports_of,
+    read_configuration,
+    write_configuration,
+)
 from busi_monai.bundle.model_card import training_sections
 from busi_monai.bundle.training_images import check_same_images, write_training_images
 from busi_monai.bundle.writing import write_bundle
@@ -267,6 +271,7 @@ class RunFolder:
             segmentation=segmentation,
             encoder_weights=encoder_weights,
         )
+        shipped = imports_of(Bundle.open().config("train"))
         written = write_bundle(
             folder,
             Bundle(self.bundle_root),
@@ -275,6 +280,7 @@ class RunFolder:
             segmentation=segmentation,
             fold=training.get("fold"),
             card=card,
+            imports=[each for each in imports_of(training) if each not in shipped],
         )
         write_configuration(written.config_file("train"), training)
 

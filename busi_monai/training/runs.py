@@ -16,6 +16,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from busi_monai.bundle import Bundle
 from busi_monai.bundle.configurations import (
     RENAMED_KEYS,
+    check_imports,
     read_configuration,
     write_configuration,
 )
@@ -210,6 +211,7 @@ def _workflow(
     workflow_type: str,
     tracking: str | None = None,
 ) -> ConfigWorkflow:
+    check_imports(files)
     configs = files[0].parent
     with tempfile.TemporaryDirectory() as folder:
         current = [_with_current_names(path, Path(folder)) for path in files]
@@ -253,11 +255,11 @@ def _run(workflow: ConfigWorkflow, observe: Observer | None = None) -> None:
     """
     try:
         workflow.initialize()
-    except RuntimeError as error:
+    except (RuntimeError, ImportError) as error:
         cause = _cause(error)
         if isinstance(cause, (BusiMonaiError, OSError)):
             raise cause from error
-        if isinstance(cause, (ValueError, TypeError, ArithmeticError, LookupError)):
+        if isinstance(cause, (ValueError, TypeError, ArithmeticError, LookupError, ImportError)):
             raise InputError(f"the configuration does not work: {cause}") from error
         raise
     if observe is not None:
