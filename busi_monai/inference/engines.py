@@ -47,6 +47,7 @@ METADATA = ("settings.json", "weights_sha256", "prediction_sha256", "version", "
 """What an exported graph tells of itself."""
 
 _READ = ("lesion_probability", "logits")
+_PACKAGES = {"onnx": "onnxruntime", "openvino": "'busi-monai[openvino]'"}
 _DRIVERS = ("libcuda.so.1", "nvcuda.dll", "libamdhip64.so")
 
 
@@ -244,12 +245,16 @@ def choose_engine(requested: str, bundle: Bundle, device: str, precision: str) -
             )
         package = {"onnx": "onnxruntime", "openvino": "openvino"}[requested]
         if not importlib.util.find_spec(package):
-            raise InputError(f"engine {requested} needs {package}: pip install {package}")
+            raise InputError(
+                f"engine {requested} needs {package}: pip install {_PACKAGES[requested]}"
+            )
         return EngineChoice(requested, "asked for")
     if device.startswith("cuda") or (device == "auto" and sees_gpu()):
         return EngineChoice("torch", "auto: a GPU is there")
     if precision not in {"auto", "fp32"}:
         return EngineChoice("torch", f"auto: the graph computes in fp32, not in {precision}")
+    if not importlib.util.find_spec("onnxruntime"):
+        return EngineChoice("torch", "auto: onnxruntime is not installed")
     if not bundle.graph.is_file():
         name = f"models/{bundle.graph.name}"
         return EngineChoice("torch", f"auto: no {name}; busi-monai export would make one")

@@ -181,9 +181,9 @@ def _check_packages(format: str) -> None:
     needed = {"onnx": ["onnx", "onnxscript"], "openvino": ["onnx", "onnxscript", "openvino"]}
     missing = [name for name in needed.get(format, []) if not importlib.util.find_spec(name)]
     if missing:
+        extra = {"onnx": "'busi-monai[onnx]'", "openvino": "'busi-monai[openvino]'"}[format]
         raise InputError(
-            f"exporting to {format} needs {' and '.join(missing)}: pip install "
-            f"'busi-monai[{'openvino' if 'openvino' in missing else 'onnx'}]'"
+            f"exporting to {format} needs {' and '.join(missing)}: pip install {extra}"
         )
 
 
