@@ -47,7 +47,10 @@ METADATA = ("settings.json", "weights_sha256", "prediction_sha256", "version", "
 """What an exported graph tells of itself."""
 
 _READ = ("lesion_probability", "logits")
-_PACKAGES = {"onnx": "onnxruntime", "openvino": "'busi-monai[openvino]'"}
+_RUNTIMES = {
+    "onnx": ("onnxruntime", "onnxruntime"),
+    "openvino": ("openvino", "'busi-monai[openvino]'"),
+}
 _DRIVERS = ("libcuda.so.1", "nvcuda.dll", "libamdhip64.so")
 
 
@@ -233,32 +236,34 @@ def choose_engine(requested: str, bundle: Bundle, device: str, precision: str) -
     Raises:
         InputError: if a graph is asked for with a GPU, or its runtime is not installed.
     """
+    check_device(device)
     if requested not in ENGINES:
         raise InputError(f"unknown engine {requested!r}; expected one of {', '.join(ENGINES)}")
-    check_device(device)
-    if requested == "torch":
-        return EngineChoice("torch", "asked for")
-    if requested != "auto":
+    if requested == "auto":
+        against = _against_a_graph(bundle, device, precision)
+        if against is not None:
+            return EngineChoice("torch", f"auto: {against}")
+        return EngineChoice("onnx", "auto: the bundle has an exported graph")
+    if requested != "torch":
         if device.startswith("cuda"):
-            raise InputError(
-                f"engine {requested} computes on the CPU; use --engine torch with a GPU"
-            )
-        package = {"onnx": "onnxruntime", "openvino": "openvino"}[requested]
-        if not importlib.util.find_spec(package):
-            raise InputError(
-                f"engine {requested} needs {package}: pip install {_PACKAGES[requested]}"
-            )
-        return EngineChoice(requested, "asked for")
+            raise InputError(f"engine {requested} computes on the CPU; use --engine torch")
+        module, package = _RUNTIMES[requested]
+        if not importlib.util.find_spec(module):
+            raise InputError(f"engine {requested} needs {module}: pip install {package}")
+    return EngineChoice(requested, "asked for")
+
+
+def _against_a_graph(bundle: Bundle, device: str, precision: str) -> str | None:
+    """Return why a bundle is not to be predicted with by its graph, ``None`` if it is."""
     if device.startswith("cuda") or (device == "auto" and sees_gpu()):
-        return EngineChoice("torch", "auto: a GPU is there")
+        return "a GPU is there"
     if precision not in {"auto", "fp32"}:
-        return EngineChoice("torch", f"auto: the graph computes in fp32, not in {precision}")
+        return f"the graph computes in fp32, not in {precision}"
     if not importlib.util.find_spec("onnxruntime"):
-        return EngineChoice("torch", "auto: onnxruntime is not installed")
+        return "onnxruntime is not installed"
     if not bundle.graph.is_file():
-        name = f"models/{bundle.graph.name}"
-        return EngineChoice("torch", f"auto: no {name}; busi-monai export would make one")
-    return EngineChoice("onnx", "auto: the bundle has an exported graph")
+        return f"no models/{bundle.graph.name}; busi-monai export would make one"
+    return None
 
 
 def graph_mismatch(

@@ -20,7 +20,6 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage
 
 __all__ = ["dice", "lesion_box", "segmentation_scores"]
 
@@ -129,10 +128,14 @@ def _mask(name: str, values: ArrayLike) -> Mask:
 
 
 def _outline(mask: Mask) -> Mask:
+    from scipy import ndimage  # slow to import, and predicting needs none of it
+
     return mask & ~ndimage.binary_erosion(mask)
 
 
 def _directed_95(start: Mask, goal: Mask) -> float:
+    from scipy import ndimage
+
     return float(np.percentile(ndimage.distance_transform_edt(~goal)[start], 95))
 
 
