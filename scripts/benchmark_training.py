@@ -70,25 +70,33 @@ def main() -> None:
     parser.add_argument("--config", default="cpu")
     parser.add_argument("--epochs", type=int, default=4)
     options = parser.parse_args()
+    found = measure(options.prepared, options.config, options.epochs, options.fold)
+    print(f"threads            {torch.get_num_threads()}")
+    print(f"full engine        {found['engine_ms']:.0f} ms an iteration of {found['batch']:.0f}")
+    print(f"bare network step  {found['bare_ms']:.0f} ms")
+    print(f"ratio              {found['ratio']:.1%}")
+
+
+def measure(
+    prepared: str | Path | None, config: str, epochs: int, fold: int | None = None
+) -> dict[str, float]:
+    """Return the milliseconds of an engine's iteration and of a bare step, and their ratio."""
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
-        prepared = options.prepared or phantoms(Path(folder))
-        workflow = make_workflow(prepared, Path(folder) / "run", options)
+        data = prepared or phantoms(Path(folder))
+        workflow = make_workflow(data, Path(folder) / "run", config, epochs, fold)
         batch = int(workflow.parser.get_parsed_content("batch_size"))
         watch = Stopwatch(bare_step(workflow, batch), bare_steps=10)
         trainer = workflow.parser.get_parsed_content("train#trainer")
         trainer.state.full_batch = batch
         watch.attach(trainer)
         workflow.run()
-    warm = len(watch.engine_seconds) // options.epochs
+    warm = len(watch.engine_seconds) // epochs
     engine = statistics.median(watch.engine_seconds[warm:])
     bare = statistics.median(watch.bare_seconds[10:])
-    print(f"threads            {torch.get_num_threads()}")
-    print(
-        f"full engine        {batch / engine:8.1f} images/s  ({1000 * engine:.0f} ms an iteration)"
-    )
-    print(f"bare network step  {batch / bare:8.1f} images/s  ({1000 * bare:.0f} ms)")
-    print(f"ratio              {bare / engine:8.1%}")
+    return {
+        "batch": batch, "engine_ms": 1000 * engine, "bare_ms": 1000 * bare, "ratio": bare / engine
+    }  # fmt: skip
 
 
 def phantoms(folder: Path) -> Path:
@@ -98,19 +106,21 @@ def phantoms(folder: Path) -> Path:
     return folder / "prepared"
 
 
-def make_workflow(prepared: str | Path, run: Path, options: Any) -> ConfigWorkflow:
+def make_workflow(
+    prepared: str | Path, run: Path, config: str, epochs: int, fold: int | None
+) -> ConfigWorkflow:
     """Return the initialised training workflow, without validation."""
     train = find_bundle() / "configs" / "train.yaml"
     workflow = ConfigWorkflow(
-        config_file=[str(train), str(find_config(options.config))],
+        config_file=[str(train), str(find_config(config))],
         meta_file=str(train.parent / "metadata.json"),
         logging_file=False,
         workflow_type="train",
         dataset_dir=str(prepared),
         output_dir=str(run),
-        fold=options.fold,
-        max_epochs=options.epochs,
-        val_interval=options.epochs + 1,
+        fold=fold,
+        max_epochs=epochs,
+        val_interval=epochs + 1,
     )
     workflow.initialize()
     return workflow
@@ -130,7 +140,7 @@ def bare_step(workflow: ConfigWorkflow, batch: int) -> Any:
         "seg": (torch.rand(batch, 1, *settings.image_size) > 0.9).float(),
         "cls": torch.randint(0, len(settings.classes), (batch,)),
     }
-    print(f"{tuple(image.shape)} {precision}")
+    logging.getLogger(__name__).info("%s %s", tuple(image.shape), precision)
 
     def step() -> None:
         network.train()
