@@ -103,7 +103,7 @@ def keep_run(folder: Path) -> None:
 
 
 def test_images(prepared: Path, count: int) -> list[Path]:
-    """Return the first images of the test part, of each class in turn."""
+    """Return the first images of the test split, of each class in turn."""
     items = json.loads((prepared / "datalist.json").read_text(encoding="utf-8"))["test"]
     by_class: dict[int, list[Path]] = {}
     for item in items:

@@ -337,14 +337,14 @@ def consistency_rule(path: Path, rule: Consistency) -> str:
 
 
 MARKS = {
-    "busi": "BUSI test part",
-    "bus_bra": "BUS-BRA test part",
+    "busi": "BUSI test split",
+    "bus_bra": "BUS-BRA test split",
     "bus_uclm": "BUS-UCLM, fold 0",
 }
 """What was looked at of the first release, by the name of its table."""
 
 PLANTED_MARKS = {
-    f"{name}_{dataset}": f"{title} validation part, {'with' if name == 'planted' else 'without'}"
+    f"{name}_{dataset}": f"{title} validation split, {'with' if name == 'planted' else 'without'}"
     for dataset, title in (("busi", "BUSI"), ("bus_bra", "BUS-BRA"), ("bus_uclm", "BUS-UCLM"))
     for name in ("unplanted", "planted")
 }

@@ -122,15 +122,15 @@ MAIN = (
 )  # fmt: skip
 SIZE_FIGURES = {"dice": "Dice", "found": "found at all"}
 RELEASED = {
-    "released/busi": "BUSI test part",
-    "released/bus_bra": "BUS-BRA test part",
-    "released/bus_uclm": "BUS-UCLM test part",
+    "released/busi": "BUSI test split",
+    "released/bus_bra": "BUS-BRA test split",
+    "released/bus_uclm": "BUS-UCLM test split",
     "released/breast": "BrEaST, external",
 }
 FIRST_RELEASE = {
-    "first_release/busi": "BUSI test part, first release",
-    "first_release/bus_bra": "BUS-BRA test part, first release",
-    "first_release/bus_uclm": "BUS-UCLM test part, first release",
+    "first_release/busi": "BUSI test split, first release",
+    "first_release/bus_bra": "BUS-BRA test split, first release",
+    "first_release/bus_uclm": "BUS-UCLM test split, first release",
     "first_release/breast": "BrEaST, first release",
 }
 
@@ -167,7 +167,7 @@ def keep_variant(name: str, evaluations: Sequence[Path]) -> Path:
 
 
 def ablations() -> str:
-    """Return the table of the variants: figures on validation parts, differences to the first."""
+    """Return the table of the variants: figures on validation splits, differences to the first."""
     header = ["variant", "images", *ABLATION_FIGURES.values()]
     header += [f"BUS-BRA {ABLATION_FIGURES[name]}" for name in OTHER_FIGURES]
     rows = []
@@ -234,7 +234,7 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def released() -> str:
-    """Return the released weights' figures on the test parts."""
+    """Return the released weights' figures on the test splits."""
     return _of_released(figure_rows)
 
 
@@ -253,14 +253,14 @@ def released_main() -> str:
 
 
 def released_validation() -> str:
-    """Return the validation parts' figures, without the released weights' rule and with it."""
+    """Return the validation splits' figures, without the released weights' rule and with it."""
     settings = load_settings(find_bundle(DEFAULT_BUNDLE))
     path = RESULTS / "released" / "validation" / "predictions.csv"
     return consistency_rule(path, settings.consistency)
 
 
 def released_by_class() -> str:
-    """Return the released weights' figures by class on the test parts."""
+    """Return the released weights' figures by class on the test splits."""
     return _of_released(_class_rows)
 
 
@@ -270,7 +270,7 @@ def released_by_size() -> str:
 
 
 def released_operating_points() -> str:
-    """Return what the kept thresholds for malignancy give on the test parts."""
+    """Return what the kept thresholds for malignancy give on the test splits."""
     return _of_released(_threshold_rows)
 
 

@@ -32,7 +32,7 @@ MASK_FIGURES = frozenset(
 )
 HEADER = (
     "protocol",
-    "part",
+    "split",
     "fold",
     "datalist_sha256",
     "labels_sha256",
@@ -49,7 +49,7 @@ class Comparison:
     Attributes:
         title: of the report.
         reference: name of the system that differences are taken to.
-        header: images, groups, and by name ``protocol``, ``part``, ``fold``, ``datalist_sha256``,
+        header: images, groups, and by name ``protocol``, ``split``, ``fold``, ``datalist_sha256``,
             ``labels_sha256``, ``leaks``, ``seen_in_training``, ``lesion_boxes``: one value if all
             systems agree, else one by system.
         systems: for each its name, note, classes, ``figures`` and ``costs``; those that were only

@@ -41,7 +41,7 @@ COST_TITLES = {
 }
 HEADER_TITLES = {
     "protocol": "Protocol",
-    "part": "Part",
+    "split": "Split",
     "fold": "Fold",
     "folds": "Folds, pooled",
     "leaks": "Evaluation images with a near-duplicate in training",

@@ -11,7 +11,7 @@ from typing import Any
 from busi_monai.bundle import Bundle
 from busi_monai.bundle.configurations import read_configuration
 from busi_monai.bundle.shipped import DEFAULT_BUNDLE, find_bundle, find_config
-from busi_monai.curation import load_datalist, load_part
+from busi_monai.curation import load_datalist, load_split
 from busi_monai.curation.label_hashes import check_same_labels, write_label_hashes
 from busi_monai.devices import choose_device
 from busi_monai.errors import InputError
@@ -113,8 +113,8 @@ class TuningPlan:
         check_keys(files, {**self.overrides, **dict.fromkeys(self.space.parameters)})
         choose_device(self.device)
         fold = self.identity()["configuration"].get("fold")
-        for part in ("train", "validation"):
-            load_part(self.prepared, part, fold=fold)
+        for split in ("train", "validation"):
+            load_split(self.prepared, split, fold=fold)
 
     def begin(self) -> None:
         """Write down what the search is, or refuse if the folder holds another."""
