@@ -131,7 +131,7 @@ def test_released_figures_stand_in_one_column_a_dataset(script: ModuleType) -> N
         write_json(folder / "metrics.json", metrics)
         table(seed).to_csv(folder / "predictions.csv", index=False)
     rows = cells(script.released())
-    assert rows[0] == ["figure", "BUSI test part", "BUS-BRA test part"]
+    assert rows[0] == ["figure", "BUSI test split", "BUS-BRA test split"]
     assert rows[2] == ["images, groups", "30, 15", "30, 15"]
     assert any(row[0] == "high, sensitivity" for row in cells(script.released_operating_points()))
     assert any(row[0] == "benign, recall" for row in cells(script.released_by_class()))
