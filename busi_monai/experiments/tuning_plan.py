@@ -17,16 +17,13 @@ from busi_monai.devices import choose_device
 from busi_monai.errors import InputError
 from busi_monai.experiments.plans import section_of, training_settings
 from busi_monai.experiments.tuning_space import Space
-from busi_monai.experiments.tuning_study import PRUNERS, TrialStudy
+from busi_monai.experiments.tuning_study import KEEP, PRUNERS, TrialStudy
 from busi_monai.files import read_json, write_json
 from busi_monai.outputs import check_place
 from busi_monai.training import check_keys, datalist_hashes
 from busi_monai.training.resuming import MACHINE_KEYS
 
-__all__ = ["KEEP", "PLAN_NAME", "TuningPlan"]
-
-KEEP = ("best", "all")
-"""Whose weights are kept: the best trial's, or every trial's."""
+__all__ = ["PLAN_NAME", "TuningPlan"]
 
 PLAN_NAME = "tuning.json"
 
