@@ -131,7 +131,7 @@ def print_tree(folder: Path) -> None:
 def print_figures(metrics_json: Path) -> None:
     """Print the main figures with their intervals."""
     metrics = json.loads(metrics_json.read_text(encoding="utf-8"))
-    print("\nTest part:")
+    print("\nTest split:")
     for name in FIGURES:
         figure = metrics.get(name)
         if figure and figure["value"] is not None:
