@@ -1,4 +1,4 @@
-"""The vocabulary that everything shares: the classes, a case, a problem found in a dataset.
+"""The vocabulary that everything shares: classes, splits, a case, a problem found in a dataset.
 
 Examples:
     >>> from busi_monai.cases import CLASSES, class_index
@@ -21,9 +21,11 @@ from busi_monai.outlines import Outline
 __all__ = [
     "BENIGN",
     "CLASSES",
+    "DATALIST_KEYS",
     "MALIGNANT",
     "NORMAL",
     "NOT_FOR_CLINICAL_USE",
+    "SPLITS",
     "Case",
     "DatasetIssue",
     "PredictionWarning",
@@ -34,6 +36,12 @@ __all__ = [
 NORMAL, BENIGN, MALIGNANT = "normal", "benign", "malignant"
 CLASSES: tuple[str, ...] = (NORMAL, BENIGN, MALIGNANT)
 """Class names in the order of the network's logits, of tables and of figures, everywhere."""
+
+SPLITS: tuple[str, ...] = ("train", "validation", "test", "reported")
+"""What images of a prepared dataset can be asked for. ``reported`` is ``test``, or a fold."""
+
+DATALIST_KEYS: dict[str, str] = {"train": "training", "validation": "validation", "test": "test"}
+"""The split that each list of a ``datalist.json`` holds: ``training`` is MONAI's key."""
 
 NOT_FOR_CLINICAL_USE = "For research use only; not a medical device."
 """What a person reads beside every prediction."""

@@ -17,7 +17,7 @@ from typing import Any
 from busi_monai.cases import PredictionWarning
 from busi_monai.files import named, write_json
 
-__all__ = ["RunRecord", "installed_versions", "source_commit"]
+__all__ = ["RunRecord", "installed_versions", "source_commit", "split_of"]
 
 RECORDED_PACKAGES = (
     "busi-monai",
@@ -40,6 +40,16 @@ def installed_versions(packages: Sequence[str] = RECORDED_PACKAGES) -> dict[str,
         except PackageNotFoundError:
             continue
     return versions
+
+
+def split_of(record: Mapping[str, Any]) -> str | None:
+    """Return the split that a record tells of; version 0.1.0 called it ``part``.
+
+    Examples:
+        >>> split_of({"split": "test"}), split_of({"part": "validation"}), split_of({})
+        ('test', 'validation', None)
+    """
+    return record.get("split", record.get("part"))
 
 
 @functools.cache

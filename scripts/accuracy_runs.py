@@ -5,7 +5,7 @@
     python scripts/accuracy_runs.py DATA OUT --steps folds release
 
 DATA holds the datasets' folders as published. A step that is complete is not repeated, and a
-training that was interrupted goes on: call it again. Nothing is chosen on a reported part.
+training that was interrupted goes on: call it again. Nothing is chosen on a reported fold.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from busi_monai.cases import SPLITS
 
 LISTS = Path(__file__).resolve().parent.parent / "docs" / "results" / "released"
 SETS = ("busi", "bus_bra", "bus_uclm")
@@ -55,14 +57,13 @@ class Runs:
         self.changes = [*PROFILES[profile], *lengths]
 
     def prepare(self) -> list[Command]:
-        """Folds of each set, the released weights' parts, and phantoms."""
+        """Folds of each set, the released weights' splits, and phantoms."""
         folds: dict[str, list[object]] = {
             "busi": ["--folds", "5"],
             "bus_bra": ["--protocol", "official"],
             "bus_uclm": ["--folds", "5"],
         }
-        lists = {"--train-list": "training", "--val-list": "validation", "--test-list": "test"}
-        named = [w for k, n in lists.items() for w in (k, LISTS / f"bus_bra_{n}.txt")]
+        named = [w for n in SPLITS[:3] for w in (f"--{n}-list", LISTS / f"bus_bra_{n}.txt")]
         once: dict[str, list[object]] = {
             "busi": ["--from-datalist", "busi-leakfree-v1-holdout"],
             "bus_bra": ["--protocol", "file", *named],
@@ -93,7 +94,7 @@ class Runs:
         return [self._training("cross-validate", "folds", SETS, "out_of_fold", *more)]
 
     def release(self) -> list[Command]:
-        """The weights to release, calibrated on their validation parts."""
+        """The weights to release, calibrated on validation images."""
         run = self.out / "release"
         prepared = [str(self.out / "parts" / name) for name in SETS]
         changes = PROFILES[self.profile]

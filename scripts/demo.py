@@ -22,7 +22,6 @@ prepare_threads()  # before torch is imported
 
 from busi_monai.datasets import natural_key
 
-FIGURES = ("lesion_dice", "all_dice", "normal_clean_rate", "accuracy", "macro_f1", "auc_malignant")
 SHOWN_PER_FOLDER = 4
 PHANTOMS = 240
 ALLOWANCE = 1.3
@@ -55,7 +54,6 @@ def main() -> None:
     run("predict", *images, "--model", out / "run", "--out", out / "predictions", "--overwrite")
     run("predict", *images, "--out", out / "predictions_released", "--overwrite")
     print_tree(out)
-    print_figures(out / "evaluation" / "metrics.json")
     print(f"\n{time.time() - started:.0f} s in all. For research use only; not a medical device.")
 
 
@@ -103,7 +101,7 @@ def keep_run(folder: Path) -> None:
 
 
 def test_images(prepared: Path, count: int) -> list[Path]:
-    """Return the first images of the test part, of each class in turn."""
+    """Return the first images of the test split, of each class in turn."""
     items = json.loads((prepared / "datalist.json").read_text(encoding="utf-8"))["test"]
     by_class: dict[int, list[Path]] = {}
     for item in items:
@@ -126,17 +124,6 @@ def print_tree(folder: Path) -> None:
             print(f"    {indent}… {len(siblings) - place} more")
             continue
         print(f"    {indent}{path.name}{'/' if path.is_dir() else ''}")
-
-
-def print_figures(metrics_json: Path) -> None:
-    """Print the main figures with their intervals."""
-    metrics = json.loads(metrics_json.read_text(encoding="utf-8"))
-    print("\nTest part:")
-    for name in FIGURES:
-        figure = metrics.get(name)
-        if figure and figure["value"] is not None:
-            interval = f"[{figure['low']:.3f}, {figure['high']:.3f}]"
-            print(f"    {name:18} {figure['value']:.3f}  {interval}  n={figure['n']}")
 
 
 if __name__ == "__main__":

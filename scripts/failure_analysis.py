@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from lesion_features import measured_features
 from scipy.stats import binomtest
-from table_cells import NOT_YET, figure_cell, markdown
+from table_cells import figure_cell, markdown
 
 from busi_monai.cases import CLASSES
 from busi_monai.evaluation import (
@@ -324,15 +324,11 @@ def _change(groups: pd.Series, before: pd.Series, after: pd.Series) -> str:
 @cache
 def kept_tables(results: Path) -> dict[str, str]:
     """Return the tables of the page from what is kept under ``results``."""
-    if not (results / FIRST).is_dir() or not (results / FEATURES).is_file():
-        return dict.fromkeys((*TABLES, "mended"), NOT_YET)
     features, by_eye = (_kept(results / name) for name in (FEATURES, BY_EYE))
-    first = analysed(read_predictions(results / FIRST), features, by_eye)
-    tables = failure_tables(first) | {"mended": NOT_YET}
-    if (results / SECOND).is_dir():
-        second = analysed(read_predictions(results / SECOND), features, by_eye)
-        tables["mended"] = mended_table(first, second)
-    return tables
+    first, second = (
+        analysed(read_predictions(results / place), features, by_eye) for place in (FIRST, SECOND)
+    )
+    return failure_tables(first) | {"mended": mended_table(first, second)}
 
 
 def _kept(path: Path) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """Measure what a model takes from the marks that a scanner burned into its images.
 
-    python scripts/marks_study.py busi                       # the released weights, test part
+    python scripts/marks_study.py busi                       # the released weights, test split
     python scripts/marks_study.py busi --model RUN --split reported --fold 0
 
 What it loses where marks are inpainted, on the images in which marks are found, beside what it
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from table_cells import markdown
 
 from busi_monai.cases import CLASSES
-from busi_monai.curation.datalist import load_part
+from busi_monai.curation.datalist import load_split
 from busi_monai.evaluation import (
     ResampledFigure,
     group_weights,
@@ -177,7 +177,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--name", help="of the table; by default that of the prepared folder")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
-    items = load_part(given.prepared, given.split, fold=given.fold)
+    items = load_split(given.prepared, given.split, fold=given.fold)
     lines = study(Predictor.load(given.model, device="cpu"), items, given.seed)
     name = given.name or given.prepared.resolve().name
     RESULTS.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from table_cells import FIGURES, NOT_YET, figure_cell, figure_rows, is_known, markdown, number_of
+from table_cells import (
+    FIGURES,
+    figure_cell,
+    figure_columns,
+    figure_rows,
+    is_known,
+    kept_metrics,
+    markdown,
+    number_of,
+)
 
 from busi_monai.cases import CLASSES
 from busi_monai.curation.datalist import find_split
@@ -171,7 +180,8 @@ def protocol_targets(results: Path) -> str:
     """Return each protocol's figures: the second release's, its aims, and the first release's."""
     rows = []
     for protocol in PROTOCOLS:
-        second, first = (_metrics(results, place) for place in (protocol.second, protocol.first))
+        kept = kept_metrics(results, {"second": protocol.second, "first": protocol.first})
+        second, first = (kept.get(release, {}) for release in ("second", "first"))
         if not second and not first:
             continue
         for name, target in protocol.targets.items():
@@ -180,12 +190,7 @@ def protocol_targets(results: Path) -> str:
             rows.append([protocol.title, TITLES[name], cells[0], *aim, cells[1]])
     rows += _published_rows(results)
     header = ["protocol", "figure", "second release", "aim", "reached", "first release"]
-    return markdown(header, rows) if rows else NOT_YET
-
-
-def _metrics(results: Path, place: str) -> dict[str, Any]:
-    path = results / place / "metrics.json"
-    return dict(read_json(path)) if place and path.is_file() else {}
+    return markdown(header, rows)
 
 
 def _with_number(figure: Mapping[str, Any] | None) -> str:
@@ -194,19 +199,14 @@ def _with_number(figure: Mapping[str, Any] | None) -> str:
 
 def protocol_provenance(results: Path) -> str:
     """Return on which images each protocol's figures rest, and the hashes to find them by."""
-    titles = {
-        place: f"{protocol.title}{'' if place == protocol.second else ', first release'}"
+    places = {
+        f"{protocol.title}{release}": place
         for protocol in PROTOCOLS
-        for place in (protocol.second, protocol.first)
-        if place
+        for release, place in (("", protocol.second), (", first release", protocol.first))
     }
-    titles |= {name: f"BUSI, published split {name[-1]}" for name in PUBLISHED_SPLITS}
+    places |= {f"BUSI, published split {name[-1]}": name for name in PUBLISHED_SPLITS}
     rows = []
-    for place, title in titles.items():
-        path = results / place / "metrics.json"
-        if not path.is_file():
-            continue
-        metrics = read_json(path)
+    for title, metrics in kept_metrics(results, places).items():
         leaks = metrics.get("leaks")
         leaking = f"{leaks['count']} of {leaks['evaluation_images']}" if leaks else "–"
         datalists = ", ".join(_short(value) for value in metrics.get("datalist_sha256") or [])
@@ -214,7 +214,7 @@ def protocol_provenance(results: Path) -> str:
         kept = _short(metrics["predictions_sha256"])
         rows.append([title, counts, leaking, datalists or "–", kept])
     header = ["protocol", "images, groups", "leaking", "datalist", f"`{TABLE}`"]
-    return markdown(header, rows) if rows else NOT_YET
+    return markdown(header, rows)
 
 
 def _short(sha256: str) -> str:
@@ -233,8 +233,7 @@ def _aim(name: str, figure: Mapping[str, Any] | None, target: float) -> tuple[st
 
 def _published_rows(results: Path) -> list[list[str]]:
     """Return the means over the published splits, with their deviation, as others report them."""
-    paths = [results / name / "metrics.json" for name in PUBLISHED_SPLITS]
-    found: list[dict[str, Any]] = [read_json(path) for path in paths if path.is_file()]
+    found = list(kept_metrics(results, {name: name for name in PUBLISHED_SPLITS}).values())
     if not found:
         return []
     title = f"BUSI, {len(found)} of the 3 published splits, last epoch (leaks)"
@@ -258,16 +257,7 @@ def out_of_fold(
     places: Mapping[str, str] = OUT_OF_FOLD,
 ) -> str:
     """Return figures of the cross-validation's images, each predicted by who never saw it."""
-    columns = {
-        title: figure_rows(read_json(path), names)
-        for title, place in places.items()
-        if (path := results / place / "metrics.json").is_file()
-    }
-    if not columns:
-        return NOT_YET
-    shown = list(dict.fromkeys(name for rows in columns.values() for name in rows))
-    rows = [[name, *(found.get(name, "–") for found in columns.values())] for name in shown]
-    return markdown(["figure", *columns], rows)
+    return figure_columns(results, places, lambda metrics: figure_rows(metrics, names))
 
 
 def split_rows(results: Path, split: str) -> str:
@@ -278,26 +268,21 @@ def split_rows(results: Path, split: str) -> str:
     """
     wanted = read_json(find_split(split))["sha256"]
     rows = []
-    for title, place in SPLIT_ROWS[split].items():
-        path = results / place / "metrics.json"
-        if not path.is_file():
-            continue
-        metrics = read_json(path)
+    for title, metrics in kept_metrics(results, SPLIT_ROWS[split]).items():
+        place = SPLIT_ROWS[split][title]
         if wanted not in metrics["datalist_sha256"]:
-            raise ValueError(f"{path} was not measured on {split}, whose datalist is {wanted}")
+            raise ValueError(f"{place} was not measured on {split}, whose datalist is {wanted}")
         if metrics.get("missing_images"):
-            raise ValueError(f"{path} lacks {metrics['missing_images']} images of {split}")
+            raise ValueError(f"{place} lacks {metrics['missing_images']} images of {split}")
         cells = [figure_cell(metrics[name]) for name in SPLIT_FIGURES]
         rows.append([title, str(metrics["images"]), *cells])
     header = ["system", "images", *(TITLES[name] for name in SPLIT_FIGURES)]
-    return markdown(header, rows) if rows else NOT_YET
+    return markdown(header, rows)
 
 
 def seeds(results: Path, names: Sequence[str]) -> str:
     """Return figures of one fold for each seed, and how far seeds lie from each other."""
     paths = sorted((results / "seeds").glob("*/metrics.json"))
-    if not paths:
-        return NOT_YET
     found = [read_json(path) for path in paths]
     header = ["BUSI, fold 0", *(f"seed {path.parent.name}" for path in paths), "mean ± deviation"]
     rows = [
@@ -310,20 +295,14 @@ def seeds(results: Path, names: Sequence[str]) -> str:
 
 def beside_birads(results: Path) -> str:
     """Return what the radiologists' categories and the networks say of malignancy, same images."""
-    path, whose = results / "second_out_of_fold_with_rule" / "bus_bra" / "metrics.json", ""
-    if not path.is_file():
-        path, whose = results / "out_of_fold_bus_bra" / "metrics.json", ", first release"
-    figures = read_json(path).get("birads") if path.is_file() else None
-    if not figures:
-        return NOT_YET
+    path = results / "second_out_of_fold_with_rule" / "bus_bra" / "metrics.json"
+    figures = read_json(path)["birads"]
     rows = [[title, figure_cell(figures[name])] for name, title in BIRADS_FIGURES.items()]
-    return markdown(["figure", f"BUS-BRA, out of fold{whose}{number_of(figures['auc'])}"], rows)
+    return markdown(["figure", f"BUS-BRA, out of fold{number_of(figures['auc'])}"], rows)
 
 
 def consistency_rule(path: Path, rule: Consistency) -> str:
     """Return the main figures of a table made without the consistency rule, and with it."""
-    if not path.is_file():
-        return NOT_YET
     table = usable_rows(read_predictions(path))
     columns = {"rule off": table, "rule on": consistent_table(table, rule=rule)}
     weights = group_weights(row_groups(table).tolist(), RESAMPLES, 0)
@@ -337,14 +316,14 @@ def consistency_rule(path: Path, rule: Consistency) -> str:
 
 
 MARKS = {
-    "busi": "BUSI test part",
-    "bus_bra": "BUS-BRA test part",
+    "busi": "BUSI test split",
+    "bus_bra": "BUS-BRA test split",
     "bus_uclm": "BUS-UCLM, fold 0",
 }
 """What was looked at of the first release, by the name of its table."""
 
 PLANTED_MARKS = {
-    f"{name}_{dataset}": f"{title} validation part, {'with' if name == 'planted' else 'without'}"
+    f"{name}_{dataset}": f"{title} validation split, {'with' if name == 'planted' else 'without'}"
     for dataset, title in (("busi", "BUSI"), ("bus_bra", "BUS-BRA"), ("bus_uclm", "BUS-UCLM"))
     for name in ("unplanted", "planted")
 }
@@ -355,7 +334,5 @@ def marks(results: Path, names: Mapping[str, str] = MARKS) -> str:
     """Return what networks take from marks, as ``marks_study.py`` kept it."""
     kept = {title: results / "marks" / f"{name}.csv" for name, title in names.items()}
     tables = {t: pd.read_csv(path, dtype=str) for t, path in kept.items() if path.is_file()}
-    if not tables:
-        return NOT_YET
     rows = [[title, *row] for title, table in tables.items() for row in table.to_numpy().tolist()]
     return markdown(["images", *next(iter(tables.values())).columns], rows)

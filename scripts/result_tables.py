@@ -5,8 +5,7 @@
     python scripts/result_tables.py --keep-variant ablations/NAME EVALUATION...  # of validation
     python scripts/result_tables.py --keep-evaluation PLACE EVALUATION # such as released/busi
 
-A page holds ``<!-- table: NAME -->`` … ``<!-- end -->``; a table whose results are not there yet
-says so.
+A page holds ``<!-- table: NAME -->`` … ``<!-- end -->``.
 """
 
 from __future__ import annotations
@@ -22,6 +21,8 @@ import numpy as np
 import pandas as pd
 from failure_analysis import TABLES as FAILURE_TABLES
 from failure_analysis import kept_tables
+from network_table import PAGE as NETWORKS
+from network_table import encoder_table
 from protocol_tables import (
     FIRST_OUT_OF_FOLD,
     PLANTED_MARKS,
@@ -34,7 +35,16 @@ from protocol_tables import (
     seeds,
     split_rows,
 )
-from table_cells import FIGURES, NOT_YET, figure_cell, figure_rows, is_known, markdown, number_of
+from table_cells import (
+    FIGURES,
+    figure_cell,
+    figure_columns,
+    figure_rows,
+    is_known,
+    kept_metrics,
+    markdown,
+    number_of,
+)
 
 from busi_monai.bundle.configurations import read_configuration
 from busi_monai.bundle.shipped import DEFAULT_BUNDLE, find_bundle
@@ -58,6 +68,7 @@ PAGES = (
     RESULTS / "first_release.md",
     RESULTS / "busi-leakfree-v1.md",
     RESULTS / "failures.md",
+    NETWORKS,
     REPOSITORY / "bundles" / DEFAULT_BUNDLE / "docs" / "README.md",
 )
 TABLE = re.compile(r"(<!-- table: (?P<name>[a-z0-9_]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -122,17 +133,18 @@ MAIN = (
 )  # fmt: skip
 SIZE_FIGURES = {"dice": "Dice", "found": "found at all"}
 RELEASED = {
-    "released/busi": "BUSI test part",
-    "released/bus_bra": "BUS-BRA test part",
-    "released/bus_uclm": "BUS-UCLM test part",
-    "released/breast": "BrEaST, external",
+    "BUSI test split": "released/busi",
+    "BUS-BRA test split": "released/bus_bra",
+    "BUS-UCLM test split": "released/bus_uclm",
+    "BrEaST, external": "released/breast",
 }
 FIRST_RELEASE = {
-    "first_release/busi": "BUSI test part, first release",
-    "first_release/bus_bra": "BUS-BRA test part, first release",
-    "first_release/bus_uclm": "BUS-UCLM test part, first release",
-    "first_release/breast": "BrEaST, first release",
+    "BUSI test split, first release": "first_release/busi",
+    "BUS-BRA test split, first release": "first_release/bus_bra",
+    "BUS-UCLM test split, first release": "first_release/bus_uclm",
+    "BrEaST, first release": "first_release/breast",
 }
+BUSI_OUT_OF_FOLD = {"BUSI, out of fold": "second_out_of_fold_with_rule/busi"}
 
 
 def keep_evaluation(place: str, evaluation: Path) -> Path:
@@ -167,7 +179,7 @@ def keep_variant(name: str, evaluations: Sequence[Path]) -> Path:
 
 
 def ablations() -> str:
-    """Return the table of the variants: figures on validation parts, differences to the first."""
+    """Return the table of the variants: figures on validation splits, differences to the first."""
     header = ["variant", "images", *ABLATION_FIGURES.values()]
     header += [f"BUS-BRA {ABLATION_FIGURES[name]}" for name in OTHER_FIGURES]
     rows = []
@@ -183,7 +195,7 @@ def ablations() -> str:
             reference = path.with_name(f"{REFERENCE}.bus_bra.csv")
             cells += _against_reference(_read(other), reference, OTHER_FIGURES)
         rows.append(cells)
-    return markdown(header, rows) if rows else NOT_YET
+    return markdown(header, rows)
 
 
 def pretraining() -> str:
@@ -198,7 +210,7 @@ def pretraining() -> str:
                 reference = path.with_name(f"{REFERENCE}{ending}.csv")
                 figures = _against_reference(table, reference, tuple(ABLATION_FIGURES))
                 rows.append([f"`{name}`: {meaning}", dataset, str(len(table)), *figures])
-    return markdown(header, rows) if rows else NOT_YET
+    return markdown(header, rows)
 
 
 def _against_reference(table: pd.DataFrame, reference: Path, names: Sequence[str]) -> list[str]:
@@ -233,71 +245,23 @@ def _read(path: Path) -> pd.DataFrame:
     return usable_rows(read_predictions(path))
 
 
-def released() -> str:
-    """Return the released weights' figures on the test parts."""
-    return _of_released(figure_rows)
-
-
 def released_main() -> str:
     """Return the main figures of the released weights and of the first release, a set a row."""
     names = ("lesion_dice", "accuracy", "auc_benign_malignant")
     header = ["images", *(FIGURES[name] for name in names)]
-    rows = []
-    for place, title in {**RELEASED, **FIRST_RELEASE}.items():
-        path = RESULTS / place / "metrics.json"
-        if path.is_file():
-            metrics = read_json(path)
-            cells = [figure_cell(metrics[name]) for name in names]
-            rows.append([f"{title}, {metrics['images']}", *cells])
-    return markdown(header, rows) if rows else NOT_YET
+    kept = kept_metrics(RESULTS, {**RELEASED, **FIRST_RELEASE})
+    rows = [
+        [f"{title}, {metrics['images']}", *(figure_cell(metrics[name]) for name in names)]
+        for title, metrics in kept.items()
+    ]
+    return markdown(header, rows)
 
 
 def released_validation() -> str:
-    """Return the validation parts' figures, without the released weights' rule and with it."""
+    """Return the validation splits' figures, without the released weights' rule and with it."""
     settings = load_settings(find_bundle(DEFAULT_BUNDLE))
     path = RESULTS / "released" / "validation" / "predictions.csv"
     return consistency_rule(path, settings.consistency)
-
-
-def released_by_class() -> str:
-    """Return the released weights' figures by class on the test parts."""
-    return _of_released(_class_rows)
-
-
-def released_by_size() -> str:
-    """Return the released weights' lesion figures by the lesion's size."""
-    return _of_released(_size_rows)
-
-
-def released_operating_points() -> str:
-    """Return what the kept thresholds for malignancy give on the test parts."""
-    return _of_released(_threshold_rows)
-
-
-def _of_folds(rows_of: Callable[[Mapping[str, Any]], dict[str, str]]) -> str:
-    places = {
-        "second_out_of_fold_with_rule/busi": "BUSI, out of fold",
-        "out_of_fold_with_rule/busi": "BUSI, out of fold, first release",
-    }
-    for place, title in places.items():
-        path = RESULTS / place / "metrics.json"
-        if path.is_file():
-            rows = rows_of(read_json(path))
-            return markdown(["figure", title], [list(row) for row in rows.items()])
-    return NOT_YET
-
-
-def _of_released(
-    rows_of: Callable[[Mapping[str, Any]], dict[str, str]],
-    places: Mapping[str, str] = RELEASED,
-) -> str:
-    paths = {title: RESULTS / place / "metrics.json" for place, title in places.items()}
-    columns = {t: rows_of(read_json(path)) for t, path in paths.items() if path.is_file()}
-    if not columns:
-        return NOT_YET
-    names = list(dict.fromkeys(name for rows in columns.values() for name in rows))
-    rows = [[name, *(found.get(name, "–") for found in columns.values())] for name in names]
-    return markdown(["figure", *columns], rows)
 
 
 def _class_rows(metrics: Mapping[str, Any]) -> dict[str, str]:
@@ -344,14 +308,16 @@ TABLES: dict[str, Callable[[], str]] = {
         RESULTS, ("lesion_dice", "all_dice", "normal_clean_rate"), WITHOUT_RULE
     ),
     "first_out_of_fold": lambda: out_of_fold(RESULTS, places=FIRST_OUT_OF_FOLD),
-    "first_released": lambda: _of_released(figure_rows, FIRST_RELEASE),
+    "first_released": lambda: figure_columns(RESULTS, FIRST_RELEASE, figure_rows),
     "first_validation": lambda: consistency_rule(
         RESULTS / "first_release" / "validation" / "predictions.csv", Consistency(enabled=True)
     ),
     "out_of_fold_main": lambda: out_of_fold(RESULTS, MAIN),
-    "out_of_fold_by_class": lambda: _of_folds(_class_rows),
-    "out_of_fold_by_size": lambda: _of_folds(_size_rows),
-    "out_of_fold_operating_points": lambda: _of_folds(_threshold_rows),
+    "out_of_fold_by_class": lambda: figure_columns(RESULTS, BUSI_OUT_OF_FOLD, _class_rows),
+    "out_of_fold_by_size": lambda: figure_columns(RESULTS, BUSI_OUT_OF_FOLD, _size_rows),
+    "out_of_fold_operating_points": lambda: figure_columns(
+        RESULTS, BUSI_OUT_OF_FOLD, _threshold_rows
+    ),
     "seeds": lambda: seeds(RESULTS, MAIN),
     "busi_leakfree_v1": lambda: split_rows(RESULTS, "busi-leakfree-v1"),
     "busi_leakfree_v1_holdout": lambda: split_rows(RESULTS, "busi-leakfree-v1-holdout"),
@@ -364,12 +330,13 @@ TABLES: dict[str, Callable[[], str]] = {
     "pretraining": pretraining,
     "marks": lambda: marks(RESULTS),
     "planted_marks": lambda: marks(RESULTS, PLANTED_MARKS),
-    "released": released,
+    "released": lambda: figure_columns(RESULTS, RELEASED, figure_rows),
     "released_main": released_main,
     "released_validation": released_validation,
-    "released_by_class": released_by_class,
-    "released_by_size": released_by_size,
-    "released_operating_points": released_operating_points,
+    "released_by_class": lambda: figure_columns(RESULTS, RELEASED, _class_rows),
+    "released_by_size": lambda: figure_columns(RESULTS, RELEASED, _size_rows),
+    "released_operating_points": lambda: figure_columns(RESULTS, RELEASED, _threshold_rows),
+    "encoders": encoder_table,
 }
 
 
@@ -393,8 +360,6 @@ def main(arguments: list[str] | None = None) -> int:
         keep_evaluation(place, Path(evaluation))
     stale = []
     for path in PAGES:
-        if not path.is_file():
-            continue
         page = path.read_text("utf-8")
         new = page_with_tables(page)
         if new != page:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-__all__ = ["FIGURES", "NOT_YET", "figure_cell", "figure_rows", "is_known", "markdown", "number_of"]
+from busi_monai.files import read_json
 
-NOT_YET = "Not measured yet."
+__all__ = [
+    "FIGURES",
+    "figure_cell",
+    "figure_columns",
+    "figure_rows",
+    "is_known",
+    "kept_metrics",
+    "markdown",
+    "number_of",
+]
 
 FIGURES = {
     "lesion_dice": "lesion Dice",
@@ -26,6 +36,24 @@ FIGURES = {
     "ece": "expected calibration error",
 }
 """Figures in the order of the tables, by their names in ``metrics.json``."""
+
+
+def kept_metrics(results: Path, places: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Return the ``metrics.json`` of the places that have one, by title."""
+    paths = {title: results / place / "metrics.json" for title, place in places.items() if place}
+    return {title: dict(read_json(path)) for title, path in paths.items() if path.is_file()}
+
+
+def figure_columns(
+    results: Path,
+    places: Mapping[str, str],
+    rows_of: Callable[[Mapping[str, Any]], Mapping[str, str]],
+) -> str:
+    """Return a table with a column for each place, by its title, and a row for each figure."""
+    columns = {title: rows_of(metrics) for title, metrics in kept_metrics(results, places).items()}
+    names = list(dict.fromkeys(name for rows in columns.values() for name in rows))
+    rows = [[name, *(found.get(name, "–") for found in columns.values())] for name in names]
+    return markdown(["figure", *columns], rows)
 
 
 def figure_rows(

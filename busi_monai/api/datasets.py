@@ -99,7 +99,7 @@ def prepare(
     ids: Path | None = None,
     known: Path | None = None,
     train_list: Path | None = None,
-    val_list: Path | None = None,
+    validation_list: Path | None = None,
     test_list: Path | None = None,
     from_datalist: str | Path | None = None,
     ratios: str = "80/10/10",
@@ -114,7 +114,7 @@ def prepare(
     """Turn a dataset into a folder to train and evaluate on.
 
     The folder holds ``images/<id>.png`` (as found), ``labels/<id>.png`` (the union of the masks,
-    (H, W) uint8, 0 and 255), ``datalist.json`` (which image is in which part), the audit and
+    (H, W) uint8, 0 and 255), ``datalist.json`` (which image is in which split), the audit and
     ``run.json``. The dataset is never changed. An image that cannot be used is left out and listed.
 
     Args:
@@ -127,10 +127,10 @@ def prepare(
         ids: for ``curated``: file of the ids to keep, one a line or CSV.
         known: CSV of id and reason, of images to leave out.
         train_list: for ``file``: ids of the training images.
-        val_list: likewise, of the validation images.
+        validation_list: likewise, of the validation images.
         test_list: likewise, of the test images.
         from_datalist: name of a shipped split, or a ``datalist.json``, to repeat.
-        ratios: training/validation/test in per cent.
+        ratios: train/validation/test in per cent.
         folds: number of folds for cross-validation, instead of ratios; 0 for none.
         seed: of every draw.
         multi_mask: ``split`` adds a training case for each mask of an image with several.
@@ -150,8 +150,8 @@ def prepare(
         ...     dataset = write_phantom_dataset(folder + "/data", cases=12, size=(64, 80))
         ...     summary = prepare(dataset, folder + "/prepared", ratios="50/25/25")
         ...     report = verify(folder + "/prepared")
-        >>> {part: sum(counts.values()) for part, counts in summary.counts.items()}
-        {'training': 6, 'validation': 3, 'test': 3}
+        >>> {split: sum(counts.values()) for split, counts in summary.counts.items()}
+        {'train': 6, 'validation': 3, 'test': 3}
         >>> report.ok
         True
     """
@@ -164,7 +164,7 @@ def prepare(
         ids=ids,
         known=known,
         train_list=train_list,
-        val_list=val_list,
+        validation_list=validation_list,
         test_list=test_list,
         from_datalist=from_datalist,
         ratios=ratios,
@@ -208,10 +208,10 @@ def verify(
     progress: Progress | None = None,
     each: Callable[[VerifyReport], None] | None = None,
 ) -> Verification:
-    """Check that prepared folders are unchanged and that their parts don't leak.
+    """Check that prepared folders are unchanged and that their splits don't leak.
 
     Near-duplicates are found anew in the pixels. Of several folders, as they are trained on
-    together, a near-duplicate across them and their parts is an error too. ``prepare`` shows an
+    together, a near-duplicate across them and their splits is an error too. ``prepare`` shows an
     example.
 
     Args:

@@ -87,7 +87,7 @@ def train(
         configs: names of shipped overlays (``smoke``, ``cpu``, …) or YAML files, laid on in turn.
         resume: continue the run in ``out``.
         tracking: ``mlflow``, or a file of tracking settings.
-        extra: further datasets whose training parts are trained on too.
+        extra: further datasets whose split ``train`` is trained on too.
         epochs: length of the training.
         batch_size: images for one step.
         image_size: side of the network's square input, px.
@@ -160,8 +160,8 @@ def evaluate(
         model: folder of a run or bundle, or a shipped bundle's name.
         prepared: one or several prepared datasets.
         out: folder to make: predictions, ``metrics.json``, report and figures.
-        split: ``train``, ``validation``, ``test`` or ``reported``: the test part, or the run's own
-            fold.
+        split: ``train``, ``validation``, ``test`` or ``reported``: the test split, or the run's
+            own fold.
         fold: the reported fold; by default the run's own.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         batch_size: images for one call of the network.
@@ -197,7 +197,7 @@ def evaluate(
         **(settings or {}),
     }
     folder = run_evaluation(
-        model, _several(prepared), out, part=split, fold=fold, overrides=overrides
+        model, _several(prepared), out, split=split, fold=fold, overrides=overrides
     )
     return dict(read_json(folder / "metrics.json"))
 

@@ -24,7 +24,7 @@ __all__ = [
     "write_configuration",
 ]
 
-RENAMED_KEYS = {"average_decay": "ema_decay", "flip_averaging": "tta_flip"}
+RENAMED_KEYS = {"average_decay": "ema_decay", "flip_averaging": "tta_flip", "part": "split"}
 """Keys of configurations and settings of version 0.1.0, with today's names."""
 
 _RENAMED = (

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from busi_monai.curation import Datalist, load_datalist
-from busi_monai.curation.datalist import part_items
+from busi_monai.curation.datalist import items_of_split
 from busi_monai.errors import InputError
 from busi_monai.files import read_json, write_json
 
@@ -145,29 +145,29 @@ def refuse_held_out_images(
         whose: what the images are, for the message.
 
     Raises:
-        InputError: if an image of a validation, test or reported part is among them; the message
-            tells the part, how many and the first ids.
+        InputError: if an image of a split validation, test or reported is among them; the message
+            tells the split, how many and the first ids.
     """
     folders = [dataset_dir] if isinstance(dataset_dir, (str, Path)) else list(dataset_dir)
     for folder in folders:
-        for part, items in _held_out_parts(load_datalist(folder), fold, folder).items():
+        for split, items in _held_out(load_datalist(folder), fold, folder).items():
             seen = [str(item["id"]) for item in items if item["sha256"] in images]
             if seen:
                 more = f" and {len(seen) - _SHOWN} more" if len(seen) > _SHOWN else ""
                 raise InputError(
-                    f"{len(seen)} of the {len(items)} images of the {part} part of {folder} are "
+                    f"{len(seen)} of the {len(items)} images of the split {split} of {folder} are "
                     f"among {whose}: {', '.join(seen[:_SHOWN])}{more}. The network would remember "
                     "them: what is validated or reported must never be trained on"
                 )
 
 
-def _held_out_parts(
+def _held_out(
     datalist: Datalist, fold: int | None, folder: str | Path
 ) -> dict[str, Sequence[Mapping[str, Any]]]:
     if not datalist.folds:
         return {"validation": datalist.validation, "test": datalist.test}
     chosen = {
-        name: part_items(datalist, name, fold=fold, where=folder, alone=False)
+        name: items_of_split(datalist, name, fold=fold, where=folder, alone=False)
         for name in ("validation", "reported")
     }
     return {**chosen, "test": datalist.test}

@@ -50,7 +50,7 @@ def command(
     """Fit how sure RUN (a run, ensemble or bundle) may be, and thresholds for malignancy.
 
     PREDICTIONS is a predictions folder or table of images that RUN was not trained on: its
-    validation part (evaluate --split validation), or the out-of-fold table of a cross-validation
+    split validation (evaluate --split validation), or the out-of-fold table of a cross-validation
     by the same recipe. What is fitted is kept in RUN's settings.json, which everything follows.
     """
     from busi_monai.evaluation import calibrate_bundle

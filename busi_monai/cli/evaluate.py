@@ -1,4 +1,4 @@
-"""``busi-monai evaluate``: measure a run on a part of prepared datasets, or a kept table."""
+"""``busi-monai evaluate``: measure a run on a split of prepared datasets, or a kept table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import busi_monai
-from busi_monai.cases import NOT_FOR_CLINICAL_USE
+from busi_monai.cases import NOT_FOR_CLINICAL_USE, SPLITS
 from busi_monai.cli.console import (
     console,
     leak_sentence,
@@ -62,10 +62,10 @@ SHOWN = (
 )
 @click.option(
     "--split",
-    type=click.Choice(["train", "validation", "test", "reported"]),
+    type=click.Choice(SPLITS),
     default="reported",
     show_default=True,
-    help="Which part: the reported one is the test part, or the run's own fold.",
+    help="Which images: the reported ones are test, or the run's own fold.",
 )
 @click.option("--fold", type=click.IntRange(min=0), help="By default the run's own fold.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to make.")
@@ -108,7 +108,7 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Measure RUN (a run, or a bundle) on a part of one or several PREPARED datasets.
+    """Measure RUN (a run, or a bundle) on a split of one or several PREPARED datasets.
 
     Or measure a table of predictions that was kept, with --predictions in place of RUN and
     PREPARED; of the other options, only --dataset, --consistency (and of --set its key
@@ -156,7 +156,7 @@ def command(
         _print_leaks(metrics.get("leaks"))
         if metrics.get("missing_images"):
             click.echo(
-                f"{metrics['missing_images']} images of the same parts are not in the table."
+                f"{metrics['missing_images']} images of the same splits are not in the table."
             )
         print_seen(metrics)
         if metrics.get("lesion_boxes") == "true masks":
@@ -240,9 +240,9 @@ def _print_leaks(leaks: dict[str, int] | None) -> None:
 
 
 def print_seen(metrics: dict[str, Any]) -> None:
-    """Print how many images the network was trained on, if any, unless the part is ``train``."""
+    """Print how many images the network was trained on, if any, unless the split is ``train``."""
     seen = metrics.get("seen_in_training")
-    if seen and metrics.get("part") != "train":
+    if seen and metrics.get("split") != "train":
         click.echo(
             f"{seen} of {metrics['images']} images are among those that the network was trained "
             "on: the figures tell of memory, not of skill."

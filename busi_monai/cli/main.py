@@ -19,7 +19,7 @@ COMMANDS = {
     "show": "Draw images of a prepared folder with their outlines, and charts.",
     "train": "Train a bundle on prepared datasets.",
     "tune": "Search the configuration for the highest validation score.",
-    "evaluate": "Measure a run on a part of a prepared dataset, or a kept table.",
+    "evaluate": "Measure a run on a split of a prepared dataset, or a kept table.",
     "cross-validate": "Train and evaluate every fold, pool the predictions.",
     "export": "Write a model as one file that other programs run.",
     "ensemble": "Make one bundle of several runs.",
@@ -38,6 +38,7 @@ RENAMED_OPTIONS = {
     "--bundle": "--model",
     "--flip-averaging": "--tta-flip",
     "--no-flip-averaging": "--no-tta-flip",
+    "--val-list": "--validation-list",
 }
 """Options of version 0.1.0 by which the same is still said, with today's names."""
 

@@ -109,7 +109,7 @@ _TRAINING: tuple[Decorator, ...] = (
         multiple=True,
         metavar="PREPARED",
         type=click.Path(path_type=Path),
-        help="A further dataset whose training part is trained on too; may be given again.",
+        help="A further dataset whose split train is trained on too; may be given again.",
     ),
     click.option("--epochs", type=click.IntRange(min=1), help="Length of the training."),
     click.option("--batch-size", type=click.IntRange(min=1), help="Images for one step."),

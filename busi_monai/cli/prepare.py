@@ -48,7 +48,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--ids", type=_FILE, help="For curated: the ids to keep, one a line or CSV.")
 @click.option("--known", type=_FILE, help="Leave these images out: CSV of id and reason.")
 @click.option("--train-list", type=_FILE, help="For file: ids of the training images.")
-@click.option("--val-list", type=_FILE, help="For file: ids of the validation images.")
+@click.option("--validation-list", type=_FILE, help="For file: ids of the validation images.")
 @click.option("--test-list", type=_FILE, help="For file: ids of the test images.")
 @click.option(
     "--from-datalist",
@@ -56,7 +56,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="Repeat a shipped split (see busi-monai info), or a datalist.json.",
 )
 @click.option(
-    "--ratios", default="80/10/10", show_default=True, help="Training/validation/test in per cent."
+    "--ratios", default="80/10/10", show_default=True, help="Train/validation/test in per cent."
 )
 @click.option("--folds", default=0, help="Folds for cross-validation, instead of ratios.")
 @click.option("--seed", default=0, show_default=True, help="Seed of every random draw.")
@@ -81,7 +81,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 def command(dataset: Path, out: Path, quiet: bool, as_json: bool, **options: Any) -> None:
     """Turn a DATASET, a folder or an archive (zip, tar), into a folder to train and evaluate on.
 
-    The folder holds the images as found, one mask per image, datalist.json (who is in which part),
+    The folder holds the images as found, one mask per image, datalist.json (who is in which split),
     the audit with its figures and run.json. The dataset itself is never touched. Images that can't
     be used are left out and listed; the exit code is 1 if a file is at fault.
     """
@@ -123,11 +123,11 @@ def _print_summary(summary: PrepareSummary) -> None:
     name = f"{datalist.name}: " if datalist.name else ""
     title = f"{summary.out} ({name}{datalist.protocol}, seed {datalist.seed})"
     table = Table(title=escape(title))
-    table.add_column("part")
+    table.add_column("split")
     for name in (*datalist.classes, "images"):
         table.add_column(name, justify="right")
-    for part, counts in summary.counts.items():
-        table.add_row(part, *(str(n) for n in counts.values()), str(sum(counts.values())))
+    for split, counts in summary.counts.items():
+        table.add_row(split, *(str(n) for n in counts.values()), str(sum(counts.values())))
     out.print(table)
     for reason, names in summary.excluded_by_reason().items():
         out.print(escape(f"left out, {len(names)}: {reason}"))

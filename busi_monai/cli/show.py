@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from busi_monai.cases import CLASSES
+from busi_monai.cases import CLASSES, SPLITS
 from busi_monai.cli.console import print_json, track
 from busi_monai.cli.options import overwrite_option, quiet_option
 
@@ -28,8 +28,8 @@ __all__ = ["command"]
 @click.option("--id", "ids", multiple=True, help="This image; may be repeated.")
 @click.option(
     "--split",
-    type=click.Choice(["train", "validation", "test", "reported"]),
-    help="Only images of this part.",
+    type=click.Choice(SPLITS),
+    help="Only images of this split.",
 )
 @click.option("--fold", type=click.IntRange(min=0), help="Reported fold, for --split with folds.")
 @click.option(
@@ -57,7 +57,7 @@ def command(
     """Draw images of a PREPARED dataset beside their outlines (--out), or charts (--charts).
 
     Images are drawn at random, or named by --id. Charts count every image of the given class and
-    part. Exits with 1 if an image could not be read.
+    split. Exits with 1 if an image could not be read.
     """
     from busi_monai.curation import choose_items, draw_charts, draw_sheet
 

@@ -12,6 +12,7 @@ from busi_monai.bundle.shipped import DEFAULT_BUNDLE
 from busi_monai.cases import NOT_FOR_CLINICAL_USE
 from busi_monai.cli.console import print_json, research_log
 from busi_monai.cli.options import quiet_option, training_device_option, training_overrides
+from busi_monai.experiments.tuning_study import KEEP, PRUNERS
 
 __all__ = ["command"]
 
@@ -55,8 +56,8 @@ __all__ = ["command"]
 )
 @click.option(
     "--pruner",
-    type=click.Choice(["median", "hyperband", "none"]),
-    default="median",
+    type=click.Choice(PRUNERS),
+    default=PRUNERS[0],
     show_default=True,
     help="How hopeless trials are ended early.",
 )
@@ -69,8 +70,8 @@ __all__ = ["command"]
 )
 @click.option(
     "--keep",
-    type=click.Choice(["best", "all"]),
-    default="best",
+    type=click.Choice(KEEP),
+    default=KEEP[0],
     show_default=True,
     help="Whose weights are kept.",
 )

@@ -24,12 +24,12 @@ __all__ = ["command"]
 @quiet_option("No progress bar and no summary; the exit code tells.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def command(prepared: tuple[Path, ...], quiet: bool, as_json: bool) -> None:
-    """Check that PREPARED folders are unchanged and that their parts don't leak.
+    """Check that PREPARED folders are unchanged and that their splits don't leak.
 
-    Near-duplicates are found anew in the pixels. One across parts is an error for the protocols
+    Near-duplicates are found anew in the pixels. One across splits is an error for the protocols
     leakfree and curated, and is stated for random and file. Of several folders, as they are trained
-    on together, one across them and their parts is an error, too. The exit code is 1 if anything is
-    wrong.
+    on together, one across them and their splits is an error, too. The exit code is 1 if anything
+    is wrong.
     """
 
     def bar(items: Sequence[Any]) -> Iterable[Any]:
@@ -58,7 +58,7 @@ def _print_shared(shared: SharedImages, folders: int, *, ok: bool) -> None:
     same = f"; {shared.same_side} on the same side" if shared.same_side else ""
     out.print(
         f"Between the {folders} folders, {shared.images} images: {leaking} near-duplicates across "
-        f"parts{same}."
+        f"splits{same}."
     )
     out.print("[green]All is well.[/green]" if ok else "[red]Problems found.[/red]")
 

@@ -1,6 +1,13 @@
 from .audit import Audit, audit_dataset
 from .audit_report import write_audit
-from .datalist import Datalist, find_split, load_datalist, load_part, part_items, shipped_splits
+from .datalist import (
+    Datalist,
+    find_split,
+    items_of_split,
+    load_datalist,
+    load_split,
+    shipped_splits,
+)
 from .id_lists import read_known_images
 from .label_hashes import (
     LABEL_HASHES,
@@ -44,12 +51,12 @@ __all__ = [
     "find_near_duplicates",
     "find_shared_images",
     "find_split",
+    "items_of_split",
     "joined_label_hashes",
     "load_datalist",
-    "load_part",
+    "load_split",
     "named_cases",
     "note_without_label_hashes",
-    "part_items",
     "prepare_dataset",
     "read_known_images",
     "shipped_splits",

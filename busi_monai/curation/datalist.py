@@ -1,4 +1,4 @@
-"""``datalist.json``: which image is in which part, and the parts as items for MONAI datasets.
+"""``datalist.json``: which image is in which split, and the splits as items for MONAI datasets.
 
 The file is in the style of the Medical Segmentation Decathlon, so that
 ``monai.data.load_decathlon_datalist(path, is_segmentation=True, data_list_key="training")`` reads
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from busi_monai.cases import CLASSES
+from busi_monai.cases import CLASSES, DATALIST_KEYS, SPLITS
 from busi_monai.curation.datalist_schema import DATALIST_SCHEMA, SCHEMA_VERSION
 from busi_monai.curation.label_hashes import (
     content_sha256,
@@ -22,25 +22,22 @@ from busi_monai.curation.label_hashes import (
     with_label_hashes,
     without_label_hashes,
 )
-from busi_monai.curation.splits import PARTS, validation_share
+from busi_monai.curation.splits import validation_share
 from busi_monai.errors import InputError
 from busi_monai.files import find_named, read_json, write_text
 
 __all__ = [
     "DATALIST_NAME",
-    "PART_NAMES",
     "Datalist",
     "find_split",
     "inspect_datalist",
+    "items_of_split",
     "load_datalist",
-    "load_part",
-    "part_items",
+    "load_split",
     "shipped_splits",
 ]
 
 DATALIST_NAME = "datalist.json"
-PART_NAMES: tuple[str, ...] = ("train", "validation", "test", "reported")
-"""What ``load_part`` takes. ``reported`` is the test part, or the reported fold."""
 
 _KEPT_KEYS = ("class_label", "group", "dataset", "sha256")
 
@@ -59,12 +56,12 @@ class Datalist:
             in datalists of versions before it). With folds every case stands here.
         validation: the same.
         test: the same.
-        excluded: ``{"id", "reason"}`` of the images that are in no part.
+        excluded: ``{"id", "reason"}`` of the images that are in no split.
         leaks: how many evaluation images have a near-duplicate in training, and which; for the
             protocol ``official`` also the ``patients`` with images in several folds.
         options: what else decided the content: ratios, folds, how masks were treated.
         classes: the names that ``class_label`` counts in.
-        name: what a shipped split is called. The hash leaves it out: what is in which part is the
+        name: what a shipped split is called. The hash leaves it out: what is in which split is the
             same, however it is called.
     """
 
@@ -97,17 +94,23 @@ class Datalist:
 
     def without_label_hashes(self) -> Datalist:
         """Return the split alone, which holds for whatever masks its images have."""
-        parts = {part: without_label_hashes(getattr(self, part)) for part in PARTS}
-        return replace(self, **parts)  # type: ignore[arg-type]
+        lists = {key: without_label_hashes(getattr(self, key)) for key in DATALIST_KEYS.values()}
+        return replace(self, **lists)  # type: ignore[arg-type]
 
     def with_label_hashes(self, hashes: Mapping[str, str]) -> Datalist:
         """Return it with the hashes of masks, by the path that an item names its mask by."""
-        parts = {part: with_label_hashes(getattr(self, part), hashes) for part in PARTS}
-        return replace(self, **parts)  # type: ignore[arg-type]
+        lists = {
+            key: with_label_hashes(getattr(self, key), hashes) for key in DATALIST_KEYS.values()
+        }
+        return replace(self, **lists)  # type: ignore[arg-type]
 
     def records(self) -> list[dict[str, Any]]:
-        """Return the items of all parts, each with its ``part`` added."""
-        return [{**item, "part": part} for part in PARTS for item in getattr(self, part)]
+        """Return the items of all splits, each with its ``split`` added."""
+        return [
+            {**item, "split": split}
+            for split, key in DATALIST_KEYS.items()
+            for item in getattr(self, key)
+        ]
 
     def files(self) -> list[str]:
         """Return the images and labels that the items name, each once, sorted."""
@@ -139,7 +142,7 @@ class Datalist:
             "options": dict(self.options),
             "leaks": dict(self.leaks),
             "excluded": [dict(entry) for entry in self.excluded],
-            **{part: [dict(item) for item in getattr(self, part)] for part in PARTS},
+            **{key: [dict(item) for item in getattr(self, key)] for key in DATALIST_KEYS.values()},
         }
 
 
@@ -171,7 +174,7 @@ def inspect_datalist(path: str | Path) -> tuple[Datalist, list[str]]:
         )
     content = read_json(path)
     _check_form(content, path)
-    names = ("protocol", "seed", "excluded", "leaks", "options", *PARTS)
+    names = ("protocol", "seed", "excluded", "leaks", "options", *DATALIST_KEYS.values())
     datalist = Datalist(**{name: content[name] for name in names}, name=content.get("name"))
     faults = [f"{name} stands in the datalist more than once" for name in _repeated(content)]
     if datalist.sha256 != content["sha256"]:
@@ -190,10 +193,10 @@ def inspect_datalist(path: str | Path) -> tuple[Datalist, list[str]]:
     return datalist, faults
 
 
-def load_part(
-    dataset_dir: str | Path | Sequence[str | Path], part: str, *, fold: int | None = None
+def load_split(
+    dataset_dir: str | Path | Sequence[str | Path], split: str, *, fold: int | None = None
 ) -> list[dict[str, Any]]:
-    """Return one part of one or several prepared datasets as items for a MONAI dataset.
+    """Return one split of one or several prepared datasets as items for a MONAI dataset.
 
     Without folds in the datalist, ``reported`` is ``test``. With folds, ``reported`` is fold
     ``fold``, ``validation`` a stratified tenth of the other folds with groups kept whole (the same
@@ -203,7 +206,7 @@ def load_part(
     Args:
         dataset_dir: a prepared folder or several, whose items are concatenated. Of several, ids
             and groups that would collide get the folder's name in front.
-        part: one of ``PART_NAMES``.
+        split: one of ``SPLITS``.
         fold: the reported fold, where the datalists have folds.
 
     Returns:
@@ -214,7 +217,7 @@ def load_part(
         where there is none.
 
     Raises:
-        InputError: if a datalist is missing, a part is empty, a file is gone, or no datalist has
+        InputError: if a datalist is missing, a split is empty, a file is gone, or no datalist has
             the fold.
     """
     folders = [dataset_dir] if isinstance(dataset_dir, (str, Path)) else list(dataset_dir)
@@ -232,57 +235,58 @@ def load_part(
     loaded = []
     for folder, datalist in datalists:
         own = fold if datalist.folds else None
-        chosen = part_items(datalist, part, fold=own, where=folder, alone=len(datalists) == 1)
+        chosen = items_of_split(datalist, split, fold=own, where=folder, alone=len(datalists) == 1)
         base = folder if folder.is_dir() else folder.parent
         loaded.append((folder, [_absolute(item, base.absolute()) for item in chosen]))
     return _concatenate(loaded)
 
 
-def part_items(
+def items_of_split(
     datalist: Datalist,
-    part: str,
+    split: str,
     *,
     fold: int | None = None,
     where: str | Path = "the datalist",
     alone: bool = True,
 ) -> list[Mapping[str, Any]]:
-    """Return the items of one part as they stand in the datalist.
+    """Return the items of one split as they stand in the datalist.
 
     Args:
         datalist: as loaded.
-        part: one of ``PART_NAMES``.
+        split: one of ``SPLITS``.
         fold: the reported fold, needed where there are folds.
         where: how errors call the datalist.
         alone: whether the fold must exist. Beside other datasets, one that it does not have leaves
             all for validation and training, and nothing to report.
 
     Raises:
-        InputError: if the part is empty, or the fold is missing or does not exist.
+        InputError: if the split is empty, or the fold is missing or does not exist.
     """
-    if part not in PART_NAMES:
-        raise InputError(f"part {part!r}: expected one of {', '.join(PART_NAMES)}")
+    if split not in SPLITS:
+        raise InputError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
     if datalist.folds:
-        if part == "reported" and not alone and fold is not None and fold >= datalist.folds:
+        if split == "reported" and not alone and fold is not None and fold >= datalist.folds:
             return []
-        items = _fold_part(datalist, part, fold, where, alone=alone)
+        items = _items_of_fold(datalist, split, fold, where, alone=alone)
     else:
-        name = {"train": "training", "reported": "test"}.get(part, part)
-        items = list(getattr(datalist, name))
+        items = list(getattr(datalist, DATALIST_KEYS["test" if split == "reported" else split]))
     if not items:
-        held = ", ".join(f"{name} {len(getattr(datalist, name))}" for name in PARTS)
+        held = ", ".join(f"{n} {len(getattr(datalist, key))}" for n, key in DATALIST_KEYS.items())
         advice = (
-            "the test part is empty with folds: take --split reported and a --fold"
+            "test is empty with folds: take --split reported and a --fold"
             if datalist.folds
-            else "choose another part (--split), or prepare again with other --ratios or --protocol"
+            else "choose another --split, or prepare again with other --ratios or --protocol"
         )
-        raise InputError(f"{where}: the part {part} is empty (it holds {held}); {advice}")
+        raise InputError(
+            f"{where}: the split {split} is empty (the dataset holds {held}); {advice}"
+        )
     return items
 
 
-def _fold_part(
-    datalist: Datalist, part: str, fold: int | None, where: str | Path, *, alone: bool
+def _items_of_fold(
+    datalist: Datalist, split: str, fold: int | None, where: str | Path, *, alone: bool
 ) -> list[Mapping[str, Any]]:
-    if part == "test":
+    if split == "test":
         return list(datalist.test)
     numbers = f"0 to {datalist.folds - 1}"
     if fold is None:
@@ -292,7 +296,7 @@ def _fold_part(
     if fold < 0 or (alone and fold >= datalist.folds):
         raise InputError(f"fold {fold}: {where} has the folds {numbers}")
     whole = [item for item in datalist.training if "part_of" not in item["meta"]]
-    if part == "reported":
+    if split == "reported":
         return [item for item in whole if item["fold"] == fold]
     rest = [item for item in whole if item["fold"] != fold]
     held_out = validation_share(
@@ -301,7 +305,7 @@ def _fold_part(
         datalist.seed + fold,
     )
     chosen = {item["id"] for item, out in zip(rest, held_out, strict=True) if out}
-    if part == "validation":
+    if split == "validation":
         return [item for item in rest if item["id"] in chosen]
     return [
         item
@@ -357,7 +361,7 @@ def _check_form(content: Any, path: Path) -> None:
 
 
 def _repeated(content: Mapping[str, Any]) -> list[str]:
-    ids = Counter(item["id"] for part in PARTS for item in content[part])
+    ids = Counter(item["id"] for key in DATALIST_KEYS.values() for item in content[key])
     return [name for name, number in ids.items() if number > 1]
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from busi_monai.cases import CLASSES
-from busi_monai.curation.splits import PARTS
+from busi_monai.cases import CLASSES, DATALIST_KEYS
 
 __all__ = ["DATALIST_SCHEMA", "SCHEMA_VERSION"]
 
@@ -53,8 +52,8 @@ DATALIST_SCHEMA: dict[str, Any] = {
     "title": "busi_monai datalist",
     "type": "object",
     "required": [
-        "schema_version", "protocol", "seed", "classes", "options", "leaks", "excluded", *PARTS,
-        "sha256",
+        "schema_version", "protocol", "seed", "classes", "options", "leaks", "excluded",
+        *DATALIST_KEYS.values(), "sha256",
     ],
     "properties": {
         "schema_version": {"const": SCHEMA_VERSION},
@@ -82,7 +81,7 @@ DATALIST_SCHEMA: dict[str, Any] = {
                 "properties": {"id": {"type": "string"}, "reason": _TEXT},
             },
         },
-        **{part: {"type": "array", "items": _ITEM} for part in PARTS},
+        **{key: {"type": "array", "items": _ITEM} for key in DATALIST_KEYS.values()},
         "sha256": _HASH,
         "labels_sha256": _HASH,
     },

@@ -33,8 +33,8 @@ logger = logging.getLogger(__name__)
 LABEL_HASHES = "label_hashes.json"
 """File in a run, a cross-validation or a search: the masks that it rests on.
 
-A list of ``{"id", "sha256", "label_sha256"}`` as in the datalists, of all their parts. An ensemble,
-which is made to be given away, leaves the ids out.
+A list of ``{"id", "sha256", "label_sha256"}`` as in the datalists, of all their splits. An
+ensemble, which is made to be given away, leaves the ids out.
 """
 
 _SHOWN = 5

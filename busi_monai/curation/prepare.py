@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from busi_monai.cases import CLASSES, Case, DatasetIssue
+from busi_monai.cases import CLASSES, DATALIST_KEYS, Case, DatasetIssue
 from busi_monai.curation.audit import Audit, audit_dataset
 from busi_monai.curation.audit_report import write_audit
 from busi_monai.curation.datalist import DATALIST_NAME, Datalist, find_split, load_datalist
 from busi_monai.curation.id_lists import check_known, read_id_list, read_known_images
 from busi_monai.curation.protocols import PROTOCOLS, PrepareOptions, candidates_of
-from busi_monai.curation.splits import PARTS, find_leaks
+from busi_monai.curation.splits import find_leaks
 from busi_monai.curation.storage import MaskTreatment, PreparedStore, Stored
 from busi_monai.datasets import READERS, Listing, opened_dataset
 from busi_monai.errors import InputError
@@ -59,11 +59,11 @@ class PrepareSummary:
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:
-        """Images of each class by part, or by fold."""
+        """Images of each class by split, or by fold."""
         return class_counts(self.datalist)
 
     def excluded_by_reason(self) -> dict[str, list[str]]:
-        """Return the ids that are in no part by the kind of reason."""
+        """Return the ids that are in no split by the kind of reason."""
         kinds: dict[str, list[str]] = {}
         for entry in self.datalist.excluded:
             kinds.setdefault(entry["reason"].split(":")[0], []).append(entry["id"])
@@ -92,14 +92,14 @@ class PrepareSummary:
 
 
 def class_counts(datalist: Datalist) -> dict[str, dict[str, int]]:
-    """Return the number of images of each class by part, or by fold where there are folds."""
+    """Return the number of images of each class by split, or by fold where there are folds."""
     rows: dict[str, Counter[str]] = {}
     for item in datalist.records():
         if "part_of" in item["meta"]:
             continue
-        name = item["part"] if item["fold"] is None else f"fold {item['fold']}"
+        name = item["split"] if item["fold"] is None else f"fold {item['fold']}"
         rows.setdefault(name, Counter())[CLASSES[item["class_label"]]] += 1
-    named = sorted(rows) if datalist.folds else [part for part in PARTS if part in rows]
+    named = sorted(rows) if datalist.folds else [split for split in DATALIST_KEYS if split in rows]
     return {name: {kind: rows[name][kind] for kind in CLASSES} for name in named}
 
 
@@ -228,10 +228,10 @@ def _check_fits(options: PrepareOptions, listing: Listing) -> dict[str, str]:
             f"official takes; these datasets ship some: {', '.join(ship)}. Draw folds with "
             "--protocol leakfree --folds 5"
         )
-    if options.protocol == "file" and not options.lists and "official_part" not in told:
+    if options.protocol == "file" and not options.lists and "official_split" not in told:
         raise InputError(
-            f"{listing.root}: the protocol file needs --train-list FILE and --val-list FILE, or "
-            "folders train, val and test in the dataset"
+            f"{listing.root}: the protocol file needs --train-list FILE and --validation-list "
+            "FILE, or folders train, val and test in the dataset"
         )
     return read_known_images(options.known, ids) if options.known else {}
 
@@ -308,7 +308,7 @@ def _divide(
     duplicates: Sequence[Sequence[str]],
     options: PrepareOptions,
 ) -> Datalist:
-    """Assign every stored case to a part by the protocol."""
+    """Assign every stored case to a split by the protocol."""
     candidates = candidates_of(store.stored, duplicates)
     protocol = PROTOCOLS[options.protocol]
     try:
@@ -322,26 +322,26 @@ def _divide(
         counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
         raise InputError(f"{error}. Left out before: {counts}; the first, {left_out[0]}") from error
     reasons = {**store.excluded, **assignment.excluded}
-    if not assignment.parts:
+    if not assignment.splits:
         raise InputError(
             f"{listing.root}: the protocol {protocol.name} leaves no image: "
             f"{'; '.join(sorted(set(reasons.values()))[:3])}"
         )
-    parts: dict[str, list[dict[str, Any]]] = {part: [] for part in PARTS}
+    splits: dict[str, list[dict[str, Any]]] = {split: [] for split in DATALIST_KEYS}
     for candidate in candidates:
-        part = assignment.parts.get(candidate.id)
-        if part is None:
+        split = assignment.splits.get(candidate.id)
+        if split is None:
             continue
         fold = assignment.folds.get(candidate.id)
         item = store.stored[candidate.id].as_item(candidate.group, fold)
-        parts[part].append(item)
-        if part == PARTS[0] and store.treatment.multi_mask == "split":
+        splits[split].append(item)
+        if split == "train" and store.treatment.multi_mask == "split":
             single = {**item["meta"], "part_of": item["id"]}
-            parts[part] += [
+            splits[split] += [
                 {**item, "id": name, "label": label, "meta": single}
                 for name, label in store.add_single_masks(item["id"]).items()
             ]
-    leaks = find_leaks(assignment.parts, assignment.folds, duplicates).as_dict()
+    leaks = find_leaks(assignment.splits, assignment.folds, duplicates).as_dict()
     if protocol.name == "official":
         folds_of: dict[str, set[int]] = {}
         for case in candidates:
@@ -365,9 +365,9 @@ def _divide(
         ],
         leaks=leaks,
         options={**chosen, **asdict(store.treatment)},
-        training=parts["training"],
-        validation=parts["validation"],
-        test=parts["test"],
+        training=splits["train"],
+        validation=splits["validation"],
+        test=splits["test"],
     )
 
 

@@ -1,4 +1,4 @@
-"""The protocols, how images become training, validation and test, and what they are asked with.
+"""The protocols, how images become train, validation and test, and what they are asked with.
 
 ``PROTOCOLS`` is the one registry; the command line, ``busi-monai info``, docs and tests read it.
 """
@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from busi_monai.cases import DATALIST_KEYS
 from busi_monai.curation.id_lists import read_id_list
 from busi_monai.curation.splits import (
-    PARTS,
     Ratios,
     connected_groups,
     group_folds,
@@ -54,10 +54,10 @@ class PrepareOptions:
             (``phash``), the first of each is kept.
         ids: file of the ids to keep, for ``curated``.
         known: file of ids and reasons to leave out, see ``read_known_images``.
-        train_list: file of ids, for ``file``; so are ``val_list`` and ``test_list``.
+        train_list: file of ids, for ``file``; so are ``validation_list`` and ``test_list``.
         from_datalist: name of a shipped split, or a ``datalist.json``, to repeat on this copy of
             the dataset. It brings its own protocol, seed and treatment of masks.
-        ratios: per cent of training/validation/test.
+        ratios: per cent of train/validation/test.
         folds: number of cross-validation folds, 0 for none.
         seed: of every random draw.
         multi_mask: ``split`` adds a training case for each mask of an image with several.
@@ -72,7 +72,7 @@ class PrepareOptions:
     ids: Path | None = None
     known: Path | None = None
     train_list: Path | None = None
-    val_list: Path | None = None
+    validation_list: Path | None = None
     test_list: Path | None = None
     from_datalist: str | Path | None = None
     ratios: str = "80/10/10"
@@ -85,9 +85,9 @@ class PrepareOptions:
 
     @property
     def lists(self) -> dict[str, Path]:
-        """Files of ids by part, for ``file``."""
-        given = zip(PARTS, (self.train_list, self.val_list, self.test_list), strict=True)
-        return {part: Path(path) for part, path in given if path is not None}
+        """Files of ids by split, for ``file``."""
+        given = {split: getattr(self, f"{split}_list") for split in DATALIST_KEYS}
+        return {split: Path(path) for split, path in given.items() if path is not None}
 
     def files(self) -> list[Path]:
         """Return the files that the options name, all of which are read."""
@@ -117,7 +117,7 @@ class PrepareOptions:
             PROTOCOLS[self.protocol].check_options(self)
         elif replace(self, from_datalist=None, layout="auto", overwrite=False) != PrepareOptions():
             raise InputError(
-                "--from-datalist brings its own protocol, seed, parts and treatment of masks; "
+                "--from-datalist brings its own protocol, seed, splits and treatment of masks; "
                 "leave out the options that would choose others"
             )
 
@@ -134,7 +134,7 @@ class Candidate:
         group: near-duplicates and patients joined, in chains.
         patient: its patient, ``None`` where the dataset tells none.
         official_fold: its fold in the dataset's own division, from 1, ``None`` where it has none.
-        official_part: its part in the dataset's own split, ``None`` where it has none.
+        official_split: its split as the dataset ships it, ``None`` where it has none.
     """
 
     id: str
@@ -144,7 +144,7 @@ class Candidate:
     group: str
     patient: str | None = None
     official_fold: int | None = None
-    official_part: str | None = None
+    official_split: str | None = None
 
 
 def candidates_of(
@@ -166,7 +166,7 @@ def candidates_of(
             group=group[name],
             patient=one.case.group,
             official_fold=one.case.meta.get("official_fold"),
-            official_part=one.case.meta.get("official_part"),
+            official_split=one.case.meta.get("official_split"),
         )
         for name, one in stored.items()
     ]
@@ -177,12 +177,12 @@ class Assignment:
     """Where every image goes.
 
     Attributes:
-        parts: ``{id: part}`` with the names of ``PARTS``.
-        folds: ``{id: fold}`` of the training part, empty without folds.
+        splits: ``{id: split}``: ``train``, ``validation`` or ``test``.
+        folds: ``{id: fold}`` of the split train, empty without folds.
         excluded: ``{id: reason}`` of the images that the protocol leaves out.
     """
 
-    parts: Mapping[str, str]
+    splits: Mapping[str, str]
     folds: Mapping[str, int] = field(default_factory=dict)
     excluded: Mapping[str, str] = field(default_factory=dict)
 
@@ -195,7 +195,7 @@ class Protocol:
         name: as given to ``--protocol``.
         description: one sentence.
         assign: divides the usable cases.
-        leak_free: whether a near-duplicate across parts is an error.
+        leak_free: whether a near-duplicate across splits is an error.
         options: which of ``ratios, folds, dedup, ids, lists`` it understands.
     """
 
@@ -215,7 +215,7 @@ class Protocol:
             "folds": (bool(options.folds), "--folds"),
             "dedup": (options.dedup != "none", "--dedup"),
             "ids": (options.ids is not None, "--ids"),
-            "lists": (bool(options.lists), "--train-list, --val-list and --test-list"),
+            "lists": (bool(options.lists), "--train-list, --validation-list and --test-list"),
         }
         for name, (used, flag) in given.items():
             if used and name not in self.options:
@@ -223,10 +223,10 @@ class Protocol:
                 raise InputError(f"{flag}: not for the protocol {self.name}, only for {others}")
         if "ids" in self.options and options.ids is None:
             raise InputError(f"the protocol {self.name} needs --ids FILE, the ids to keep")
-        if options.lists and not {*PARTS[:2]} <= {*options.lists}:
+        if options.lists and not {"train", "validation"} <= {*options.lists}:
             raise InputError(
-                f"the protocol {self.name} needs --train-list FILE and --val-list FILE, or none of "
-                "them for a dataset with folders train, val and test"
+                f"the protocol {self.name} needs --train-list FILE and --validation-list FILE, or "
+                "none of them for a dataset with folders train, val and test"
             )
 
 
@@ -265,20 +265,20 @@ def _curated(candidates: Sequence[Candidate], options: PrepareOptions) -> Assign
 
 
 def _file(candidates: Sequence[Candidate], options: PrepareOptions) -> Assignment:
-    part_of: dict[str, str] = {}
-    for part, path in options.lists.items():
+    split_of: dict[str, str] = {}
+    for split, path in options.lists.items():
         for name in read_id_list(path):
-            if name in part_of:
+            if name in split_of:
                 raise InputError(
-                    f"{path}: {name} stands in the {part_of[name]} list as well; an image can be "
-                    "in one part only"
+                    f"{path}: {name} stands in the {split_of[name]} list as well; an image can be "
+                    "in one split only"
                 )
-            part_of[name] = part
+            split_of[name] = split
     if not options.lists:
-        part_of = {case.id: case.official_part for case in candidates if case.official_part}
-    parts = {case.id: part_of[case.id] for case in candidates if case.id in part_of}
-    excluded = {case.id: "in none of the lists" for case in candidates if case.id not in part_of}
-    return Assignment(parts, {}, excluded)
+        split_of = {case.id: case.official_split for case in candidates if case.official_split}
+    splits = {case.id: split_of[case.id] for case in candidates if case.id in split_of}
+    excluded = {case.id: "in none of the lists" for case in candidates if case.id not in split_of}
+    return Assignment(splits, {}, excluded)
 
 
 def _external(candidates: Sequence[Candidate], options: PrepareOptions) -> Assignment:
@@ -290,7 +290,7 @@ def _official(candidates: Sequence[Candidate], options: PrepareOptions) -> Assig
         case.id: case.official_fold - 1 for case in candidates if case.official_fold is not None
     }
     excluded = {case.id: "in no official fold" for case in candidates if case.id not in folds}
-    return Assignment(dict.fromkeys(folds, "training"), folds, excluded)
+    return Assignment(dict.fromkeys(folds, "train"), folds, excluded)
 
 
 def _draw(
@@ -300,20 +300,20 @@ def _draw(
     *,
     grouped: bool = True,
 ) -> Assignment:
-    """Draw folds or parts, with groups kept whole or not."""
+    """Draw folds or splits, with groups kept whole or not."""
     ids, labels = [case.id for case in kept], [case.class_label for case in kept]
     groups = [case.group for case in kept] if grouped else ids
     if options.folds:
         fold_of = group_folds(labels, groups, options.folds, options.seed).tolist()
         folds = dict(zip(ids, fold_of, strict=True))
-        return Assignment(dict.fromkeys(ids, "training"), folds, excluded)
+        return Assignment(dict.fromkeys(ids, "train"), folds, excluded)
     ratios = Ratios.parse(options.ratios)
-    parts = (
+    splits = (
         split_groups(labels, groups, ratios, options.seed)
         if grouped
         else split_images(labels, ratios, options.seed)
     )
-    return Assignment(dict(zip(ids, parts, strict=True)), {}, excluded)
+    return Assignment(dict(zip(ids, splits, strict=True)), {}, excluded)
 
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -344,7 +344,7 @@ PROTOCOLS: dict[str, Protocol] = {
         ),
         Protocol(
             "file",
-            "Training, validation and test as published: lists given as files, or folders train, "
+            "Train, validation and test as published: lists given as files, or folders train, "
             "val and test of the dataset.",
             _file,
             False,

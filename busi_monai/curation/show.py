@@ -23,7 +23,7 @@ from busi_monai.curation.audit_report import (
     outlined,
     sizes_figure,
 )
-from busi_monai.curation.datalist import load_datalist, part_items
+from busi_monai.curation.datalist import items_of_split, load_datalist
 from busi_monai.errors import ImageReadError, InputError
 from busi_monai.files import atomic_file
 from busi_monai.io.images import read_image, read_mask
@@ -64,8 +64,8 @@ def choose_items(
         prepared: the prepared dataset.
         n: how many to draw; ``None`` takes all, and fewer are returned where there are no more.
         class_names: draw from these classes only.
-        ids: take exactly these, in this order, of whatever part.
-        split: draw from this part only: ``train``, ``validation``, ``test`` or ``reported``.
+        ids: take exactly these, in this order, of whatever split.
+        split: draw from this split only: ``train``, ``validation``, ``test`` or ``reported``.
         fold: the reported fold, where a dataset with folds is to be split.
         seed: of the draw: the same seed and dataset give the same images.
 
@@ -74,12 +74,12 @@ def choose_items(
         copies, which show an image a second time, are only taken by their id.
 
     Raises:
-        InputError: if the dataset, a part, class or id is not there (the nearest ids are named),
+        InputError: if the dataset, a split, class or id is not there (the nearest ids are named),
             or nothing is left to draw from.
     """
     datalist = load_datalist(prepared)
     if fold is not None and not (split and datalist.folds):
-        reason = "it has no folds" if split else "say with split which part of it"
+        reason = "it has no folds" if split else "say with split which images of it"
         raise InputError(f"{prepared}: fold {fold} is not to be had: {reason}")
     base = Path(prepared).absolute()
     base = base if base.is_dir() else base.parent
@@ -91,7 +91,7 @@ def choose_items(
         pool: Sequence[Mapping[str, Any]] = (
             datalist.records()
             if split is None
-            else part_items(datalist, split, fold=fold, where=prepared)
+            else items_of_split(datalist, split, fold=fold, where=prepared)
         )
         labels = {class_index(name) for name in class_names} or set(range(len(CLASSES)))
         whole = [item for item in pool if "part_of" not in item["meta"]]
@@ -99,7 +99,7 @@ def choose_items(
         if not found:
             held = Counter(CLASSES[item["class_label"]] for item in whole)
             counts = ", ".join(f"{name} {held[name]}" for name in CLASSES)
-            where = "" if split is None else f" in the part {split}"
+            where = "" if split is None else f" in the split {split}"
             raise InputError(f"{prepared}: no image of {', '.join(class_names)}{where} ({counts})")
         count = len(found) if n is None else min(n, len(found))
         picks = np.random.default_rng(seed).choice(len(found), count, replace=False)

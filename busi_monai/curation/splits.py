@@ -1,7 +1,7 @@
 """Groups that must not be torn apart, and stratified splits that keep them whole.
 
 The drawing itself is scikit-learn's (``StratifiedGroupKFold``, ``train_test_split``); what stands
-here chooses among its folds so that small parts still hold their share of every class.
+here chooses among its folds so that small shares still hold their share of every class.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from busi_monai.cases import CLASSES
 from busi_monai.errors import InputError
 
 __all__ = [
-    "PARTS",
     "Leaks",
     "Ratios",
     "connected_groups",
@@ -30,23 +29,20 @@ __all__ = [
     "validation_share",
 ]
 
-PARTS: tuple[str, ...] = ("training", "validation", "test")
-"""The lists of a datalist, in order."""
-
 VALIDATION_SHARE = 10
 """With folds, one in this many of the cases outside the reported fold is for validation."""
 
 
 @dataclass(frozen=True)
 class Ratios:
-    """Shares of training, validation and test in per cent.
+    """Shares of train, validation and test in per cent.
 
     Examples:
         >>> Ratios.parse("70/15/15")
-        Ratios(training=70, validation=15, test=15)
+        Ratios(train=70, validation=15, test=15)
     """
 
-    training: int = 80
+    train: int = 80
     validation: int = 10
     test: int = 10
 
@@ -59,13 +55,13 @@ class Ratios:
             shares = []
         if len(shares) != 3 or min(shares) < 0 or sum(shares) != 100 or shares[0] == 0:
             raise InputError(
-                f"ratios {text!r}: expected three whole percentages training/validation/test that "
+                f"ratios {text!r}: expected three whole percentages train/validation/test that "
                 "add up to 100, such as 80/10/10 or 70/0/30"
             )
         return cls(*shares)
 
     def __str__(self) -> str:
-        return f"{self.training}/{self.validation}/{self.test}"
+        return f"{self.train}/{self.validation}/{self.test}"
 
 
 def connected_groups(ids: Sequence[str], links: Iterable[Collection[str]]) -> dict[str, str]:
@@ -159,35 +155,35 @@ def group_folds(
 def split_groups(
     labels: Sequence[int], groups: Sequence[str], ratios: Ratios, seed: int
 ) -> list[str]:
-    """Give every case a part so that groups stay whole and classes keep their proportions.
+    """Give every case a split so that groups stay whole and classes keep their proportions.
 
     As many folds are drawn as the ratios need (10 for 80/10/10, 20 for 70/15/15), fewer where a
     class has fewer groups; validation and test take the folds that come closest to their share.
     """
     wanted = {name: share for name in ("test", "validation") if (share := getattr(ratios, name))}
     if not wanted:
-        return ["training"] * len(labels)
+        return ["train"] * len(labels)
     _check_enough_groups(labels, groups, len(wanted) + 1)
-    step = math.gcd(ratios.training, ratios.validation, ratios.test)
+    step = math.gcd(ratios.train, ratios.validation, ratios.test)
     folds = min(100 // step, _rarest_class(labels, groups)[1])
     fold_of = group_folds(labels, groups, folds, seed)
     counts = _class_counts(labels, fold_of, folds)
-    part_of_fold = ["training"] * folds
+    split_of_fold = ["train"] * folds
     for name, share in wanted.items():
         number = max(1, round(share * folds / 100))
-        free = [fold for fold in range(folds) if part_of_fold[fold] == "training"]
+        free = [fold for fold in range(folds) if split_of_fold[fold] == "train"]
         for fold in _closest_folds(counts, free, number, share / 100):
-            part_of_fold[fold] = name
-    return [part_of_fold[fold] for fold in fold_of]
+            split_of_fold[fold] = name
+    return [split_of_fold[fold] for fold in fold_of]
 
 
 def split_images(labels: Sequence[int], ratios: Ratios, seed: int) -> list[str]:
-    """Give every case a part by a plain stratified draw that knows of no groups."""
+    """Give every case a split by a plain stratified draw that knows of no groups."""
     from sklearn.model_selection import train_test_split
 
     wanted = {name: share for name in ("test", "validation") if (share := getattr(ratios, name))}
     _check_enough_groups(labels, [str(index) for index in range(len(labels))], len(wanted) + 1)
-    parts = ["training"] * len(labels)
+    splits = ["train"] * len(labels)
     rest = np.arange(len(labels))
     classes = len(set(labels))
     for name, share in wanted.items():
@@ -199,8 +195,8 @@ def split_images(labels: Sequence[int], ratios: Ratios, seed: int) -> list[str]:
         except ValueError as error:
             raise InputError(f"{len(labels)} images are too few for {ratios}: {error}") from error
         for index in chosen:
-            parts[index] = name
-    return parts
+            splits[index] = name
+    return splits
 
 
 def validation_share(labels: Sequence[int], groups: Sequence[str], seed: int) -> NDArray[np.bool_]:
@@ -218,8 +214,8 @@ class Leaks:
     """Evaluation images that have a near-duplicate in the training images of their model.
 
     Attributes:
-        images: number of evaluation images by part: ``validation``, ``test`` or ``fold 0``, ….
-        ids: the leaking ones among them, by part.
+        images: number of evaluation images by split: ``validation``, ``test`` or ``fold 0``, ….
+        ids: the leaking ones among them, by split.
     """
 
     images: Mapping[str, int]
@@ -249,36 +245,37 @@ class Leaks:
 
 
 def find_leaks(
-    parts: Mapping[str, str], folds: Mapping[str, int], duplicates: Iterable[Collection[str]]
+    splits: Mapping[str, str], folds: Mapping[str, int], duplicates: Iterable[Collection[str]]
 ) -> Leaks:
     """Find the evaluation images with a near-duplicate among the training images.
 
     Args:
-        parts: ``{id: part}``. Without folds, validation and test are evaluated.
-        folds: ``{id: fold}`` of the training part, or nothing. With folds, each is evaluated with
+        splits: ``{id: split}``. Without folds, validation and test are evaluated.
+        folds: ``{id: fold}`` of the split train, or nothing. With folds, each is evaluated with
             the others as training images.
         duplicates: near-duplicate groups of ids.
 
     Examples:
-        >>> parts = {"a": "training", "b": "test", "c": "test"}
-        >>> find_leaks(parts, {}, [["a", "b"]]).as_dict()["parts"]["test"]
+        >>> splits = {"a": "train", "b": "test", "c": "test"}
+        >>> find_leaks(splits, {}, [["a", "b"]]).as_dict()["parts"]["test"]
         {'images': 2, 'ids': ['b']}
     """
-    alike = connected_groups(list(parts), duplicates)
-    sides = {name: f"fold {folds[name]}" for name in parts if name in folds} or parts
+    alike = connected_groups(list(splits), duplicates)
+    sides = {name: f"fold {folds[name]}" for name in splits if name in folds} or splits
     wanted = (
         sorted(set(sides.values()), key=lambda name: int(name.removeprefix("fold ")))
         if folds
-        else PARTS[1:]
+        else ("validation", "test")
     )
     found: dict[str, list[str]] = {}
     images: dict[str, int] = {}
-    for part in wanted:
-        members = [name for name, side in sides.items() if side == part]
-        training = [n for n, side in sides.items() if (side != part if folds else side == PARTS[0])]
-        seen = {alike[name] for name in training}
-        found[part] = [name for name in members if alike[name] in seen]
-        images[part] = len(members)
+    for split in wanted:
+        members = [name for name, side in sides.items() if side == split]
+        seen = {
+            alike[n] for n, side in sides.items() if (side != split if folds else side == "train")
+        }
+        found[split] = [name for name in members if alike[name] in seen]
+        images[split] = len(members)
     return Leaks(images, found)
 
 
@@ -324,12 +321,12 @@ def _rarest_class(labels: Sequence[int], groups: Sequence[str]) -> tuple[int, in
     return min(sorted(per_class.items()), key=lambda item: item[1])
 
 
-def _check_enough_groups(labels: Sequence[int], groups: Sequence[str], parts: int) -> None:
+def _check_enough_groups(labels: Sequence[int], groups: Sequence[str], splits: int) -> None:
     rarest, available = _rarest_class(labels, groups)
-    if available < parts:
+    if available < splits:
         raise InputError(
             f"the class {CLASSES[rarest]} has only {_groups(available)} of images that can be told "
-            f"apart, too few for {parts} parts; add images, or set a share to 0 with --ratios"
+            f"apart, too few for {splits} splits; add images, or set a share to 0 with --ratios"
         )
 
 

@@ -71,7 +71,7 @@ class Stored:
             "meta": {
                 key: value
                 for key, value in sorted(case.meta.items())
-                if not key.startswith("official_")  # which fold and part say
+                if not key.startswith("official_")  # which fold and split say
                 and value is not None
                 and not (isinstance(value, float) and not math.isfinite(value))
             },

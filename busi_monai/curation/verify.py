@@ -1,4 +1,4 @@
-"""Whether prepared folders hold what their datalists say, and whether their parts leak.
+"""Whether prepared folders hold what their datalists say, and whether their splits leak.
 
 Nothing that ``prepare`` noted about near-duplicates is believed: they are found anew in the pixels.
 """
@@ -118,7 +118,7 @@ class SharedImages:
         images: how many images were read and compared.
         problems: a pair on different sides of the split each (``shared_image``), and images
             that could not be read.
-        same_side: number of pairs whose images are both trained on, or both in one part or fold.
+        same_side: number of pairs whose images are both trained on, or both in one split or fold.
     """
 
     images: int
@@ -141,7 +141,7 @@ class SharedImages:
 
 
 def verify_prepared(folder: str | Path, *, progress: Progress | None = None) -> VerifyReport:
-    """Check a prepared folder against its datalist, and its parts against each other.
+    """Check a prepared folder against its datalist, and its splits against each other.
 
     Checked are the datalist's form and hash; that every image and label is there, unchanged and
     nothing else lies beside them; that a label has its image's size and only the values 0 and
@@ -173,7 +173,7 @@ def verify_prepared(folder: str | Path, *, progress: Progress | None = None) -> 
     alike = [[id_of[pair.a], id_of[pair.b]] for pair in _certain(found)]
     whole = [item for item in items if "part_of" not in item["meta"]]
     folds = {item["id"]: item["fold"] for item in whole if item["fold"] is not None}
-    leaks = find_leaks({item["id"]: item["part"] for item in whole}, folds, alike)
+    leaks = find_leaks({item["id"]: item["split"] for item in whole}, folds, alike)
     recorded = _recorded_files(folder)
     problems = [
         *(DatasetIssue("", DATALIST_NAME, "datalist", fault) for fault in faults),
@@ -195,10 +195,10 @@ def verify_prepared(folder: str | Path, *, progress: Progress | None = None) -> 
                 name,
                 image_of[name],
                 "near_duplicate",
-                f"a near-duplicate of this {part} image is a training image; prepare the dataset "
+                f"a near-duplicate of this {split} image is a training image; prepare the dataset "
                 "again",
             )
-            for part, names in leaks.ids.items()
+            for split, names in leaks.ids.items()
             for name in names
         ]
     checks = _checks(items, len(recorded), strict=strict)
@@ -222,8 +222,8 @@ def _checks(items: Sequence[Item], recorded: int, *, strict: bool) -> list[Check
         Check("images: present, readable, pixels as listed", images, of_images),
         Check("labels: present, of their image's size, 0 and 255 only", labels, of_labels),
         Check("labels: masks as listed", listed, ("changed_mask",)),
-        Check("parts: no pixels or group in two", len(items), ("overlap", "split_group"), strict),
-        Check("parts: no near-duplicate across", images, ("near_duplicate",), strict),
+        Check("splits: no pixels or group in two", len(items), ("overlap", "split_group"), strict),
+        Check("splits: no near-duplicate across", images, ("near_duplicate",), strict),
     ]
 
 
@@ -234,7 +234,7 @@ def find_shared_images(
 
     An image may stand in two collections, rescaled or cropped. Where one of them is trained on and
     the other evaluated, figures of the two together leak, however sound each dataset is by itself.
-    A pair in different parts or folds is a problem whatever the protocols, also one of validation
+    A pair in different splits or folds is a problem whatever the protocols, also one of validation
     and test: what is chosen by the one flatters the other.
 
     Args:
@@ -341,10 +341,10 @@ def _file_problems(
             message = "changed after it was written"
             yield DatasetIssue(Path(name).stem, name, "changed_file", message)
     listed = {item[key] for item in items for key in ("image", "label")}
-    for part in (IMAGES, LABELS):
-        files = (folder / part).iterdir() if (folder / part).is_dir() else ()
+    for kind in (IMAGES, LABELS):
+        files = (folder / kind).iterdir() if (folder / kind).is_dir() else ()
         for path in sorted(files, key=natural_key):
-            name = f"{part}/{path.name}"
+            name = f"{kind}/{path.name}"
             if name not in listed and not path.name.startswith("."):
                 message = "the datalist does not name it; remove it, or prepare the dataset again"
                 yield DatasetIssue("", name, "stray_file", message)
@@ -384,8 +384,8 @@ def _one_per_image(items: Sequence[Item]) -> list[Item]:
 
 
 def _side(item: Item) -> str:
-    """Return the part that an item is in, or its fold: what a near-duplicate must not leave."""
-    return item["part"] if item["fold"] is None else f"fold {item['fold']}"
+    """Return the split that an item is in, or its fold: what a near-duplicate must not leave."""
+    return item["split"] if item["fold"] is None else f"fold {item['fold']}"
 
 
 def _torn_apart(items: Sequence[Item], key: str, kind: str, meaning: str) -> Iterator[DatasetIssue]:
@@ -396,5 +396,5 @@ def _torn_apart(items: Sequence[Item], key: str, kind: str, meaning: str) -> Ite
     for same in members.values():
         if len({_side(item) for item in same}) > 1:
             where = ", ".join(f"{item['id']} ({_side(item)})" for item in same)
-            message = f"{meaning} in several parts: {where}; prepare the dataset again"
+            message = f"{meaning} in several splits: {where}; prepare the dataset again"
             yield DatasetIssue(same[0]["id"], same[0]["image"], kind, message)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from busi_monai.datasets.listing import child_folder, index_images, own_part
+from busi_monai.datasets.listing import child_folder, index_images, own_split
 from busi_monai.datasets.tables import find_labels
 from busi_monai.io.image_files import id_key, image_stem, is_hidden, is_image_file
 
@@ -62,7 +62,7 @@ def yolo_folders(root: Path) -> list[tuple[Path, Path]]:
     it.
     """
     found = []
-    for place in [root, *_part_folders(root)]:
+    for place in [root, *_split_folders(root)]:
         images, labels = child_folder(place, "images"), child_folder(place, "labels")
         if images is None or labels is None:
             continue
@@ -74,14 +74,14 @@ def yolo_folders(root: Path) -> list[tuple[Path, Path]]:
 def _places(root: Path) -> list[Path]:
     """Return the folders that annotations are looked for in, to tell a layout."""
     images, annotations = child_folder(root, "images"), child_folder(root, "annotations")
-    parts = _part_folders(root)
-    inner = [child_folder(part, "images") for part in parts]
+    splits = _split_folders(root)
+    inner = [child_folder(split, "images") for split in splits]
     below = [] if images is None else [images, *_folders_below(images)]
-    return [path for path in (root, annotations, *parts, *inner, *below) if path is not None]
+    return [path for path in (root, annotations, *splits, *inner, *below) if path is not None]
 
 
-def _part_folders(root: Path) -> list[Path]:
-    return [path for path in _folders_in(root) if own_part(path.name)]
+def _split_folders(root: Path) -> list[Path]:
+    return [path for path in _folders_in(root) if own_split(path.name)]
 
 
 def _patients(root: Path) -> list[Path]:
@@ -153,8 +153,8 @@ class ImagePaths:
 
         A name may hold folders, in either kind of slashes. It counts from the file's folder, from
         the root or from ``images``; else the image of that name is meant whose folders end alike.
-        Where the file's name or folder tells a part of a split (``instances_train.json``), an image
-        of another part is another image.
+        Where the file's name or folder tells a split (``instances_train.json``), an image of
+        another split is another image.
         """
         name = name.replace("\\", "/")
         bases = (self._place(file.parent), "", "images")
@@ -167,14 +167,14 @@ class ImagePaths:
         meant = [path for path in alike if _end_alike(folders, _folders(self._place(path)))]
         if not meant and _ABSOLUTE.match(name):
             meant = alike
-        own = file.stem == image_stem(name)  # an image's own file, which tells no part by its name
+        own = file.stem == image_stem(name)  # an image's own file, which tells no split by its name
         words = [] if own else re.split(r"[\W_]+", file.stem)
-        part = _parts_of(words) or _parts_of(_folders(bases[0]))
-        if not part:
+        split = _splits_of(words) or _splits_of(_folders(bases[0]))
+        if not split:
             return meant
-        parts = {path: _parts_of(_folders(self._place(path))) for path in meant}
-        within = [path for path in meant if parts[path] == part]
-        return within or [path for path in meant if not parts[path]]
+        splits = {path: _splits_of(_folders(self._place(path))) for path in meant}
+        within = [path for path in meant if splits[path] == split]
+        return within or [path for path in meant if not splits[path]]
 
     def beside(self, file: Path, name: str = "") -> tuple[Path | None, Path | None]:
         """Return the image beside an annotation file, and another one that it names, if any.
@@ -236,5 +236,5 @@ def _end_alike(stated: list[str], found: list[str]) -> bool:
     return length == 0 or stated[-length:] == found[-length:]
 
 
-def _parts_of(words: Sequence[str]) -> set[str]:
-    return {part for word in words if (part := own_part(word))}
+def _splits_of(words: Sequence[str]) -> set[str]:
+    return {split for word in words if (split := own_split(word))}

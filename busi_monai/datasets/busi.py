@@ -18,7 +18,7 @@ from busi_monai.datasets.listing import (
     in_case_order,
     index_images,
     natural_key,
-    own_part,
+    own_split,
     problem,
     visible_files,
 )
@@ -32,7 +32,7 @@ def read_busi(root: Path) -> Listing:
 
     Images of one name in several class folders are all kept, each with its class before its name
     (``benign-001``). The class folders may lie in folders ``train``, ``val`` and ``test``, which
-    the cases tell as ``official_part`` in ``meta``.
+    the cases tell as ``official_split`` in ``meta``.
     """
     problems: list[DatasetIssue] = []
     found: dict[str, Case] = {}
@@ -97,7 +97,7 @@ def _report_strays(root: Path, place: Path, read: list[Path], problems: list[Dat
 
 
 def _part_of(place: Path) -> dict[str, str | None]:
-    return {"official_part": own_part(place.name)}
+    return {"official_split": own_split(place.name)}
 
 
 def _class_folders(place: Path) -> dict[str, Path]:
@@ -111,7 +111,7 @@ def _places(root: Path) -> list[Path]:
     return [
         folder
         for folder in folders_in(root)
-        if own_part(folder.name) is not None and _class_folders(folder)
+        if own_split(folder.name) is not None and _class_folders(folder)
     ]
 
 

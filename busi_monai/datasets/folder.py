@@ -21,9 +21,9 @@ from busi_monai.datasets.listing import (
     is_hidden,
     known_class,
     natural_key,
-    part_meta,
     problem,
     shown,
+    split_meta,
     visible_files,
 )
 from busi_monai.datasets.tables import ImageNames, LabelTable, find_labels, read_labels
@@ -71,7 +71,7 @@ def read_folder(root: Path) -> Listing:
             problems.append(problem(root, "unknown_class", path, message, case_id))
             continue
         mask = (masks[case_id],) if case_id in masks else ()
-        meta = {**table.provenance.get(case_id, {}), **part_meta(path, folder)}
+        meta = {**table.provenance.get(case_id, {}), **split_meta(path, folder)}
         cases.append(Case(case_id, path, mask, class_name, "folder", meta=meta))
         if cases[-1].lacks_mask:
             message = (
@@ -221,7 +221,7 @@ def read_annotated(root: Path, annotated: Annotated, problems: list[DatasetIssue
             problems.append(problem(root, kind, path, message, case_id))
             continue
         outlines = tuple(annotation.outline for annotation in annotations)
-        meta = part_meta(path, folder)
+        meta = split_meta(path, folder)
         cases.append(Case(case_id, path, outlines, found, "folder", meta=meta))
         if cases[-1].lacks_mask:
             message = "no annotation; a lesion needs its outline"

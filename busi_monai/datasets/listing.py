@@ -35,15 +35,15 @@ __all__ = [
     "is_hidden",
     "known_class",
     "natural_key",
-    "own_part",
-    "part_meta",
+    "own_split",
     "problem",
     "shown",
+    "split_meta",
     "visible_files",
 ]
 
-_PARTS = {
-    **dict.fromkeys(("train", "training"), "training"),
+_SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
@@ -184,21 +184,21 @@ def problem(root: Path, kind: str, path: Path, message: str, case_id: str = "") 
     return DatasetIssue(case_id, path.relative_to(root).as_posix(), kind, message)
 
 
-def own_part(folder: str) -> str | None:
-    """Return the part of a split that a folder's name means, or ``None``.
+def own_split(folder: str) -> str | None:
+    """Return the split that a folder's name means, or ``None``.
 
     Examples:
-        >>> own_part("Train"), own_part("val2017"), own_part("benign")
-        ('training', 'validation', None)
+        >>> own_split("Train"), own_split("val2017"), own_split("benign")
+        ('train', 'validation', None)
     """
-    return _PARTS.get(folder.lower().rstrip("0123456789"))
+    return _SPLITS.get(folder.lower().rstrip("0123456789"))
 
 
-def part_meta(path: Path, folder: Path) -> dict[str, str]:
-    """Return a case's ``meta`` of the part that the first folder on the way to its image means."""
+def split_meta(path: Path, folder: Path) -> dict[str, str]:
+    """Return a case's ``meta`` of the split that the first folder on the way to its image means."""
     first, *rest = path.relative_to(folder).parts
-    part = own_part(first) if rest else None
-    return {} if part is None else {"official_part": part}
+    split = own_split(first) if rest else None
+    return {} if split is None else {"official_split": split}
 
 
 def known_class(label: object) -> str | None:

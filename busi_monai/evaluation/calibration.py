@@ -35,6 +35,7 @@ from busi_monai.metrics import (
     rescale_probabilities,
     sensitivity_threshold,
 )
+from busi_monai.records import split_of
 from busi_monai.settings import (
     PREVALENCE,
     SENSITIVITIES,
@@ -65,7 +66,7 @@ def calibrate_bundle(
     Args:
         bundle: a run, ensemble or bundle; its ``settings.json`` is changed.
         predictions: predictions folder, or its table, of images with known class that the network
-            was not trained on: the validation part as ``busi-monai evaluate --split validation``
+            was not trained on: the split validation as ``busi-monai evaluate --split validation``
             writes it, or the out-of-fold table of a cross-validation by the same recipe.
         sensitivities: sensitivities for malignancy to fit a threshold for, each in (0, 1].
         prevalence: part of malignant images that predictive values are told for, in (0, 1).
@@ -91,7 +92,7 @@ def calibrate_bundle(
     if record.get("seen_in_training"):
         raise InputError(
             f"{predictions} holds {record['seen_in_training']} images that the network was trained "
-            "on, where it is surer than elsewhere; use its validation part, or out-of-fold "
+            "on, where it is surer than elsewhere; use its split validation, or out-of-fold "
             "predictions"
         )
     rows = _known_rows(table, classes)
@@ -269,7 +270,7 @@ def _provenance(
     return {
         "predictions_sha256": file_sha256(path / "predictions.csv" if path.is_dir() else path),
         "datalist_sha256": record.get("datalist_sha256"),
-        "part": record.get("part"),
+        "split": split_of(record),
         "out_of_fold": bool("fold" in table.columns and table["fold"].nunique() > 1),
         "same_network": same,
         "images": len(rows),

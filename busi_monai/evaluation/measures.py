@@ -38,6 +38,7 @@ from busi_monai.settings import PREVALENCE
 __all__ = [
     "evaluate_predictions",
     "figure_value",
+    "is_mask_figure",
     "resampled_figures",
 ]
 
@@ -182,6 +183,11 @@ def resampled_figures(
     """
     figures = _mask_figures(rows, weights)
     return figures | _class_figures(rows, weights, tuple(classes)) if classes else figures
+
+
+def is_mask_figure(name: str) -> bool:
+    """Return whether a figure is of the masks, and the same whatever the classes."""
+    return name not in CLASS_FIGURES and not name.startswith("per_class.")
 
 
 def _mask_figures(rows: pd.DataFrame, weights: Floats) -> dict[str, ResampledFigure]:

@@ -78,7 +78,7 @@ def evaluate_table(
     source = Path(predictions)
     path = source / "predictions.csv" if source.is_dir() else source
     table = read_predictions(path)
-    provenance: dict[str, Any] = {"part": None, "fold": None}
+    provenance: dict[str, Any] = {"split": None, "fold": None}
     if dataset is not None:
         base = Path(dataset) if Path(dataset).is_dir() else Path(dataset).parent
         datalist = load_datalist(dataset)
@@ -230,11 +230,11 @@ def _provenance(
     table: pd.DataFrame, items: Mapping[str, Mapping[str, Any]], datalist: Datalist
 ) -> dict[str, Any]:
     chosen = [items[name] for name in table["id"]]
-    parts = {_reported_part(item) for item in chosen} - {None}
+    splits = {_reported_split(item) for item in chosen} - {None}
     leaking = {
-        name for part in parts for name in datalist.leaks["parts"].get(part, {}).get("ids", ())
+        name for split in splits for name in datalist.leaks["parts"].get(split, {}).get("ids", ())
     }
-    reported = [item["id"] for item in chosen if _reported_part(item) is not None]
+    reported = [item["id"] for item in chosen if _reported_split(item) is not None]
     return {
         **({"datalist": [datalist.name]} if datalist.name else {}),
         "protocol": [datalist.protocol],
@@ -249,18 +249,18 @@ def _provenance(
     }
 
 
-def _reported_part(item: Mapping[str, Any]) -> str | None:
-    """Return how the datalist's ``leaks`` call the part that an item is evaluated in."""
+def _reported_split(item: Mapping[str, Any]) -> str | None:
+    """Return how the datalist's ``leaks`` call the split that an item is evaluated in."""
     if item["fold"] is not None:
         return f"fold {item['fold']}"
-    return str(item["part"]) if item["part"] != "training" else None
+    return str(item["split"]) if item["split"] != "train" else None
 
 
 def _missing(table: pd.DataFrame, items: Mapping[str, Mapping[str, Any]]) -> int:
-    """Return how many images of the parts in the table are not in it: left out, figures flatter."""
+    """Return how many images of the table's splits are not in it: left out, figures flatter."""
     found = set(table["id"])
-    parts = {_reported_part(items[name]) for name in found}
+    splits = {_reported_split(items[name]) for name in found}
     return sum(
-        name not in found and _reported_part(item) in parts and "part_of" not in item["meta"]
+        name not in found and _reported_split(item) in splits and "part_of" not in item["meta"]
         for name, item in items.items()
     )

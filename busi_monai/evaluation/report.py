@@ -16,6 +16,7 @@ from busi_monai.evaluation.measures import evaluate_predictions
 from busi_monai.evaluation.tables import read_predictions, table_classes, usable_rows
 from busi_monai.files import file_sha256, read_json, write_json, write_text
 from busi_monai.plots.evaluation import draw_evaluation
+from busi_monai.records import split_of
 from busi_monai.settings import PREVALENCE, MalignancyThreshold
 
 __all__ = ["TITLES", "MetricsReport", "markdown_table", "report_markdown", "write_evaluation"]
@@ -48,11 +49,11 @@ TITLES = {
 PROVENANCE = {
     "datalist": "Datalist",
     "protocol": "Protocol",
-    "part": "Part",
+    "split": "Split",
     "fold": "Fold",
     "lesion_boxes": "Classified crops lie around",
     "leaks": "Evaluation images with a near-duplicate in training",
-    "missing_images": "Images of these parts that the table lacks",
+    "missing_images": "Images of these splits that the table lacks",
     "seen_in_training": "Evaluation images that the network was trained on",
     "datalist_sha256": "Datalist SHA-256",
     "labels_sha256": "Masks SHA-256",
@@ -78,7 +79,7 @@ def write_evaluation(
         folder: a predictions folder made with known truth; gets ``metrics.json``, ``report.md``
             and ``figures/``.
         classes: classes with probability columns; by default those of the table.
-        provenance: protocol, part, fold, leaks and hashes; what is missing is taken from the
+        provenance: protocol, split, fold, leaks and hashes; what is missing is taken from the
             folder's ``run.json``.
         operating_points: thresholds for malignancy by name; see ``evaluate_predictions``.
         prevalence: part of malignant images that predictive values are told for.
@@ -202,6 +203,8 @@ def _recorded(folder: Path) -> dict[str, Any]:
         record = read_json(folder / "run.json")
     except InputError:
         return {}
+    if "part" in record:
+        record = {**record, "split": split_of(record)}
     return {name: record[name] for name in PROVENANCE if name in record}
 
 

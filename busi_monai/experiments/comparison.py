@@ -11,35 +11,21 @@ import numpy as np
 
 from busi_monai.errors import InputError
 from busi_monai.evaluation import group_weights, percentile_interval, resampled_figures
+from busi_monai.evaluation.measures import PAIR_AUC, is_mask_figure
+from busi_monai.evaluation.report import PROVENANCE
 from busi_monai.evaluation.resampling import CONFIDENCE, plain_number
 from busi_monai.experiments.systems import System, check_same_truth, shared_images
 
 __all__ = ["Comparison", "compare_systems", "paired_differences"]
 
 PAIR = ("benign", "malignant")
-PAIR_AUC = "auc_benign_malignant"
-MASK_FIGURES = frozenset(
-    {
-        "lesion_dice",
-        "lesion_iou",
-        "all_dice",
-        "all_iou",
-        "mean_iou",
-        "normal_clean_rate",
-        "pixel_accuracy",
-        "hd95_px",
-    }
-)
-HEADER = (
-    "protocol",
-    "part",
-    "fold",
-    "datalist_sha256",
-    "labels_sha256",
-    "leaks",
-    "seen_in_training",
-    "lesion_boxes",
-)
+HEADER = {
+    **{name: PROVENANCE[name] for name in ("protocol", "split", "fold")},
+    "folds": "Folds, pooled",
+    **{name: PROVENANCE[name] for name in ("leaks", "seen_in_training", "lesion_boxes")},
+    **{name: PROVENANCE[name] for name in ("datalist_sha256", "labels_sha256")},
+}
+"""What figures must be stated with, by its name in ``comparison.json``, with its title."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +35,7 @@ class Comparison:
     Attributes:
         title: of the report.
         reference: name of the system that differences are taken to.
-        header: images, groups, and by name ``protocol``, ``part``, ``fold``, ``datalist_sha256``,
+        header: images, groups, and by name ``protocol``, ``split``, ``fold``, ``datalist_sha256``,
             ``labels_sha256``, ``leaks``, ``seen_in_training``, ``lesion_boxes``: one value if all
             systems agree, else one by system.
         systems: for each its name, note, classes, ``figures`` and ``costs``; those that were only
@@ -117,8 +103,7 @@ def compare_systems(
         "groups": len(set(groups.values())),
         "common": common,
         "bootstrap": {"resamples": resamples, "seed": seed, "confidence": CONFIDENCE},
-        **{name: _agreed(systems, name) for name in HEADER},
-        "folds": _agreed(systems, "fold_ids"),
+        **{name: _agreed(systems, "fold_ids" if name == "folds" else name) for name in HEADER},
     }
     rows = [_row(system, notes.pop(system.name, ""), resamples, seed) for system in systems]
     rows += [{"name": name, "note": note} for name, note in notes.items()]
@@ -177,7 +162,7 @@ def paired_differences(
 
 
 def _comparable(name: str, system: System, reference: System) -> bool:
-    if name in MASK_FIGURES or name.endswith(".dice"):
+    if is_mask_figure(name) or name.endswith(".dice"):
         return True
     if name == PAIR_AUC:
         return all(set(PAIR) <= set(s.classes) for s in (system, reference))

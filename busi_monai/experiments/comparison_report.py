@@ -12,8 +12,9 @@ import pandas as pd
 
 from busi_monai.cases import NOT_FOR_CLINICAL_USE
 from busi_monai.evaluation import TITLES
+from busi_monai.evaluation.measures import is_mask_figure
 from busi_monai.evaluation.report import markdown_table
-from busi_monai.experiments.comparison import MASK_FIGURES, Comparison
+from busi_monai.experiments.comparison import HEADER, Comparison
 from busi_monai.experiments.systems import COSTS
 from busi_monai.files import write_json, write_text
 from busi_monai.outputs import check_file, output_folder
@@ -29,27 +30,6 @@ __all__ = [
 ]
 
 NOTHING = "–"
-COST_TITLES = {
-    "parameters": "Parameters",
-    "flops": "FLOPs of an image",
-    "seconds_per_image": "Seconds an image",
-    "training_seconds": "Training, s",
-    "epochs": "Epochs",
-    "image_size": "Input, px",
-    "seed": "Seed",
-    "device": "Evaluated on",
-}
-HEADER_TITLES = {
-    "protocol": "Protocol",
-    "part": "Part",
-    "fold": "Fold",
-    "folds": "Folds, pooled",
-    "leaks": "Evaluation images with a near-duplicate in training",
-    "seen_in_training": "Evaluation images that the network was trained on",
-    "lesion_boxes": "Classified crops lie around",
-    "datalist_sha256": "Datalist SHA-256",
-    "labels_sha256": "Masks SHA-256",
-}
 WHOLE = ("leaks", "seen_in_training")
 """Counts of the header that no evaluation tells for a part of its images."""
 
@@ -184,7 +164,7 @@ def header_lines(comparison: Comparison) -> list[str]:
     header = comparison.header
     kept = ", those in common only" if header["common"] else ""
     lines = [f"Images: {header['images']} in {header['groups']} groups{kept}"]
-    for name, title in HEADER_TITLES.items():
+    for name, title in HEADER.items():
         value = header.get(name)
         whole = " (of each whole evaluation)" if header["common"] and name in WHOLE else ""
         if isinstance(value, Mapping) and "by_system" in value:
@@ -197,8 +177,8 @@ def header_lines(comparison: Comparison) -> list[str]:
 
 def _blocks(comparison: Comparison, *, by_class: bool = False) -> list[tuple[str, Cells]]:
     names = _figure_names(comparison)
-    masks = [name for name in TITLES if name in names and name in MASK_FIGURES]
-    classes = [name for name in TITLES if name in names and name not in MASK_FIGURES]
+    masks = [name for name in TITLES if name in names and is_mask_figure(name)]
+    classes = [name for name in TITLES if name in names and not is_mask_figure(name)]
     kinds = [name for name in names if name.startswith("per_class.")] if by_class else []
     blocks = [
         ("Masks", _figure_cells(comparison, masks)),
@@ -240,7 +220,7 @@ def _figure_cells(comparison: Comparison, names: Sequence[str]) -> Cells:
 
 
 def _cost_cells(comparison: Comparison) -> Cells:
-    cells = [["system", "Classes", *COST_TITLES.values(), "Note"]]
+    cells = [["system", "Classes", *COSTS.values(), "Note"]]
     for system in comparison.systems:
         costs = system.get("costs", {})
         classes = ", ".join(system["classes"]) if system.get("classes") else NOTHING

@@ -92,7 +92,7 @@ def cross_validate(
         InputError: if a dataset has no folds, a fold does not exist, a setting does not work,
             ``out`` was started with other settings, datasets or masks, another process trains a
             fold, an ensemble is wanted of one fold, or an extra dataset or initial run knows an
-            image of a part that is validated or reported on.
+            image of a split that is validated or reported on.
         BusiMonaiError: if a fold failed in its process. Whatever fails, the other folds are
             finished first.
     """

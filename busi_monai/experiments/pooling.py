@@ -82,7 +82,7 @@ def write_pooled(
         "protocol": first["protocol"],
         "datalist_sha256": first["datalist_sha256"],
         "labels_sha256": first.get("labels_sha256") if _same_labels(measured) else None,
-        "part": "reported",
+        "split": "reported",
         "fold": None,
         "fold_ids": list(folds),
         "leaks": _summed_leaks(measured),

@@ -17,6 +17,7 @@ from busi_monai.errors import InputError
 from busi_monai.evaluation import read_predictions, row_groups, table_classes, usable_rows
 from busi_monai.evaluation.resampling import plain_number
 from busi_monai.files import read_json
+from busi_monai.records import split_of
 
 __all__ = [
     "COSTS",
@@ -28,17 +29,17 @@ __all__ = [
     "shared_images",
 ]
 
-COSTS = (
-    "parameters",
-    "flops",
-    "seconds_per_image",
-    "training_seconds",
-    "epochs",
-    "image_size",
-    "seed",
-    "device",
-)
-"""What is told of a system beside its figures."""
+COSTS = {
+    "parameters": "Parameters",
+    "flops": "FLOPs of an image",
+    "seconds_per_image": "Seconds an image",
+    "training_seconds": "Training, s",
+    "epochs": "Epochs",
+    "image_size": "Input, px",
+    "seed": "Seed",
+    "device": "Evaluated on",
+}
+"""What is told of a system beside its figures, by its title."""
 
 SHOWN = 5
 
@@ -53,7 +54,7 @@ class System:
         table: its rows without an error, indexed by image id, with the column ``group`` filled.
         failed: ids of the images that it could not predict.
         classes: its classes in order; empty without a class head.
-        provenance: ``metrics.json``: protocol, part, fold, hashes, leaks.
+        provenance: ``metrics.json``: protocol, split, fold, hashes, leaks.
         training: what is known of its training: ``network``, ``seconds``, ``epochs``, ``seed``, …
         device: where it was evaluated.
     """
@@ -154,13 +155,14 @@ def read_system(name: str, path: str | Path) -> System:
     training = record.get("training") or (
         _json_or_empty(Bundle(path).record_file) if folder != path else {}
     )
+    metrics = read_json(folder / "metrics.json")
     return System(
         name=name,
         folder=folder,
         table=usable,
         failed=tuple(sorted(set(table["id"]) - set(usable["id"]), key=natural_key)),
         classes=table_classes(table),
-        provenance=read_json(folder / "metrics.json"),
+        provenance={**metrics, "split": split_of(metrics)},
         training=training,
         device=(record.get("device") or {}).get("name"),
     )
@@ -215,7 +217,7 @@ def shared_images(systems: Sequence[System], *, common: bool = False) -> list[st
         raise InputError(f"the systems scored different images: {_lacking(systems, lacking)}")
     if not kept:
         raise InputError(
-            "no image was scored by all systems; compare evaluations of one part of one dataset"
+            "no image was scored by all systems; compare evaluations of one split of one dataset"
         )
     return kept
 
@@ -228,7 +230,7 @@ def _check_datalists(systems: Sequence[System]) -> None:
             told = [", ".join(h[:12] for h in found) if found else "none" for found in hashes]
             raise InputError(
                 f"{first.name} was measured on the datalist {told[0]}, {system.name} on {told[1]}: "
-                "their parts are not the same. Evaluate both on one prepared dataset, or compare "
+                "their splits are not the same. Evaluate both on one prepared dataset, or compare "
                 "on the images in common with --common"
             )
 
@@ -270,7 +272,7 @@ def _lacking(systems: Sequence[System], lacking: Mapping[str, Sequence[str]]) ->
             told.append(f"{system.name} lacks {', '.join(ids[:SHOWN])}{more}{reason}")
     return (
         "; ".join(told)
-        + ". Evaluate all on the same part and fold, or compare on the images in common with "
+        + ". Evaluate all on the same split and fold, or compare on the images in common with "
         "--common"
     )
 

@@ -11,22 +11,19 @@ from typing import Any
 from busi_monai.bundle import Bundle
 from busi_monai.bundle.configurations import read_configuration
 from busi_monai.bundle.shipped import DEFAULT_BUNDLE, find_bundle, find_config
-from busi_monai.curation import load_datalist, load_part
+from busi_monai.curation import load_datalist, load_split
 from busi_monai.curation.label_hashes import check_same_labels, write_label_hashes
 from busi_monai.devices import choose_device
 from busi_monai.errors import InputError
 from busi_monai.experiments.plans import section_of, training_settings
 from busi_monai.experiments.tuning_space import Space
-from busi_monai.experiments.tuning_study import PRUNERS, TrialStudy
+from busi_monai.experiments.tuning_study import KEEP, PRUNERS, TrialStudy
 from busi_monai.files import read_json, write_json
 from busi_monai.outputs import check_place
 from busi_monai.training import check_keys, datalist_hashes
 from busi_monai.training.resuming import MACHINE_KEYS
 
-__all__ = ["KEEP", "PLAN_NAME", "TuningPlan"]
-
-KEEP = ("best", "all")
-"""Whose weights are kept: the best trial's, or every trial's."""
+__all__ = ["PLAN_NAME", "TuningPlan"]
 
 PLAN_NAME = "tuning.json"
 
@@ -113,8 +110,8 @@ class TuningPlan:
         check_keys(files, {**self.overrides, **dict.fromkeys(self.space.parameters)})
         choose_device(self.device)
         fold = self.identity()["configuration"].get("fold")
-        for part in ("train", "validation"):
-            load_part(self.prepared, part, fold=fold)
+        for split in ("train", "validation"):
+            load_split(self.prepared, split, fold=fold)
 
     def begin(self) -> None:
         """Write down what the search is, or refuse if the folder holds another."""

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
     from busi_monai.experiments.tuning_space import Space
 
-__all__ = ["PRUNERS", "STATES", "Claim", "TrialStudy", "best_trial", "require_optuna"]
+__all__ = ["KEEP", "PRUNERS", "STATES", "Claim", "TrialStudy", "best_trial", "require_optuna"]
 
+KEEP = ("best", "all")
+"""Whose weights are kept: the best trial's, or every trial's."""
 PRUNERS = ("median", "hyperband", "none")
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "unfinished"}
 """What a trial's state is called, by Optuna's name."""

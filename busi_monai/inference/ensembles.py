@@ -41,7 +41,7 @@ EACH_ITS_OWN = (
 )  # fmt: skip
 SAME_SECTIONS = ("preprocessing", "postprocessing", "prediction_inferer", "inferer")
 REFUSAL = (
-    "$busi_monai.inference.refuse_seen_images(@bundle_root, @data) if @part != 'train' else None"
+    "$busi_monai.inference.refuse_seen_images(@bundle_root, @data) if @split != 'train' else None"
 )
 
 

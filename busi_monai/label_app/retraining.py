@@ -239,7 +239,7 @@ def divide(
     Examples:
         >>> items = [{"id": n, "group": n, "class_label": 1, "sha256": n} for n in "abc"]
         >>> divide(items, 0.3, seen=frozenset("a"), validated=frozenset("b"))
-        {'training': ['a', 'c'], 'validation': ['b']}
+        {'train': ['a', 'c'], 'validation': ['b']}
     """
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for item in items:
@@ -252,10 +252,10 @@ def divide(
         free = [name for name in unseen if name not in kept]
         wanted = max(round(share * len(names)), int(len(names) > 1)) - len(kept)
         held |= {*kept, *random.Random(seed).sample(free, min(max(wanted, 0), len(free)))}
-    parts: dict[str, list[str]] = {"training": [], "validation": []}
+    splits: dict[str, list[str]] = {"train": [], "validation": []}
     for name, members in groups.items():
-        parts["validation" if name in held else "training"] += [item["id"] for item in members]
-    return parts
+        splits["validation" if name in held else "train"] += [item["id"] for item in members]
+    return splits
 
 
 def _prepare(folder: Path, served: Path, ledger: Path, options: RetrainingOptions) -> Datalist:
@@ -268,28 +268,28 @@ def _prepare(folder: Path, served: Path, ledger: Path, options: RetrainingOption
         folder / "submitted", folder / "grouped", together, audit=audit
     ).datalist
     validated = frozenset(read_json(ledger)) if ledger.is_file() else frozenset()
-    parts = divide(
+    splits = divide(
         grouped.records(),
         options.val_split,
         options.seed,
         seen=read_training_images(served) or frozenset(),
         validated=validated,
     )
-    for part, ids in parts.items():
+    for split, ids in splits.items():
         if not ids:
             raise InputError(
-                f"of {len(grouped.records())} submitted images none is left for {part}: label "
+                f"of {len(grouped.records())} submitted images none is left for {split}: label "
                 "some more that the served weights were not trained on"
             )
-        write_text(folder / f"{part}.txt", "\n".join(ids) + "\n")
+        write_text(folder / f"{split}.txt", "\n".join(ids) + "\n")
     prepared = prepare_dataset(
         folder / "submitted",
         folder / "prepared",
         PrepareOptions(
             layout="folder",
             protocol="file",
-            train_list=folder / "training.txt",
-            val_list=folder / "validation.txt",
+            train_list=folder / "train.txt",
+            validation_list=folder / "validation.txt",
         ),
         audit=audit,
     ).datalist

@@ -24,8 +24,8 @@ from torch.utils.data import (
 
 from busi_monai.bundle.training_images import refuse_held_out_images
 from busi_monai.cases import CLASSES, ordered_subset
-from busi_monai.curation import Datalist, load_datalist, load_part
-from busi_monai.curation.datalist import part_items
+from busi_monai.curation import Datalist, load_datalist, load_split
+from busi_monai.curation.datalist import items_of_split
 from busi_monai.curation.label_hashes import label_hashes, note_without_label_hashes
 from busi_monai.errors import InputError
 from busi_monai.files import file_sha256
@@ -57,24 +57,24 @@ BALANCES = ("none", "sampling", "augmentation")
 
 def load_items(
     dataset_dir: str | Path | Sequence[str | Path],
-    part: str,
+    split: str,
     *,
     fold: int | None = None,
     classes: Sequence[str] = CLASSES,
 ) -> list[dict[str, Any]]:
-    """Return a part's items with ``class_label`` counted in the classes of a system.
+    """Return a split's items with ``class_label`` counted in the classes of a system.
 
     Args:
         dataset_dir: one or several prepared folders.
-        part: ``train``, ``validation``, ``test`` or ``reported``.
+        split: ``train``, ``validation``, ``test`` or ``reported``.
         fold: which fold is the reported one, where the datalist has folds.
         classes: the system's classes. Cases of another class are left out.
 
     Raises:
         InputError: if nothing is left.
     """
-    items = load_part([str(folder) for folder in _folders(dataset_dir)], part, fold=fold)
-    return _of_classes(items, classes, f"the {part} part of {dataset_dir}")
+    items = load_split([str(folder) for folder in _folders(dataset_dir)], split, fold=fold)
+    return _of_classes(items, classes, f"the split {split} of {dataset_dir}")
 
 
 def training_items(
@@ -84,13 +84,13 @@ def training_items(
     fold: int | None = None,
     classes: Sequence[str] = CLASSES,
 ) -> list[dict[str, Any]]:
-    """Return the items of the part ``train``, and those of further datasets that only train.
+    """Return the items of the split ``train``, and those of further datasets that only train.
 
     A class of which there is no item is warned about.
 
     Args:
         dataset_dir: one or several prepared folders, which validation and figures come from.
-        extra: further ones. Of each its own part ``train`` is taken: with folds, what the same
+        extra: further ones. Of each its own split ``train`` is taken: with folds, what the same
             ``fold`` leaves for training, also where it has no such fold; without, its training
             list.
         fold: the reported fold, where the datalists have folds.
@@ -109,8 +109,8 @@ def training_items(
                 "here: prepare it without folds, or train on a dataset with folds"
             )
         left = fold if datalist.folds else None
-        items = part_items(datalist, "train", fold=left, where=folder, alone=False)
-        own = _of_classes(items, classes, f"the train part of {folder}")
+        items = items_of_split(datalist, "train", fold=left, where=folder, alone=False)
+        own = _of_classes(items, classes, f"the split train of {folder}")
         refuse_held_out_images(
             {item["sha256"] for item in own},
             folders,
@@ -171,7 +171,7 @@ def training_sampler(
     """
     if len(items) < 2:
         found = "1 case" if len(items) == 1 else f"{len(items)} cases"
-        raise InputError(f"the train part has {found}; training needs at least 2")
+        raise InputError(f"the split train has {found}; training needs at least 2")
     if balance not in BALANCES:
         raise InputError(f"class_balance must be one of {', '.join(BALANCES)}, got {balance!r}")
     labels = [item["class_label"] for item in items]
@@ -320,22 +320,27 @@ def _noted_datalist(folder: str | Path) -> Datalist:
 
 
 def datalist_provenance(
-    dataset_dir: str | Path | Sequence[str | Path], *, part: str, fold: int | None
+    dataset_dir: str | Path | Sequence[str | Path],
+    split: str = "",
+    *,
+    fold: int | None,
+    part: str = "",
 ) -> dict[str, Any]:
     """Return what a figure must be stated with: protocols, hashes of datalists and masks, leaks.
 
-    ``leaks`` is ``{"count", "evaluation_images"}`` of that part, over all datasets: how many of its
-    images have a near-duplicate among the training images of the same dataset. ``None`` for the
-    training part, and for the validation part of a dataset with folds, which keeps groups whole.
+    ``leaks`` is ``{"count", "evaluation_images"}`` of that split, over all datasets: how many of
+    its images have a near-duplicate among the training images of the same dataset. ``None`` for the
+    split train, and for the validation of a dataset with folds, which keeps groups whole.
+    ``part`` is what configurations of version 0.1.0 call the split.
     """
     datalists = [_noted_datalist(folder) for folder in _folders(dataset_dir)]
     return {
         "protocol": [datalist.protocol for datalist in datalists],
         "datalist_sha256": [datalist.sha256 for datalist in datalists],
         "labels_sha256": [datalist.labels_sha256 for datalist in datalists],
-        "part": part,
+        "split": split or part,
         "fold": fold,
-        "leaks": _part_leaks(datalists, part, fold),
+        "leaks": _split_leaks(datalists, split or part, fold),
     }
 
 
@@ -383,13 +388,13 @@ def _folders(given: str | Path | Sequence[str | Path] | None) -> list[str | Path
     return [given] if isinstance(given, (str, Path)) else list(given)
 
 
-def _part_leaks(
-    datalists: Sequence[Datalist], part: str, fold: int | None
+def _split_leaks(
+    datalists: Sequence[Datalist], split: str, fold: int | None
 ) -> dict[str, int] | None:
     found = []
     for datalist in datalists:
         reported = f"fold {fold}" if datalist.folds else "test"
-        name = reported if part == "reported" else part
+        name = reported if split == "reported" else split
         if name in datalist.leaks["parts"]:
             found.append(datalist.leaks["parts"][name])
     if not found:

@@ -16,6 +16,7 @@ from busi_monai.bundle.training_images import TRAINING_IMAGES, read_training_ima
 from busi_monai.errors import InputError
 from busi_monai.files import atomic_file, file_sha256, read_json, write_json, write_text
 from busi_monai.networks.weights import read_weights, save_tensors
+from busi_monai.records import split_of
 from busi_monai.settings import InferenceSettings
 
 __all__ = ["LARGEST", "configuration_sha256", "halved", "release_weights"]
@@ -45,7 +46,7 @@ def release_weights(run: str | Path, bundle: str | Path) -> dict[str, Any]:
         ``trained_weights_sha256`` and ``weights_sha256``, those of the run and as released.
 
     Raises:
-        InputError: if the run is not finished, is not calibrated on its own validation part or by
+        InputError: if the run is not finished, is not calibrated on its own split validation or by
             a cross-validation, does not tell what it was trained on, has another network or input
             than the bundle, or its weights are too large.
         WeightsError: if its weights are missing or refused.
@@ -155,10 +156,10 @@ def _check_calibrated(run: Path, settings: InferenceSettings) -> None:
             "that it was not trained on"
         )
     own = bool(told.get("same_network"))
-    if not told.get("out_of_fold") and not (own and told.get("part") == "validation"):
+    if not told.get("out_of_fold") and not (own and split_of(told) == "validation"):
         raise InputError(
-            f"{run} was calibrated on {'its' if own else 'other'} predictions of the part "
-            f"{told.get('part')}; expected its own on the validation part, or those of a "
+            f"{run} was calibrated on {'its' if own else 'other'} predictions of the split "
+            f"{split_of(told)}; expected its own on the split validation, or those of a "
             "cross-validation"
         )
 

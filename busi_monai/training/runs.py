@@ -145,7 +145,7 @@ def run_evaluation(
     prepared: Sequence[str | Path],
     out: str | Path,
     *,
-    part: str = "reported",
+    split: str = "reported",
     fold: int | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Path:
@@ -155,13 +155,13 @@ def run_evaluation(
         run: a run's or bundle's folder, or a shipped bundle's name.
         prepared: one or several prepared datasets.
         out: the folder to make.
-        part: ``train``, ``validation``, ``test`` or ``reported``.
+        split: ``train``, ``validation``, ``test`` or ``reported``.
         fold: the reported fold; by default the one that the run was trained for, where the
             datasets have folds.
         overrides: values by configuration key; ``None`` values are left out.
 
     Raises:
-        InputError: if a dataset, run, part or device is not there, or ``out`` is not empty.
+        InputError: if a dataset, run, split or device is not there, or ``out`` is not empty.
         WeightsError: if the weights are missing or do not fit.
     """
     bundle = Bundle.open(run)
@@ -179,7 +179,7 @@ def run_evaluation(
         values,
         dataset_dir=[str(Path(folder).absolute()) for folder in prepared],
         output_dir=str(Path(out).absolute()),
-        part=part,
+        split=split,
     )
     workflow = _workflow(files, values, workflow_type="infer")
     _run(workflow)

@@ -52,7 +52,7 @@ def test_an_image_that_is_held_out_is_refused(part: str, phantom_prepared: Path)
         refuse_held_out_images(seen, phantom_prepared, fold=None, whose="the images of a run")
     told = str(caught.value)
     assert (
-        f"{len(items)} of the {len(items)} images of the {part} part of {phantom_prepared}" in told
+        f"{len(items)} of the {len(items)} images of the split {part} of {phantom_prepared}" in told
     )
     assert "are among the images of a run: " in told
     assert all(item["id"] in told for item in items[:5])
@@ -83,7 +83,7 @@ def test_with_folds_validation_and_fold_are_held_out(phantom_busi: Path, tmp_pat
     }
     refuse_held_out_images(parts["train"], folds, fold=1, whose="these")
     for part in ("validation", "reported"):
-        with pytest.raises(InputError, match=f"the {part} part"):
+        with pytest.raises(InputError, match=f"the split {part}"):
             refuse_held_out_images(parts[part], folds, fold=1, whose="these")
     with pytest.raises(InputError, match="has 3 folds; say which"):
         refuse_held_out_images(parts["train"], folds, fold=None, whose="these")

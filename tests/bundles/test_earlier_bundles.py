@@ -63,7 +63,7 @@ def test_it_predicts_as_the_same_bundle_of_today(
 
 
 def test_it_is_evaluated(earlier: Path, phantom_prepared: Path, tmp_path: Path) -> None:
-    run_evaluation(earlier, [phantom_prepared], tmp_path / "out", part="test")
+    run_evaluation(earlier, [phantom_prepared], tmp_path / "out", split="test")
     assert read_json(tmp_path / "out" / "metrics.json")["images"] > 0
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from busi_monai import Predictor
 from busi_monai.bundle.shipped import find_bundle
-from busi_monai.cases import CLASSES
+from busi_monai.cases import CLASSES, SPLITS
 from busi_monai.curation import Audit, PrepareOptions, load_datalist, prepare_dataset
 from busi_monai.evaluation import read_predictions
 from busi_monai.files import file_sha256, read_json
@@ -89,8 +89,8 @@ def datasets(
 ) -> dict[str, Path]:
     """The datasets, prepared as for the released weights."""
     lists = {
-        f"{short}_list": repository / "docs" / "results" / "released" / f"bus_bra_{part}.txt"
-        for short, part in (("train", "training"), ("val", "validation"), ("test", "test"))
+        f"{split}_list": repository / "docs" / "results" / "released" / f"bus_bra_{split}.txt"
+        for split in SPLITS[:3]
     }
     options = {
         "bus_bra": (real_bus_bra, PrepareOptions(protocol="file", **lists)),
@@ -127,7 +127,7 @@ def test_the_stated_figures_come_out_again(
     bundle: Path, datasets: dict[str, Path], repository: Path, tmp_path: Path, name: str
 ) -> None:
     out = run_evaluation(
-        bundle, [datasets[name]], tmp_path / "out", part="test", fold=None,
+        bundle, [datasets[name]], tmp_path / "out", split="test", fold=None,
         overrides={"device_name": "cpu", "overlays": False},
     )  # fmt: skip
     kept = repository / "docs" / "results" / "released" / name

@@ -48,7 +48,7 @@ def test_predictions_follow_what_was_fitted(
     assert "not a medical device" in result.output
     written = json.loads((run / "settings.json").read_text(encoding="utf-8"))
     assert written["calibration"]["same_network"] is True
-    assert written["calibration"]["part"] == "validation"
+    assert written["calibration"]["split"] == "validation"
     after = Predictor.load(run, "cpu").predict(image)
     assert np.array_equal(after.mask, before.mask)
     logits = np.log(list(before.probabilities.values())) / written["temperature"]

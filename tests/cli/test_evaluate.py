@@ -56,7 +56,7 @@ def test_figures_and_predictions_lie_beside_each_other(evaluate: Evaluate, tmp_p
     assert metrics["lesion_dice"]["n"] == len(lesions)
     right = (table["true_class"] == table["predicted_class"]).mean()
     assert metrics["accuracy"]["value"] == pytest.approx(right)
-    assert metrics["part"] == "reported" and metrics["protocol"] == ["leakfree"]
+    assert metrics["split"] == "reported" and metrics["protocol"] == ["leakfree"]
     assert len(list((out / "masks").iterdir())) == len(table)
     record = json.loads((out / "run.json").read_text(encoding="utf-8"))
     assert record["device"] == {"name": "cpu", "reason": "asked for"}
@@ -84,7 +84,7 @@ def test_json_is_what_was_written(evaluate: Evaluate, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
     assert json.loads(result.stdout[result.stdout.index("{") :]) == metrics
-    assert metrics["part"] == "train"
+    assert metrics["split"] == "train"
     assert not (tmp_path / "out" / "overlays").exists()
 
 
@@ -190,13 +190,13 @@ def test_cuda_without_cuda_is_no_silent_fall_back(evaluate: Evaluate) -> None:
     assert_refused(evaluate("--device", "cuda"), "sees no CUDA device")
 
 
-def test_an_empty_part_is_named(evaluate: Evaluate, phantom_busi: Path, tmp_path: Path) -> None:
+def test_an_empty_split_is_named(evaluate: Evaluate, phantom_busi: Path, tmp_path: Path) -> None:
     from busi_monai.curation import prepare_dataset
     from busi_monai.curation.protocols import PrepareOptions
 
     prepare_dataset(phantom_busi, tmp_path / "external", PrepareOptions(protocol="external"))
     external = tmp_path / "external"
-    assert_refused(evaluate("--split", "train", prepared=external), "the part train is empty")
+    assert_refused(evaluate("--split", "train", prepared=external), "the split train is empty")
     assert evaluate("-q", prepared=external).exit_code == 0
     assert len(pd.read_csv(tmp_path / "out" / "predictions.csv")) == 24
 

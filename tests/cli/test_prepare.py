@@ -31,10 +31,19 @@ def test_help_names_every_protocol():
         assert f"{protocol}:" in result.stdout
 
 
-def test_the_summary_shows_parts_and_leaks(phantom_busi, tmp_path):
+def test_an_option_of_version_0_1_0_is_read_with_a_note(phantom_busi, tmp_path):
+    for name, number in (("train", 1), ("val", 2)):
+        (tmp_path / name).write_text(f"normal ({number})\n")
+    words = ("--train-list", tmp_path / "train", "--val-list", tmp_path / "val")
+    result = prepare(phantom_busi, "--out", tmp_path / "out", "--protocol", "file", *words)
+    assert result.exit_code == 0, result.output
+    assert "--val-list is now --validation-list" in result.stderr
+
+
+def test_the_summary_shows_splits_and_leaks(phantom_busi, tmp_path):
     result = prepare(phantom_busi, "--out", tmp_path / "out", "--ratios", "50/25/25")
     assert result.exit_code == 0, result.output
-    assert "training" in result.stdout
+    assert "split" in result.stdout and "train " in result.stdout
     assert "0 of 12 evaluation images have a near-duplicate in training" in result.stdout
     assert load_datalist(tmp_path / "out").sha256[:12] in result.stdout
 

@@ -44,7 +44,7 @@ def test_several_folders_are_compared_with_each_other(prepared, tmp_path):
     other = shutil.copytree(prepared, tmp_path / "other")
     result = verify(prepared, other)
     assert result.exit_code == 0, result.output
-    assert "Between the 2 folders, 48 images: 0 near-duplicates across parts" in result.stdout
+    assert "Between the 2 folders, 48 images: 0 near-duplicates across splits" in result.stdout
     datalist = load_datalist(prepared)
     moved = {"training": [*datalist.training, *datalist.test], "test": datalist.validation}
     values = {name: getattr(datalist, name) for name in datalist.__dataclass_fields__}
@@ -81,10 +81,10 @@ def test_a_folder_is_not_compared_with_itself(prepared):
 def test_a_leak_that_the_protocol_allows_is_named(phantom_busi, tmp_path, monkeypatch):
     monkeypatch.setattr("busi_monai.curation.prepare.write_audit", lambda audit, out: [])
     copy = shutil.copytree(phantom_busi, tmp_path / "copy")
-    for name in ("train", "val"):
+    for name in ("train", "validation"):
         (tmp_path / f"{name}.txt").write_text(f"normal ({1 if name == 'train' else 2})\n")
     (copy / "normal/normal (2).png").write_bytes((copy / "normal/normal (1).png").read_bytes())
-    lists = {f"{name}_list": tmp_path / f"{name}.txt" for name in ("train", "val")}
+    lists = {f"{name}_list": tmp_path / f"{name}.txt" for name in ("train", "validation")}
     prepare_dataset(copy, tmp_path / "out", PrepareOptions(protocol="file", **lists))
     result = verify(tmp_path / "out")
     assert result.exit_code == 0, result.output

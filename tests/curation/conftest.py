@@ -46,7 +46,7 @@ def busi_published_split(
         options = PrepareOptions(
             protocol="file",
             train_list=lists / f"split{number}_train.txt",
-            val_list=lists / f"split{number}_val.txt",
+            validation_list=lists / f"split{number}_val.txt",
         )
         return once(
             f"split {number}",

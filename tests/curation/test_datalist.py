@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from busi_monai.cases import CLASSES
-from busi_monai.curation import Datalist, find_split, load_datalist, load_part, shipped_splits
+from busi_monai.curation import Datalist, find_split, load_datalist, load_split, shipped_splits
 from busi_monai.errors import InputError
 
 
@@ -59,7 +59,7 @@ def test_a_datalist_comes_back_as_it_was_saved(tmp_path):
     loaded = load_datalist(folder)
     assert loaded == load_datalist(folder / "datalist.json")
     assert loaded.test == [spaced]
-    assert [record["part"] for record in loaded.records()] == ["training", "test"]
+    assert [record["split"] for record in loaded.records()] == ["train", "test"]
     assert json.loads(text)["sha256"] == loaded.sha256
     loaded.save(tmp_path / "again.json")
     assert (tmp_path / "again.json").read_text(encoding="utf-8") == text
@@ -117,22 +117,22 @@ def test_an_id_cannot_be_saved_twice(tmp_path):
 def test_parts_are_items_with_absolute_paths(tmp_path, monkeypatch):
     write(tmp_path / "d", training=[item("a", 1)], test=[item("b", 2, label=None)])
     monkeypatch.chdir(tmp_path)
-    (train,) = load_part("d", "train")
+    (train,) = load_split("d", "train")
     assert train == {
         "id": "a", "image": str(tmp_path / "d/images/a.png"), "class_label": 1, "group": "a",
         "label": str(tmp_path / "d/labels/a.png"), "dataset": "busi", "sha256": "0" * 64,
         "birads": None, "label_sha256": None,
     }  # fmt: skip
-    (reported,) = load_part("d", "reported")
+    (reported,) = load_split("d", "reported")
     assert "label" not in reported
-    assert load_part("d", "test") == [reported]
+    assert load_split("d", "test") == [reported]
 
 
 def test_folds_divide_into_reported_validation_and_train(tmp_path):
     folder = write(tmp_path, training=folded())
     for fold in range(3):
         names = {
-            part: {entry["id"] for entry in load_part(folder, part, fold=fold)}
+            part: {entry["id"] for entry in load_split(folder, part, fold=fold)}
             for part in ("reported", "validation", "train")
         }
         assert len(names["reported"] | names["validation"] | names["train"]) == 180
@@ -140,10 +140,11 @@ def test_folds_divide_into_reported_validation_and_train(tmp_path):
         of_fold = {entry["id"] for entry in folded() if entry["fold"] == fold}
         assert names["reported"] == of_fold
         groups = {
-            part: {entry["group"] for entry in load_part(folder, part, fold=fold)} for part in names
+            part: {entry["group"] for entry in load_split(folder, part, fold=fold)}
+            for part in names
         }
         assert not groups["validation"] & groups["train"]
-        classes = Counter(e["class_label"] for e in load_part(folder, "validation", fold=fold))
+        classes = Counter(e["class_label"] for e in load_split(folder, "validation", fold=fold))
         assert classes == {0: 4, 1: 4, 2: 4}
 
 
@@ -152,9 +153,9 @@ def test_single_masks_of_an_image_only_train(tmp_path):
         {**entry, "id": f"{entry['id']}#1", "meta": {"part_of": entry["id"]}} for entry in folded()
     ]
     folder = write(tmp_path, training=folded() + extra)
-    train = {entry["id"] for entry in load_part(folder, "train", fold=0)}
+    train = {entry["id"] for entry in load_split(folder, "train", fold=0)}
     for part in ("reported", "validation"):
-        held_out = {entry["id"] for entry in load_part(folder, part, fold=0)}
+        held_out = {entry["id"] for entry in load_split(folder, part, fold=0)}
         assert not any("#" in name for name in held_out)
         assert not train & {f"{name}#1" for name in held_out}
     assert len([name for name in train if "#" in name]) == len(train) / 2
@@ -163,7 +164,7 @@ def test_single_masks_of_an_image_only_train(tmp_path):
 def test_several_folders_are_joined_without_collisions(tmp_path):
     one = write(tmp_path / "one", test=[item("a", 1), item("b", 1)])
     two = write(tmp_path / "two", test=[item("a", 2)])
-    joined = load_part([str(one), str(two)], "test")
+    joined = load_split([str(one), str(two)], "test")
     assert [entry["id"] for entry in joined] == ["one a", "b", "two a"]
     assert [entry["group"] for entry in joined] == ["one a", "b", "two a"]
     assert joined[2]["image"].startswith(str(two))
@@ -173,7 +174,7 @@ def test_a_dataset_of_fewer_folds_trains_and_validates_for_those_that_it_lacks(t
     more = write(tmp_path / "more", training=folded(folds=3))
     fewer = write(tmp_path / "fewer", training=folded(folds=2))
     of = {
-        part: Counter(Path(e["image"]).parts[-3] for e in load_part([more, fewer], part, fold=2))
+        part: Counter(Path(e["image"]).parts[-3] for e in load_split([more, fewer], part, fold=2))
         for part in ("reported", "validation", "train")
     }
     assert of == {
@@ -182,13 +183,13 @@ def test_a_dataset_of_fewer_folds_trains_and_validates_for_those_that_it_lacks(t
         "train": {"more": 108, "fewer": 162},
     }
     with pytest.raises(InputError, match=r"fold 3: .*more, .*fewer have the folds 0 to 2"):
-        load_part([more, fewer], "train", fold=3)
+        load_split([more, fewer], "train", fold=3)
     with pytest.raises(InputError, match=r"fold 2: .*fewer has the folds 0 to 1"):
-        load_part(fewer, "train", fold=2)
+        load_split(fewer, "train", fold=2)
 
 
 @pytest.mark.parametrize(
-    ("part", "fold", "message"),
+    ("split", "fold", "message"),
     [
         ("train", None, "say which to report: 0 to 2"),
         ("reported", 3, "has the folds 0 to 2"),
@@ -197,23 +198,23 @@ def test_a_dataset_of_fewer_folds_trains_and_validates_for_those_that_it_lacks(t
         ("training", 0, "expected one of train, validation, test, reported"),
     ],
 )
-def test_parts_that_do_not_exist_are_refused(tmp_path, part, fold, message):
+def test_splits_that_do_not_exist_are_refused(tmp_path, split, fold, message):
     folder = write(tmp_path, training=folded())
     with pytest.raises(InputError, match=message):
-        load_part(folder, part, fold=fold)
+        load_split(folder, split, fold=fold)
 
 
 def test_empty_parts_needless_folds_and_lost_files_are_refused(tmp_path):
     folder = write(tmp_path, training=[item("a", 1)])
-    with pytest.raises(InputError, match=r"the part test is empty .it holds training 1"):
-        load_part(folder, "test")
+    with pytest.raises(InputError, match=r"the split test is empty .the dataset holds train 1"):
+        load_split(folder, "test")
     with pytest.raises(InputError, match="has no folds"):
-        load_part(folder, "train", fold=0)
+        load_split(folder, "train", fold=0)
     with pytest.raises(InputError, match="at least one prepared dataset"):
-        load_part([], "train")
+        load_split([], "train")
     (folder / "labels/a.png").unlink()
     with pytest.raises(InputError, match=r"labels/a.png is gone"):
-        load_part(folder, "train")
+        load_split(folder, "train")
 
 
 def test_splits_are_found_by_name_and_by_path(tmp_path: Path) -> None:

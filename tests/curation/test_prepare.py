@@ -13,7 +13,7 @@ from busi_monai.curation import (
     PrepareOptions,
     audit_dataset,
     load_datalist,
-    load_part,
+    load_split,
     prepare_dataset,
 )
 from busi_monai.curation.prepare import class_counts
@@ -28,7 +28,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def parts_of(datalist) -> dict[str, str]:
-    return {record["id"]: record["part"] for record in datalist.records()}
+    return {record["id"]: record["split"] for record in datalist.records()}
 
 
 def test_a_prepared_folder_is_complete_and_the_original_untouched(phantom_busi, tmp_path):
@@ -140,7 +140,7 @@ def test_random_states_its_leaks_and_dedup_ends_them(defective, tmp_path, prepar
             name
             for pair in planted["near_duplicates"]
             for name in pair
-            if part[name] != "training" and "training" in {part[other] for other in pair}
+            if part[name] != "train" and "train" in {part[other] for other in pair}
         ]
         assert set(apart) == set(summary.datalist.leaks["ids"])
     assert sum(summary.datalist.leaks["count"] for summary in leaking) > 0
@@ -160,7 +160,7 @@ def test_split_masks_make_training_cases_in_one_group(defective, tmp_path, prepa
             assert part["image"] == whole["image"]
         masks = [read_mask(tmp_path / "out" / part["label"]) for part in parts]
         assert np.array_equal(masks[0] | masks[1], read_mask(tmp_path / "out" / whole["label"]))
-        reported = load_part(tmp_path / "out", "reported", fold=whole["fold"])
+        reported = load_split(tmp_path / "out", "reported", fold=whole["fold"])
         assert name in {item["id"] for item in reported}
         assert not any("#" in item["id"] for item in reported)
     assert summary.counts["fold 0"]["benign"] < len(by_id)
@@ -186,17 +186,17 @@ def test_lesions_without_mask_are_left_out_or_kept_for_their_class(bare_lesion, 
         bare_lesion, out, protocol="external", missing_mask="classify-only", overwrite=True
     )
     assert kept.datalist.excluded == []
-    (item,) = (item for item in load_part(out, "test") if item["id"] == "benign (1)")
+    (item,) = (item for item in load_split(out, "test") if item["id"] == "benign (1)")
     assert "label" not in item
 
 
 def test_lists_decide_the_parts_of_the_protocol_file(phantom_busi, tmp_path, prepare):
     (tmp_path / "train.txt").write_text("benign (1)\nnormal (2)\n")
     (tmp_path / "val.txt").write_text("malignant (3).png\n")
-    lists = {"train_list": tmp_path / "train.txt", "val_list": tmp_path / "val.txt"}
+    lists = {"train_list": tmp_path / "train.txt", "validation_list": tmp_path / "val.txt"}
     summary = prepare(phantom_busi, tmp_path / "out", protocol="file", **lists)
     assert parts_of(summary.datalist) == {
-        "benign (1)": "training", "normal (2)": "training", "malignant (3)": "validation"
+        "benign (1)": "train", "normal (2)": "train", "malignant (3)": "validation"
     }  # fmt: skip
     assert {path.stem for path in (tmp_path / "out/images").iterdir()} == set(
         parts_of(summary.datalist)
@@ -292,7 +292,10 @@ def test_the_output_cannot_lie_within_the_dataset_or_around_it(phantom_busi, pla
         ({"protocol": "external", "folds": 3}, "not for the protocol external"),
         ({"protocol": "curated"}, "needs --ids FILE"),
         ({"protocol": "file"}, "needs --train-list FILE"),
-        ({"protocol": "file", "train_list": Path("t")}, "needs --train-list FILE and --val-list"),
+        (
+            {"protocol": "file", "train_list": Path("t")},
+            "FILE and --validation-list",
+        ),
         ({"protocol": "curated", "ids": Path("nowhere.txt")}, "nowhere.txt does not exist"),
         (
             {"from_datalist": Path("nowhere.json")},
@@ -355,7 +358,7 @@ def test_names_with_brackets_blanks_and_letters_of_all_kinds(tmp_path, prepare):
     rows = "\n".join(f"{name}.bmp,benign" for name in ("fälle [1] 图", "b c", "d.e"))
     (source / "labels.csv").write_text(f"image,label\n{rows}\n", encoding="utf-8")
     prepare(source, tmp_path / "aus [1]", protocol="external")
-    assert {item["id"] for item in load_part(tmp_path / "aus [1]", "test")} == {
+    assert {item["id"] for item in load_split(tmp_path / "aus [1]", "test")} == {
         "fälle [1] 图", "b c", "d.e"
     }  # fmt: skip
 
@@ -404,7 +407,7 @@ def test_class_folders_in_split_folders_are_the_parts_of_the_protocol_file(phant
         folder.mkdir(parents=True, exist_ok=True)
         for path in (case.image, *case.masks):
             shutil.copy(path, folder)
-        wanted[case.id] = {"Train": "training", "val": "validation"}.get(name, name)
+        wanted[case.id] = {"Train": "train", "val": "validation"}.get(name, name)
     # into a second part, under the same name
     shutil.copy(case.image, root / "Train" / case.class_name)
     shutil.copy(case.masks[0], root / "Train" / case.class_name)
@@ -432,7 +435,7 @@ def test_images_and_masks_in_split_folders_are_the_parts_of_the_protocol_file(
             folder.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, folder / case.image.name)
         rows.append(f"{case.id},{case.class_name}")
-        wanted[case.id] = {"train": "training", "val": "validation"}.get(part, part)
+        wanted[case.id] = {"val": "validation"}.get(part, part)
     (tmp_path / "in" / "labels.csv").write_text("\n".join(rows), encoding="utf-8")
     summary = prepare_dataset(tmp_path / "in", tmp_path / "out", PrepareOptions(protocol="file"))
     assert parts_of(summary.datalist) == wanted and summary.failures == []

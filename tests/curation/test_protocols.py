@@ -27,7 +27,7 @@ def assign(name, options=None):
 
 
 def sides_of_groups(assignment):
-    sides = assignment.folds or assignment.parts
+    sides = assignment.folds or assignment.splits
     found = {}
     for name, side in sides.items():
         found.setdefault(GROUP[name], set()).add(side)
@@ -40,7 +40,7 @@ def test_leakfree_is_the_default_and_leaves_conflicts_out():
     assert set(assignment.excluded) == {"x0", "x1", "conflict"}
     assert assignment.excluded["x0"].endswith("x0, x1, conflict")
     assert all(len(sides) == 1 for sides in sides_of_groups(assignment))
-    assert set(assignment.parts) == set(KNOWN) - {"x0", "x1", "conflict"}
+    assert set(assignment.splits) == set(KNOWN) - {"x0", "x1", "conflict"}
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_frames_of_one_patient_with_and_without_the_lesion_are_kept(other, patie
         Candidate("next", other, "next", "sweep", "sweep", patient),
     ]
     assignment = PROTOCOLS["leakfree"].assign([*CASES, *sweep], PrepareOptions(folds=5))
-    assert ({"lesion", "next"} <= set(assignment.parts)) is kept
+    assert ({"lesion", "next"} <= set(assignment.splits)) is kept
     assert {"lesion", "next"}.isdisjoint(assignment.excluded) is kept
     if kept:
         assert assignment.folds["lesion"] == assignment.folds["next"]
@@ -62,7 +62,7 @@ def test_frames_of_one_patient_with_and_without_the_lesion_are_kept(other, patie
 
 def test_leakfree_folds_keep_groups_whole():
     assignment = assign("leakfree", PrepareOptions(folds=5))
-    assert set(assignment.parts.values()) == {"training"}
+    assert set(assignment.splits.values()) == {"train"}
     assert set(assignment.folds.values()) == set(range(5))
     assert all(len(sides) == 1 for sides in sides_of_groups(assignment))
 
@@ -71,7 +71,7 @@ def test_leakfree_folds_keep_groups_whole():
 def test_random_drops_duplicates_and_keeps_the_first(dedup, dropped):
     assignment = assign("random", PrepareOptions(dedup=dedup))
     assert len(assignment.excluded) == dropped
-    assert {"x0", "y0", "z0"} <= set(assignment.parts)
+    assert {"x0", "y0", "z0"} <= set(assignment.splits)
     if dropped:
         assert "which is kept" in assignment.excluded["copy"]
 
@@ -87,7 +87,7 @@ def test_curated_keeps_the_listed_images_grouped(tmp_path):
     ids = tmp_path / "ids.txt"
     ids.write_text("\n".join(case.id for case in CASES[10:60]))
     assignment = assign("curated", PrepareOptions(ids=ids, ratios="60/20/20"))
-    assert set(assignment.parts) == {case.id for case in CASES[10:60]}
+    assert set(assignment.splits) == {case.id for case in CASES[10:60]}
     assert set(assignment.excluded.values()) == {"not in the id list"}
     assert all(len(sides) == 1 for sides in sides_of_groups(assignment))
 
@@ -101,22 +101,22 @@ def write_lists(folder: Path, **lists: str) -> dict[str, Path]:
 
 
 def test_file_takes_the_lists_as_they_are(tmp_path):
-    lists = write_lists(tmp_path, train_list="x0 y0", val_list="x1", test_list="z0")
+    lists = write_lists(tmp_path, train_list="x0 y0", validation_list="x1", test_list="z0")
     assignment = assign("file", PrepareOptions(**lists))
-    assert assignment.parts == {
-        "x0": "training", "y0": "training", "x1": "validation", "z0": "test"
+    assert assignment.splits == {
+        "x0": "train", "y0": "train", "x1": "validation", "z0": "test"
     }  # fmt: skip
     assert assignment.excluded["z1"] == "in none of the lists"
 
 
 def test_file_refuses_overlaps(tmp_path):
-    lists = write_lists(tmp_path, train_list="x0", val_list="x0")
-    with pytest.raises(InputError, match="x0 stands in the training list as well"):
+    lists = write_lists(tmp_path, train_list="x0", validation_list="x0")
+    with pytest.raises(InputError, match="x0 stands in the train list as well"):
         assign("file", PrepareOptions(**lists))
 
 
 def test_external_is_all_test():
-    assert set(assign("external").parts.values()) == {"test"}
+    assert set(assign("external").splits.values()) == {"test"}
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def test_additional_images_are_left_out_and_told(
         (
             "busi-leakfree-v1-holdout",
             "4c185f0fd2d653c5757c2cdd19cd3deee62ce21fc7a438b790ede52afebb3356",
-            {"training": (105, 340, 163), "validation": (13, 43, 20), "test": (13, 43, 20)},
+            {"train": (105, 340, 163), "validation": (13, 43, 20), "test": (13, 43, 20)},
             [459, 57, 58],
         ),
     ],
@@ -146,7 +146,7 @@ def test_shipped_splits_hold_what_their_page_states(
     assert {part: tuple(row.values()) for part, row in found.items()} == counts
     sides: dict[str, set[str]] = {}
     for item in datalist.records():
-        part = item["part"] if item["fold"] is None else f"fold {item['fold']}"
+        part = item["split"] if item["fold"] is None else f"fold {item['fold']}"
         sides.setdefault(part, set()).add(item["group"])
     assert [len(sides[part]) for part in counts] == groups
     assert sum(groups) == len(set.union(*sides.values())) == 574  # none in two

@@ -67,7 +67,7 @@ def test_a_training_image_that_the_other_evaluates_is_found(copies: list[Path]) 
     source = load_datalist(first).training[0]["id"]
     assert problem.kind == "shared_image" and not found.ok
     told = f"{problem.id} {problem.message}"
-    assert name in told and source in told and "training image" in told and "test image" in told
+    assert name in told and source in told and "train image" in told and "test image" in told
     assert json.loads(json.dumps(found.as_dict()))["problems"]
 
 

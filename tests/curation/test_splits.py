@@ -66,7 +66,7 @@ def test_parts_keep_groups_whole_and_come_close_to_their_shares(ratios):
     assert all(len(set(parts[np.array(groups) == group])) == 1 for group in set(groups))
     for label in range(3):
         of_class = parts[np.array(labels) == label]
-        for part in ("training", "validation", "test"):
+        for part in ("train", "validation", "test"):
             share = 100 * np.mean(of_class == part)
             assert share == pytest.approx(getattr(wanted, part), abs=2.5)
 
@@ -75,7 +75,7 @@ def test_every_part_of_a_small_dataset_has_every_class():
     labels = [0] * 8 + [1] * 8 + [2] * 8
     parts = split_groups(labels, [str(i) for i in range(24)], Ratios(), 0)
     assert {(label, part) for label, part in zip(labels, parts, strict=True)} == {
-        (label, part) for label in range(3) for part in ("training", "validation", "test")
+        (label, part) for label in range(3) for part in ("train", "validation", "test")
     }
 
 
@@ -112,14 +112,14 @@ def test_validation_is_a_tenth_with_groups_whole():
 
 
 def test_leaks_are_evaluation_images_with_a_twin_in_training():
-    parts = {"a": "training", "b": "test", "c": "validation", "d": "test", "e": "training"}
+    parts = {"a": "train", "b": "test", "c": "validation", "d": "test", "e": "train"}
     leaks = find_leaks(parts, {}, [["a", "b", "c"], ["d", "gone"]])
     assert leaks.ids == {"validation": ["c"], "test": ["b"]}
     assert (leaks.count, leaks.total) == (2, 3)
 
 
 def test_leaks_of_folds_are_counted_for_each():
-    parts = dict.fromkeys("abcd", "training")
+    parts = dict.fromkeys("abcd", "train")
     leaks = find_leaks(parts, {"a": 0, "b": 1, "c": 1, "d": 10}, [["a", "b"], ["b", "c"]])
     assert list(leaks.ids) == ["fold 0", "fold 1", "fold 10"]
     assert leaks.as_dict()["parts"]["fold 1"] == {"images": 2, "ids": ["b", "c"]}

@@ -53,7 +53,7 @@ def rewrite(folder: Path, **changes) -> None:
 
 
 def plant(folder: Path, name: str, pixels: np.ndarray) -> None:
-    """Add a copy of a training image to the test part, consistently."""
+    """Add a copy of a training image to the test split, consistently."""
     datalist = load_datalist(folder)
     source = next(item for item in datalist.training if item["class_label"] == 1)
     write_png(folder / f"images/{name}.png", pixels)

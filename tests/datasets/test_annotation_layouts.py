@@ -82,9 +82,9 @@ def as_ultralytics(root: Path) -> None:
         (as_patients, {"p1-a": None, "p2-a": None}),
         (as_patients_in_images, {"p1-a": None, "p2-a": None}),
         (as_annotations_folder, {"a": None}),
-        (as_coco_2017, {"train2017": "training", "val2017": "validation"}),
-        (as_roboflow, {"test": "test", "train": "training", "valid": "validation"}),
-        (as_ultralytics, {"x1": "training"}),
+        (as_coco_2017, {"train2017": "train", "val2017": "validation"}),
+        (as_roboflow, {"test": "test", "train": "train", "valid": "validation"}),
+        (as_ultralytics, {"x1": "train"}),
     ],
 )
 @pytest.mark.parametrize("nested", ["", "a/b"])
@@ -92,7 +92,7 @@ def test_annotations_are_found_where_programs_put_them(write, found, nested, tmp
     write(tmp_path / nested)
     listing = read_dataset(tmp_path)
     assert listing.root == tmp_path / nested
-    assert {case.id: case.meta.get("official_part") for case in listing.cases} == found
+    assert {case.id: case.meta.get("official_split") for case in listing.cases} == found
     assert {case.class_name for case in listing.cases} == {"benign"}
     assert kinds(listing).keys() <= {"renamed_id"}
 

@@ -112,8 +112,8 @@ def test_split_folders_are_the_parts_of_the_protocol_file(tmp_path):
     summary = prepare_dataset(tmp_path / "in", tmp_path / "out", PrepareOptions(protocol="file"))
     assert summary.failures == []
     records = load_datalist(tmp_path / "out").records()
-    parts = {record["id"]: record["part"] for record in records}
-    assert [parts[f"x{n}"] for n in (1, 4, 7)] == ["training", "validation", "test"]
+    parts = {record["id"]: record["split"] for record in records}
+    assert [parts[f"x{n}"] for n in (1, 4, 7)] == ["train", "validation", "test"]
     assert len(parts) == 9
 
 

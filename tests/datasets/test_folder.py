@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from busi_monai.datasets import read_dataset
+from busi_monai.datasets import Listing, read_dataset
 from busi_monai.errors import InputError
 
 
@@ -18,16 +18,18 @@ def make(root: Path, *names: str, labels: str | None = None) -> Path:
     return root
 
 
+def listed(root: Path, *names: str, labels: str | None = None) -> Listing:
+    """What is read of a folder with these empty files."""
+    return read_dataset(make(root, *names, labels=labels))
+
+
 def test_classes_from_the_table(tmp_path: Path) -> None:
-    make(
+    listing = listed(
         tmp_path,
         *("images/a.png", "images/b.jpg", "images/c.png"),
         *("masks/a.png", "masks/b.png"),
         labels="image,label\na.png,Benign\nb, malignant\nc.png,normal\n",
     )
-
-    listing = read_dataset(tmp_path)
-
     assert [(case.id, case.class_name, len(case.masks)) for case in listing.cases] == [
         ("c", "normal", 0),
         ("a", "benign", 1),
@@ -38,23 +40,17 @@ def test_classes_from_the_table(tmp_path: Path) -> None:
 
 
 def test_without_a_table_the_name_tells_the_class(tmp_path: Path) -> None:
-    make(tmp_path, "images/benign_1.png", "images/what.png", "masks/benign_1.png")
-
-    listing = read_dataset(tmp_path)
-
+    listing = listed(tmp_path, "images/benign_1.png", "images/what.png", "masks/benign_1.png")
     assert [case.id for case in listing.cases] == ["benign_1"]
     assert [(p.kind, p.id) for p in listing.problems] == [("unknown_class", "what")]
 
 
 def test_everything_out_of_place_is_reported(tmp_path: Path) -> None:
-    make(
+    listing = listed(
         tmp_path,
         *("images/a.png", "images/a.bmp", "images/note.txt", "masks/ghost.png"),
         labels="image,label\na.png,benign\ngone.png,benign\nb.png,cyst\n",
     )
-
-    listing = read_dataset(tmp_path)
-
     assert {(p.kind, p.file, p.id) for p in listing.problems} == {
         ("duplicate_id", "images/a.bmp", "a"),
         ("stray_file", "images/note.txt", ""),
@@ -112,14 +108,11 @@ def test_letter_case_counts_where_it_tells_two_images_apart(tmp_path: Path) -> N
 
 
 def test_rows_that_cannot_be_read_are_told_by_their_line(tmp_path: Path) -> None:
-    make(
+    listing = listed(
         tmp_path,
         *("images/a.png", "images/benign_2.png"),
         labels="image,label\na.png,normal\nbenign_2.png,cyst\ngone.png,benign\n",
     )
-
-    listing = read_dataset(tmp_path)
-
     assert [case.id for case in listing.cases] == ["a"]  # the row counts, not the file's name
     assert [(p.kind, p.file, p.message) for p in listing.problems] == [
         (
@@ -136,15 +129,12 @@ def test_rows_that_cannot_be_read_are_told_by_their_line(tmp_path: Path) -> None
 
 
 def test_names_of_several_subfolders_are_paired_by_these(tmp_path: Path) -> None:
-    make(
+    listing = listed(
         tmp_path,
         *("images/p1/scan.png", "images/p2/scan.png", "images/p2/other.png"),
         *("masks/p2/scan.png", "masks/p2/other.png"),
         labels="image,label\np1/scan.png,benign\np2/scan.png,malignant\nother.png,benign\n",
     )
-
-    listing = read_dataset(tmp_path)
-
     found = {
         case.id: [m.relative_to(tmp_path).as_posix() for m in case.masks] for case in listing.cases
     }
@@ -160,14 +150,11 @@ def test_names_of_several_subfolders_are_paired_by_these(tmp_path: Path) -> None
 
 
 def test_a_flat_folder_of_masks_goes_with_subfolders_where_names_are_single(tmp_path: Path) -> None:
-    make(
+    listing = listed(
         tmp_path,
         *("images/p1/benign_1.png", "images/p1/benign_2.png", "images/p2/benign_2.png"),
         *("masks/benign_1.png", "masks/benign_2.png"),
     )
-
-    listing = read_dataset(tmp_path)
-
     assert [(case.id, len(case.masks)) for case in listing.cases] == [
         ("benign_1", 1),
         ("p1-benign_2", 0),
@@ -179,14 +166,11 @@ def test_a_flat_folder_of_masks_goes_with_subfolders_where_names_are_single(tmp_
 
 
 def test_a_row_that_names_several_images_names_none(tmp_path: Path) -> None:
-    make(
+    listing = listed(
         tmp_path,
         *("images/p1/scan.png", "images/p2/scan.png", "images/p2/other.png", "masks/p2/other.png"),
         labels="image,label\nscan.png,benign\nother.png,benign\n",
     )
-
-    listing = read_dataset(tmp_path)
-
     assert [case.id for case in listing.cases] == ["other"]
     messages = {p.file: p.message for p in listing.problems if p.kind == "unknown_class"}
     assert "row 2: 'scan.png' stands for several images" in messages["labels.csv"]
@@ -200,27 +184,21 @@ def test_a_row_that_names_several_images_names_none(tmp_path: Path) -> None:
 def test_only_the_suffix_of_an_image_is_cut_in_the_table(
     tmp_path: Path, name: str, row: str
 ) -> None:
-    make(
+    listing = listed(
         tmp_path,
         f"images/{name}.png",
         labels=f"image,label\n{name}.png,normal\n{row},malignant\n",
     )
-
-    listing = read_dataset(tmp_path)
-
     assert {case.id: case.class_name for case in listing.cases} == {name: "normal"}
     assert [(p.kind, p.id) for p in listing.problems] == [("missing_image", row)]
 
 
 def test_names_alone_pair_only_where_a_whole_folder_has_no_subfolders(tmp_path: Path) -> None:
-    make(
+    listing = listed(
         tmp_path,
         *("images/p1/benign_1.png", "images/benign_2.png"),
         *("masks/p1/benign_1.png", "masks/p2/benign_2.png"),
     )
-
-    listing = read_dataset(tmp_path)
-
     assert {case.id: len(case.masks) for case in listing.cases} == {"benign_1": 1, "benign_2": 0}
     assert ("mask_without_image", "masks/p2/benign_2.png") in {
         (p.kind, p.file) for p in listing.problems
@@ -228,14 +206,11 @@ def test_names_alone_pair_only_where_a_whole_folder_has_no_subfolders(tmp_path: 
 
 
 def test_a_class_in_a_name_is_a_whole_word(tmp_path: Path) -> None:
-    make(
+    listing = listed(
         tmp_path,
         *("images/normalized_malignant_01.png", "images/normality.png"),
         *("images/Normal-1.png", "images/normal2.png", "masks/other.png"),
     )
-
-    listing = read_dataset(tmp_path)
-
     assert {case.id for case in listing.cases} == {"Normal-1", "normal2"}
     assert {p.id for p in listing.problems if p.kind == "unknown_class"} == {
         "normalized_malignant_01",
@@ -259,14 +234,11 @@ def test_a_second_folder_of_images_or_masks_is_reported(tmp_path: Path) -> None:
 
 
 def test_letters_in_two_forms_are_one_in_files_and_table(tmp_path: Path) -> None:
-    make(
+    listing = listed(
         tmp_path,
         *("images/a\u0308/o\u0308.png", "masks/\u00e4/\u00f6.png"),
         labels="image,label\n\u00e4/\u00f6.png,malignant\n",
     )
-
-    listing = read_dataset(tmp_path)
-
     assert [(case.id, len(case.masks)) for case in listing.cases] == [("\u00f6", 1)]
     assert listing.problems == []
 
@@ -284,36 +256,27 @@ def test_bare_dicom_files_are_images(tmp_path: Path) -> None:
 
 
 def test_a_image_with_a_good_and_a_refused_row_is_left_out(tmp_path: Path) -> None:
-    make(
+    listing = listed(
         tmp_path,
         *("images/a.png", "images/b.png"),
         labels="image,label\na,normal\na,cyst\nb,normal\n",
     )
-
-    listing = read_dataset(tmp_path)
-
     assert [case.id for case in listing.cases] == ["b"]
     assert [(p.kind, p.id) for p in listing.problems] == [("unknown_class", "a")]
 
 
 def test_the_line_of_a_row_counts_the_line_that_states_the_separator(tmp_path: Path) -> None:
-    make(tmp_path, "images/a.png", labels="sep=;\nimage;label\na;normal\nb,c;cyst\n")
-
-    listing = read_dataset(tmp_path)
-
+    listing = listed(tmp_path, "images/a.png", labels="sep=;\nimage;label\na;normal\nb,c;cyst\n")
     assert [case.id for case in listing.cases] == ["a"]
     assert listing.problems[0].message.startswith("row 4: label 'cyst'")
 
 
 def test_a_mask_among_the_images_is_no_image(tmp_path: Path) -> None:
-    make(
+    listing = listed(
         tmp_path,
         *("images/p/normal_1.png", "images/p/normal_1_mask.png", "images/p/normal_1-masks.png"),
         *("images/normal_1_mask.png", "masks/other.png"),
     )
-
-    listing = read_dataset(tmp_path)
-
     assert {case.image.relative_to(tmp_path).as_posix() for case in listing.cases} == {
         "images/p/normal_1.png",
         "images/normal_1_mask.png",  # no image of that name beside it

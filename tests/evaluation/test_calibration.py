@@ -63,7 +63,7 @@ def test_what_else_prediction_depends_on_stays(bundle: Path, predictions: Path) 
     assert (fitted.image_size, fitted.mask_threshold) == ((64, 96), 0.4)
     assert fitted.class_thresholds == {}
     assert fitted.calibration["images"] == 200 and fitted.calibration["same_network"] is False
-    assert fitted.calibration["part"] == "test" and not fitted.calibration["out_of_fold"]
+    assert fitted.calibration["split"] == "test" and not fitted.calibration["out_of_fold"]
 
 
 def test_fitting_again_on_what_was_predicted_then_gives_the_same(

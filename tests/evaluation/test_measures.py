@@ -6,29 +6,19 @@ from sklearn.metrics import confusion_matrix, f1_score, roc_auc_score
 
 from busi_monai.cases import CLASSES
 from busi_monai.errors import InputError
-from busi_monai.evaluation import evaluate_predictions, figure_value
-from busi_monai.evaluation.measures import _group_dice
-from busi_monai.evaluation.resampling import group_weights
-
-NAMES = (
-    *(
-        "lesion_dice",
-        "lesion_dice_by_group",
-        "lesion_iou",
-        "all_dice",
-        "all_iou",
-        "mean_iou",
-        "normal_clean_rate",
-    ),
-    *("pixel_accuracy", "hd95_px", "accuracy", "balanced_accuracy", "macro_f1", "weighted_f1"),
-    *("auc_macro", "auc_malignant", "auc_benign_malignant", "average_precision_macro"),
-    *("ece", "brier"),
+from busi_monai.evaluation import TITLES, evaluate_predictions, figure_value
+from busi_monai.evaluation.measures import (
+    CLASS_FIGURES,
+    _group_dice,
+    is_mask_figure,
+    resampled_figures,
 )
+from busi_monai.evaluation.resampling import group_weights
 
 
 def test_every_figure_of_the_design_has_value_interval_and_count(table):
     metrics = evaluate_predictions(table, resamples=200)
-    for name in NAMES:
+    for name in TITLES:
         figure = metrics[name]
         assert set(figure) == {"value", "low", "high", "n"}
         assert figure["low"] <= figure["value"] <= figure["high"] or name in {"ece", "hd95_px"}
@@ -193,3 +183,12 @@ def test_wrong_arguments_are_told(table):
 def test_an_unknown_figure_is_told(table):
     with pytest.raises(InputError, match="no figure 'lesion_area'"):
         figure_value({}, "lesion_area")
+
+
+def test_figures_are_of_masks_or_classes_and_those_shown_have_titles(table):
+    from busi_monai.cli import compare, evaluate
+
+    found = resampled_figures(table, np.ones((1, len(table))))
+    of_classes = [name for name in found if not is_mask_figure(name) and "." not in name]
+    assert sorted(of_classes) == sorted(CLASS_FIGURES)
+    assert {*compare.SHOWN, *evaluate.SHOWN} <= TITLES.keys()

@@ -24,10 +24,10 @@ def folder(tmp_path, make_table):
 
 
 def test_metrics_report_and_figures_lie_beside_the_table(folder):
-    metrics = write_evaluation(folder, provenance={"part": "test", "fold": None}, resamples=20)
+    metrics = write_evaluation(folder, provenance={"split": "test", "fold": None}, resamples=20)
     written = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     assert written == json.loads(json.dumps(metrics))
-    assert (written["protocol"], written["part"]) == ("leakfree", "test")
+    assert (written["protocol"], written["split"]) == ("leakfree", "test")
     assert written["weights_sha256"] == "ab" * 32 and len(written["predictions_sha256"]) == 64
     drawn = {path.stem for path in (folder / "figures").iterdir()}
     assert drawn == {

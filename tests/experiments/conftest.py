@@ -60,7 +60,7 @@ def write_system(tmp_path: Path) -> WriteSystem:
         folder = tmp_path / name / "evaluation"
         folder.mkdir(parents=True)
         table.to_csv(folder / "predictions.csv", index=False)
-        known = {"protocol": ["leakfree"], "part": "reported", "fold": 0}
+        known = {"protocol": ["leakfree"], "split": "reported", "fold": 0}
         known |= {"datalist_sha256": ["ab" * 32], "leaks": {"count": 0, "evaluation_images": 60}}
         write_evaluation(folder, provenance={**known, **provenance}, resamples=5, figures=False)
         write_json(folder / "run.json", {"training": TRAINING, "device": {"name": "cpu"}})

@@ -310,7 +310,7 @@ def test_what_has_seen_a_scored_image_is_refused_before_a_fold_is_trained(
     }
     told = {"extra": "images of the extra dataset", "initial": "the training images of"}
     result = cross_validate(*words[kind], out=tmp_path / "out")
-    assert_refused(result, "part of", told[kind], "must never be trained on")
+    assert_refused(result, "of the split", told[kind], "must never be trained on")
     assert not (tmp_path / "out").exists()
 
 

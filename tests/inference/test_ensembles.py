@@ -187,7 +187,7 @@ def test_an_ensemble_never_scores_what_a_member_was_trained_on(
     with pytest.raises(InputError, match="1 of 3 images were trained on by a member"):
         run_evaluation(out, [phantom_prepared], tmp_path / "evaluation", overrides=settings)
     assert not (tmp_path / "evaluation").exists()
-    run_evaluation(out, [phantom_prepared], tmp_path / "fit", part="train", overrides=settings)
+    run_evaluation(out, [phantom_prepared], tmp_path / "fit", split="train", overrides=settings)
     assert len(read_predictions(tmp_path / "fit")) == len(datalist["training"])
     honest = write_ensemble([tiny_run, copy_of(tiny_run, tmp_path)], tmp_path / "honest")
     run_evaluation(honest, [phantom_prepared], tmp_path / "evaluation", overrides=settings)

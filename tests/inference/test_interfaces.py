@@ -122,7 +122,7 @@ def test_the_bundles_evaluation_measures_the_predictors_masks(
         "evaluate",
         dataset_dir=str(prepared),
         output_dir=str(tmp_path / "out"),
-        part="train",
+        split="train",
         batch_size=3,
         resamples=20,
     )
@@ -139,7 +139,7 @@ def test_the_bundles_evaluation_measures_the_predictors_masks(
     again = evaluate_predictions(table, resamples=20)
     assert metrics["lesion_dice"] == again["lesion_dice"]
     assert metrics["images"] == len(table)
-    assert metrics["part"] == "train" and metrics["datalist_sha256"]
+    assert metrics["split"] == "train" and metrics["datalist_sha256"]
     assert (tmp_path / "out" / "report.md").is_file()
 
 

@@ -34,7 +34,7 @@ def test_groups_stay_whole() -> None:
     for seed in range(10):
         parts = divide(cases("abcdef", groups="gghhii"), 0.3, seed)
         assert sorted(parts["validation"]) in (["a", "b"], ["c", "d"], ["e", "f"])
-        assert len(parts["training"]) == 4
+        assert len(parts["train"]) == 4
 
 
 def test_every_class_that_has_enough_is_validated_on() -> None:
@@ -47,14 +47,14 @@ def test_what_was_trained_on_is_never_validated_on() -> None:
     items = cases("abcd", groups="gghi")
     for seed in range(10):
         parts = divide(items, 0.5, seed, seen=frozenset("ac"), validated=frozenset("ab"))
-        assert parts == {"training": ["a", "b", "c"], "validation": ["d"]}
+        assert parts == {"train": ["a", "b", "c"], "validation": ["d"]}
     assert divide(items, 0.5, seen=frozenset("acd"))["validation"] == []
 
 
 def test_what_was_validated_on_stays_there() -> None:
     for seed in range(10):
         parts = divide(cases("abcd"), 0.25, seed, validated=frozenset("a"))
-        assert parts == {"training": ["b", "c", "d"], "validation": ["a"]}
+        assert parts == {"train": ["b", "c", "d"], "validation": ["a"]}
 
 
 def test_more_is_validated_on_as_more_is_submitted() -> None:

@@ -65,13 +65,13 @@ def test_without_a_class_head_every_case_is_taken(phantom_prepared: Path) -> Non
     assert load_items(phantom_prepared, "train", classes=[]) == every
 
 
-def test_a_part_without_the_classes_is_refused(
+def test_a_split_without_the_classes_is_refused(
     phantom_prepared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from busi_monai.training import data
 
     normals = [{"id": "normal (1)", "class_label": 0}]
-    monkeypatch.setattr(data, "load_part", lambda *args, **kwargs: normals)
+    monkeypatch.setattr(data, "load_split", lambda *args, **kwargs: normals)
     with pytest.raises(InputError, match="no case of benign, malignant"):
         load_items(phantom_prepared, "train", classes=["benign", "malignant"])
 
@@ -235,18 +235,18 @@ def test_augmentation_is_drawn_anew_from_either_cache(
 
 def test_provenance_names_protocol_and_hash(phantom_prepared: Path) -> None:
     datalist = load_datalist(phantom_prepared)
-    assert datalist_provenance(phantom_prepared, part="test", fold=None) == {
+    assert datalist_provenance(phantom_prepared, "test", fold=None) == {
         "protocol": ["leakfree"],
         "datalist_sha256": [datalist.sha256],
         "labels_sha256": [datalist.labels_sha256],
-        "part": "test",
+        "split": "test",
         "fold": None,
         "leaks": {"count": 0, "evaluation_images": len(datalist.test)},
     }
 
 
 @pytest.mark.parametrize(
-    ("part", "fold", "leaks"),
+    ("split", "fold", "leaks"),
     [
         ("test", None, {"count": 2, "evaluation_images": 5}),
         ("reported", None, {"count": 2, "evaluation_images": 5}),
@@ -256,8 +256,8 @@ def test_provenance_names_protocol_and_hash(phantom_prepared: Path) -> None:
         ("validation", 1, None),
     ],
 )
-def test_provenance_states_the_leaks_of_the_part(
-    monkeypatch: pytest.MonkeyPatch, part: str, fold: int | None, leaks: dict | None
+def test_provenance_states_the_leaks_of_the_split(
+    monkeypatch: pytest.MonkeyPatch, split: str, fold: int | None, leaks: dict | None
 ) -> None:
     from busi_monai.training import data
 
@@ -269,7 +269,9 @@ def test_provenance_states_the_leaks_of_the_part(
         leaks={"parts": {k: {"images": n, "ids": ["x"] * m} for k, (n, m) in counts.items()}},
     )
     monkeypatch.setattr(data, "load_datalist", lambda path: datalist)
-    assert datalist_provenance("prepared", part=part, fold=fold)["leaks"] == leaks
+    assert datalist_provenance("prepared", split, fold=fold)["leaks"] == leaks
+    # as configurations of version 0.1.0 call it
+    assert datalist_provenance("prepared", part=split, fold=fold)["leaks"] == leaks
 
 
 def hashes(items: list[dict]) -> set[str]:
@@ -289,7 +291,7 @@ def leaking_copy(folder: Path, source: Path, part: str, out: Path) -> Path:
     return out
 
 
-def test_without_extra_datasets_it_is_the_training_part(phantom_prepared: Path) -> None:
+def test_without_extra_datasets_it_is_the_split_train(phantom_prepared: Path) -> None:
     for nothing in (None, []):
         items = training_items(phantom_prepared, extra=nothing)
         assert items == load_items(phantom_prepared, "train")
@@ -369,7 +371,7 @@ def test_an_extra_copy_of_an_image_that_is_held_out_is_refused(
     with pytest.raises(InputError) as caught:
         training_items(phantom_prepared, extra=[other_prepared, copy])
     held_out = getattr(load_datalist(phantom_prepared), part)
-    assert f"1 of the {len(held_out)} images of the {part} part" in str(caught.value)
+    assert f"1 of the {len(held_out)} images of the split {part} of" in str(caught.value)
     assert f"training images of the extra dataset {copy}: {held_out[0]['id']}." in str(caught.value)
 
 
@@ -380,7 +382,7 @@ def test_an_extra_copy_of_an_image_in_the_reported_fold_is_refused(
     copy = leaking_copy(other_prepared, phantom_prepared, "test", tmp_path / "leaking")
     stolen = load_datalist(phantom_prepared).test[0]["sha256"]
     places = {item["sha256"]: item["fold"] for item in load_datalist(folds).training}
-    with pytest.raises(InputError, match=r"of the reported part of .*folds are among"):
+    with pytest.raises(InputError, match=r"of the split reported of .*folds are among"):
         training_items(folds, extra=copy, fold=places[stolen])
 
 

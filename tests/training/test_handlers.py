@@ -106,18 +106,11 @@ def draws(seed: int, *, first: int = 1, epochs: int = 3) -> dict[int, list[float
     return drawn
 
 
-def test_every_epoch_draws_anew() -> None:
+def test_draws_depend_on_the_seed_and_the_epoch_alone() -> None:
     drawn = draws(0)
-    assert drawn[1] != drawn[2] != drawn[3]
-
-
-def test_an_epoch_draws_the_same_wherever_training_started() -> None:
+    assert drawn[1] != drawn[2] != drawn[3] and drawn[1] != draws(1)[1]
     torch.rand(7)
-    assert draws(0, first=3)[3] == draws(0)[3]
-
-
-def test_another_seed_draws_otherwise() -> None:
-    assert draws(0)[1] != draws(1)[1]
+    assert draws(0, first=3)[3] == drawn[3]
 
 
 def test_a_kept_run_can_be_drawn_again() -> None:
@@ -160,10 +153,7 @@ def test_one_row_an_epoch(tmp_path: Path) -> None:
     assert table["val_lesion_dice"].tolist() == [0.1, 0.2, 0.3]
     assert table["lr"].tolist() == [0.01] * 3
     assert (table["seconds"] >= 0).all()
-
-
-def test_what_is_unknown_or_undefined_is_an_empty_cell(tmp_path: Path) -> None:
-    train(tmp_path / "history.csv", 1)
+    # what is unknown or undefined is an empty cell
     row = (tmp_path / "history.csv").read_text(encoding="utf-8").splitlines()[1].split(",")
     cells = dict(zip(HISTORY_COLUMNS, row, strict=True))
     assert cells["train_accuracy"] == "" and cells["val_loss"] == ""
@@ -175,7 +165,9 @@ def test_an_epoch_without_validation_has_no_stale_figures(tmp_path: Path) -> Non
     assert table["val_lesion_dice"].isna().tolist() == [True, False, True, False]
 
 
-def test_resuming_keeps_the_rows_up_to_the_checkpoint(tmp_path: Path) -> None:
+def test_resuming_keeps_the_rows_up_to_the_checkpoint_and_a_new_training_none(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "history.csv"
     train(path, 3)
     before = path.read_text(encoding="utf-8").splitlines()
@@ -183,12 +175,8 @@ def test_resuming_keeps_the_rows_up_to_the_checkpoint(tmp_path: Path) -> None:
     after = path.read_text(encoding="utf-8").splitlines()
     assert after[:3] == before[:3]
     assert [row.split(",")[0] for row in after[1:]] == ["1", "2", "3", "4"]
-
-
-def test_a_new_training_begins_a_new_table(tmp_path: Path) -> None:
-    train(tmp_path / "history.csv", 3)
-    train(tmp_path / "history.csv", 1)
-    assert len(pd.read_csv(tmp_path / "history.csv")) == 1
+    train(path, 1)
+    assert len(pd.read_csv(path)) == 1
 
 
 @pytest.mark.parametrize("every", [1, 9])
@@ -208,9 +196,8 @@ def test_what_the_network_has_no_head_for_gets_no_panel(tmp_path: Path) -> None:
     draw_history(tmp_path / "both.csv", tmp_path / "both.png")
     drawn = [read_image(tmp_path / f"{name}.png").pixels for name in ("both", "masks")]
     height, width = drawn[0].shape[:2]
-    corners = [
-        pixels[height * 6 // 10 :, width * 6 // 10 :] for pixels in drawn
-    ]  # the fourth panel
+    fourth = np.s_[height * 6 // 10 :, width * 6 // 10 :]
+    corners = [pixels[fourth] for pixels in drawn]
     assert corners[0].std() > 0.02 and corners[1].std() == 0
 
 
@@ -298,13 +285,18 @@ def test_a_bar_for_the_whole_training_on_a_terminal_that_is_not_quiet(
         assert written == ""
 
 
-def test_the_bar_of_a_resumed_training_begins_where_it_stopped(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def engine_with_bar(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Engine:
     monkeypatch.setattr(sys, "stderr", Terminal())
     caplog.set_level(logging.INFO)
     engine = Engine(lambda _engine, batch: {"loss": batch})
     TerminalProgress().attach(engine)
+    return engine
+
+
+def test_the_bar_of_a_resumed_training_begins_where_it_stopped(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = engine_with_bar(monkeypatch, caplog)
     state = {"iteration": 4, "epoch_length": 2, "max_epochs": 3}
     engine.load_state_dict(state)
     engine.run(torch.tensor([0.5, 0.25]))
@@ -315,9 +307,5 @@ def test_the_bar_of_a_resumed_training_begins_where_it_stopped(
 def test_a_training_with_nothing_left_shows_no_bar(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    caplog.set_level(logging.INFO)
-    engine = Engine(lambda _engine, batch: {"loss": batch})
-    TerminalProgress().attach(engine)
-    engine.fire_event(Events.COMPLETED)
+    engine_with_bar(monkeypatch, caplog).fire_event(Events.COMPLETED)
     assert sys.stderr.getvalue() == ""

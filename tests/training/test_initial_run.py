@@ -189,7 +189,7 @@ def test_an_initial_run_that_saw_what_is_held_out_is_refused(
     parts = {part: [*getattr(datalist, part), *renamed], "training": rest}
     replace(datalist, **parts).save(copy / "datalist.json")
     count = len(parts[part])
-    message = rf"2 of the {count} images of the {part} part .* training images of {first}: renamed"
+    message = rf"2 of the {count} images of the split {part} .* training images of {first}: renamed"
     with pytest.raises(InputError, match=message):
         train(copy, tmp_path / "run", initial_run=str(first))
     assert not (tmp_path / "run").exists()

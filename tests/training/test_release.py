@@ -21,7 +21,7 @@ def run(tiny_run: Path, tmp_path: Path) -> Path:
     """A calibrated run."""
     copy = Path(shutil.copytree(tiny_run, tmp_path / "run"))
     settings = load_settings(copy)
-    told = {"images": 20, "part": "validation", "same_network": True}
+    told = {"images": 20, "split": "validation", "same_network": True}
     fitted = replace(settings, temperature=1.7, calibration=told)
     fitted.save(copy)
     return copy
@@ -83,14 +83,14 @@ def test_a_run_that_is_not_calibrated_is_refused(tiny_run: Path, bundle: Path) -
     assert not (bundle / "models").exists()
 
 
-@pytest.mark.parametrize("told", [{"part": "test"}, {"same_network": False}])
+@pytest.mark.parametrize("told", [{"split": "test"}, {"same_network": False}])
 def test_a_calibration_on_anything_but_its_own_validation_part_is_refused(
     run: Path, bundle: Path, told: dict
 ) -> None:
     settings = load_settings(run)
     changed = replace(settings, calibration={**settings.calibration, **told})
     changed.save(run)
-    with pytest.raises(InputError, match="expected its own on the validation part"):
+    with pytest.raises(InputError, match="expected its own on the split validation"):
         release_weights(run, bundle)
 
 

@@ -121,7 +121,7 @@ def test_an_evaluation_keeps_how_its_network_was_trained_and_what_it_had_seen(
     quick = {"device_name": "cpu", "resamples": 5, "overlays": False}
     for part, seen in (("test", 0), ("train", len(load_datalist(phantom_prepared).training))):
         out = run_evaluation(
-            tiny_run, [phantom_prepared], tmp_path / part, part=part, overrides=quick
+            tiny_run, [phantom_prepared], tmp_path / part, split=part, overrides=quick
         )
         assert read_json(out / "metrics.json")["seen_in_training"] == seen
         training = read_json(out / "run.json")["training"]
@@ -280,12 +280,12 @@ def test_what_the_command_says_itself_cannot_be_set(
         train_bundle([phantom_prepared], tmp_path / "run", overrides={key: "other"})
 
 
-def test_the_measured_part_cannot_be_set(
+def test_the_measured_split_cannot_be_set(
     tiny_run: Path, phantom_prepared: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match="part cannot be set"):
+    with pytest.raises(InputError, match="split cannot be set"):
         run_evaluation(
-            tiny_run, [phantom_prepared], tmp_path / "out", overrides={"part": "validation"}
+            tiny_run, [phantom_prepared], tmp_path / "out", overrides={"split": "validation"}
         )
 
 
