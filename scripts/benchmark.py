@@ -309,7 +309,7 @@ def measure_all(images: list[Path], *, quick: bool) -> Figures:
     runs = 1 if quick else 3
     engines = [("onnx", "fp32"), ("torch", "fp32")]
     if importlib.util.find_spec("openvino"):
-        engines[1:1] = [("openvino", "fp32"), ("openvino", "auto")]
+        engines[1:1] = [("openvino", "fp32")]
     found: Figures = {
         "processor": processor(),
         "threads": computing_threads(),

@@ -71,26 +71,22 @@ class GraphEngine:
         bundle: whose graph it is.
         settings: how its outputs become a prediction.
         runtime: ``onnx`` or ``openvino``.
-        precision: ``fp32``, or with OpenVINO ``bf16``.
 
     Raises:
         InputError: if the runtime is not installed.
     """
 
-    def __init__(
-        self, bundle: Bundle, settings: InferenceSettings, runtime: str, precision: str = "fp32"
-    ) -> None:
+    def __init__(self, bundle: Bundle, settings: InferenceSettings, runtime: str) -> None:
         self.bundle = bundle
         self.settings = settings
         sessions: dict[str, Any] = {"onnx": _OnnxSession, "openvino": _OpenVinoSession}
         self._open = sessions[runtime]
-        self._precision = precision
-        self._session: Any = self._open(bundle.graph, computing_threads(), precision)
+        self._session: Any = self._open(bundle.graph, computing_threads())
         self.metadata: Mapping[str, str] = self._session.metadata
 
     @cached_property
     def _single(self) -> Any:
-        return self._open(self.bundle.graph, 1, self._precision)
+        return self._open(self.bundle.graph, 1)
 
     @contextlib.contextmanager
     def several(self) -> Iterator[int]:
@@ -162,7 +158,7 @@ def _softmax(logits: NDArray[np.float64]) -> list[float]:
 
 
 class _OnnxSession:
-    def __init__(self, graph: Path, threads: int, precision: str) -> None:
+    def __init__(self, graph: Path, threads: int) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -181,14 +177,13 @@ class _OnnxSession:
 
 
 class _OpenVinoSession:
-    def __init__(self, graph: Path, threads: int, precision: str) -> None:
+    def __init__(self, graph: Path, threads: int) -> None:
         import openvino
 
         core = openvino.Core()
-        kind = {"fp32": "f32", "bf16": "bf16"}[precision]
         settings = {
             "INFERENCE_NUM_THREADS": str(threads),
-            "INFERENCE_PRECISION_HINT": kind,
+            "INFERENCE_PRECISION_HINT": "f32",
             "NUM_STREAMS": "1",
         }
         model = core.read_model(str(graph))

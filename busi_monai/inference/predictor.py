@@ -121,7 +121,7 @@ class Predictor:
         if choice.name != "torch":
             place = DeviceChoice("cpu", "asked for" if device == "cpu" else f"engine {choice.name}")
             arithmetic = choose_graph_precision(precision, choice.name)
-            choice, computing = _graph_engine(choice, opened, settings, arithmetic.name)
+            choice, computing = _graph_engine(choice, opened, settings)
         if computing is None:
             from busi_monai.inference.torch_engine import TorchEngine
 
@@ -334,7 +334,7 @@ class Predictor:
 
 
 def _graph_engine(
-    choice: EngineChoice, bundle: Bundle, settings: InferenceSettings, precision: str
+    choice: EngineChoice, bundle: Bundle, settings: InferenceSettings
 ) -> tuple[EngineChoice, GraphEngine | None]:
     """Return the engine of a bundle's graph, exported anew where it is missing or out of date.
 
@@ -343,7 +343,7 @@ def _graph_engine(
     try:
         engine = None
         if bundle.graph.is_file():
-            engine = GraphEngine(bundle, settings, choice.name, precision)
+            engine = GraphEngine(bundle, settings, choice.name)
             reason = graph_mismatch(engine.metadata, bundle, bundle.settings)
         else:
             reason = "is missing"
@@ -352,7 +352,7 @@ def _graph_engine(
 
             logger.warning("%s %s; it is exported anew", bundle.graph, reason)
             export_bundle(bundle.folder)
-            engine = GraphEngine(bundle, settings, choice.name, precision)
+            engine = GraphEngine(bundle, settings, choice.name)
         other = graph_mismatch(engine.metadata, bundle, settings)
         if other is not None:
             raise InputError(f"{bundle.graph} {other} than was asked for; use --engine torch")
