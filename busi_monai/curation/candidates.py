@@ -37,7 +37,7 @@ _LEARNT_FROM = 4096  # images, evenly spaced
 # (down, right) in px: copies and frames lie beside each other, hardly above each other
 _SHIFTS = (
     *((0, right) for right in (-18, -9, 0, 9, 18)),
-    *((down, right) for down in (-2, 2) for right in (-6, 6)),
+    *((down, right) for down in (-2, 2) for right in (-8, 0, 8)),
 )
 COARSE_CORRELATION = 0.52
 BAND_CORRELATION = 0.44
@@ -47,7 +47,9 @@ _BLOCK = 512  # rows and columns of a product, 1 MB, which stays in the processo
 _AT_ONCE = 512  # pairs whose bands are correlated in one go, some 10 MB
 
 
-def in_threads(work: Callable[[Task], Result], tasks: Iterable[Task]) -> Generator[Result]:
+def in_threads(
+    work: Callable[[Task], Result], tasks: Iterable[Task]
+) -> Generator[Result, None, None]:
     """Yield the results in the tasks' order; an interrupt drops the tasks not begun."""
     with ThreadPoolExecutor(worker_threads()) as pool:
         try:

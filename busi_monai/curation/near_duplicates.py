@@ -48,6 +48,7 @@ __all__ = [
     "group_fingerprints",
     "resized",
     "scaled",
+    "texture_candidates",
 ]
 
 THUMBNAIL_SIDE = 160
@@ -275,18 +276,26 @@ def group_fingerprints(prints: Mapping[str, Fingerprint]) -> NearDuplicates:
     )
 
 
+def texture_candidates(prints: Sequence[Fingerprint], scale: float) -> NDArray[np.int64]:
+    """Return the pairs (M, 2), i < j, of many images whose texture may correlate at some shift."""
+
+    def bands(start: int) -> NDArray[np.complex64]:
+        return band_of(_spectra(prints[start : start + _BLOCK], scale))
+
+    starts = range(0, len(prints), _BLOCK)
+    return similar_textures(np.concatenate(list(in_threads(bands, starts))))
+
+
+def _spectra(prints: Sequence[Fingerprint], scale: float | None) -> NDArray[np.complex64]:
+    return np.stack([spectrum(known, scale=scale) for known in prints])
+
+
 def _shifted_pairs(ordered: Sequence[Fingerprint]) -> dict[tuple[int, int], float]:
     """Compare pairs at one scale: crops, and copies of the same size."""
     scale = common_scale(ordered)
-
-    def spectra_of(start: int) -> NDArray[np.complex64]:
-        return np.stack([spectrum(p, scale=scale) for p in ordered[start : start + _BLOCK]])
-
-    starts = range(0, len(ordered), _BLOCK)
     if len(ordered) > COMPARED_WHOLLY:
-        bands = np.concatenate(list(in_threads(lambda start: band_of(spectra_of(start)), starts)))
-        return _confirmed(ordered, similar_textures(bands), scale)
-    spectra = np.concatenate(list(in_threads(spectra_of, starts)))
+        return _confirmed(ordered, texture_candidates(ordered, scale), scale)
+    spectra = _spectra(ordered, scale)
 
     def later(i: int) -> dict[tuple[int, int], float]:
         found = {}
@@ -296,11 +305,7 @@ def _shifted_pairs(ordered: Sequence[Fingerprint]) -> dict[tuple[int, int], floa
                 found[i, start + int(offset)] = float(correlations[offset])
         return found
 
-    return {
-        pair: correlation
-        for found in in_threads(later, range(len(ordered) - 1))
-        for pair, correlation in found.items()
-    }
+    return _merged(in_threads(later, range(len(ordered) - 1)))
 
 
 def _confirmed(
@@ -311,7 +316,7 @@ def _confirmed(
     def look(start: int) -> dict[tuple[int, int], float]:
         chunk = pairs[start : start + _BLOCK]
         needed, places = np.unique(chunk, return_inverse=True)
-        spectra = np.stack([spectrum(ordered[i], scale=scale) for i in needed])
+        spectra = _spectra([ordered[i] for i in needed], scale)
         ones, others = places.reshape(-1, 2).T
         correlations = shifted_correlations(
             spectra[ones], spectra[others], SQUARE if scale is None else GRID
@@ -322,11 +327,11 @@ def _confirmed(
             if correlation >= CONFIRMING_CORRELATION
         }
 
-    return {
-        pair: correlation
-        for found in in_threads(look, range(0, len(pairs), _BLOCK))
-        for pair, correlation in found.items()
-    }
+    return _merged(in_threads(look, range(0, len(pairs), _BLOCK)))
+
+
+def _merged(parts: Iterable[dict[tuple[int, int], float]]) -> dict[tuple[int, int], float]:
+    return {pair: value for part in parts for pair, value in part.items()}
 
 
 def _several(names: Iterable[Hashable]) -> list[list[int]]:
