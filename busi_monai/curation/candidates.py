@@ -34,10 +34,10 @@ _COLUMNS = np.arange(13)
 _COARSE = (np.abs(_ROWS) <= 12, _COLUMNS <= 4)  # of these, what the first step compares
 _NUMBERS = 64
 _LEARNT_FROM = 4096  # images, evenly spaced
-# (down, right) in px: copies and frames lie beside each other, hardly above each other
+# (down, right) in px: copies and frames lie beside each other, seldom above each other
 _SHIFTS = (
     *((0, right) for right in (-18, -9, 0, 9, 18)),
-    *((down, right) for down in (-2, 2) for right in (-8, 0, 8)),
+    *((down, 0) for down in (-4, -2, 2, 4)),
 )
 COARSE_CORRELATION = 0.52
 BAND_CORRELATION = 0.44
@@ -78,9 +78,10 @@ def band_of(spectra: Spectra) -> Spectra:
 def similar_textures(bands: Spectra) -> Pairs:
     """Return the pairs (M, 2), i < j, whose texture may correlate at some shift.
 
-    The first step covers shifts of up to 20 px to the side and 3 px up or down on ``GRID``, where
-    the median image is 60 px long: crops at the sides of any use, at the top or bottom of up to
-    some 12 % of the height. What correlates less than 0.5 is found mostly, not always.
+    The first step covers shifts from the upper left corner of up to 20 px to the side or 5 px up
+    or down on ``GRID``, where the median image is 60 px long: what was cut off at the left, at the
+    top (up to some 10 % of the height), or to any extent at the right or the bottom. Weak pairs,
+    with a correlation below 0.5, are found mostly, not always.
 
     Args:
         bands: (N, 26, 13), from ``band_of``.
