@@ -241,8 +241,7 @@ def find_near_duplicates(
 def group_fingerprints(prints: Mapping[str, Fingerprint]) -> NearDuplicates:
     """Find near-duplicates among fingerprints.
 
-    Above ``COMPARED_WHOLLY`` images the time grows with the square of their number by some 10 ns
-    a pair and core.
+    Memory grows with their number, time with its square; above ``COMPARED_WHOLLY`` images slowly.
     """
     ids = sorted(prints, key=natural_key)
     if len(ids) < 2:
