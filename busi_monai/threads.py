@@ -20,7 +20,6 @@ __all__ = [
     "prepare_threads",
     "share_of_threads",
     "usable_cores",
-    "worker_threads",
 ]
 
 Given = TypeVar("Given")
@@ -152,17 +151,6 @@ def in_order(
             yield ahead.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def worker_threads() -> int:
-    """Return how many threads work side by side on images: ``OMP_NUM_THREADS``, else a core each.
-
-    Unlike ``share_of_threads`` it needs no torch.
-    """
-    try:
-        return max(1, int(os.environ["OMP_NUM_THREADS"].split(",")[0]))
-    except (KeyError, ValueError):
-        return usable_cores()
 
 
 def share_of_threads(jobs: int = 1) -> int:

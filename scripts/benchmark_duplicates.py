@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from busi_monai.threads import prepare_threads, worker_threads
+from busi_monai.threads import computing_threads, in_order, prepare_threads
 
 prepare_threads()
 
@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from busi_monai.curation.candidates import close_hashes, in_threads
+from busi_monai.curation.candidates import close_hashes
 from busi_monai.curation.near_duplicates import (
     PHASH_CANDIDATE_BITS,
     Fingerprint,
@@ -86,7 +86,9 @@ def made_fingerprints(count: int, seed: int) -> tuple[dict[str, Fingerprint], di
             made.append((f"{number} copy", fingerprint(copy(image))))
         return made
 
-    prints = dict(pair for made in in_threads(make, range(originals)) for pair in made)
+    prints = dict(
+        pair for made in in_order(make, range(originals), computing_threads()) for pair in made
+    )
     planted: dict[str, list[str]] = {kind: [] for kind in kinds}
     for name in prints:
         if name.endswith(" copy"):
@@ -125,7 +127,7 @@ def benchmark(count: int, seed: int) -> dict[str, Any]:
     return {
         "fingerprints": len(prints),
         "seed": seed,
-        "threads": worker_threads(),
+        "threads": computing_threads(),
         "seconds": seconds,
         "peak_memory_gb": round(peak / (1024**3 if sys.platform == "darwin" else 1024**2), 2),
         "candidates": {"hash": len(close), "texture": len(similar)},

@@ -17,7 +17,6 @@ from busi_monai.threads import (
     prepare_threads,
     share_of_threads,
     usable_cores,
-    worker_threads,
 )
 
 
@@ -125,16 +124,3 @@ def test_a_process_that_has_torch_is_held_to_its_cores(monkeypatch: pytest.Monke
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize(("variable", "expected"), [("1", 1), ("3", 3), ("2,1", 2), ("0", 1)])
-def test_images_are_worked_on_in_as_many_threads_as_the_user_says(
-    variable: str, expected: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", variable)
-    assert worker_threads() == expected
-
-
-def test_without_a_word_images_are_worked_on_on_all_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert worker_threads() == usable_cores()

@@ -9,7 +9,6 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from busi_monai.cases import CLASSES, Case, DatasetIssue
-from busi_monai.curation.candidates import in_threads
 from busi_monai.curation.near_duplicates import (
     Fingerprint,
     NearDuplicates,
@@ -37,6 +35,7 @@ from busi_monai.imaging.ink import count_crosses, ink_mask, text_lines
 from busi_monai.io.grey_ranges import GREY_DEPTH, GREY_UNKNOWN
 from busi_monai.io.images import LoadedImage, read_image, read_mask
 from busi_monai.outlines import Outline, mask_file
+from busi_monai.threads import computing_threads, in_order
 
 __all__ = [
     "ARTEFACT_KINDS",
@@ -310,9 +309,10 @@ def audit_dataset(
     """
     cases = listing.cases
     examinations: list[Examination] = []
-    with closing(in_threads(lambda case: examine_case(case, listing.root), cases)) as results:
-        for _ in progress(cases) if progress else cases:
-            examinations.append(next(results))
+    threads = computing_threads()
+    results = in_order(lambda case: examine_case(case, listing.root), cases, threads)
+    for _ in progress(cases) if progress else cases:
+        examinations.append(next(results))
     prints = {e.case.id: e.fingerprint for e in examinations if e.fingerprint is not None}
     duplicates = group_fingerprints(prints)
     reasons = known or {}
@@ -351,7 +351,9 @@ def _mask_ious(
         if e.lesion_pixels is not None and e.fingerprint is not None and e.lesion is not None
     }
     pairs = [(p.a, p.b) for p in duplicates.pairs if p.a in masks and p.b in masks]
-    ious = in_threads(lambda pair: aligned_mask_iou(*masks[pair[0]], *masks[pair[1]]), pairs)
+    ious = in_order(
+        lambda pair: aligned_mask_iou(*masks[pair[0]], *masks[pair[1]]), pairs, computing_threads()
+    )
     return {pair: iou for pair, iou in zip(pairs, ious, strict=True) if iou is not None}
 
 

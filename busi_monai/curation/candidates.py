@@ -7,23 +7,20 @@ shift in the band of frequencies that holds most of the texture.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from busi_monai.threads import worker_threads
+from busi_monai.threads import computing_threads, in_order
 
-__all__ = ["band_of", "close_hashes", "in_threads", "similar_textures"]
+__all__ = ["band_of", "close_hashes", "similar_textures"]
 
 Floats = NDArray[np.float32]
 Spectra = NDArray[np.complex64]
 Pairs = NDArray[np.int64]
-Task = TypeVar("Task")
-Result = TypeVar("Result")
 
 GRID = (64, 96)
 """Rows and columns, in px, on which textures lie."""
@@ -45,18 +42,6 @@ BAND_CORRELATION = 0.44
 
 _BLOCK = 512  # rows and columns of a product, 1 MB, which stays in the processor's cache
 _AT_ONCE = 512  # pairs whose bands are correlated in one go, some 10 MB
-
-
-def in_threads(
-    work: Callable[[Task], Result], tasks: Iterable[Task]
-) -> Generator[Result, None, None]:
-    """Yield the results in the tasks' order; an interrupt drops the tasks not begun."""
-    with ThreadPoolExecutor(worker_threads()) as pool:
-        try:
-            yield from pool.map(work, tasks)
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
 
 
 def close_hashes(hashes: NDArray[np.bool_], most: int) -> Pairs:
@@ -129,7 +114,7 @@ def _pairs_from(views: Callable[[slice], Sequence[Floats]], known: Floats, least
             found.append(both[both[:, 0] < both[:, 1]])
         return np.concatenate(found)
 
-    return np.concatenate(list(in_threads(pairs, range(0, len(known), _BLOCK))))
+    return np.concatenate(list(in_order(pairs, range(0, len(known), _BLOCK), computing_threads())))
 
 
 def _alike_at_some_shift(bands: Spectra, pairs: Pairs) -> Pairs:
@@ -144,7 +129,9 @@ def _alike_at_some_shift(bands: Spectra, pairs: Pairs) -> Pairs:
         return pairs[start : start + _AT_ONCE][peaks >= BAND_CORRELATION * energy[i] * energy[j]]
 
     energy = _energy(bands)
-    return np.concatenate([pairs[:0], *in_threads(alike, range(0, len(pairs), _AT_ONCE))])
+    return np.concatenate(
+        [pairs[:0], *in_order(alike, range(0, len(pairs), _AT_ONCE), computing_threads())]
+    )
 
 
 def _energy(bands: Spectra) -> Floats:

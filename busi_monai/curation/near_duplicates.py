@@ -29,12 +29,12 @@ from busi_monai.curation.candidates import (
     GRID,
     band_of,
     close_hashes,
-    in_threads,
     similar_textures,
 )
 from busi_monai.datasets.listing import natural_key
 from busi_monai.errors import InputError
 from busi_monai.io.images import pixel_sha256
+from busi_monai.threads import computing_threads, in_order
 
 __all__ = [
     "CONFIRMING_CORRELATION",
@@ -282,7 +282,7 @@ def texture_candidates(prints: Sequence[Fingerprint], scale: float) -> NDArray[n
         return band_of(_spectra(prints[start : start + _BLOCK], scale))
 
     starts = range(0, len(prints), _BLOCK)
-    return similar_textures(np.concatenate(list(in_threads(bands, starts))))
+    return similar_textures(np.concatenate(list(in_order(bands, starts, computing_threads()))))
 
 
 def _spectra(prints: Sequence[Fingerprint], scale: float | None) -> NDArray[np.complex64]:
@@ -304,7 +304,7 @@ def _shifted_pairs(ordered: Sequence[Fingerprint]) -> dict[tuple[int, int], floa
                 found[i, start + int(offset)] = float(correlations[offset])
         return found
 
-    return _merged(in_threads(later, range(len(ordered) - 1)))
+    return _merged(in_order(later, range(len(ordered) - 1), computing_threads()))
 
 
 def _confirmed(
@@ -326,7 +326,7 @@ def _confirmed(
             if correlation >= CONFIRMING_CORRELATION
         }
 
-    return _merged(in_threads(look, range(0, len(pairs), _BLOCK)))
+    return _merged(in_order(look, range(0, len(pairs), _BLOCK), computing_threads()))
 
 
 def _merged(parts: Iterable[dict[tuple[int, int], float]]) -> dict[tuple[int, int], float]:
