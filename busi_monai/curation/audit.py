@@ -9,7 +9,6 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,10 @@ from busi_monai.curation.near_duplicates import (
     Fingerprint,
     NearDuplicates,
     Pair,
-    aligned_mask_iou,
     fingerprint,
     group_fingerprints,
 )
+from busi_monai.curation.registration import aligned_mask_iou
 from busi_monai.curation.splits import is_class_conflict
 from busi_monai.datasets.listing import Listing
 from busi_monai.datasets.masks import case_mask
@@ -36,6 +35,7 @@ from busi_monai.imaging.ink import count_crosses, ink_mask, text_lines
 from busi_monai.io.grey_ranges import GREY_DEPTH, GREY_UNKNOWN
 from busi_monai.io.images import LoadedImage, read_image, read_mask
 from busi_monai.outlines import Outline, mask_file
+from busi_monai.threads import computing_threads, in_order
 
 __all__ = [
     "ARTEFACT_KINDS",
@@ -66,7 +66,6 @@ FAILURES = frozenset(
 # two observers of a breast lesion seldom disagree so much; a shift of a few pixels costs less
 _DISAGREEING_IOU = 0.7
 _SAME_IMAGE = 0.6  # correlation; below, the pair may be two frames with two rightful outlines
-_WORKERS = 2
 _log = logging.getLogger(__name__)
 Progress = Callable[[Sequence[Case]], Iterable[Case]]
 
@@ -310,14 +309,10 @@ def audit_dataset(
     """
     cases = listing.cases
     examinations: list[Examination] = []
-    with ThreadPoolExecutor(_WORKERS) as pool:
-        results = pool.map(lambda case: examine_case(case, listing.root), cases)
-        try:
-            for _ in progress(cases) if progress else cases:
-                examinations.append(next(results))
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+    threads = computing_threads()
+    results = in_order(lambda case: examine_case(case, listing.root), cases, threads)
+    for _ in progress(cases) if progress else cases:
+        examinations.append(next(results))
     prints = {e.case.id: e.fingerprint for e in examinations if e.fingerprint is not None}
     duplicates = group_fingerprints(prints)
     reasons = known or {}
@@ -355,12 +350,11 @@ def _mask_ious(
         for e in examinations
         if e.lesion_pixels is not None and e.fingerprint is not None and e.lesion is not None
     }
-    ious = {
-        (pair.a, pair.b): aligned_mask_iou(*masks[pair.a], *masks[pair.b])
-        for pair in duplicates.pairs
-        if pair.a in masks and pair.b in masks
-    }
-    return {pair: iou for pair, iou in ious.items() if iou is not None}
+    pairs = [(p.a, p.b) for p in duplicates.pairs if p.a in masks and p.b in masks]
+    ious = in_order(
+        lambda pair: aligned_mask_iou(*masks[pair[0]], *masks[pair[1]]), pairs, computing_threads()
+    )
+    return {pair: iou for pair, iou in zip(pairs, ious, strict=True) if iou is not None}
 
 
 def _statistics(examinations: Sequence[Examination]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ ink that stand in a line, and caliper markers are upright crosses of four free a
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -74,8 +74,24 @@ def count_crosses(ink: NDArray[np.bool_]) -> int:
     crossings = across & down
     if not crossings.any():
         return 0
-    _, _, boxes, _ = cv2.connectedComponentsWithStats(crossings, connectivity=8)
+    boxes = _pieces(crossings)[1]
     return sum(_is_cross(ink, *(int(v) for v in box[:4])) for box in boxes[1:])
+
+
+def _pieces(ink: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Return the pieces of ink, (H, W) labels from 1 on, and the box of each label, 0 included.
+
+    As ``cv2.connectedComponentsWithStats``, which looks at every pixel again where few are ink.
+    """
+    count, labels = cv2.connectedComponents(ink.astype(np.uint8), connectivity=8)
+    y, x = np.nonzero(ink)
+    piece = labels[y, x]
+    last, first = np.zeros((count, 2), np.int64), np.full((count, 2), max(ink.shape), np.int64)
+    for axis, places in enumerate((x, y)):
+        np.minimum.at(first[:, axis], piece, places)
+        np.maximum.at(last[:, axis], piece, places + 1)
+    areas = np.bincount(piece, minlength=count)
+    return labels, np.column_stack([first, last - first, areas])
 
 
 def _is_cross(ink: NDArray[np.bool_], left: int, top: int, width: int, height: int) -> bool:
@@ -119,7 +135,7 @@ def letters(
     An edge is a fall of the grey value by ``step`` within two pixels to the left or right.
     """
     sideways = pixels - cv2.erode(pixels, np.ones((1, 5), np.uint8)) >= step
-    _, labels, boxes, _ = cv2.connectedComponentsWithStats(ink.astype(np.uint8), connectivity=8)
+    labels, boxes = _pieces(ink)
     edged = np.bincount(labels[sideways & ink], minlength=len(boxes))
     for label, (box, edge) in enumerate(zip(boxes.tolist(), edged.tolist(), strict=True)):
         glyph = Glyph(*box)

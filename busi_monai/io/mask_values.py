@@ -57,7 +57,7 @@ def lesion_pixels(values: NDArray[Any], *, lossy: bool = False) -> NDArray[np.bo
 save the lesion as 255 on 0, or lesions as 1, 2, … on 0
     """
     values = np.asarray(values)
-    levels: NDArray[Any] = np.unique(values)
+    levels = _levels(values)
     if values.size == 0 or (levels.dtype.kind == "f" and not np.isfinite(levels).all()):
         raise ValueError("holds NaN or infinite values, or none; save the lesion as 255 on 0")
     low, high = float(levels[0]), float(levels[-1])
@@ -90,6 +90,15 @@ save the lesion as 255 on 0, or lesions as 1, 2, … on 0
 
 
 _REMEDY = "save the lesion as 255 on 0, or lesions as 1, 2, … on 0"
+
+
+def _levels(values: NDArray[Any]) -> NDArray[Any]:
+    """Return the values found, ascending; two alone need no sorting."""
+    if values.size and values.dtype.kind in "biu":
+        ends = np.array([values.min(), values.max()])
+        if bool(((values == ends[0]) | (values == ends[1])).all()):
+            return ends[: 1 + int(ends[0] != ends[1])]
+    return np.unique(values)
 
 
 def _full(dtype: np.dtype[Any]) -> float:

@@ -152,6 +152,12 @@ def test_nothing_readable_still_gives_a_report(tmp_path):
     assert json.loads((tmp_path / "out" / "audit.json").read_text())["images"] == 1
 
 
+def test_the_number_of_threads_changes_nothing(audit, spoilt, monkeypatch):
+    for threads in ("1", "4"):
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        assert audit_dataset(read_dataset(spoilt)).as_dict() == audit.as_dict()
+
+
 def test_interrupt_is_passed_on(small):
     def interrupted(cases):
         yield cases[0]

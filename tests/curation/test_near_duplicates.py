@@ -10,7 +10,14 @@ import pytest
 from numpy.typing import NDArray
 
 from busi_monai.curation import Audit
-from busi_monai.curation.near_duplicates import NearDuplicates, find_near_duplicates
+from busi_monai.curation.audit import examine_case
+from busi_monai.curation.candidates import close_hashes
+from busi_monai.curation.near_duplicates import (
+    NearDuplicates,
+    find_near_duplicates,
+    group_fingerprints,
+)
+from busi_monai.datasets import read_dataset
 from busi_monai.datasets.listing import natural_key
 from busi_monai.errors import InputError
 
@@ -99,6 +106,68 @@ def test_repeated_id_is_refused():
         find_near_duplicates([("a", scan(1)), ("a", scan(2))])
 
 
+@pytest.fixture
+def as_large_set(monkeypatch):
+    """Search as in a set too large for all pairs to be compared in full."""
+    monkeypatch.setattr("busi_monai.curation.near_duplicates.COMPARED_WHOLLY", 0)
+
+
+@pytest.mark.parametrize(
+    "copy",
+    [
+        pytest.param(annotated, id="annotated"),
+        pytest.param(lambda p: np.clip(0.1 + 0.7 * p, 0, 1), id="other_brightness"),
+        pytest.param(lambda p: resized(p, 360, 270), id="rescaled"),
+        pytest.param(lambda p: p[:, 140:], id="cropped_left"),
+        pytest.param(lambda p: p[36:], id="cropped_top"),
+        pytest.param(lambda p: p[:-60, :360], id="cropped_bottom_and_right"),
+    ],
+)
+def test_copy_is_found_in_a_large_set(copy, others, as_large_set):
+    image = scan(100)
+    found = find_near_duplicates({"first": image, "second": copy(image), **others})
+    assert found.groups == [["first", "second"]]
+
+
+def test_unrelated_and_blank_images_of_a_large_set(others, as_large_set):
+    blank = np.zeros((90, 120), dtype=np.float32)
+    assert find_near_duplicates(others) == NearDuplicates()
+    assert find_near_duplicates({"a": blank, "b": blank, **others}).groups == [["a", "b"]]
+
+
+def test_phantoms_group_alike_whatever_the_search(defective, monkeypatch):
+    listing = read_dataset(defective)
+    prints = {
+        e.case.id: e.fingerprint
+        for e in (examine_case(case, listing.root) for case in listing.cases)
+        if e.fingerprint is not None
+    }
+    wholly = group_fingerprints(prints)
+    monkeypatch.setattr("busi_monai.curation.near_duplicates.COMPARED_WHOLLY", 0)
+    assert group_fingerprints(prints) == wholly
+    assert wholly.groups
+
+
+def test_close_hashes_are_all_pairs_within_the_bound():
+    hashes = np.random.default_rng(0).random((1200, 16)) < 0.5
+    distances = (hashes[:, None] != hashes[None]).sum(axis=2)
+    expected = np.argwhere(np.triu(distances <= 2, 1))
+    assert sorted(map(tuple, close_hashes(hashes, 2))) == sorted(map(tuple, expected))
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("dataset", ["real_busi", "real_bus_uclm", "real_bus_bra", "real_breast"])
+def test_a_large_set_s_search_finds_the_same_in_real_datasets(
+    dataset, request, audit_of, monkeypatch
+):
+    audit = audit_of(request.getfixturevalue(dataset))
+    prints = {e.case.id: e.fingerprint for e in audit.examinations if e.fingerprint is not None}
+    monkeypatch.setattr("busi_monai.curation.near_duplicates.COMPARED_WHOLLY", 10_000)
+    wholly = group_fingerprints(prints)
+    monkeypatch.setattr("busi_monai.curation.near_duplicates.COMPARED_WHOLLY", 0)
+    assert group_fingerprints(prints) == wholly
+
+
 @pytest.fixture(scope="module")
 def found_in_busi(real_busi: Path, audit_of: Callable[[Path], Audit]) -> NearDuplicates:
     return audit_of(real_busi).duplicates
@@ -114,6 +183,12 @@ def test_published_duplicates_of_busi_are_found(found_in_busi, reference):
     assert len(curated & members) >= 0.95 * len(curated)
     for conflict in known["cross_label_groups"]:
         assert any(set(conflict) <= set(group) for group in found_in_busi.groups)
+
+
+@pytest.mark.realdata
+def test_busi_has_153_groups_of_which_8_conflict(real_busi, audit_of):
+    audit = audit_of(real_busi)
+    assert (len(audit.duplicates.groups), len(audit.class_conflicts)) == (153, 8)
 
 
 @pytest.mark.realdata
