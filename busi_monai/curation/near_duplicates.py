@@ -73,7 +73,7 @@ within BUSI and within BUS-BRA (its folds 1 to 4), unrelated images end at 0.38 
 begin at 0.52; what lies between are frames of one lesion from one scan. docs/audit.md names the
 pairs of BUSI that lie nearest on both sides."""
 
-COMPARED_WHOLLY = 1000
+COMPARED_WHOLLY = 2000
 """Up to so many images, the texture of all pairs is compared in full, which takes seconds."""
 
 # spectra of a block: 64 × 64 × 49 × 8 bytes = 1.6 MB, which stays in the processor's cache
