@@ -133,6 +133,16 @@ PROTOCOLS = (
         {"lesion_dice": 0.72, "auc_benign_malignant": 0.80},
     ),
 )
+PROTOCOLS += tuple(
+    Protocol(
+        f"{title} never seen, by a network trained on the two other sets",
+        f"second_without/{place}",
+        "",
+        {"lesion_dice": None, "auc_benign_malignant": None, "auc_malignant": None}
+        | ({} if place == "bus_bra" else {"normal_clean_rate": None, "accuracy": None}),
+    )
+    for title, place in (("BUSI", "busi"), ("BUS-UCLM", "bus_uclm"), ("BUS-BRA", "bus_bra"))
+)
 OUT_OF_FOLD = {
     "BUSI": "second_out_of_fold_with_rule/busi",
     "BUS-BRA": "second_out_of_fold_with_rule/bus_bra",
@@ -280,16 +290,16 @@ def split_rows(results: Path, split: str) -> str:
     return markdown(header, rows)
 
 
-def seeds(results: Path, names: Sequence[str]) -> str:
-    """Return figures of one fold for each seed, and how far seeds lie from each other."""
-    paths = sorted((results / "seeds").glob("*/metrics.json"))
-    found = [read_json(path) for path in paths]
-    header = ["BUSI, fold 0", *(f"seed {path.parent.name}" for path in paths), "mean ± deviation"]
-    rows = [
-        [TITLES[name], *map(figure_cell, figures), _spread([each["value"] for each in figures])]
-        for name in names
-        if (figures := [metrics[name] for metrics in found])
-    ]
+def seeds(folder: Path, names: Sequence[str], title: str = "BUSI") -> str:
+    """Return figures of fold 0 for each seed, and how far seeds lie from each other."""
+    found = {path.parent.name: read_json(path) for path in sorted(folder.glob("*/metrics.json"))}
+    rows = []
+    for name in names:
+        figures = [metrics[name] for metrics in found.values() if is_known(metrics.get(name))]
+        if figures:
+            spread = _spread([each["value"] for each in figures])
+            rows.append([TITLES[name], *map(figure_cell, figures), spread])
+    header = [f"{title}, fold 0", *(f"seed {seed}" for seed in found), "mean ± deviation"]
     return markdown(header, rows)
 
 

@@ -318,7 +318,11 @@ TABLES: dict[str, Callable[[], str]] = {
     "out_of_fold_operating_points": lambda: figure_columns(
         RESULTS, BUSI_OUT_OF_FOLD, _threshold_rows
     ),
-    "seeds": lambda: seeds(RESULTS, MAIN),
+    "seeds": lambda: seeds(RESULTS / "seeds", MAIN),
+    "second_seeds": lambda: "\n\n".join(
+        seeds(RESULTS / "second_seeds" / place.rpartition("/")[2], MAIN, title)
+        for title, place in UNCHOSEN.items()
+    ),
     "busi_leakfree_v1": lambda: split_rows(RESULTS, "busi-leakfree-v1"),
     "busi_leakfree_v1_holdout": lambda: split_rows(RESULTS, "busi-leakfree-v1-holdout"),
     "out_of_fold_birads": lambda: beside_birads(RESULTS),
