@@ -13,13 +13,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from busi_monai.bundle import Bundle
 from busi_monai.devices import check_device
 from busi_monai.errors import InputError
-from busi_monai.imaging import decide
+from busi_monai.imaging import decide, fitted_place
 from busi_monai.inference.prediction import Prediction
 from busi_monai.io.images import LoadedImage
 from busi_monai.settings import InferenceSettings, load_settings
@@ -46,7 +47,7 @@ GRAPH_SETTINGS = (
 METADATA = ("settings.json", "weights_sha256", "prediction_sha256", "version", "intended_use")
 """What an exported graph tells of itself."""
 
-_READ = ("lesion_probability", "logits")
+_READ = ("lesion_probability", "logits", "mask_logits")
 _RUNTIMES = {
     "onnx": ("onnxruntime", "onnxruntime"),
     "openvino": ("openvino", "'busi-monai[openvino]'"),
@@ -116,14 +117,53 @@ class GraphEngine:
         """Return the predictions of images, one after another."""
         return [self._predict(image) for image in images]
 
+    def views(self, image: LoadedImage) -> list[Prediction] | None:
+        """Return what the network makes of an image and of its mirror image apart.
+
+        ``None`` for an ensemble, whose members the graph does not tell apart.
+        """
+        found = self._session(image_planes(image.pixels))
+        if "mask_logits" not in found and "lesion_probability" in found:
+            return None
+        views = [self._view(image, found, 0)]
+        if self.tta_flip:
+            return [*views, self._view(image, found, 1)]
+        mirrored = replace(image, pixels=image.pixels[:, ::-1])
+        view = self._view(mirrored, self._session(image_planes(mirrored.pixels)), 0)
+        return [*views, replace(view, mask=view.mask[:, ::-1])]
+
     def _predict(self, image: LoadedImage) -> Prediction:
         found = self._session(image_planes(image.pixels))
-        probability = logits = None
+        probability = None
         if "lesion_probability" in found:
             probability = found["lesion_probability"][0, 0]
-        if "logits" in found:
-            logits = found["logits"].astype(np.float64).mean(axis=0) / self.settings.temperature
-        probabilities = None if logits is None else _softmax(logits)
+        return self._prediction(image, probability, found.get("logits"))
+
+    def _view(
+        self, image: LoadedImage, found: Mapping[str, NDArray[Any]], index: int
+    ) -> Prediction:
+        probability = None
+        if "mask_logits" in found:
+            size, native = self.settings.image_size, image.pixels.shape
+            keep_aspect = self.settings.aspect == "pad"
+            (height, width), (top, left) = fitted_place(native, size, keep_aspect=keep_aspect)
+            logits = found["mask_logits"][index, 0, top : top + height, left : left + width]
+            small = 1 / (1 + np.exp(-logits))
+            probability = cv2.resize(small, native[::-1], interpolation=cv2.INTER_LINEAR)
+        own = found["logits"][index : index + 1] if "logits" in found else None
+        return self._prediction(image, probability, own)
+
+    def _prediction(
+        self,
+        image: LoadedImage,
+        probability: NDArray[np.float32] | None,
+        logits: NDArray[np.float32] | None,
+    ) -> Prediction:
+        probabilities = None
+        if logits is not None:
+            mean = logits.astype(np.float64).mean(axis=0) / self.settings.temperature
+            exponentials = np.exp(mean - mean.max())
+            probabilities = (exponentials / exponentials.sum()).tolist()
         mask, predicted_class = decide(probability, probabilities, self.settings)
         named = zip(self.settings.classes, probabilities or (), strict=True)
         return Prediction.of(
@@ -150,11 +190,6 @@ def image_planes(pixels: NDArray[np.float32]) -> NDArray[np.uint8]:
     # the nearest multiple of 256⁻², as three digits to the base of 256
     digits = np.round(grey * 65536).astype(np.uint32)
     return np.stack([digits >> 16, digits >> 8 & 255, digits & 255]).astype(np.uint8)[:, None]
-
-
-def _softmax(logits: NDArray[np.float64]) -> list[float]:
-    exponentials = np.exp(logits - logits.max())
-    return [float(value) for value in exponentials / exponentials.sum()]
 
 
 class _OnnxSession:

@@ -32,8 +32,9 @@ class PredictionGraph(nn.Module):
         image has up to two further planes (P, 1, H, W): a grey value is the first plane's plus
         the second's / 256 plus the third's / 65536. It returns the outputs that ``outputs`` names:
         ``lesion_probability`` (1, 1, H, W) float32, ``mask`` (1, 1, H, W) uint8 of 0 and 1,
-        ``logits`` (views, classes) of the image and, with ``tta_flip``, of its mirror image, and
-        ``features`` (1, F): the bottleneck's mean over places and views.
+        ``logits`` (views, classes) of the image and, with ``tta_flip``, of its mirror image,
+        ``features`` (1, F): the bottleneck's mean over places and views, and, except of an
+        ensemble, ``mask_logits`` (views, 1, h, w) of the network, the mirror image's mirrored back.
 
     Raises:
         InputError: if the settings ask for what no graph does: a median filter, CLAHE, or a
@@ -55,6 +56,7 @@ class PredictionGraph(nn.Module):
         self.threshold = settings.mask_threshold
         self.has_mask = bool(getattr(network, "has_segmentation", True))
         self.has_classes = bool(settings.classes)
+        self.is_ensemble = isinstance(network, EnsembleNetwork)
         self._watched = _watch_bottlenecks(network)
         self.register_buffer(
             "digits", torch.tensor([1.0, 256.0**-1, 256.0**-2]).reshape(3, 1, 1, 1)
@@ -67,6 +69,7 @@ class PredictionGraph(nn.Module):
             ("lesion_probability", "mask"): self.has_mask,
             ("logits",): self.has_classes,
             ("features",): bool(self._watched),
+            ("mask_logits",): self.has_mask and not self.is_ensemble,
         }
         return tuple(name for names, there in parts.items() if there for name in names)
 
@@ -85,17 +88,20 @@ class PredictionGraph(nn.Module):
         heads: Mapping[str, Tensor] = self.network(views)
         found: list[Tensor] = []
         if self.has_mask:
-            logits = heads["seg"]
+            each = logits = heads["seg"]
             if self.flip:
-                logits = (logits[:1] + logits[1:].flip(-1)) / 2
+                each = torch.cat([logits[:1], logits[1:].flip(-1)])
+                logits = (each[:1] + each[1:]) / 2
             enlarged = _up(rows, self.height, height) @ torch.sigmoid(logits)
             probability = enlarged @ _up(columns, self.width, width).T
             found += [probability, (probability >= self.threshold).to(torch.uint8)]
         if self.has_classes:
             found.append(heads["cls"])
         if self._watched:
-            pooled = [each.seen.mean(dim=(0, 2, 3)) for each in self._watched]
+            pooled = [layer.seen.mean(dim=(0, 2, 3)) for layer in self._watched]
             found.append(torch.cat(pooled)[None])
+        if self.has_mask and not self.is_ensemble:
+            found.append(each)
         return tuple(found)
 
     def _axes(self, height: int, width: int) -> tuple[Axis, Axis]:

@@ -235,7 +235,9 @@ class Predictor:
         Raises:
             ImageReadError: if the image cannot be read.
         """
-        return self._torch.views(_read(source))
+        image = _read(source)
+        views = self._computing.views(image)
+        return self._torch.views(image) if views is None else views
 
     def uncertainty(self, source: Source) -> Uncertainty:
         """Return how much the ``views`` of one image disagree.

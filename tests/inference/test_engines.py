@@ -81,6 +81,18 @@ def test_the_shipped_graph_is_that_of_the_shipped_weights(image: Path, no_gpu: N
         )
 
 
+def test_views_and_uncertainty_are_those_of_the_network(image: Path, no_gpu: None) -> None:
+    graph = Predictor.load(device="cpu")
+    network = Predictor.load(device="cpu", engine="torch")
+    for found, expected in zip(graph.views(image), network.views(image), strict=True):
+        np.testing.assert_allclose(found.lesion_probability, expected.lesion_probability, atol=1e-4)
+        assert found.probabilities == pytest.approx(expected.probabilities, abs=1e-4)
+    assert graph.uncertainty(image).score == pytest.approx(
+        network.uncertainty(image).score, abs=1e-3
+    )
+    assert "_own_torch" not in vars(graph)
+
+
 def test_many_images_at_a_time_give_what_each_gives(image: Path, tmp_path: Path) -> None:
     predictor = Predictor.load(device="cpu")
     pixels = read_image(image).pixels

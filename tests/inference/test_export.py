@@ -19,7 +19,7 @@ from busi_monai.settings import InferenceSettings, LesionCrop
 
 SIZE = (32, 64)
 SETTINGS = InferenceSettings(image_size=SIZE, temperature=1.7, class_thresholds={"malignant": 0.3})
-OUTPUTS = ("lesion_probability", "mask", "logits", "features")
+OUTPUTS = ("lesion_probability", "mask", "logits", "features", "mask_logits")
 
 
 def small_network(encoder: str = "unet", **heads: object) -> MultiTaskUNet:
@@ -150,7 +150,7 @@ def test_every_pooling_of_the_class_head(pooling: str, format: str, tmp_path: Pa
     ("heads", "classes", "outputs"),
     [
         ({"segmentation": False}, SETTINGS.classes, ("logits", "features")),
-        ({"classes": 0}, (), ("lesion_probability", "mask")),
+        ({"classes": 0}, (), ("lesion_probability", "mask", "mask_logits")),
     ],
 )
 def test_a_network_with_one_head(
