@@ -73,6 +73,14 @@ PAGES = (
 )
 TABLE = re.compile(r"(<!-- table: (?P<name>[a-z0-9_]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
+INGREDIENTS = {
+    "from scratch (ResNet-18, 160×160), BUSI and BUS-BRA: the first release's fold 0": "seeds/0",
+    "ImageNet weights, 160×160, BUSI alone (`cpu.yaml`)": "cpu_fold0",
+    "ImageNet weights, 192×192, BUSI alone (`released.yaml`, 24 epochs)": "second_busi_alone",
+    "… and BUS-BRA and BUS-UCLM (12 epochs)": "second_seeds/busi/0",
+}
+"""Place by title, of the reported fold 0 of BUSI without the rule, as the recipe grew."""
+
 RESAMPLES, CONFIDENCE = 1000, 0.95
 REFERENCE = "base"
 VARIANTS = {
@@ -145,6 +153,16 @@ FIRST_RELEASE = {
     "BrEaST, first release": "first_release/breast",
 }
 BUSI_OUT_OF_FOLD = {"BUSI, out of fold": "second_out_of_fold_with_rule/busi"}
+
+
+def ingredients() -> str:
+    """Return the figures of fold 0 of BUSI as the recipe grew."""
+    kept = kept_metrics(RESULTS, INGREDIENTS)
+    rows = [
+        [title, *(figure_cell(metrics[name]) for name in ABLATION_FIGURES)]
+        for title, metrics in kept.items()
+    ]
+    return markdown(["trained from, with, on", *ABLATION_FIGURES.values()], rows)
 
 
 def keep_evaluation(place: str, evaluation: Path) -> Path:
@@ -318,6 +336,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "out_of_fold_operating_points": lambda: figure_columns(
         RESULTS, BUSI_OUT_OF_FOLD, _threshold_rows
     ),
+    "ingredients": ingredients,
     "seeds": lambda: seeds(RESULTS / "seeds", MAIN),
     "second_seeds": lambda: "\n\n".join(
         seeds(RESULTS / "second_seeds" / place.rpartition("/")[2], MAIN, title)
