@@ -67,7 +67,9 @@ def command(
 
     options: Any = {"engine": engine, "precision": precision, "overlays": overlays, "device": "cpu"}
     predict(images[:4], out / "warm", **options)
-    return timed(lambda: predict(images, out / "timed", **options), len(images))
+    found = timed(lambda: predict(images, out / "timed", **options), len(images))
+    written = sum(path.stat().st_size for path in (out / "timed").rglob("*") if path.is_file())
+    return {**found, "bytes": written / len(images)}
 
 
 def timed(work: Callable[[], object], images: int) -> Figures:
@@ -263,7 +265,17 @@ def table(found: Figures) -> str:
             for name, each in found["agreement"].items()
         ),
     ]
-    return "\n".join(text)
+    return "\n".join([*text, "", *cost_model(found)])
+
+
+def cost_model(found: Figures) -> list[str]:
+    """Return what many images take: core hours and what is written, from this run's slopes."""
+    rows = ["| images | engine | core hours | written |", "|---:|---|---:|---:|"]
+    for count in (10**6, 10**9):
+        for name, each in found["command"].items():
+            hours, size = each["core"] * count / 3.6e6, each["bytes"] * count / 1e9
+            rows.append(f"| {count:,} | {name} | {hours:,.0f} | {size:,.0f} GB |")
+    return rows
 
 
 def main() -> None:
