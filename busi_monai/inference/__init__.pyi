@@ -17,6 +17,7 @@ from .inputs import FoundImages, ImageScan, find_images, frame_id, scan_images
 from .overlays import draw_outlines, draw_overlay
 from .prediction import Prediction, Uncertainty, disagreement
 from .predictor import Predictor
+from .web_export import export_web
 from .writers import (
     PREDICTIONS_CSV,
     PredictionsFolder,
@@ -52,6 +53,7 @@ __all__ = [
     "draw_outlines",
     "draw_overlay",
     "export_bundle",
+    "export_web",
     "find_images",
     "frame_id",
     "predict",
