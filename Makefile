@@ -10,9 +10,13 @@ LABEL_BIN := $(LABEL_VENV)/bin
 LABEL_ONLY := app datastore infer strategies train
 DEMO ?= demo
 DATA ?=
+# ONNX Runtime for browsers, which npm fetches from the registry it is set to
+ORT_WEB_VERSION := 1.30.0
+ORT_WEB := build/onnxruntime-web-$(ORT_WEB_VERSION)
+WEB_DEMO ?= build/web-demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install label-env label-test demo test lint types floors unit realdata slow long browser tutorials docs wheel-test benchmark clean
+.PHONY: help install label-env label-test demo test lint types floors unit realdata slow long browser tutorials docs ort-web web-demo wheel-test benchmark clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk 'BEGIN {FS = ":.*## "} {printf "  %-12s %s\n", $$1, $$2}'
@@ -75,6 +79,19 @@ tutorials: install  ## Run the notebooks and keep their outputs in them
 
 docs: install  ## Build the documentation site in build/site; a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+$(ORT_WEB):
+	mkdir -p build
+	npm pack --silent --pack-destination build onnxruntime-web@$(ORT_WEB_VERSION)
+	rm -rf build/package
+	tar -xzf $(ORT_WEB).tgz -C build
+	mv build/package $@
+
+ort-web: $(ORT_WEB)  ## Fetch ONNX Runtime for browsers with npm
+	@echo $(ORT_WEB)
+
+web-demo: install $(ORT_WEB)  ## Make the page that predicts in the browser, in WEB_DEMO
+	$(BIN)/busi-monai export --format web --runtime $(ORT_WEB) --out $(WEB_DEMO) --overwrite
 
 wheel-test: install  ## Install wheel and sdist alone, each in a fresh environment, and use them
 	$(BIN)/python scripts/wheel_test.py

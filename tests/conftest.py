@@ -7,8 +7,10 @@ import hashlib
 import os
 import pickle
 import shutil
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -413,3 +415,33 @@ def expected(released: Predictor, twenty: Path) -> dict[str, Prediction]:
     found = {path.stem: released.predict(path) for path in sorted(twenty.iterdir())}
     assert sum(prediction.mask.any() for prediction in found.values()) >= 10
     return found
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium without a window."""
+    if find_spec("playwright") is None:
+        pytest.skip("playwright is not installed")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        names = ("chromium", "chromium-browser", "chrome", playwright.chromium.executable_path)
+        chromium = next(filter(None, map(shutil.which, names)), None)
+        if chromium is None:
+            pytest.skip("no chromium is installed; Debian has one")
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def ort_web() -> Path:
+    """The npm package of ONNX Runtime for browsers, fetched once into ``build``."""
+    environment = {**os.environ, "npm_config_fetch_retries": "0"}
+    made = subprocess.run(
+        ["make", "--silent", "ort-web"],
+        cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    if made.returncode:
+        pytest.skip(f"npm does not bring onnxruntime-web: {made.stderr.strip()[-200:]}")
+    return REPOSITORY / made.stdout.split()[-1]

@@ -56,8 +56,8 @@ def command(
     """Write a model as one file, and compare that with the model.
 
     The file takes grey pixels of any size and gives the lesion's probability and mask at native
-    size, class logits and features. With models/model.onnx a run is predicted without torch. For web
-    it is a folder with a page that predicts in the browser; any static server will do.
+    size, class logits and features. With models/model.onnx a run is predicted without torch.
+    For web, a folder with a page that predicts in the browser; any static server will do.
     """
     if format == "web" and not (out and runtime):
         raise click.UsageError("--format web needs --out FOLDER and --runtime FOLDER")

@@ -23,7 +23,7 @@ from busi_monai.plots.palette import ACCENT, INK, PREDICTED_OUTLINE
 
 __all__ = ["export_web"]
 
-RUNTIME = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
+RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 """Files of onnxruntime-web that the page needs; its other builds are for GPUs, or larger."""
 
 _PAGE = Path(__file__).parent / "web"

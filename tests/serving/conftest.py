@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -10,9 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
@@ -51,23 +48,6 @@ def pixels() -> np.ndarray:
 @pytest.fixture(scope="session")
 def png(pixels: np.ndarray) -> bytes:
     return png_of(pixels)
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """Chromium without a window."""
-    if find_spec("playwright") is None:
-        pytest.skip("playwright is not installed")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        names = ("chromium", "chromium-browser", "chrome", playwright.chromium.executable_path)
-        chromium = next(filter(None, map(shutil.which, names)), None)
-        if chromium is None:
-            pytest.skip("no chromium is installed; Debian has one")
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="session")

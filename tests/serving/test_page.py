@@ -8,7 +8,6 @@ import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from busi_monai.settings import MalignancyThreshold
 
 from .conftest import Server, png_of, running_server
 from .images import CLASSES, assert_same
-from .visits import Visit, visiting
+from .visits import axe_violations, visiting
 
 pytestmark = pytest.mark.browser
 
@@ -58,24 +57,6 @@ def server(browser: Any, bundle: Path) -> Iterator[Server]:
 def released_server(browser: Any) -> Iterator[Server]:
     with running_server(find_bundle(), "--page", "--per-minute", 0) as server:
         yield server
-
-
-def axe_violations(visit: Visit) -> list[str]:
-    found = find_spec("axe_playwright_python")
-    if found is None or found.origin is None:
-        pytest.skip("axe-playwright-python is not installed")
-    script = Path(found.origin).with_name("axe.min.js").read_text("utf-8")
-    said = len(visit.said)
-    visit.page.evaluate(script)  # over the debugger's line, past the page's policy
-    result = visit.page.evaluate("async () => await axe.run(document)")
-    visit.page.wait_for_timeout(500)  # what the browser says of axe's own inline styles comes late
-    del visit.said[said:]
-    assert len(result["passes"]) > 15
-    return [
-        f"{violation['id']}: {node['html'][:150]} {node['failureSummary'][:200]}"
-        for violation in result["violations"]
-        for node in violation["nodes"]
-    ]
 
 
 def test_an_upload_gives_the_predictors_mask_and_probabilities(browser, server, predictor, png):

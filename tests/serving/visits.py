@@ -6,8 +6,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from .conftest import Server
 
@@ -54,7 +57,7 @@ def visiting(browser: Any, server: Server, **options: Any) -> Iterator[Visit]:
     visit.page.on("pageerror", lambda error: visit.said.append(str(error)))
     visit.page.on("filechooser", lambda _: None)  # a real one would wait for ever
     visit.page.goto(server.address)
-    visit.page.get_by_role("heading", name="Results").wait_for(timeout=30_000)
+    visit.page.get_by_role("heading", name="Result").wait_for(timeout=30_000)
     visit.page.locator("input[type=file]").wait_for(state="attached", timeout=30_000)
     yield visit
     hosts = {url.split("/")[2] for url in visit.requests if url.startswith(("http", "ws"))}
@@ -62,3 +65,21 @@ def visiting(browser: Any, server: Server, **options: Any) -> Iterator[Visit]:
     assert visit.said == []
     assert context.cookies() == []
     context.close()
+
+
+def axe_violations(visit: Visit) -> list[str]:
+    found = find_spec("axe_playwright_python")
+    if found is None or found.origin is None:
+        pytest.skip("axe-playwright-python is not installed")
+    script = Path(found.origin).with_name("axe.min.js").read_text("utf-8")
+    said = len(visit.said)
+    visit.page.evaluate(script)  # over the debugger's line, past the page's policy
+    result = visit.page.evaluate("async () => await axe.run(document)")
+    visit.page.wait_for_timeout(500)  # what the browser says of axe's own inline styles comes late
+    del visit.said[said:]
+    assert len(result["passes"]) > 15
+    return [
+        f"{violation['id']}: {node['html'][:150]} {node['failureSummary'][:200]}"
+        for violation in result["violations"]
+        for node in violation["nodes"]
+    ]

@@ -114,7 +114,7 @@ function showImage(file, width, height, lesion) {
   image.alt = lesion?.box
     ? `${file.name} with the lesion's outline, ${lesion.box[2]} × ${lesion.box[3]} pixels`
     : `${file.name} without an outline`;
-  outline.hidden = false;
+  outline.removeAttribute("hidden");
   outline.setAttribute("viewBox", `0 0 ${width} ${height}`);
   for (const path of outline.children) path.setAttribute("d", lesion?.path ?? "");
   if (!lesion) return;

@@ -1,6 +1,6 @@
 /** Reads images and predicts them, beside the page. */
 
-import * as ort from "./runtime/ort.wasm.bundle.min.mjs";
+import * as ort from "./runtime/ort.wasm.min.mjs";
 import { classProbabilities, decide } from "./decide.js";
 import { borderPath, measure } from "./lesion.js";
 import { greyPlanes } from "./pixels.js";
@@ -30,6 +30,7 @@ async function start() {
   ]);
   ort.env.logLevel = "error";
   ort.env.wasm.numThreads = 1; // more need headers that a plain file server does not send
+  ort.env.wasm.wasmPaths = new URL("runtime/", import.meta.url).href;
   ort.env.wasm.wasmBinary = wasm;
   const session = await ort.InferenceSession.create(graph, { executionProviders: ["wasm"] });
   const wanted = ["lesion_probability", "logits"].filter((name) =>
