@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 
 from busi_monai.bundle.shipped import find_bundle, shipped_bundles, shipped_configs
 from busi_monai.cli.main import COMMANDS, main
@@ -229,7 +234,7 @@ def test_registries_are_named_in_full():
         text = (DOCS / page).read_text("utf-8")
         assert [name for name in names if f"`{name}`" not in text] == []
     predict = (DOCS / "predict.md").read_text("utf-8")
-    assert all(f'"{name}"' in predict for name in EXPORT_FORMATS)
+    assert all(f"`{name}`" in predict for name in (*EXPORT_FORMATS, "web"))
 
 
 def test_settings_are_all_explained():
@@ -249,3 +254,19 @@ def test_every_option_of_a_command_is_explained_somewhere():
         and not any(flag in text for flag in (*option.opts, *option.secondary_opts))
     }
     assert missing == set()
+
+
+def test_the_example_predicts_from_the_graph_alone(released, twenty, tmp_path):
+    text = (DOCS / "predict.md").read_text("utf-8").split("\n## Exports\n")[1]
+    example = text.split("```python\n")[1].split("```")[0]
+    shutil.copytree(find_bundle() / "models", tmp_path / "models")
+    scan = next(twenty.glob("1 malignant*"))
+    shutil.copyfile(scan, tmp_path / "scan.png")
+    alone = "import sys\nsys.modules |= dict.fromkeys(('busi_monai', 'monai', 'torch'))\n"
+    command = [sys.executable, "-I", "-c", alone + example]
+    told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    expected = released.predict(scan)
+    assert ast.literal_eval(told.stdout) == pytest.approx(expected.probabilities, abs=1e-3)
+    mask = np.asarray(Image.open(tmp_path / "mask.png"))
+    assert set(np.unique(mask)) == {0, 255}
+    assert np.mean((mask > 0) != (expected.mask > 0)) < 1e-3
