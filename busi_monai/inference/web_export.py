@@ -71,6 +71,9 @@ def export_web(
         ):
             text = Template((_PAGE / name).read_text("utf-8")).substitute(values)
             (folder / name).write_text(text, "utf-8")
+        licence = bundle.folder / "LICENSE"
+        if licence.is_file():
+            shutil.copyfile(licence, folder / licence.name)
         (folder / "runtime").mkdir()
         for path in files:
             shutil.copyfile(path, folder / "runtime" / path.name)
