@@ -20,6 +20,7 @@ __all__ = [
     "atomic_file",
     "file_sha256",
     "find_named",
+    "leaving_by_sigterm",
     "lie_within_each_other",
     "named",
     "naming",
@@ -52,10 +53,19 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """Yield a private folder that is gone at the end, also where SIGTERM ends the process.
+    """Yield a private folder that is gone at the end, also where SIGTERM ends the process."""
+    with (
+        leaving_by_sigterm(),
+        tempfile.TemporaryDirectory(prefix="busi-monai-", ignore_cleanup_errors=True) as made,
+    ):
+        yield Path(made).resolve()
 
-    A scheduler's time limit sends it. In a thread, or where another handler is set, it is not
-    waited for.
+
+@contextlib.contextmanager
+def leaving_by_sigterm() -> Iterator[None]:
+    """Have SIGTERM raise ``SystemExit`` within the block, as a scheduler's time limit sends it.
+
+    In a thread, or where another handler is set, nothing is changed.
     """
 
     def leave(number: int, _frame: object) -> None:
@@ -66,8 +76,7 @@ def temporary_folder() -> Iterator[Path]:
     if handled:
         signal.signal(signal.SIGTERM, leave)
     try:
-        with tempfile.TemporaryDirectory(prefix="busi-monai-", ignore_cleanup_errors=True) as made:
-            yield Path(made).resolve()
+        yield
     finally:
         if handled:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)

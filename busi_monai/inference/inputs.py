@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import hashlib
 import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import product
 from pathlib import Path, PurePath
-from typing import Any
+from typing import IO, Any
 
 from busi_monai.datasets import natural_key, visible_files
 from busi_monai.errors import ImageReadError, InputError
+from busi_monai.files import named
 from busi_monai.io.archives import UnpackedArchive, is_archive, left_out_sentence, unpacked
 from busi_monai.io.dicom_images import DICOM_SUFFIXES, NOT_IMAGES, is_bare_dicom, silent_pydicom
 from busi_monai.io.image_files import (
@@ -36,6 +39,7 @@ __all__ = [
     "find_images",
     "frame_id",
     "images_of",
+    "listed_paths",
     "scan_images",
 ]
 
@@ -65,6 +69,41 @@ class FoundImages:
     skipped_masks: list[Path] = field(default_factory=list)
     skipped_objects: list[tuple[Path, str]] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of names, ids, sizes and times of change of the files, and of what is not found."""
+        found = hashlib.sha256()
+        for path, id in zip(self.paths, self.ids, strict=True):
+            told = named(path.absolute())
+            try:
+                status = path.stat()
+                # of an archive, the time is that of unpacking
+                changed = status.st_mtime_ns if told == str(path.absolute()) else 0
+                stated = f"{status.st_size} {changed}"
+            except OSError:
+                stated = ""
+            found.update(f"{told}\0{id}\0{stated}\0".encode("utf-8", "backslashreplace"))
+        for given, reason in self.failures:
+            found.update(f"{named(given)}\0{named(reason)}\0".encode("utf-8", "backslashreplace"))
+        return found.hexdigest()
+
+    def shard(self, number: int, of: int) -> FoundImages:
+        """Return every ``of``-th image from the ``number``-th on, with the ids of the whole.
+
+        What is not found, skipped or left out belongs to the first shard.
+
+        Examples:
+            >>> FoundImages([Path("a.png"), Path("b.png"), Path("c.png")], ["a", "b", "c"]).shard(
+            ...     1, 2
+            ... ).ids
+            ['a', 'c']
+        """
+        if not 1 <= number <= of:
+            raise InputError(f"shard {number}/{of}: expected I/N with I from 1 to N")
+        own = slice(number - 1, None, of)
+        others = self if number == 1 else FoundImages()
+        return replace(others, paths=self.paths[own], ids=self.ids[own])
 
 
 @dataclass
@@ -115,6 +154,36 @@ def scan_images(inputs: str | Path | Sequence[str | Path]) -> ImageScan:
         reasons = "; ".join(reason for _, reason in scan.failures) or "no input was given"
         raise InputError(f"no image to predict: {reasons}")
     return scan
+
+
+def listed_paths(stream: IO[bytes], name: str) -> list[str]:
+    r"""Return the paths of a list: UTF-8, one a line; blank lines and those with ``#`` are not.
+
+    Args:
+            stream: the list.
+            name: what messages call it.
+
+    Raises:
+            InputError: if a line is not UTF-8.
+
+    Examples:
+            >>> import io
+            >>> listed_paths(io.BytesIO(b"# mine
+    a (1).png
+
+    b/c.dcm
+    "), "list.txt")
+            ['a (1).png', 'b/c.dcm']
+    """
+    paths = []
+    for number, line in enumerate(stream, 1):
+        try:
+            path = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+        except UnicodeDecodeError:
+            raise InputError(f"{name}: line {number} is not UTF-8; expected a path") from None
+        if path.strip() and not path.startswith("#"):
+            paths.append(path)
+    return paths
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from PIL import Image
 
 from busi_monai.cases import CLASSES
 from busi_monai.cli.main import main
+from busi_monai.outputs import holds_nothing
 
 NAMES = (
     "plain.png",
@@ -162,7 +163,7 @@ def test_a_missing_checkpoint_exits_1_with_its_remedy(clean, tmp_path, tiny_bund
     assert "model.pt" in result.stderr and "busi-monai train" in result.stderr
 
 
-def test_ctrl_c_exits_130_and_leaves_nothing_half_written(
+def test_ctrl_c_exits_130_and_leaves_nothing_half_written_and_the_way_to_go_on(
     tiny_bundle, clean, tmp_path, monkeypatch
 ):
     from busi_monai.inference import Predictor
@@ -177,7 +178,12 @@ def test_ctrl_c_exits_130_and_leaves_nothing_half_written(
     result = run(clean, "--out", tmp_path / "out", "--model", tiny_bundle, "--device", "cpu")
     assert result.exit_code == 130
     assert "Interrupted" in result.stderr
-    assert list(tmp_path.iterdir()) == []
+    assert holds_nothing(tmp_path / "out")
+    monkeypatch.undo()
+    result = run(
+        clean, "--out", tmp_path / "out", "--model", tiny_bundle, "--device", "cpu", "--resume"
+    )
+    assert result.exit_code == 0 and len(table(tmp_path / "out")) == 2
 
 
 def test_a_full_disk_exits_1_with_the_systems_words(tiny_bundle, clean, tmp_path, monkeypatch):
