@@ -17,8 +17,9 @@ from busi_monai.inference.prediction import Prediction
 from busi_monai.inference.predictor import Predictor
 from busi_monai.inference.progress import ProgressFile
 from busi_monai.inference.writers import PredictionsFolder
+from busi_monai.io.decoding import FileDecoder
 from busi_monai.io.image_files import image_stem
-from busi_monai.io.images import ImageFile, LoadedImage, frames_of
+from busi_monai.io.images import ImageFile, LoadedImage
 from busi_monai.outputs import is_finished, output_folder
 from busi_monai.records import RunRecord, installed_versions
 
@@ -150,7 +151,7 @@ def predict(
     if not inputs:
         raise InputError("no input given; expected files, folders or patterns")
     record = RunRecord()
-    with leaving_by_sigterm(), images_of(inputs) as all_found:
+    with leaving_by_sigterm(), FileDecoder() as decoder, images_of(inputs) as all_found:
         found = all_found.shard(*shard)
         record.details["inputs_sha256"] = found.sha256
         if resume and is_finished(out, "predict"):
@@ -210,12 +211,13 @@ def predict(
                     record=record,
                     formats=further,
                     taken=all_found.ids,
+                    read=decoder.load,
                     progress=done,
                 )
                 summary.engine = f"{predictor.engine.name} ({predictor.engine.reason})"
                 summary.device = f"{predictor.device.name} ({predictor.device.reason})"
                 summary.precision = f"{predictor.precision.name} ({predictor.precision.reason})"
-                job = _Job(found, crop_region, folder, summary, progress)
+                job = _Job(found, decoder, crop_region, folder, summary, progress)
                 with folder:
                     job.run(predictor, batch_size)
                     summary.predicted = folder.counts["predicted"]
@@ -267,6 +269,7 @@ class _Job:
     """Images on their way from files to rows: what is known of them in between, and of loops."""
 
     found: FoundImages
+    decoder: FileDecoder
     crop_to_region: bool
     folder: PredictionsFolder
     summary: PredictSummary
@@ -280,7 +283,10 @@ class _Job:
         """Write every prediction and every failure."""
         folder, summary = self.folder, self.summary
         predictions = predictor.predict_many(
-            self._images(), batch_size=batch_size, then=self._write_images
+            self._images(),
+            batch_size=batch_size,
+            then=self._write_images,
+            load=self.decoder.load,
         )
         for source, result in predictions:
             image = cast("ImageFile", source)
@@ -303,7 +309,7 @@ class _Job:
             files = self.progress(files, len(self.found.paths))
         for path, name in files:
             try:
-                frames = frames_of(path, crop_to_region=self.crop_to_region)
+                frames = self.decoder.frames_of(path, crop_to_region=self.crop_to_region)
             except ImageReadError as error:
                 self._failures.append((name, str(path), str(error)))
                 continue

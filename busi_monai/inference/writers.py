@@ -150,6 +150,7 @@ class PredictionsFolder:
         taken: ids that ``reserve`` does not give.
         progress: gets what is done, if that is to be gone on with after an interruption. What it
             holds already is taken over by ``kept``, image by image.
+        read: reads an image for its overlay.
     """
 
     def __init__(
@@ -164,6 +165,7 @@ class PredictionsFolder:
         finish: Sequence[Callable[[Path], object]] = (),
         taken: Iterable[str] = (),
         progress: ProgressFile | None = None,
+        read: Callable[[ImageFile], LoadedImage] = read_image,
     ) -> None:
         self.folder = Path(folder)
         self.classes = tuple(classes)
@@ -177,6 +179,7 @@ class PredictionsFolder:
         self._columns = prediction_columns(self.classes, with_truth=with_truth)
         self._taken: set[str] = set(map(id_key, taken))
         self._progress = progress
+        self._read = read
         self._kept: Iterator[Entry] = iter(())
         self._stream: TextIO | None = None
         self._rows: list[dict[str, str]] = []
@@ -268,7 +271,7 @@ class PredictionsFolder:
         if "overlays" not in self._kinds:
             return
         if loaded is None or loaded.canvas is not None:
-            loaded = read_image(replace(image, crop_to_region=False))
+            loaded = self._read(replace(image, crop_to_region=False))
         drawn = draw_overlay(
             loaded.pixels,
             prediction.mask,

@@ -140,12 +140,12 @@ def stopped(graph_bundle: Path, mixed: Path, tmp_path: Path) -> Path:
 
 def predicted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the list that gets the name of each image that is read."""
-    from busi_monai.inference import predictor
+    from busi_monai.io import decoding
 
     names: list[str] = []
-    read = predictor.load_image
+    read = decoding.load_image
     monkeypatch.setattr(
-        predictor, "load_image", lambda image: (names.append(Path(str(image)).name), read(image))[1]
+        decoding, "load_image", lambda image: (names.append(Path(str(image)).name), read(image))[1]
     )
     return names
 
