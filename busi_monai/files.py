@@ -12,7 +12,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from busi_monai.errors import InputError
 
@@ -87,13 +87,20 @@ def write_text(path: str | Path, text: str) -> None:
 
     Bytes of a path that are not UTF-8 are written as ``\\udcNN``, from which JSON reads them again.
     """
-    with atomic_file(path) as partial:
-        partial.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+    with atomic_file(path) as partial, _text_stream(partial) as stream:
+        stream.write(text)
+
+
+def _text_stream(path: Path) -> TextIO:
+    return path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def write_json(path: str | Path, content: Any) -> None:
     """Write JSON atomically: two-space indent, non-ASCII kept, NaN refused."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    encoder = json.JSONEncoder(indent=2, ensure_ascii=False, allow_nan=False)
+    with atomic_file(path) as partial, _text_stream(partial) as stream:
+        stream.writelines(encoder.iterencode(content))  # never all of it in memory
+        stream.write("\n")
 
 
 def read_json(path: str | Path) -> Any:

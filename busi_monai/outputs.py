@@ -12,6 +12,7 @@ import os
 import shutil
 import socket
 from collections.abc import Container, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -333,9 +334,9 @@ def _is_own(place: Path, name: object) -> bool:
 def _complete(place: Path, command: str, record: str | None, old: Sequence[str]) -> None:
     """Move the staged files to their places, those that they replace away, or nothing at all."""
     stage, files = place / STAGE, place / STAGE / "files"
-    new = {path.relative_to(files).as_posix() for path in files.rglob("*") if not path.is_dir()}
+    new = list(_files_below(files))
     if record is not None:
-        new |= {record}
+        new += [] if record in new else [record]
         _write_record(files / record, command, "complete", new)
     moves = [
         (place / name, stage / "old" / name)
@@ -347,7 +348,9 @@ def _complete(place: Path, command: str, record: str | None, old: Sequence[str])
     done: list[tuple[Path, Path]] = []
     try:
         if record is not None:  # a process killed from here on leaves a folder that it owns
-            _write_record(place / record, command, "incomplete", new.union(old))
+            _write_record(
+                place / record, command, "incomplete", chain(new, set(old).difference(new))
+            )
         for source, target in moves:
             target.parent.mkdir(parents=True, exist_ok=True)
             source.rename(target)
@@ -365,7 +368,14 @@ def _complete(place: Path, command: str, record: str | None, old: Sequence[str])
         raise
     _remove_emptied(place, old)
     if old:
-        _tell_others(place, new)
+        _tell_others(place, set(new))
+
+
+def _files_below(folder: Path) -> Iterator[str]:
+    """Yield the names of all files, and of links to folders, relative to the folder."""
+    for above, folders, files in os.walk(folder):  # rglob would keep all paths in memory
+        for name in files + [each for each in folders if Path(above, each).is_symlink()]:
+            yield Path(above, name).relative_to(folder).as_posix()
 
 
 def _write_record(path: Path, command: str, state: str, files: Iterable[str]) -> None:
@@ -402,11 +412,10 @@ def _remove_emptied(place: Path, old: Iterable[str]) -> None:
 
 
 def _tell_others(place: Path, new: set[str]) -> None:
-    found = (path.relative_to(place) for path in place.rglob("*") if not path.is_dir())
     others = sorted(
-        path.as_posix()
-        for path in found
-        if path.as_posix() not in new and path.parts[0] not in _NO_CONTENT
+        name
+        for name in _files_below(place)
+        if name not in new and name.split("/")[0] not in _NO_CONTENT
     )
     if others:
         more = f" and {len(others) - 5} more" if len(others) > 5 else ""

@@ -7,8 +7,9 @@ import csv
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -163,7 +164,7 @@ class PredictionsFolder:
         record: RunRecord | None = None,
         formats: FurtherFormats | None = None,
         finish: Sequence[Callable[[Path], object]] = (),
-        taken: Iterable[str] = (),
+        taken: Sequence[str] = (),
         progress: ProgressFile | None = None,
         read: Callable[[ImageFile], LoadedImage] = read_image,
     ) -> None:
@@ -177,7 +178,7 @@ class PredictionsFolder:
         self._current: str | None = None
         self._finish = tuple(finish)
         self._columns = prediction_columns(self.classes, with_truth=with_truth)
-        self._taken: set[str] = set(map(id_key, taken))
+        self._not_to_give = taken
         self._progress = progress
         self._read = read
         self._kept: Iterator[Entry] = iter(())
@@ -243,6 +244,10 @@ class PredictionsFolder:
         file = image if isinstance(image, ImageFile) else ImageFile(Path(image))
         self.write_images(id, file, prediction, truth)
         return self.add_row(id, file, prediction, truth)
+
+    @cached_property
+    def _taken(self) -> set[str]:
+        return set(map(id_key, self._not_to_give))  # made only where an id is to be found
 
     def reserve(self, id: str) -> str:
         """Return a name for row and files that no earlier one has, whatever case a disk ignores."""
@@ -319,8 +324,8 @@ class PredictionsFolder:
                 continue
             if entry["row"]["id"] != id:
                 raise InputError(
-                    f"cannot be resumed: the image after {len(self._taken)} others was "
-                    f"{entry['row']['id']} and is {id} now; start anew without --resume"
+                    f"cannot be resumed: an image was {entry['row']['id']} and is {id} now; start "
+                    "anew without --resume"
                 )
             return entry
         return None
