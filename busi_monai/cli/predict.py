@@ -150,7 +150,7 @@ def command(
         return track(items, "Predicting", total=total, quiet=quiet or as_json)
 
     summary = busi_monai.predict(
-        [*inputs, *(listed_paths(listed, listed.name) if listed else ())],
+        [*inputs, *(listed_paths(listed) if listed else ())],
         out,
         model=model,
         device=device,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path, PurePath
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 from busi_monai.datasets import natural_key, visible_files
 from busi_monai.errors import ImageReadError, InputError
@@ -158,12 +158,8 @@ def scan_images(inputs: str | Path | Sequence[str | Path]) -> ImageScan:
     return scan
 
 
-def listed_paths(stream: IO[bytes], name: str) -> list[str]:
+def listed_paths(stream: BinaryIO) -> list[str]:
     r"""Return the paths of a list: UTF-8, one a line; blank lines and those with ``#`` are not.
-
-    Args:
-            stream: the list.
-            name: what messages call it.
 
     Raises:
             InputError: if a line is not UTF-8.
@@ -174,7 +170,7 @@ def listed_paths(stream: IO[bytes], name: str) -> list[str]:
     a (1).png
 
     b/c.dcm
-    "), "list.txt")
+    "))
             ['a (1).png', 'b/c.dcm']
     """
     paths = []
@@ -182,6 +178,7 @@ def listed_paths(stream: IO[bytes], name: str) -> list[str]:
         try:
             path = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
         except UnicodeDecodeError:
+            name = getattr(stream, "name", "list")
             raise InputError(f"{name}: line {number} is not UTF-8; expected a path") from None
         if path.strip() and not path.startswith("#"):
             paths.append(path)

@@ -295,3 +295,26 @@ def test_predicting_by_a_graph_imports_neither_torch_nor_monai(graph_bundle, mix
     words = [sys.executable, script, mixed / "a1.png", tmp_path / "out", graph_bundle, ""]
     ended = subprocess.run(words, check=False, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
+
+
+def test_shards_have_the_ids_of_the_whole_whatever_frames_and_failures_there_are(
+    graph_bundle, mixed, tmp_path
+):
+    def rows(shard: tuple[int, int]) -> list[list[str]]:
+        out = tmp_path / "-".join(map(str, shard))
+        predict(mixed, out, model=graph_bundle, device="cpu", overlays=False, shard=shard)
+        return contents(out)["predictions.csv"][1:]
+
+    whole = rows((1, 1))
+    for shards in (2, 4):
+        found = [row for number in range(shards) for row in rows((number + 1, shards))]
+        assert sorted(found) == sorted(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_a_prediction_killed_at_a_random_moment_is_resumed_to_the_same_result(repository):
+    words = [sys.executable, repository / "scripts" / "kill_test.py", "--count", "60"]
+    done = subprocess.run([*words, "--kills", "1"], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "no difference after 1 kills" in done.stdout
