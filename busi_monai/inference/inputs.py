@@ -162,16 +162,12 @@ def listed_paths(stream: BinaryIO) -> list[str]:
     r"""Return the paths of a list: UTF-8, one a line; blank lines and those with ``#`` are not.
 
     Raises:
-            InputError: if a line is not UTF-8.
+        InputError: if a line is not UTF-8.
 
     Examples:
-            >>> import io
-            >>> listed_paths(io.BytesIO(b"# mine
-    a (1).png
-
-    b/c.dcm
-    "))
-            ['a (1).png', 'b/c.dcm']
+        >>> import io
+        >>> listed_paths(io.BytesIO(b"# mine\na (1).png\n\nb/c.dcm\r\n"))
+        ['a (1).png', 'b/c.dcm']
     """
     paths = []
     for number, line in enumerate(stream, 1):
