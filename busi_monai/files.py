@@ -12,7 +12,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from busi_monai.errors import InputError
 
@@ -20,6 +20,7 @@ __all__ = [
     "atomic_file",
     "file_sha256",
     "find_named",
+    "leaving_by_sigterm",
     "lie_within_each_other",
     "named",
     "naming",
@@ -52,10 +53,19 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """Yield a private folder that is gone at the end, also where SIGTERM ends the process.
+    """Yield a private folder that is gone at the end, also where SIGTERM ends the process."""
+    with (
+        leaving_by_sigterm(),
+        tempfile.TemporaryDirectory(prefix="busi-monai-", ignore_cleanup_errors=True) as made,
+    ):
+        yield Path(made).resolve()
 
-    A scheduler's time limit sends it. In a thread, or where another handler is set, it is not
-    waited for.
+
+@contextlib.contextmanager
+def leaving_by_sigterm() -> Iterator[None]:
+    """Have SIGTERM raise ``SystemExit`` within the block, as a scheduler's time limit sends it.
+
+    In a thread, or where another handler is set, nothing is changed.
     """
 
     def leave(number: int, _frame: object) -> None:
@@ -66,8 +76,7 @@ def temporary_folder() -> Iterator[Path]:
     if handled:
         signal.signal(signal.SIGTERM, leave)
     try:
-        with tempfile.TemporaryDirectory(prefix="busi-monai-", ignore_cleanup_errors=True) as made:
-            yield Path(made).resolve()
+        yield
     finally:
         if handled:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -78,13 +87,20 @@ def write_text(path: str | Path, text: str) -> None:
 
     Bytes of a path that are not UTF-8 are written as ``\\udcNN``, from which JSON reads them again.
     """
-    with atomic_file(path) as partial:
-        partial.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+    with atomic_file(path) as partial, _text_stream(partial) as stream:
+        stream.write(text)
+
+
+def _text_stream(path: Path) -> TextIO:
+    return path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def write_json(path: str | Path, content: Any) -> None:
     """Write JSON atomically: two-space indent, non-ASCII kept, NaN refused."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    encoder = json.JSONEncoder(indent=2, ensure_ascii=False, allow_nan=False)
+    with atomic_file(path) as partial, _text_stream(partial) as stream:
+        stream.writelines(encoder.iterencode(content))  # never all of it in memory
+        stream.write("\n")
 
 
 def read_json(path: str | Path) -> Any:

@@ -11,7 +11,8 @@ import logging
 import os
 import shutil
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,11 +23,13 @@ from busi_monai.files import read_json, write_json
 
 __all__ = [
     "HIDDEN_RECORD",
+    "PROGRESS",
     "check_file",
     "check_output",
     "check_place",
     "holds_nothing",
     "is_complete",
+    "is_finished",
     "made_by",
     "output_folder",
 ]
@@ -37,6 +40,9 @@ HIDDEN_RECORD = ".busi-monai.json"
 """Record of a folder whose readers would take a ``run.json`` for a stray file."""
 
 RECORD = "run.json"
+PROGRESS = "progress.jsonl"
+"""File beside the unfinished ones, with which a command can go on; where it lies, these stay."""
+
 STAGE = ".busi-monai-incomplete"
 """Folder within an output folder: the claim (``lock``, ``run.json``) and the unfinished files."""
 
@@ -54,11 +60,13 @@ def output_folder(
     reads: Iterable[str | Path] = (),
     overwrite: bool = False,
     record: str | None = RECORD,
+    resume: bool = False,
 ) -> Iterator[Path]:
     """Claim ``out`` and yield a folder within it, whose files move to ``out`` at the end.
 
-    If the block raises, ``out`` is as it was. While the block runs, other commands are refused; the
-    claim of a killed process is taken over. ``out`` may be a link or a mount point.
+    If the block raises, ``out`` is as it was, apart from hidden files to go on with where the block
+    has written ``PROGRESS`` beside the folder. While the block runs, other commands are refused;
+    the claim of a killed process is taken over. ``out`` may be a link or a mount point.
 
     Args:
         out: the folder to make; its parents are made too.
@@ -67,15 +75,16 @@ def output_folder(
         overwrite: replace the files that the same command made in ``out`` before. Others stay.
         record: file in ``out`` that gets ``state`` and ``made`` (the command and its files);
             ``None`` for a folder that is never overwritten.
+        resume: go on with the files and the ``PROGRESS`` that the same command left unfinished.
 
     Raises:
         InputError: if ``out`` is refused, see ``check_place``; is not empty, and may not or cannot
             be overwritten; is being made by another process; or cannot be written to.
     """
-    with _claimed(out, command, reads, overwrite, record) as old:
+    with _claimed(out, command, reads, overwrite, record, resume=resume) as old:
         place = _real(out)
         files = place / STAGE / "files"
-        files.mkdir()
+        files.mkdir(exist_ok=True)
         yield files
         _complete(place, command, record, old)
 
@@ -101,13 +110,16 @@ def check_place(out: str | Path, reads: Iterable[str | Path] = ()) -> None:
     place = _real(out)
     if place.exists() and not place.is_dir():
         raise InputError(f"{out} is a file; expected a folder to make; choose another name")
-    read = [_real(path) for path in reads]
+    above = {place, *place.parents}
+    read_above = set()
     with contextlib.suppress(FileNotFoundError):  # a working folder that was removed
         _refuse_around(out, place, _real(Path.cwd()), "the working folder")
-    for path in read:
+    for path in map(_real, reads):  # hundred thousands, of which none is kept
         read_there = "what this command reads" if place == path else f"{path}, which it reads"
         _refuse_around(out, place, path, read_there)
-    _refuse_within(out, place, read)
+        if path in above:
+            read_above.add(path)
+    _refuse_within(out, place, read_above)
 
 
 def check_file(path: str | Path, mark: str, *, overwrite: bool = False) -> None:
@@ -129,7 +141,7 @@ def check_file(path: str | Path, mark: str, *, overwrite: bool = False) -> None:
         raise InputError(f"{path} exists; choose another name or pass --overwrite")
 
 
-def _refuse_within(out: str | Path, place: Path, read: Sequence[Path]) -> None:
+def _refuse_within(out: str | Path, place: Path, read: Container[Path]) -> None:
     for folder in (place, *place.parents):
         whole = folder.parent
         if folder.name.lower() in _PARTS and (
@@ -150,6 +162,12 @@ def holds_nothing(folder: str | Path) -> bool:
 def is_complete(folder: str | Path) -> bool:
     """Return whether no process was killed while it moved its files into the folder."""
     return _content(Path(folder) / RECORD).get("state") != "incomplete"
+
+
+def is_finished(folder: str | Path, command: str) -> bool:
+    """Return whether a folder holds a command's complete result, and nothing to go on with."""
+    unfinished = (Path(folder) / STAGE / PROGRESS).is_file()
+    return made_by(folder) == command and is_complete(folder) and not unfinished
 
 
 def made_by(folder: str | Path) -> str | None:
@@ -176,6 +194,8 @@ def _claimed(
     reads: Iterable[str | Path],
     overwrite: bool,
     record: str | None,
+    *,
+    resume: bool = False,
 ) -> Iterator[list[str]]:
     """Hold the claim of a folder, and yield the files in it that are to be replaced."""
     check_place(out, reads)
@@ -184,15 +204,22 @@ def _claimed(
     _old_files(out, command, overwrite, record)  # refused before anything is written
     new = not place.exists()
     lock = _locked(out, stage)
+    kept = False
     try:
         old = _old_files(out, command, overwrite, record)  # another command may have made some
-        _take_over(out, stage)
+        _take_over(out, stage, command, resume=resume)
         process = {"host": socket.gethostname(), "pid": os.getpid()}
         made = {"by": command, "files": []}
         write_json(stage / RECORD, {"state": "incomplete", "made": made, "process": process})
         yield old
+    except BaseException:
+        kept = (stage / PROGRESS).is_file()
+        if kept:
+            logger.warning("%s: not complete; the same command with --resume goes on", out)
+        raise
     finally:
-        _clear(stage)
+        if not kept:
+            _clear(stage)
         with contextlib.suppress(OSError):  # Windows removes no file that is open
             (stage / "lock").unlink()
             stage.rmdir()
@@ -233,18 +260,35 @@ def _process(stage: Path) -> str:
     return ""
 
 
-def _take_over(out: str | Path, stage: Path) -> None:
-    """Remove what a process left that held the claim and is gone."""
-    if (stage / RECORD).is_file():
-        logger.warning(
-            "%s: another command%s ended before it was done; its unfinished files are removed",
-            out,
-            _process(stage),
-        )
-        _clear(stage)
+def _take_over(out: str | Path, stage: Path, command: str, *, resume: bool) -> None:
+    """Remove what a process left that held the claim and is gone, or go on with it."""
+    if not (stage / RECORD).is_file():
+        return
+    resumable = (stage / PROGRESS).is_file() and made_by(stage) == command
+    if resumable and resume:
+        _take_back(_real(out), stage / "files")
+        return
+    logger.warning(
+        "%s: another command%s ended before it was done; its unfinished files are removed%s",
+        out,
+        _process(stage),
+        " (--resume would have gone on with them)" if resumable else "",
+    )
+    _clear(stage)
+
+
+def _take_back(place: Path, files: Path) -> None:
+    """Stage anew what a process that was killed while renaming had moved to its place."""
+    made = _content(files / RECORD).get("made")
+    for name in made["files"] if isinstance(made, dict) and not is_complete(place) else []:
+        moved = not os.path.lexists(files / name) and os.path.lexists(place / name)
+        if moved and _is_own(place, name):
+            (files / name).parent.mkdir(parents=True, exist_ok=True)
+            (place / name).rename(files / name)
 
 
 def _clear(stage: Path) -> None:
+    (stage / PROGRESS).unlink(missing_ok=True)
     for name in ("files", "old"):
         shutil.rmtree(stage / name, ignore_errors=True)
     (stage / RECORD).unlink(missing_ok=True)
@@ -290,9 +334,9 @@ def _is_own(place: Path, name: object) -> bool:
 def _complete(place: Path, command: str, record: str | None, old: Sequence[str]) -> None:
     """Move the staged files to their places, those that they replace away, or nothing at all."""
     stage, files = place / STAGE, place / STAGE / "files"
-    new = {path.relative_to(files).as_posix() for path in files.rglob("*") if not path.is_dir()}
+    new = list(_files_below(files))
     if record is not None:
-        new |= {record}
+        new += [] if record in new else [record]
         _write_record(files / record, command, "complete", new)
     moves = [
         (place / name, stage / "old" / name)
@@ -304,12 +348,15 @@ def _complete(place: Path, command: str, record: str | None, old: Sequence[str])
     done: list[tuple[Path, Path]] = []
     try:
         if record is not None:  # a process killed from here on leaves a folder that it owns
-            _write_record(place / record, command, "incomplete", new.union(old))
+            _write_record(
+                place / record, command, "incomplete", chain(new, set(old).difference(new))
+            )
         for source, target in moves:
             target.parent.mkdir(parents=True, exist_ok=True)
             source.rename(target)
             done.append((source, target))
         if record is not None:
+            (stage / PROGRESS).unlink(missing_ok=True)
             (files / record).replace(place / record)
     except BaseException:
         for source, target in reversed(done):
@@ -321,7 +368,14 @@ def _complete(place: Path, command: str, record: str | None, old: Sequence[str])
         raise
     _remove_emptied(place, old)
     if old:
-        _tell_others(place, new)
+        _tell_others(place, set(new))
+
+
+def _files_below(folder: Path) -> Iterator[str]:
+    """Yield the names of all files, and of links to folders, relative to the folder."""
+    for above, folders, files in os.walk(folder):  # rglob would keep all paths in memory
+        for name in files + [each for each in folders if Path(above, each).is_symlink()]:
+            yield Path(above, name).relative_to(folder).as_posix()
 
 
 def _write_record(path: Path, command: str, state: str, files: Iterable[str]) -> None:
@@ -358,11 +412,10 @@ def _remove_emptied(place: Path, old: Iterable[str]) -> None:
 
 
 def _tell_others(place: Path, new: set[str]) -> None:
-    found = (path.relative_to(place) for path in place.rglob("*") if not path.is_dir())
     others = sorted(
-        path.as_posix()
-        for path in found
-        if path.as_posix() not in new and path.parts[0] not in _NO_CONTENT
+        name
+        for name in _files_below(place)
+        if name not in new and name.split("/")[0] not in _NO_CONTENT
     )
     if others:
         more = f" and {len(others) - 5} more" if len(others) > 5 else ""

@@ -101,7 +101,7 @@ class RunRecord:
 
     def warn(self, file: str | Path, warning: PredictionWarning) -> None:
         """Add a warning of an image; each kind once for the frames of a file, given in turn."""
-        new = {"file": str(file), **asdict(warning)}
+        new = {"file": named(file), **asdict(warning)}
         for known in reversed(self.warnings):
             if known["file"] != new["file"]:
                 break

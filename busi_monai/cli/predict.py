@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
@@ -32,12 +32,35 @@ FORMATS = ("png", "nifti", "dicom-seg", "dicom-sr")
 """``busi_monai.inference.PREDICTION_FORMATS``, which a command's help is too quick to import."""
 
 
+def _shard(_context: click.Context, _option: click.Parameter, given: str) -> tuple[int, int]:
+    number, _, of = given.partition("/")
+    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise click.BadParameter(f"expected I/N with I from 1 to N, such as 2/4; got {given!r}")
+    return int(number), int(of)
+
+
 @click.command("predict")
-@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
+@click.argument("inputs", metavar="INPUT...", nargs=-1)
+@click.option(
+    "--list",
+    "listed",
+    type=click.File("rb"),
+    help="More inputs: a file with one path per line (UTF-8); - is standard input.",
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to make.")
 @model_option
 @device_option
 @overwrite_option
+@click.option(
+    "--resume", is_flag=True, help="Go on with what an interrupted prediction has done in --out."
+)
+@click.option(
+    "--shard",
+    metavar="I/N",
+    default="1/1",
+    callback=_shard,
+    help="Predict every N-th image from the I-th on, as one of N processes.",
+)
 @click.option("--no-overlays", is_flag=True, help="Write masks and the table only.")
 @click.option(
     "--format",
@@ -88,10 +111,13 @@ FORMATS = ("png", "nifti", "dicom-seg", "dicom-sr")
 def command(
     *,
     inputs: tuple[str, ...],
+    listed: BinaryIO | None,
     out: Path,
     model: str | None,
     device: str,
     overwrite: bool,
+    resume: bool,
+    shard: tuple[int, int],
     no_overlays: bool,
     formats: tuple[str, ...],
     fractional: bool,
@@ -116,17 +142,21 @@ def command(
 
     For research use only; not a medical device.
     """
+    from busi_monai.inference.inputs import listed_paths
+
     say_loading(quiet=quiet)
 
     def with_progress(items: Iterable[Any], total: int) -> Iterable[Any]:
         return track(items, "Predicting", total=total, quiet=quiet or as_json)
 
     summary = busi_monai.predict(
-        inputs,
+        [*inputs, *(listed_paths(listed) if listed else ())],
         out,
         model=model,
         device=device,
         overwrite=overwrite,
+        resume=resume,
+        shard=shard,
         overlays=not no_overlays,
         batch_size=batch_size,
         engine=engine,
@@ -142,7 +172,9 @@ def command(
     )
     if as_json:
         print_json(summary.as_dict())
-    else:
+    elif summary.complete_before and not quiet:
+        click.echo(f"{summary.out} is complete: {summary.predicted} predicted; nothing was done.")
+    elif not summary.complete_before:
         _print_summary(summary, quiet=quiet)
     if summary.failures:
         sys.exit(1)
@@ -183,12 +215,7 @@ def _print_summary(summary: PredictSummary, *, quiet: bool) -> None:
     if unwritten:
         output.print(f"Predicted, but without the DICOM objects that were asked for: {unwritten}")
     for cine in summary.cines:
-        rate = cine["frames_per_second"]
-        told = "rate not stated" if rate is None else f"{rate:.3g} frames a second"
-        output.print(
-            f"{escape(Path(cine['file']).name)}: {cine['frames']} frames, {told}; lesion in "
-            f"{cine['with_lesion']}; summary frame {cine['summary_frame']}"
-        )
+        output.print(escape(_cine_sentence(cine)))
     if summary.skipped_objects:
         output.print(f"DICOM files that hold no image, skipped: {summary.skipped_objects}")
     if summary.skipped_masks:
@@ -200,3 +227,12 @@ def _print_summary(summary: PredictSummary, *, quiet: bool) -> None:
     output.print(f"Engine {escape(summary.engine)}; precision {escape(summary.precision)}")
     output.print(f"Wrote {escape(summary.out)}")
     output.print(NOT_FOR_CLINICAL_USE)
+
+
+def _cine_sentence(cine: dict[str, Any]) -> str:
+    rate = cine["frames_per_second"]
+    told = "rate not stated" if rate is None else f"{rate:.3g} frames a second"
+    return (
+        f"{Path(cine['file']).name}: {cine['frames']} frames, {told}; lesion in "
+        f"{cine['with_lesion']}; summary frame {cine['summary_frame']}"
+    )

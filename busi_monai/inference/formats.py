@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -100,6 +101,9 @@ class FurtherFormats:
         fractional: whether a DICOM segmentation holds probabilities instead of a mask.
         keep_ids: whether DICOM objects name patient and examination as their source does.
 
+    Attributes:
+        series: new series by a hash of the kind and of the series referred to.
+
     Raises:
         InputError: for an unknown format, or if what writes it is not installed.
     """
@@ -123,12 +127,17 @@ class FurtherFormats:
         self._fractional = fractional
         self._keep_ids = keep_ids
         self._open: _OpenFile | None = None
-        self._series: dict[tuple[str, str], str] = {}
+        self.series: dict[str, str] = {}
         self._dicom = bool(self._formats & {"dicom-seg", "dicom-sr"})
         if self._dicom:
             check_dicom_support()
 
-    def add(self, folder: Path, id: str, loaded: ImageFile, prediction: Prediction) -> None:
+    @property
+    def by_file(self) -> bool:
+        """Whether something is written once for a file, when its last image has come."""
+        return self._dicom
+
+    def add(self, folder: Path, id: str, loaded: ImageFile, prediction: Prediction) -> list[str]:
         """Write what belongs to one prediction, or keep it until its file is complete.
 
         Args:
@@ -136,11 +145,16 @@ class FurtherFormats:
             id: name of the prediction's files.
             loaded: what was predicted; the frames of a file come one after another.
             prediction: what was predicted for it.
+
+        Returns:
+            What was written, relative to the folder.
         """
+        made = []
         if "nifti" in self._formats:
             source = loaded.source
+            made.append(f"nifti/{id}.nii.gz")
             write_nifti_mask(
-                folder / "nifti" / f"{id}.nii.gz",
+                folder / made[0],
                 prediction.mask,
                 prediction.measured.mask_mm,
                 loaded=source if isinstance(source, Path) and is_nifti(source, b"") else None,
@@ -154,16 +168,21 @@ class FurtherFormats:
                 of_file.masks[loaded.frame or 0] = prediction.mask
             if of_file.summary is None or prediction.rank > of_file.summary.rank:
                 of_file.summary, of_file.summary_frame = prediction, loaded.frame
+        return made
 
-    def complete_file(self, folder: Path) -> None:
+    def complete_file(self, folder: Path) -> list[str]:
         """Write the DICOM objects of the file whose last image has come, if there was any.
+
+        Returns:
+            What was written, relative to the folder.
 
         Raises:
             ImageReadError: if nothing can refer to that file.
         """
         of_file, self._open = self._open, None
         if of_file is None or of_file.summary is None:
-            return
+            return []
+        written = []
         with writing_objects(of_file.loaded.source):
             reference = source_reference(of_file.loaded.source, keep_ids=self._keep_ids)
             tracking_uid = _new_uid()
@@ -177,7 +196,8 @@ class FurtherFormats:
                     series_uid=self._series_uid(reference, "seg"),
                     tracking_uid=tracking_uid,
                 )
-                _save(made, folder / "dicom" / f"{of_file.id}_seg.dcm")
+                written.append(f"dicom/{of_file.id}_seg.dcm")
+                _save(made, folder / written[-1])
             if "dicom-sr" in self._formats:
                 made = report_object(
                     reference,
@@ -187,11 +207,14 @@ class FurtherFormats:
                     series_uid=self._series_uid(reference, "sr"),
                     tracking_uid=tracking_uid,
                 )
-                _save(made, folder / "dicom" / f"{of_file.id}_sr.dcm")
+                written.append(f"dicom/{of_file.id}_sr.dcm")
+                _save(made, folder / written[-1])
+        return written
 
     def _series_uid(self, reference: Any, kind: str) -> str:
         """Return one new series for all objects of a kind that refer to the same series."""
-        return self._series.setdefault((str(reference.SeriesInstanceUID), kind), _new_uid())
+        referred = f"{reference.SeriesInstanceUID} {kind}"
+        return self.series.setdefault(hashlib.sha256(referred.encode()).hexdigest(), _new_uid())
 
 
 def _new_uid() -> str:

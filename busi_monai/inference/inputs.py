@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import glob
+import hashlib
 import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import product
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, BinaryIO
 
 from busi_monai.datasets import natural_key, visible_files
 from busi_monai.errors import ImageReadError, InputError
+from busi_monai.files import named
+from busi_monai.inference.packed import PackedPaths, PackedTexts
 from busi_monai.io.archives import UnpackedArchive, is_archive, left_out_sentence, unpacked
 from busi_monai.io.dicom_images import DICOM_SUFFIXES, NOT_IMAGES, is_bare_dicom, silent_pydicom
 from busi_monai.io.image_files import (
@@ -36,6 +41,7 @@ __all__ = [
     "find_images",
     "frame_id",
     "images_of",
+    "listed_paths",
     "scan_images",
 ]
 
@@ -59,12 +65,47 @@ class FoundImages:
             ``"subfolder"`` that were not entered; ``"hidden file"`` is counted of archives alone.
     """
 
-    paths: list[Path] = field(default_factory=list)
-    ids: list[str] = field(default_factory=list)
+    paths: Sequence[Path] = field(default_factory=list)
+    ids: Sequence[str] = field(default_factory=list)
     failures: list[tuple[str, str]] = field(default_factory=list)
     skipped_masks: list[Path] = field(default_factory=list)
     skipped_objects: list[tuple[Path, str]] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of names, ids, sizes and times of change of the files, and of what is not found."""
+        found = hashlib.sha256()
+        for path, id in zip(self.paths, self.ids, strict=True):
+            told = named(path.absolute())
+            try:
+                status = path.stat()
+                # of an archive, the time is that of unpacking
+                changed = status.st_mtime_ns if told == str(path.absolute()) else 0
+                stated = f"{status.st_size} {changed}"
+            except OSError:
+                stated = ""
+            found.update(f"{told}\0{id}\0{stated}\0".encode("utf-8", "backslashreplace"))
+        for given, reason in self.failures:
+            found.update(f"{named(given)}\0{named(reason)}\0".encode("utf-8", "backslashreplace"))
+        return found.hexdigest()
+
+    def shard(self, number: int, of: int) -> FoundImages:
+        """Return every ``of``-th image from the ``number``-th on, with the ids of the whole.
+
+        What is not found, skipped or left out belongs to the first shard.
+
+        Examples:
+            >>> FoundImages([Path("a.png"), Path("b.png"), Path("c.png")], ["a", "b", "c"]).shard(
+            ...     1, 2
+            ... ).ids
+            ['a', 'c']
+        """
+        if not 1 <= number <= of:
+            raise InputError(f"shard {number}/{of}: expected I/N with I from 1 to N")
+        own = slice(number - 1, None, of)
+        others = self if number == 1 else FoundImages()
+        return replace(others, paths=self.paths[own], ids=self.ids[own])
 
 
 @dataclass
@@ -117,6 +158,29 @@ def scan_images(inputs: str | Path | Sequence[str | Path]) -> ImageScan:
     return scan
 
 
+def listed_paths(stream: BinaryIO) -> list[str]:
+    r"""Return the paths of a list: UTF-8, one a line; blank lines and those with ``#`` are not.
+
+    Raises:
+        InputError: if a line is not UTF-8.
+
+    Examples:
+        >>> import io
+        >>> listed_paths(io.BytesIO(b"# mine\na (1).png\n\nb/c.dcm\r\n"))
+        ['a (1).png', 'b/c.dcm']
+    """
+    paths = []
+    for number, line in enumerate(stream, 1):
+        try:
+            path = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+        except UnicodeDecodeError:
+            name = getattr(stream, "name", "list")
+            raise InputError(f"{name}: line {number} is not UTF-8; expected a path") from None
+        if path.strip() and not path.startswith("#"):
+            paths.append(path)
+    return paths
+
+
 @contextlib.contextmanager
 def images_of(inputs: Sequence[str | Path]) -> Iterator[FoundImages]:
     """As ``find_images``, with archives, whose images are there while the block runs.
@@ -137,6 +201,8 @@ def images_of(inputs: Sequence[str | Path]) -> Iterator[FoundImages]:
                     failures.append((str(given), str(error)))
         found = find_images(list(opened.values()))
         found.failures = failures + found.failures
+        found.paths, found.ids = PackedPaths(found.paths), PackedTexts(found.ids)
+        gc.collect()  # what finding took goes back before the network takes its own
         yield found
 
 
@@ -161,19 +227,19 @@ def find_images(inputs: Sequence[str | Path | UnpackedArchive]) -> FoundImages:
     within: dict[Path, tuple[Path, PurePath]] = {}
     for given in inputs:
         path = base = given.folder if isinstance(given, UnpackedArchive) else Path(given)
-        before = len(found.paths)
+        images: list[Path] = []
         if isinstance(given, UnpackedArchive):
-            _add_archive(found, given)
+            images = _add_archive(found, given)
         elif path.is_dir():
-            _add_folder(found, path)
+            images = _add_folder(found, path)
         elif path.exists():
-            found.paths.append(path)
+            images = [path]
         elif re.search(r"[*?\[]", str(given)):
             base = _fixed_part(str(given))
-            _add_matches(found, str(given))
+            images = _add_matches(found, str(given))
         else:
             found.failures.append((str(given), f"{given}: no such file or folder"))
-        for one in found.paths[before:]:
+        for one in images:
             within.setdefault(one.absolute(), (one, one.relative_to(base.parent)))
     found.paths = [path for path, _ in within.values()]
     found.ids = _image_ids([below for _, below in within.values()])
@@ -242,7 +308,7 @@ def file_id(id: str, loaded: ImageFile) -> str:
     return id.replace(frame_id("", loaded), "", 1)
 
 
-def _add_folder(found: FoundImages, folder: Path) -> None:
+def _add_folder(found: FoundImages, folder: Path) -> list[Path]:
     image_files = _without_masks(found, _images_among(found, visible_files(folder)))
     named = _named_by_dicomdir(found, folder)
     image_files += named
@@ -261,6 +327,7 @@ def _add_folder(found: FoundImages, folder: Path) -> None:
         if any(folder in path.parents for path, _ in found.skipped_objects):
             hint = ", only DICOM files of other kinds"
         found.failures.append((str(folder), f"{folder}: the folder holds no images{hint}"))
+    return image_files
 
 
 def _named_by_dicomdir(found: FoundImages, folder: Path) -> list[Path]:
@@ -298,7 +365,7 @@ def _named_by_dicomdir(found: FoundImages, folder: Path) -> list[Path]:
     return named
 
 
-def _add_archive(found: FoundImages, archive: UnpackedArchive) -> None:
+def _add_archive(found: FoundImages, archive: UnpackedArchive) -> list[Path]:
     files = visible_files(archive.folder, recursive=True)
     image_files = _take(found, _without_masks(found, _images_among(found, files)))
     for directory in sorted(archive.folder.rglob(DICOMDIR)):
@@ -309,6 +376,7 @@ def _add_archive(found: FoundImages, archive: UnpackedArchive) -> None:
         found.left_out[kind] = found.left_out.get(kind, 0) + count
     if not image_files:
         found.failures.append((str(archive.path), f"{archive.path}: holds no image to predict"))
+    return image_files
 
 
 def _where_else(folder: Path) -> str:
@@ -318,11 +386,13 @@ def _where_else(folder: Path) -> str:
     return f"; its subfolders do: give '{folder}/{place}'" if below else ""
 
 
-def _add_matches(found: FoundImages, pattern: str) -> None:
+def _add_matches(found: FoundImages, pattern: str) -> list[Path]:
     matches = [Path(name) for name in glob.glob(pattern, recursive=True)]  # noqa: PTH207
-    if not _take(found, _without_masks(found, _images_among(found, matches))):
+    image_files = _take(found, _without_masks(found, _images_among(found, matches)))
+    if not image_files:
         hint = _bracket_hint(pattern)
         found.failures.append((pattern, f"{pattern}: no image matches this pattern{hint}"))
+    return image_files
 
 
 def _bracket_hint(pattern: str) -> str:
@@ -359,12 +429,10 @@ def _is_dicom(path: Path) -> bool:
 
 
 def _take(found: FoundImages, paths: Iterable[Path]) -> list[Path]:
-    """Add the paths that are images, and tell the DICOM files of other kinds apart."""
+    """Return the paths that are images, and tell the DICOM files of other kinds apart."""
     kinds = {path: _why_no_image(path) for path in paths}
     found.skipped_objects += [(path, kind) for path, kind in kinds.items() if kind is not None]
-    kept = [path for path, kind in kinds.items() if kind is None]
-    found.paths += kept
-    return kept
+    return [path for path, kind in kinds.items() if kind is None]
 
 
 def _why_no_image(path: Path) -> str | None:

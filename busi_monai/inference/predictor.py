@@ -193,6 +193,7 @@ class Predictor:
         *,
         batch_size: int = 1,
         then: Callable[[Source, LoadedImage, Prediction], object] | None = None,
+        load: Callable[[Source], LoadedImage] = load_image,
     ) -> Iterator[tuple[Source, Outcome]]:
         """Yield each source with its prediction, in order, going on past images that fail.
 
@@ -204,6 +205,7 @@ class Predictor:
             batch_size: images for one call of the network. One is as fast on a CPU.
             then: called for each image with what was read and predicted, by the thread that
                 predicted it: for what takes its time, such as writing files.
+            load: reads an image, such as ``FileDecoder.load``.
 
         Yields:
             (source, prediction), or (source, error) for an image that could not be read.
@@ -218,10 +220,10 @@ class Predictor:
         first = list(islice(batches, 2))
         if len(first) < 2:  # with all threads
             for batch in first:
-                yield from self._predict_batch(batch, then)
+                yield from self._predict_batch(batch, then, load)
             return
         with self._computing.several() as workers:
-            predict = partial(self._predict_batch, then=then)
+            predict = partial(self._predict_batch, then=then, load=load)
             for found in in_order(predict, chain(first, batches), workers):
                 yield from found
 
@@ -317,9 +319,10 @@ class Predictor:
         self,
         sources: Sequence[Source],
         then: Callable[[Source, LoadedImage, Prediction], object] | None = None,
+        load: Callable[[Source], LoadedImage] = load_image,
     ) -> list[tuple[Source, Outcome]]:
         started = time.perf_counter()
-        read = [_read_or_error(source) for source in sources]
+        read = [_read_or_error(source, load) for source in sources]
         images = [each for each in read if isinstance(each, LoadedImage)]
         predicted = iter(self._computing.predict(images) if images else [])
         seconds = (time.perf_counter() - started) / len(sources)
@@ -365,16 +368,18 @@ def _graph_engine(
     return choice, engine
 
 
-def _read_or_error(source: Source) -> LoadedImage | ImageReadError:
+def _read_or_error(
+    source: Source, load: Callable[[Source], LoadedImage]
+) -> LoadedImage | ImageReadError:
     try:
-        return _read(source)
+        return _read(source, load)
     except ImageReadError as error:
         return error
 
 
-def _read(source: Source) -> LoadedImage:
+def _read(source: Source, load: Callable[[Source], LoadedImage] = load_image) -> LoadedImage:
     try:
-        return load_image(source)
+        return load(source)
     except ImageReadError:
         raise
     except Exception as error:  # one file must not stop the others

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -15,12 +18,13 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from busi_monai.cases import CLASSES
-from busi_monai.errors import ImageReadError
+from busi_monai.cases import CLASSES, PredictionWarning
+from busi_monai.errors import ImageReadError, InputError
 from busi_monai.files import named
 from busi_monai.inference.formats import FurtherFormats
 from busi_monai.inference.overlays import draw_overlay
 from busi_monai.inference.prediction import Prediction
+from busi_monai.inference.progress import Entry, ProgressFile
 from busi_monai.io.image_files import id_key, safe_id, unique_id
 from busi_monai.io.images import ImageFile, LoadedImage, encode_png, mask_sha256, read_image
 from busi_monai.metrics import segmentation_scores
@@ -144,6 +148,10 @@ class PredictionsFolder:
         formats: what else is written of each prediction.
         finish: called with the folder when its table is complete, for what is made from it
             (``metrics.json``, a report) and has to appear together with it.
+        taken: ids that ``reserve`` does not give.
+        progress: gets what is done, if that is to be gone on with after an interruption. What it
+            holds already is taken over by ``kept``, image by image.
+        read: reads an image for its overlay.
     """
 
     def __init__(
@@ -156,26 +164,33 @@ class PredictionsFolder:
         record: RunRecord | None = None,
         formats: FurtherFormats | None = None,
         finish: Sequence[Callable[[Path], object]] = (),
+        taken: Sequence[str] = (),
+        progress: ProgressFile | None = None,
+        read: Callable[[ImageFile], LoadedImage] = read_image,
     ) -> None:
         self.folder = Path(folder)
         self.classes = tuple(classes)
         self.record = record or RunRecord()
         self.counts: Counter[str] = Counter()
         self._with_truth = with_truth
-        self._overlays = overlays
+        self._kinds = ("masks", "overlays") if overlays else ("masks",)
         self._formats = formats
         self._current: str | None = None
         self._finish = tuple(finish)
         self._columns = prediction_columns(self.classes, with_truth=with_truth)
-        self._taken: set[str] = set()
+        self._not_to_give = taken
+        self._progress = progress
+        self._read = read
+        self._kept: Iterator[Entry] = iter(())
         self._stream: TextIO | None = None
         self._rows: list[dict[str, str]] = []
+        self._entries: list[Entry] = []
         self._unsynced: deque[Path] = deque()
         self._due = time.monotonic() + SECONDS_AT_ONCE
 
     def __enter__(self) -> PredictionsFolder:
         """Begin the table."""
-        for name in ("masks", "overlays") if self._overlays else ("masks",):
+        for name in self._kinds:
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         # newline="" is the csv module's wish; the byte order mark would break other readers; bytes
         # of a path that are not UTF-8 are told as \udcNN
@@ -183,6 +198,9 @@ class PredictionsFolder:
         self._stream = table.open("w", encoding="utf-8", errors="backslashreplace", newline="")
         self._writer = csv.DictWriter(self._stream, self._columns, lineterminator="\n")
         self._writer.writeheader()
+        if self._progress is not None:
+            by_file = self._formats is not None and self._formats.by_file
+            self._kept = self._progress.entries(lambda entry: not by_file or "row" not in entry)
         return self
 
     def __exit__(
@@ -192,12 +210,16 @@ class PredictionsFolder:
         trace: TracebackType | None,
     ) -> None:
         """Close the table, and write what is made from it unless the block raised."""
-        if self._stream is not None:
+        if self._stream is None:
+            return
+        with self._stream:
             if kind is None:
-                self._write_rows()
-            self._stream.close()
-            if kind is None:
-                self._complete()
+                self._complete_table()
+            elif self._progress is not None:
+                with contextlib.suppress(OSError):  # the disk may be full
+                    self._write_rows()
+        if kind is None:
+            self._write_record()
 
     def add(
         self,
@@ -223,6 +245,10 @@ class PredictionsFolder:
         self.write_images(id, file, prediction, truth)
         return self.add_row(id, file, prediction, truth)
 
+    @cached_property
+    def _taken(self) -> set[str]:
+        return set(map(id_key, self._not_to_give))  # made only where an id is to be found
+
     def reserve(self, id: str) -> str:
         """Return a name for row and files that no earlier one has, whatever case a disk ignores."""
         id = unique_id(safe_id(id), self._taken)
@@ -247,10 +273,10 @@ class PredictionsFolder:
             loaded: what was read of the image.
         """
         self._write(id, "masks", np.where(prediction.mask > 0, np.uint8(255), np.uint8(0)))
-        if not self._overlays:
+        if "overlays" not in self._kinds:
             return
         if loaded is None or loaded.canvas is not None:
-            loaded = read_image(replace(image, crop_to_region=False))
+            loaded = self._read(replace(image, crop_to_region=False))
         drawn = draw_overlay(
             loaded.pixels,
             prediction.mask,
@@ -275,16 +301,34 @@ class PredictionsFolder:
         row = prediction_row(id, path, prediction, self.classes, frame=image.frame)
         if self._with_truth and truth is not None:
             row |= _truth_columns(truth, prediction)
+        made = [f"{kind}/{id}.png" for kind in self._kinds]
         if self._formats is not None:
-            self._formats.add(self.folder, id, image, prediction)
-        self._write_row(row)
-        for warning in prediction.warnings:
-            self.record.warn(str(image.source), warning)
-        self.counts["predicted"] += 1
-        self.counts["with_lesion"] += prediction.lesion_pixels > 0
-        if prediction.predicted_class:
-            self.counts[prediction.predicted_class] += 1
+            made += self._formats.add(self.folder, id, image, prediction)
+        entry = {"row": row, "made": made, "file": named(image.source), "rank": prediction.rank}
+        self._add_entry(entry | {"warnings": [asdict(each) for each in prediction.warnings]})
         return row
+
+    def kept(self, id: str) -> Entry | None:
+        """Enter what an interrupted process did of the next image.
+
+        Returns:
+            Its row, and the ``rank`` of its prediction, if it was predicted; ``None`` if it is to
+            be done.
+
+        Raises:
+            InputError: if that process did another image.
+        """
+        for entry in self._kept:
+            self._enter(entry)
+            if "row" not in entry:
+                continue
+            if entry["row"]["id"] != id:
+                raise InputError(
+                    f"cannot be resumed: an image was {entry['row']['id']} and is {id} now; start "
+                    "anew without --resume"
+                )
+            return entry
+        return None
 
     def fail(
         self, id: str, image: str | Path | ImageFile, error: object, *, reserved: bool = False
@@ -302,31 +346,68 @@ class PredictionsFolder:
             "frame": None if frame is None else frame + 1,
             "error": named(error),
         }
-        self._write_row(row)
-        self.record.fail(str(image), error)
-        self.counts["failed"] += 1
+        entry = {"row": row, "made": [], "file": named(image)}
+        self._add_entry(entry, lasting=isinstance(image, ImageFile))
+
+    def forget(self) -> None:
+        """Leave nothing to go on with."""
+        if self._progress is not None:
+            self._progress.forget()
+            self._progress = None
 
     def _complete_file(self) -> None:
         """Write what is written once for a file, when another one begins or none is left."""
-        if self._formats is None or self._current is None:
+        if self._formats is None or not self._formats.by_file or self._current is None:
             return
+        entry: Entry = {"file": self._current, "made": [], "error": None}
+        known = len(self._formats.series)
         try:
-            self._formats.complete_file(self.folder)
+            entry["made"] = self._formats.complete_file(self.folder)
         except ImageReadError as error:
-            self.record.fail(self._current, error)
-            self.counts["unwritten"] += 1
+            entry["error"] = named(error)
+        self._add_entry(entry | {"series": dict(islice(self._formats.series.items(), known, None))})
 
-    def _complete(self) -> None:
+    def _complete_table(self) -> None:
         self._complete_file()
+        for entry in self._kept:  # of the last file
+            self._enter(entry)
+        self._write_rows()
+
+    def _write_record(self) -> None:
         counts = {"predicted": self.counts["predicted"], "failed": self.counts["failed"]}
         by_class = {name: self.counts[name] for name in self.classes}
         self.record.write(self.folder, {"counts": {**counts, **by_class}})
         for finish in self._finish:
             finish(self.folder)
 
-    def _write_row(self, row: Mapping[str, Any]) -> None:
+    def _add_entry(self, entry: Entry, *, lasting: bool = True) -> None:
+        """Enter what was done, and note it for a process that goes on."""
+        if lasting and self._progress is not None:
+            self._entries.append(entry)
+        self._enter(entry)
+
+    def _enter(self, entry: Entry) -> None:
+        """Take into account what was done, by this process or one before it."""
         if self._stream is None:
             raise RuntimeError("use PredictionsFolder in a with statement")
+        row, file = entry.get("row"), entry["file"]
+        if row is None:
+            if entry["error"] is not None:
+                self.record.fail(file, entry["error"])
+                self.counts["unwritten"] += 1
+            if self._formats is not None:
+                self._formats.series |= entry["series"]
+            return
+        if "error" in row:
+            self.record.fail(file, row["error"])
+            self.counts["failed"] += 1
+        else:
+            for warning in entry["warnings"]:
+                self.record.warn(file, PredictionWarning(**warning))
+            self.counts["predicted"] += 1
+            self.counts["with_lesion"] += row["lesion_pixels"] > 0
+            if row["predicted_class"]:
+                self.counts[row["predicted_class"]] += 1
         self._rows.append(prediction_cells(row))
         if len(self._rows) >= ROWS_AT_ONCE or time.monotonic() >= self._due:
             self._write_rows()
@@ -338,6 +419,9 @@ class PredictionsFolder:
         while self._unsynced:
             with self._unsynced.popleft().open("rb") as written:
                 os.fsync(written.fileno())
+        if self._progress is not None and self._entries:
+            self._progress.append(self._entries)
+            self._entries.clear()
         self._writer.writerows(self._rows)
         self._stream.flush()
         os.fsync(self._stream.fileno())

@@ -16,8 +16,8 @@ import numpy as np
 from busi_monai.cases import PredictionWarning
 from busi_monai.errors import ImageReadError
 from busi_monai.inference import Predictor
+from busi_monai.io.decoding import DecodingPool
 from busi_monai.serving.answers import ImageResult, warnings_of
-from busi_monai.serving.decoding import DecodingPool
 from busi_monai.serving.keeping import Keeper
 from busi_monai.serving.limits import CapacityLimit, Limits
 from busi_monai.serving.problems import ApiError, ServiceError

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from busi_monai.errors import ImageReadError
 from busi_monai.inference import frame_id
+from busi_monai.io.decoding import DecodingPool
 from busi_monai.io.image_files import ImageBytes, image_stem
 from busi_monai.io.images import ImageFile
-from busi_monai.serving.decoding import DecodingPool
 from busi_monai.serving.limits import Limits
 
 __all__ = ["Upload", "UploadedImages", "images_of", "safe_name", "uploads_of"]

@@ -15,6 +15,7 @@ from PIL import Image
 
 from busi_monai.cases import CLASSES
 from busi_monai.cli.main import main
+from busi_monai.outputs import holds_nothing
 
 NAMES = (
     "plain.png",
@@ -162,7 +163,7 @@ def test_a_missing_checkpoint_exits_1_with_its_remedy(clean, tmp_path, tiny_bund
     assert "model.pt" in result.stderr and "busi-monai train" in result.stderr
 
 
-def test_ctrl_c_exits_130_and_leaves_nothing_half_written(
+def test_ctrl_c_exits_130_and_leaves_nothing_half_written_and_the_way_to_go_on(
     tiny_bundle, clean, tmp_path, monkeypatch
 ):
     from busi_monai.inference import Predictor
@@ -177,7 +178,12 @@ def test_ctrl_c_exits_130_and_leaves_nothing_half_written(
     result = run(clean, "--out", tmp_path / "out", "--model", tiny_bundle, "--device", "cpu")
     assert result.exit_code == 130
     assert "Interrupted" in result.stderr
-    assert list(tmp_path.iterdir()) == []
+    assert holds_nothing(tmp_path / "out")
+    monkeypatch.undo()
+    result = run(
+        clean, "--out", tmp_path / "out", "--model", tiny_bundle, "--device", "cpu", "--resume"
+    )
+    assert result.exit_code == 0 and len(table(tmp_path / "out")) == 2
 
 
 def test_a_full_disk_exits_1_with_the_systems_words(tiny_bundle, clean, tmp_path, monkeypatch):
@@ -251,3 +257,68 @@ def test_options_of_version_0_1_0_are_read_with_a_note(tiny_bundle, clean, tmp_p
     assert "--no-flip-averaging is now --no-tta-flip" in result.stderr
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert record["bundle"] == str(tiny_bundle) and record["tta_flip"] is False
+
+
+def test_a_list_names_more_inputs(tiny_bundle, clean, tmp_path, monkeypatch):
+    monkeypatch.chdir(clean)
+    listed = tmp_path / "list.txt"
+    listed.write_bytes(b"\xef\xbb\xbf# two of them\r\nplain.png\r\n\n  \nwith space (1).png")
+    out = ["--out", tmp_path / "out", "--model", tiny_bundle, "--device", "cpu"]
+    assert run("--list", listed, *out).exit_code == 0
+    assert list(table(tmp_path / "out")["id"]) == ["plain", "with space (1)"]
+    words = ["predict", "--list", "-", "--overwrite", *map(str, out)]
+    result = CliRunner().invoke(main, words, input=b"with space (1).png\n")
+    assert result.exit_code == 0
+    assert list(table(tmp_path / "out")["id"]) == ["with space (1)"]
+
+
+def test_a_list_that_is_not_utf_8_or_holds_nothing_is_wrong_usage(tiny_bundle, tmp_path):
+    listed = tmp_path / "list.txt"
+    for content, told in [
+        (b"a.png\nl\xe4sion.png\n", "line 2 is not UTF-8"),
+        (b"# x\n", "no input"),
+    ]:
+        listed.write_bytes(content)
+        result = run("--list", listed, "--out", tmp_path / "out", "--model", tiny_bundle)
+        assert result.exit_code == 2 and told in result.stderr
+
+
+def test_shards_are_disjoint_and_complete_and_have_the_ids_of_the_whole(
+    tiny_bundle, folder, tmp_path
+):
+    inputs = [folder, tmp_path / "other", tmp_path / "missing.png"]
+    inputs[1].mkdir()
+    shutil.copy(folder / "plain.png", inputs[1] / "plain.png")
+    words = [*inputs, "--model", tiny_bundle, "--device", "cpu", "--no-overlays"]
+    run(*words, "--out", tmp_path / "whole")
+    whole = {row["id"]: row["image"] for row in table(tmp_path / "whole").to_dict("records")}
+    found: list[tuple[str, str]] = []
+    for number in (1, 2, 3):
+        out = tmp_path / f"shard{number}"
+        run(*words, "--out", out, "--shard", f"{number}/3")
+        found += [(row["id"], row["image"]) for row in table(out).to_dict("records")]
+    assert len(found) == len(dict(found)) == len(whole) and dict(found) == whole
+
+
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "1/2/3", "-1/2"])
+def test_a_shard_is_one_of_several(clean, tmp_path, shard):
+    result = run(clean, "--out", tmp_path / "out", "--shard", shard)
+    assert result.exit_code == 2 and "expected I/N" in result.stderr
+
+
+def test_resuming_a_complete_result_says_so_and_exits_0(tiny_bundle, clean, tmp_path):
+    words = [
+        clean,
+        "--out",
+        tmp_path / "out",
+        "--model",
+        tiny_bundle,
+        "--device",
+        "cpu",
+        "--resume",
+    ]
+    assert run(*words).exit_code == 0
+    result = run(*words)
+    assert result.exit_code == 0
+    assert "is complete: 2 predicted; nothing was done" in result.stdout
+    assert json.loads(run(*words, "--json").stdout)["complete_before"]

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from busi_monai.inference import Prediction, Predictor
+from busi_monai.inference import Prediction, Predictor, export_bundle
 from busi_monai.io.images import write_png
 
 
@@ -39,3 +41,16 @@ def prediction() -> Prediction:
         lesion_probability=mask.astype(np.float32),
         seconds=0.01,
     )
+
+
+@pytest.fixture(scope="session")
+def graph_bundle(tiny_bundle: Path, once: Callable[..., Path]) -> Path:
+    """``tiny_bundle`` with its exported graph, by which a process predicts without torch."""
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+
+    def make(bundle: Path) -> None:
+        shutil.copytree(tiny_bundle, bundle)
+        export_bundle(bundle)
+
+    return once("graph bundle", make)

@@ -18,8 +18,8 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from busi_monai.inference import Predictor
+from busi_monai.io.decoding import DecodingPool
 from busi_monai.serving.application import application
-from busi_monai.serving.decoding import DecodingPool
 from busi_monai.serving.limits import Limits
 from busi_monai.serving.service import PredictionService
 

@@ -17,9 +17,9 @@ from PIL import Image
 from pydicom.encaps import encapsulate
 
 from busi_monai.errors import ImageReadError
+from busi_monai.io.decoding import DecodingPool
 from busi_monai.io.image_files import ImageBytes
 from busi_monai.io.images import ImageFile, read_image
-from busi_monai.serving.decoding import DecodingPool
 
 from . import misbehaving
 from .conftest import png_of

@@ -11,18 +11,15 @@ from busi_monai.threads import SINGLE_THREAD
 
 __all__ = ["isolate"]
 
-_MAX_MEMORY = 4 * 1024**3
-"""Bytes of address space; an image of 32 million pixels takes a quarter of it."""
 
-
-def isolate() -> None:
-    """Limit this process: one thread, bounded memory, no core dump, no console."""
+def isolate(max_memory: int | None) -> None:
+    """Limit this process: one thread, so many bytes of memory, no core dump, no console."""
     os.environ.update(SINGLE_THREAD)
     with Path(os.devnull).open("r+b") as nothing:  # decoders print what they like
         for number in (0, 1, 2):
             os.dup2(nothing.fileno(), number)
     if os.name != "nt":
-        _limit()
+        _limit(max_memory)
     import cv2
     import pydicom  # noqa: F401  (so that the first file need not wait for it)
 
@@ -31,12 +28,13 @@ def isolate() -> None:
     cv2.setNumThreads(1)
 
 
-def _limit() -> None:
+def _limit(max_memory: int | None) -> None:
     import resource
 
-    with contextlib.suppress(OSError):  # Ctrl-C is for the service, which finishes what it is at
+    with contextlib.suppress(OSError):  # Ctrl-C is for the parent, which finishes what it is at
         os.setsid()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # else a hanging decoder would not be ended
-    with contextlib.suppress(ValueError, OSError):  # macOS knows the limit and refuses it
-        resource.setrlimit(resource.RLIMIT_AS, (_MAX_MEMORY, _MAX_MEMORY))
+    if max_memory is not None:
+        with contextlib.suppress(ValueError, OSError):  # macOS knows the limit and refuses it
+            resource.setrlimit(resource.RLIMIT_AS, (max_memory, max_memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
