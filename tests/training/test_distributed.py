@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import math
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from itertools import chain
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,28 +15,24 @@ from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
 from monai.data import DataLoader, Dataset
 from monai.engines import Trainer
-from monai.handlers import LrScheduleHandler, MetricsSaver, StatsHandler
+from monai.handlers import EarlyStopHandler, LrScheduleHandler, MetricsSaver, StatsHandler
 from monai.transforms import Compose, Randomizable, Transform
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils.data import Sampler
 
 from busi_monai.bundle.shipped import find_bundle
+from busi_monai.errors import InputError
 from busi_monai.training import (
+    BALANCES,
     EpochSeed,
     ImageTriplets,
     TerminalProgress,
     TrainingScores,
+    batch_share,
     handlers_of_rank,
-    schedule_handler,
     training_sampler,
+    validation_share,
 )
-
-
-@pytest.fixture
-def one_process(tmp_path: Path) -> Iterator[None]:
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
 
 
 @pytest.fixture
@@ -90,8 +88,9 @@ class Augmented(Randomizable, Transform):
         return {**item, "noise": self.R.uniform()}
 
 
-def shares(items: list, balance: str = "none") -> Sampler[int]:
-    return training_sampler(items, balance=balance, seed=7)
+def shares(items: list, balance: str = "none", batch_size: int | None = None) -> Sampler[int]:
+    batch_size = 4 * dist.get_world_size() if batch_size is None else batch_size
+    return training_sampler(items, balance=balance, seed=7, batch_size=batch_size)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -122,13 +121,67 @@ def test_a_group_of_one_draws_what_a_single_process_draws(as_rank) -> None:
     assert trained_on(shares) == alone
 
 
+@pytest.mark.parametrize("balance", BALANCES)
+def test_processes_have_the_batches_of_one(as_rank, balance: str) -> None:
+    def sampler(items: list) -> Sampler[int]:
+        return training_sampler(items, balance=balance)
+
+    alone = [epoch["images"] for epoch in trained_on(sampler)]
+    length, together = len(alone[0]) - len(alone[0]) % 8, []
+    for rank in (0, 1):
+        as_rank(rank)
+        together.append([e["images"] for e in trained_on(lambda each: shares(each, balance))])
+    for epoch, *parts in zip(alone, *together, strict=True):
+        for start in range(0, length, 8):
+            batch = [part[start // 2 : start // 2 + 4] for part in parts]
+            assert [batch[0][0], batch[1][0]] == epoch[start : start + 2]
+            assert sorted(chain(*batch)) == sorted(epoch[start : start + 8])
+
+
+@pytest.mark.parametrize(
+    ("images", "world", "batch_size", "last"),
+    [(16, 2, 8, 4), (17, 2, 8, 4), (18, 2, 8, 2), (19, 2, 8, 2), (21, 2, 8, 3), (3, 4, 8, 2)],
+)
+def test_the_last_batch_is_filled_up(
+    as_rank, images: int, world: int, batch_size: int, last: int
+) -> None:
+    items, shared = [{"class_label": 0}] * images, []
+    for rank in range(world):
+        as_rank(rank, world)
+        shared.append(list(shares(items, batch_size=batch_size)))
+    assert len({len(share) for share in shared}) == 1
+    own = batch_size // world
+    assert len(shared[0]) % own == last % own
+    assert math.ceil(len(shared[0]) / own) == (images + batch_size - 2) // batch_size  # as of one
+    drawn = Counter(chain(*shared))
+    assert max(drawn.values()) - min(drawn.values()) <= 1 or images == 3
+    if images == 17:  # one image alone is left out
+        assert len(drawn) == 16
+
+
+def test_a_batch_that_cannot_be_divided_is_refused(as_rank) -> None:
+    as_rank(0, world=3)
+    with pytest.raises(InputError, match="batch_size 16 cannot be divided among 3 processes"):
+        batch_share(16)
+    assert batch_share(15) == 5
+
+
+def test_whole_batches_are_validated_once(as_rank) -> None:
+    shared = []
+    for rank in (0, 1, 2):
+        as_rank(rank, world=3)
+        shared.append(validation_share(range(14), 4))
+    assert shared == [[0, 1, 2, 3, 12, 13], [4, 5, 6, 7], [8, 9, 10, 11]]
+    assert validation_share(range(8), 4) == [*range(8)]  # fewer batches than processes
+
+
 @pytest.mark.parametrize("balance", ["sampling", "augmentation"])
 def test_balanced_epochs_are_shared_too(as_rank, balance: str) -> None:
     items = [{"class_label": int(number > 14)} for number in range(20)]
     drawn = []
     for rank in (0, 1):
         as_rank(rank)
-        drawn += [items[index]["class_label"] for index in shares(items, balance)]
+        drawn += [items[index]["class_label"] for index in shares(items, balance, 10)]
     assert len(drawn) == (20 if balance == "sampling" else 30)
     if balance == "augmentation":
         assert sum(drawn) == 15
@@ -157,6 +210,7 @@ def handlers() -> list[object]:
         TrainingScores(SimpleNamespace(parts={})),
         LrScheduleHandler(schedule),
         StatsHandler(),
+        EarlyStopHandler(1, float),
         MetricsSaver("."),
         ImageTriplets(None),
         TerminalProgress(),
@@ -172,14 +226,5 @@ def test_the_first_process_has_every_handler(as_rank) -> None:
 def test_the_others_steer_but_do_not_write(as_rank) -> None:
     as_rank(1)
     names = [type(handler).__name__ for handler in handlers_of_rank(handlers())]
-    assert names == ["EpochSeed", "TrainingScores", "LrScheduleHandler", "MetricsSaver"]
-
-
-def test_a_plateau_follows_the_first_process(one_process: None) -> None:
-    steps: list[float] = []
-    state = SimpleNamespace(metrics={"val_score": 0.4}, key_metric_name="val_score", epoch=1)
-    handler = schedule_handler(
-        "plateau", SimpleNamespace(step=steps.append), SimpleNamespace(state=state)
-    )
-    handler(SimpleNamespace(state=SimpleNamespace(epoch=1)))
-    assert steps == [0.4]
+    steering = ["EpochSeed", "TrainingScores", "LrScheduleHandler"]
+    assert names == [*steering, "EarlyStopHandler", "MetricsSaver"]
