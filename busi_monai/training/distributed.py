@@ -100,12 +100,11 @@ def done_by_first(task: Callable[[], object]) -> None:
             task()
         except Exception as caught:
             error = caught
-    failure = error and (str(error) or type(error).__name__, isinstance(error, InputError))
-    failure = gathered(failure)[0]
+    message = "" if error is None else str(error) or type(error).__name__
+    message, by_input = gathered((message, isinstance(error, InputError)))[0]
     if error is not None:
         raise error
-    if failure is not None:
-        message, by_input = failure
+    if message:
         raise (InputError if by_input else BusiMonaiError)(message)
 
 

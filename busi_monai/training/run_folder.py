@@ -184,6 +184,8 @@ class RunFolder:
             self._hashes, labels = datalists.by_name, datalists.labels
             chosen = {"device": device, "precision": precision}
             self._known = {name: vars(each) for name, each in chosen.items() if each is not None}
+            if process_count() > 1:
+                self._known["processes"] = process_count()
             self._known["network"] = network_cost(network, settings.image_size)
             if self.continued:
                 self._go_on(items, labels, initial)
@@ -271,8 +273,8 @@ class RunFolder:
         return {name: record[name] for name in names}
 
     def _choices(self) -> dict[str, Any]:
-        known = {name: self._known[name] for name in ("device", "precision") if name in self._known}
-        return known if process_count() == 1 else {**known, "processes": process_count()}
+        names = ("device", "precision", "processes")
+        return {name: self._known[name] for name in names if name in self._known}
 
     def _write_configs(
         self,

@@ -17,19 +17,27 @@ from monai.data import DataLoader, Dataset
 from monai.engines import Trainer
 from monai.handlers import EarlyStopHandler, LrScheduleHandler, MetricsSaver, StatsHandler
 from monai.transforms import Compose, Randomizable, Transform
+from torch import nn
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils.data import Sampler
 
 from busi_monai.bundle.shipped import find_bundle
-from busi_monai.errors import InputError
+from busi_monai.errors import BusiMonaiError, InputError
+from busi_monai.settings import InferenceSettings
 from busi_monai.training import (
     BALANCES,
     EpochSeed,
     ImageTriplets,
+    RunFolder,
     TerminalProgress,
     TrainingScores,
     batch_share,
+    distributed,
     handlers_of_rank,
+    join_processes,
+    run_folder,
+    share_gradients,
+    train_bundle,
     training_sampler,
     validation_share,
 )
@@ -228,3 +236,84 @@ def test_the_others_steer_but_do_not_write(as_rank) -> None:
     names = [type(handler).__name__ for handler in handlers_of_rank(handlers())]
     steering = ["EpochSeed", "TrainingScores", "LrScheduleHandler"]
     assert names == [*steering, "EarlyStopHandler", "MetricsSaver"]
+
+
+@pytest.fixture
+def second_of_torchrun(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Make this the second process of its machine; returns what is called to join."""
+    called: list[object] = []
+    for variable in ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.setenv(variable, "1")
+    monkeypatch.setattr(dist, "init_process_group", called.append)
+    monkeypatch.setattr(torch.cuda, "set_device", called.append)
+    return called
+
+
+def test_processes_join_by_their_devices(second_of_torchrun: list[object]) -> None:
+    join_processes(torch.device("cuda:1"))
+    assert second_of_torchrun == [torch.device("cuda:1"), "nccl"]
+    join_processes(torch.device("cpu"))
+    assert second_of_torchrun[2:] == ["gloo"]
+    with pytest.raises(InputError, match="cuda:0 was asked for by all"):
+        join_processes(torch.device("cuda:0"))
+
+
+def test_a_process_alone_joins_nothing() -> None:
+    join_processes(torch.device("cpu"))
+    network = nn.Linear(1, 1)
+    assert share_gradients(network) is network
+    assert not dist.is_initialized()
+
+
+class OnGpu(nn.Module):
+    """Says that its parameters lie on a GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(2)
+
+    def parameters(self, recurse: bool = True) -> Iterator[object]:
+        return iter([SimpleNamespace(device=torch.device("cuda:1"))])
+
+
+def test_on_gpus_batch_normalisation_is_that_of_all(as_rank, monkeypatch) -> None:
+    made: list[object] = []
+    monkeypatch.setattr(
+        distributed, "DistributedDataParallel", lambda *args, **kwargs: made.append((args, kwargs))
+    )
+    as_rank(1)
+    network = OnGpu()
+    weight = network.norm.weight
+    share_gradients(network)
+    ((given,), options) = made[0]
+    assert given is network and options == {"device_ids": [torch.device("cuda:1")]}
+    assert isinstance(network.norm, nn.SyncBatchNorm) and network.norm.weight is weight
+
+
+def test_two_stages_are_trained_in_one_process(second_of_torchrun: list[object]) -> None:
+    with pytest.raises(InputError, match="train without torchrun"):
+        train_bundle(["prepared"], "run", bundle="breast_ultrasound_two_stage")
+
+
+def test_what_fails_in_the_first_process_fails_in_all(as_rank, monkeypatch) -> None:
+    def refuse() -> None:
+        raise InputError("not empty")
+
+    with pytest.raises(InputError, match="not empty"):
+        distributed.done_by_first(refuse)
+    as_rank(1)
+    for by_input, kind in ((True, InputError), (False, BusiMonaiError)):
+        told = ("not empty", by_input)
+        monkeypatch.setattr(distributed, "gathered", lambda _, told=told: [told, ("", False)])
+        with pytest.raises(kind, match="not empty"):
+            distributed.done_by_first(refuse)
+    monkeypatch.setattr(distributed, "gathered", lambda value: [value])
+    distributed.done_by_first(refuse)  # which only the first one does
+
+
+def test_a_run_that_only_some_processes_see_is_refused(as_rank, monkeypatch, tmp_path) -> None:
+    as_rank(1)
+    monkeypatch.setattr(run_folder, "gathered", lambda value: [True, value])
+    folder = RunFolder(tmp_path / "run", find_bundle(), resume=True)
+    with pytest.raises(InputError, match="choose a folder that all machines share"):
+        folder.start(InferenceSettings(), nn.Identity())
