@@ -121,7 +121,6 @@ def test_two_processes_have_the_course_of_one(
     output(monai(1, "one"))
     output(monai(2, "two"))
     assert_same_course(one, two)
-    assert read_json(one / "run.json")["best"] == pytest.approx(read_json(two / "run.json")["best"])
     assert len([*(two / "tensorboard").iterdir()]) == 1
     assert len([*(two / "validation").iterdir()]) == len([*(one / "validation").iterdir()])
 
@@ -147,7 +146,7 @@ def test_a_training_goes_on_in_two_processes_and_stops_early_in_both(
     given = ["--config", "alike.yaml", "--set", "lr_schedule=constant", "--set", "learning_rate=0"]
     output(start(1, *train, *given, "--epochs", "1"))
     refused = output(start(2, *train, *given), code=1)
-    assert refused.count("Error: ") == refused.count("run is not empty") == 2
+    assert refused.count("run is not empty; choose another folder") == 2
     told = output(start(2, *train, "--resume", "--epochs", "9", "--patience", "2"))
     assert told.count("Trained") == 1
     record = read_json(tmp_path / "run" / "run.json")
