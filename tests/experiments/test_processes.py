@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-import json
-import os
-import time
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,18 +30,20 @@ def test_without_gpus_none_is_shared_out() -> None:
         assert usable_gpus("auto") == []
 
 
-def _seen(folder: str, name: str) -> None:
-    began = time.monotonic()
-    path = Path(folder) / f"{name}.json"
-    path.write_text(json.dumps(os.environ.get("CUDA_VISIBLE_DEVICES")), encoding="utf-8")
-    while len(list(Path(folder).iterdir())) < 2 and time.monotonic() < began + 100:
-        time.sleep(0.01)  # until a second call runs beside this one
+SEEN = """
+import os, sys, time
+from pathlib import Path
+path, began = Path(sys.argv[1]), time.monotonic()
+path.write_text(os.environ["CUDA_VISIBLE_DEVICES"])
+while len(list(path.parent.iterdir())) < 2 and time.monotonic() < began + 100:
+    time.sleep(0.01)  # until a second call runs beside this one
+"""
 
 
 @pytest.mark.slow
 def test_calls_at_once_have_gpus_of_their_own(tmp_path: Path) -> None:
-    calls = {name: (str(tmp_path), name) for name in ("a", "b", "c")}
-    run_in_processes(_seen, calls, jobs=2, gpus=["0", "5", "7"])
-    seen = [json.loads((tmp_path / f"{name}.json").read_text("utf-8")) for name in calls]
+    calls = {name: ([sys.executable, "-c", SEEN, str(tmp_path / name)],) for name in "abc"}
+    run_in_processes(subprocess.check_call, calls, jobs=2, gpus=["0", "5", "7"])
+    seen = [(tmp_path / name).read_text("utf-8") for name in calls]
     assert {seen[0], seen[1]} == {"0", "5"}
     assert seen[2] in {"0", "5"}
