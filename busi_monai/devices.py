@@ -18,6 +18,8 @@ __all__ = [
     "choose_graph_precision",
     "choose_precision",
     "cpu_instructions",
+    "launched_by_torchrun",
+    "local_rank",
 ]
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -26,6 +28,8 @@ GAIN = 1.2
 """How many times as fast bf16 has to be where its speed is measured."""
 
 _STEP_TIMES = "BUSI_MONAI_STEP_TIMES"
+
+_TORCHRUN = ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK")
 
 
 @dataclass(frozen=True)
@@ -60,15 +64,27 @@ def check_device(requested: str) -> None:
         raise InputError(f"unknown device {requested!r}; expected auto, cpu, cuda or cuda:N")
 
 
+def launched_by_torchrun() -> bool:
+    """Return whether this is one of the processes of a training that ``torchrun`` starts."""
+    return all(name in os.environ for name in _TORCHRUN)
+
+
+def local_rank() -> int:
+    """Return the number of this process among those of ``torchrun`` on this machine, from 0."""
+    return int(os.environ["LOCAL_RANK"]) if launched_by_torchrun() else 0
+
+
 def choose_device(requested: str = "auto") -> DeviceChoice:
     """Return the device to use.
 
     Args:
         requested: ``auto`` (CUDA where torch sees one, else the CPU), ``cpu``, ``cuda`` or
-            ``cuda:N``.
+            ``cuda:N``. Under ``torchrun``, ``auto`` and ``cuda`` are the GPU with the process's
+            number on its machine.
 
     Raises:
-        InputError: if CUDA is asked for and is not there: never a silent fall-back.
+        InputError: if CUDA is asked for and is not there, or has fewer devices than processes:
+            never a silent fall-back.
     """
     check_device(requested)
     if requested == "cpu":
@@ -76,11 +92,16 @@ def choose_device(requested: str = "auto") -> DeviceChoice:
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    own = local_rank()
+    if requested in {"auto", "cuda"} and 0 < count <= own:
+        raise InputError(
+            f"process {own} of this machine has no GPU of its own, torch sees {count}; start as "
+            "many processes as there are GPUs (torchrun --nproc_per_node), or use --device cpu"
+        )
     if requested == "auto":
         if count:
-            return DeviceChoice(
-                "cuda:0", f"auto: torch sees {count} CUDA {'device' if count == 1 else 'devices'}"
-            )
+            seen = f"auto: torch sees {count} CUDA {'device' if count == 1 else 'devices'}"
+            return DeviceChoice(f"cuda:{own}", seen)
         return DeviceChoice("cpu", "auto: torch sees no CUDA device")
     index = requested.partition(":")[2]
     if not count:
@@ -88,9 +109,9 @@ def choose_device(requested: str = "auto") -> DeviceChoice:
             f"device {requested!r} was asked for, but torch {torch.__version__} sees no CUDA "
             "device; use --device cpu or install a CUDA build of torch"
         )
-    if int(index or 0) >= count:
+    if int(index or own) >= count:
         raise InputError(f"device {requested!r} was asked for, but torch sees only {count}")
-    return DeviceChoice(f"cuda:{index or 0}", "asked for")
+    return DeviceChoice(f"cuda:{index or own}", "asked for")
 
 
 def choose_precision(requested: str, device: DeviceChoice | str) -> PrecisionChoice:

@@ -46,6 +46,32 @@ def test_what_is_asked_for_is_taken(gpus: int, asked: str, name: str) -> None:
     assert choose_device(asked).name == name
 
 
+@pytest.mark.parametrize("gpus", [2], indirect=True)
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [("auto", "cuda:1"), ("cuda", "cuda:1"), ("cuda:0", "cuda:0"), ("cpu", "cpu")],
+)
+def test_each_process_of_torchrun_has_its_own_gpu(
+    gpus: int, asked: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "1")  # which alone does not tell of torchrun
+    assert choose_device("auto").name == "cuda:0"
+    for variable in ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE"):
+        monkeypatch.setenv(variable, "1")
+    assert choose_device(asked).name == name
+
+
+@pytest.mark.parametrize("gpus", [2], indirect=True)
+@pytest.mark.parametrize("asked", ["auto", "cuda"])
+def test_more_processes_than_gpus_are_refused(
+    gpus: int, asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.setenv(variable, "2")
+    with pytest.raises(InputError, match=r"process 2 of this machine has no GPU .* sees 2"):
+        choose_device(asked)
+
+
 @pytest.mark.parametrize("gpus", [0], indirect=True)
 @pytest.mark.parametrize("asked", ["cuda", "cuda:0"])
 def test_cuda_never_falls_back_to_the_cpu(gpus: int, asked: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ def command(
 
     The run's folder is itself a bundle: evaluate and predict with it, or hand it to any MONAI tool.
     """
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts
+    quiet = quiet or not first
     say_loading(quiet=quiet)
     from busi_monai.training import parse_overrides
 
@@ -56,6 +59,8 @@ def command(
         settings=parse_overrides(settings),
         **training,
     )
+    if not first:
+        return
     record = run.record or {}
     if as_json:
         print_json(record)

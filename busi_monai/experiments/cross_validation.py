@@ -29,6 +29,7 @@ from busi_monai.experiments.processes import (
     locked,
     run_in_processes,
     run_in_turn,
+    usable_gpus,
 )
 from busi_monai.files import read_json
 from busi_monai.inference import write_ensemble
@@ -79,7 +80,8 @@ def cross_validate(
         bundle: name of a shipped bundle, or folder of a bundle.
         overrides: values by configuration key.
         folds: which to do; by default all. What is pooled are all folds that are finished.
-        jobs: folds at once, each in a process of its own.
+        jobs: folds at once, each in a process of its own, with a GPU of its own as long as there
+            are enough.
         resamples: bootstrap resamples of the groups.
         overlays: whether each fold's evaluation has images with outlines.
         ensemble: whether the finished folds' networks are joined to a bundle, ``ensemble/``, for
@@ -139,7 +141,8 @@ def cross_validate(
         if jobs == 1:
             run_in_turn(_finish_fold, tasks)
         elif tasks:
-            run_in_processes(_finish_fold, tasks, min(jobs, len(tasks)), out / "logs")
+            gpus = usable_gpus(str(evaluation["device_name"]))
+            run_in_processes(_finish_fold, tasks, min(jobs, len(tasks)), out / "logs", gpus)
     except InputError:
         _withdraw_unbegun(out)
         raise

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import os
+import shutil
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, as_completed
 from contextlib import contextmanager
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 from pebble import ProcessExpired, ProcessPool
 
 from busi_monai.devices import choose_precision
 from busi_monai.errors import BusiMonaiError, InputError
 from busi_monai.threads import share_of_threads
 
-__all__ = ["LOCKS", "any_locked", "locked", "run_in_processes", "run_in_turn"]
+__all__ = ["LOCKS", "any_locked", "locked", "run_in_processes", "run_in_turn", "usable_gpus"]
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +78,22 @@ def any_locked(folder: Path, pattern: str) -> bool:
     return False
 
 
+def usable_gpus(requested: str) -> list[str]:
+    """Return the GPUs to share out, as ``CUDA_VISIBLE_DEVICES`` names them.
+
+    Args:
+        requested: the device's name; with another one than ``auto`` or ``cuda``, all processes
+            compute there, and nothing is shared out.
+    """
+    if requested not in {"auto", "cuda"}:
+        return []
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    named = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
+    return named.split(",")[:count]
+
+
 def run_in_turn(task: Callable[..., object], arguments: Mapping[str, tuple[Any, ...]]) -> None:
     """Call a function once for each name, one after the other, in this process.
 
@@ -99,6 +118,7 @@ def run_in_processes(
     arguments: Mapping[str, tuple[Any, ...]],
     jobs: int,
     logs: Path | None = None,
+    gpus: Sequence[str] = (),
 ) -> None:
     """Call a function in processes of its own, some at a time, and wait for all.
 
@@ -110,6 +130,8 @@ def run_in_processes(
         arguments: of each call, by the name that it is called in messages.
         jobs: how many run at once; each gets its part of torch's threads.
         logs: folder for ``<name>.log``, what each call prints; without, it goes where ours goes.
+        gpus: what ``usable_gpus`` gives. Each process sees one of them alone; calls that run at
+            once have different ones, as long as there are enough.
 
     Raises:
         InputError: as the first call that raised one.
@@ -122,11 +144,13 @@ def run_in_processes(
     began, failures = time.monotonic(), []
     spawn = multiprocessing.get_context("spawn")
     pool = ProcessPool(max_workers=jobs, max_tasks=1, context=spawn)
+    places = tempfile.mkdtemp()
+    own = (threads, places, [gpus[place % len(gpus)] for place in range(jobs)] if gpus else [])
     try:
         waiting: dict[Future[Any], str] = {}
         for name, values in arguments.items():
             log = None if logs is None else str(logs / f"{name}.log")
-            waiting[pool.schedule(_work, args=(task, values, threads, log))] = name
+            waiting[pool.schedule(_work, args=(task, values, log, *own))] = name
             if log is not None:
                 logger.info("%s: its course is in %s", name, log)
         for future in as_completed(waiting):
@@ -146,16 +170,24 @@ def run_in_processes(
         raise
     finally:
         pool.join()
+        shutil.rmtree(places, ignore_errors=True)
     if failures:
         name, message, by_input = failures[0]
         raise (InputError if by_input else BusiMonaiError)(f"{name}: {message}")
 
 
 def _work(
-    task: Callable[..., object], values: tuple[Any, ...], threads: int, log: str | None
+    task: Callable[..., object],
+    values: tuple[Any, ...],
+    log: str | None,
+    threads: int,
+    places: str,
+    gpus: Sequence[str],
 ) -> tuple[str, bool] | None:
     """Return what failed, and whether by the user's input: not every error can be pickled."""
     _end_with_parent()
+    if gpus:  # before torch looks for them
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[_free_place(Path(places), len(gpus))]
     if log is not None:
         sys.stdout = sys.stderr = Path(log).open("a", encoding="utf-8", buffering=1)  # noqa: SIM115
     form, hours = "%(asctime)s %(message)s", None if log else "%H:%M:%S"
@@ -171,6 +203,21 @@ def _work(
         logger.log(logging.ERROR if log else logging.DEBUG, "failed", exc_info=True)
         return f"{error or type(error).__name__}{more}", isinstance(error, InputError)
     return None
+
+
+def _free_place(folder: Path, count: int) -> int:
+    """Return a number below ``count`` that no other process has, and keep it to this one's end."""
+    while True:
+        for number in range(count):
+            lock = FileLock(folder / f"{number}.lock")
+            with contextlib.suppress(Timeout):
+                lock.acquire(blocking=False)
+                _kept.append(lock)
+                return number
+        time.sleep(0.05)  # the process before this one is about to end
+
+
+_kept: list[BaseFileLock] = []
 
 
 def _end_with_parent() -> None:

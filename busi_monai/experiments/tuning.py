@@ -7,13 +7,12 @@ import math
 import multiprocessing
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from busi_monai.bundle import Bundle
 from busi_monai.errors import BusiMonaiError, ImageReadError, InputError, WeightsError
-from busi_monai.experiments.processes import run_in_processes
+from busi_monai.experiments.processes import run_in_processes, usable_gpus
 from busi_monai.experiments.tuning_outputs import write_overview, write_record
 from busi_monai.experiments.tuning_plan import TuningPlan
 from busi_monai.experiments.tuning_study import Claim, TrialStudy, best_trial, require_optuna
@@ -58,12 +57,9 @@ def tune(plan: TuningPlan, *, trials: int = 20, jobs: int = 1) -> Path:
             work(plan, trials)
         else:
             level = logging.getLogger("busi_monai.experiments").getEffectiveLevel()
-            workers = {
-                f"worker {number}": (plan, trials, device, level)
-                for number, device in enumerate(_devices(plan.device, jobs))
-            }
+            workers = {f"worker {number}": (plan, trials, level) for number in range(jobs)}
             try:
-                run_in_processes(_worker, workers, jobs)
+                run_in_processes(_worker, workers, jobs, gpus=usable_gpus(plan.device))
             except InputError:
                 raise
             except BusiMonaiError as error:
@@ -84,23 +80,13 @@ def tune(plan: TuningPlan, *, trials: int = 20, jobs: int = 1) -> Path:
     return plan.out
 
 
-def _worker(plan: TuningPlan, total: int, device: str, level: int) -> None:
+def _worker(plan: TuningPlan, total: int, level: int) -> None:
     logging.getLogger("busi_monai.experiments").setLevel(level)
     for name in ("train", "validate", "monai.bundle.workflows"):
         logging.getLogger(name).disabled = True
     logging.getLogger("ignite").setLevel(logging.CRITICAL)
     require_optuna()
-    work(replace(plan, overrides={**plan.overrides, "device_name": device}), total)
-
-
-def _devices(requested: str, jobs: int) -> list[str]:
-    """Return a device for each worker: several CUDA devices are shared out."""
-    import torch
-
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if requested not in {"auto", "cuda"} or count < 2:
-        return [requested] * jobs
-    return [f"cuda:{index % count}" for index in range(jobs)]
+    work(plan, total)
 
 
 def work(plan: TuningPlan, total: int) -> None:

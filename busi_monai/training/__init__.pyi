@@ -1,15 +1,21 @@
 from .assembly import assemble_stages
 from .checkpoints import ModelEma, RunCheckpoint
 from .data import (
-    BALANCES,
     cached_dataset,
     class_weights,
     datalist_hashes,
     datalist_provenance,
     load_items,
     training_items,
-    training_sampler,
     training_transforms,
+)
+from .distributed import (
+    batch_share,
+    join_processes,
+    leave_processes,
+    share_gradients,
+    summary_writer,
+    validation_share,
 )
 from .earlier_names import (
     AutocastInferer,
@@ -37,6 +43,7 @@ from .losses import LOSSES, MultiTaskLoss
 from .mixing import MixedBatches, make_prepare_batch
 from .run_folder import RunFolder
 from .runs import check_keys, parse_overrides, run_evaluation
+from .sampling import BALANCES, training_sampler
 from .schedules import OPTIMIZERS, SCHEDULES, make_optimizer, make_schedule
 from .scores import ValidationScores, draw_history
 from .stages import STAGES, train_bundle
@@ -63,6 +70,7 @@ __all__ = [
     "UpdateEma",
     "ValidationScores",
     "assemble_stages",
+    "batch_share",
     "bundle_root_of_config",
     "cached_dataset",
     "check_keys",
@@ -73,6 +81,8 @@ __all__ = [
     "find_initial_run",
     "handlers_of_rank",
     "iteration_loss",
+    "join_processes",
+    "leave_processes",
     "load_items",
     "make_optimizer",
     "make_prepare_batch",
@@ -85,8 +95,11 @@ __all__ = [
     "schedule_handler",
     "seen_in_training",
     "selection_score",
+    "share_gradients",
+    "summary_writer",
     "train_bundle",
     "training_items",
     "training_sampler",
     "training_transforms",
+    "validation_share",
 ]

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed
 from ignite.engine import Engine, Events
 from ignite.handlers import EarlyStopping
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from busi_monai.errors import BusiMonaiError, InputError, WeightsError
 from busi_monai.files import atomic_file
 from busi_monai.networks.weights import save_tensors
+from busi_monai.training.distributed import is_first_process
 
 __all__ = ["ModelEma", "RunCheckpoint"]
 
@@ -142,7 +142,7 @@ class RunCheckpoint:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._save)
 
     def _save(self, engine: Engine) -> None:
-        if torch.distributed.is_initialized() and torch.distributed.get_rank() > 0:
+        if not is_first_process():
             return
         state = {name: part.state_dict() for name, part in self.parts.items()}
         state["progress"] = self._progress(engine)

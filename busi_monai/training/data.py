@@ -5,22 +5,13 @@ from __future__ import annotations
 import logging
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-import torch.distributed
 from monai.data import CacheDataset, Dataset, PersistentDataset, pickle_hashing
 from monai.transforms import Compose
-from torch.utils.data import (
-    DistributedSampler,
-    RandomSampler,
-    Sampler,
-    WeightedRandomSampler,
-)
 
 from busi_monai.bundle.training_images import refuse_held_out_images
 from busi_monai.cases import CLASSES, ordered_subset
@@ -29,6 +20,7 @@ from busi_monai.curation.datalist import items_of_split
 from busi_monai.curation.label_hashes import label_hashes, note_without_label_hashes
 from busi_monai.errors import InputError
 from busi_monai.files import file_sha256
+from busi_monai.training.distributed import is_first_process
 from busi_monai.transforms import (
     CropToLesiond,
     KeepNativeLabeld,
@@ -37,22 +29,17 @@ from busi_monai.transforms import (
 )
 
 __all__ = [
-    "BALANCES",
     "DatalistHashes",
     "cached_dataset",
     "class_weights",
     "datalist_hashes",
     "datalist_provenance",
-    "epoch_seed",
     "load_items",
     "training_items",
-    "training_sampler",
     "training_transforms",
 ]
 
 logger = logging.getLogger(__name__)
-
-BALANCES = ("none", "sampling", "augmentation")
 
 
 def load_items(
@@ -138,107 +125,6 @@ def class_weights(items: Sequence[dict[str, Any]], n_classes: int) -> list[float
     ]
 
 
-def epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:
-    """Return the seed of an epoch (from 1) in the process of a rank, below 2³².
-
-    Examples:
-        >>> epoch_seed(0, 1), epoch_seed(0, 1, rank=1)
-        (3964924996, 901243215)
-    """
-    words = [seed, epoch, rank] if rank else [seed, epoch]
-    return int(np.random.SeedSequence(words).generate_state(1)[0])
-
-
-def training_sampler(
-    items: Sequence[dict[str, Any]], *, balance: str = "none", seed: int = 0
-) -> Sampler[int]:
-    """Return a sampler over one epoch of items.
-
-    It draws from torch's global generator, which ``EpochSeed`` seeds. Of several processes, all
-    draw the same epoch, and each takes its share.
-
-    Args:
-        items: the training items, for their ``class_label``.
-        balance: one of ``BALANCES``. ``none``: every item once. ``sampling``: as many draws, with
-            replacement, so that every class is seen equally often. ``augmentation``: every item
-            once, and those of the rarer classes again, each time augmented anew, until all classes
-            have as many as the commonest: a longer epoch, in which nothing is left out.
-        seed: the run's, for the draws that several processes share.
-
-    Raises:
-        InputError: for an unknown ``balance``, or for fewer than two items, which batch
-            normalisation cannot train on.
-    """
-    if len(items) < 2:
-        found = "1 case" if len(items) == 1 else f"{len(items)} cases"
-        raise InputError(f"the split train has {found}; training needs at least 2")
-    if balance not in BALANCES:
-        raise InputError(f"class_balance must be one of {', '.join(BALANCES)}, got {balance!r}")
-    labels = [item["class_label"] for item in items]
-    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
-        return _sampler(labels, balance)
-    generator = torch.Generator()
-    return _SharedSampler(_sampler(labels, balance, generator), generator, seed)
-
-
-def _sampler(
-    labels: Sequence[int], balance: str, generator: torch.Generator | None = None
-) -> Sampler[int]:
-    if balance == "none":
-        return RandomSampler(labels, generator=generator)
-    if balance == "augmentation":
-        return _RepeatingSampler(labels, generator)
-    counts = Counter(labels)
-    weights = [1.0 / counts[label] for label in labels]
-    return WeightedRandomSampler(weights, num_samples=len(labels), generator=generator)
-
-
-class _SharedSampler(DistributedSampler[int]):
-    """All processes draw the same epoch, and each takes its share of it.
-
-    MONAI's trainer calls ``set_epoch`` of a ``DistributedSampler``.
-    """
-
-    def __init__(self, sampler: Sampler[int], generator: torch.Generator, seed: int) -> None:
-        count = len(sampler)  # type: ignore[arg-type]
-        super().__init__(range(count), shuffle=False, seed=seed, drop_last=True)  # type: ignore[arg-type]
-        self._sampler = sampler
-        self._generator = generator
-
-    def __iter__(self) -> Iterator[int]:
-        # as if by one more process: no other one draws from this seed
-        self._generator.manual_seed(epoch_seed(self.seed, self.epoch, rank=self.num_replicas))
-        drawn = list(self._sampler)
-        return iter([drawn[position] for position in list(super().__iter__())])
-
-
-class _RepeatingSampler(Sampler[int]):
-    """Every item once, and of the rarer classes as many more as the commonest has."""
-
-    def __init__(self, labels: Sequence[int], generator: torch.Generator | None = None) -> None:
-        self._generator = generator
-        self._members = [
-            [index for index, label in enumerate(labels) if label == wanted]
-            for wanted in sorted(set(labels))
-        ]
-        self._each = max(map(len, self._members))
-
-    def __iter__(self) -> Iterator[int]:
-        epoch: list[int] = []
-        for members in self._members:
-            whole, rest = divmod(self._each, len(members))
-            again = self._order(len(members))[:rest]
-            epoch += members * whole + [members[position] for position in again]
-        return iter([epoch[position] for position in self._order(len(epoch))])
-
-    def _order(self, count: int) -> list[int]:
-        order: list[int] = torch.randperm(count, generator=self._generator).tolist()
-        return order
-
-    def __len__(self) -> int:
-        return self._each * len(self._members)
-
-
 def training_transforms(preprocessing: Compose, augmentation: Compose) -> Compose:
     """Chain both flat, so that ``CacheDataset`` caches all that is not random.
 
@@ -279,9 +165,8 @@ def cached_dataset(
             track_meta=not plain,
             hash_transform=pickle_hashing,  # other options are other files
         )
-    return CacheDataset(
-        items, transform, progress=sys.stderr.isatty(), copy_cache=False, num_workers=2
-    )
+    progress = sys.stderr.isatty() and is_first_process()
+    return CacheDataset(items, transform, progress=progress, copy_cache=False, num_workers=2)
 
 
 @dataclass(frozen=True)

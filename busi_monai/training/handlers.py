@@ -13,16 +13,16 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed
 from ignite.engine import Engine, Events
-from monai.handlers import LrScheduleHandler, MetricsSaver, ValidationHandler
+from monai.handlers import EarlyStopHandler, LrScheduleHandler, MetricsSaver, ValidationHandler
 from torch import Tensor
 from tqdm import tqdm
 
 from busi_monai.files import write_text
 from busi_monai.training.checkpoints import ModelEma, RunCheckpoint
-from busi_monai.training.data import epoch_seed
+from busi_monai.training.distributed import gathered, is_first_process, process_rank
 from busi_monai.training.losses import MultiTaskLoss
+from busi_monai.training.sampling import epoch_seed
 from busi_monai.training.schedules import PER_ITERATION
 
 __all__ = [
@@ -77,8 +77,7 @@ class EpochSeed:
 
     def __call__(self, engine: Engine) -> None:
         """Seed every generator in use from (seed, epoch, rank)."""
-        rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-        seed = epoch_seed(self.seed, engine.state.epoch, rank)
+        seed = epoch_seed(self.seed, engine.state.epoch, process_rank())
         random.seed(seed)
         np.random.seed(seed)  # noqa: NPY002 - MONAI's transforms may draw from it
         torch.manual_seed(seed)
@@ -99,11 +98,12 @@ class UpdateEma:
 
 
 class TrainingScores:
-    """Handler: mean loss and its parts, lesion Dice and accuracy over an epoch's own batches.
+    """Handler: mean loss and its parts, lesion Dice and accuracy over an epoch's batches.
 
     The figures come from the augmented images at network size, while the weights still move: a
     cheap look at over-fitting, not a measurement. Of mixed images (``mixing``), the class with
-    the largest share counts, and as lesion what is one by half or more. They are left in
+    the largest share counts, and as lesion what is one by half or more. Of several processes, the
+    batches of all count. They are left in
     ``engine.state.metrics`` as ``train_loss``, ``train_loss_seg``, ``train_loss_cls``,
     ``train_lesion_dice`` and ``train_accuracy``.
 
@@ -147,8 +147,11 @@ class TrainingScores:
         self._sums[name] = (total + value, images + count)
 
     def _finish(self, engine: Engine) -> None:
-        for name, (total, count) in self._sums.items():
-            engine.state.metrics[name] = float(total) / float(count) if count else float("nan")
+        own = {name: (float(total), float(count)) for name, (total, count) in self._sums.items()}
+        parts = gathered(own)
+        for name in own:
+            total, count = (math.fsum(part[name][at] for part in parts) for at in (0, 1))
+            engine.state.metrics[name] = total / count if count else float("nan")
 
 
 def batch_dice(logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -231,10 +234,7 @@ class _PlateauHandler(LrScheduleHandler):
     def __call__(self, engine: Engine) -> None:
         if self.evaluator.state.epoch != engine.state.epoch:
             return
-        scores = [selection_score(self.evaluator)]
-        if torch.distributed.is_initialized():  # each process has batch statistics of its own
-            torch.distributed.broadcast_object_list(scores, src=0)
-        self.lr_scheduler.step(scores[0])
+        self.lr_scheduler.step(selection_score(self.evaluator))
 
 
 class ImageTriplets:
@@ -322,10 +322,10 @@ def handlers_of_rank(handlers: Sequence[Any]) -> list[Any]:
     ``MetricsSaver`` gathers from all processes, and ``RunCheckpoint`` loads in all; both write in
     the first one only.
     """
-    if torch.distributed.get_rank() == 0:
+    if is_first_process():
         return list(handlers)
     steering = (
-        EpochSeed, LrScheduleHandler, MetricsSaver, RunCheckpoint, TrainingScores, UpdateEma,
-        ValidationHandler,
+        EarlyStopHandler, EpochSeed, LrScheduleHandler, MetricsSaver, RunCheckpoint, TrainingScores,
+        UpdateEma, ValidationHandler,
     )  # fmt: skip
     return [handler for handler in handlers if isinstance(handler, steering)]

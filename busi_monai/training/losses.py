@@ -32,6 +32,8 @@ from monai.losses.focal_loss import FocalLoss
 from torch import Tensor, nn
 from torch.nn import functional
 
+from busi_monai.training.distributed import shared_count
+
 __all__ = [
     "CLASSIFICATION_LOSSES",
     "EMPTY_MASKS",
@@ -76,7 +78,8 @@ class MultiTaskLoss(nn.Module):
 
     A weight of 0 turns its head off: nothing is computed for it, and the network need not have it.
     Each head's loss is the mean over those images of the batch that carry its truth, and 0 if
-    none does.
+    none does. Of several processes that train, the average of their losses is that of the whole
+    batch, also where their shares carry truth for different numbers of images.
 
     Args:
         seg_weight: weight of the mask loss, at least 0.
@@ -211,7 +214,7 @@ class MaskLoss(nn.Module):
         losses = torch.zeros_like(present)
         for term in self.terms:
             losses = losses + getattr(self, f"_{term}")(logits, mask, empty)
-        return (losses * present).sum() / present.sum().clamp(min=1)
+        return _mean(losses * present, present.sum())
 
     def _dice(self, logits: Tensor, mask: Tensor, empty: Tensor) -> Tensor:
         losses = self.dice(logits, mask).flatten(1).mean(1)
@@ -301,8 +304,7 @@ class ClassLoss(nn.Module):
         if self.name == "focal":
             probability = logits.softmax(dim=1).gather(1, known[:, None]).squeeze(1)
             losses = losses * (1 - probability) ** FOCAL_GAMMA
-        counted = (weights[known] * present).sum()
-        return losses.sum() / counted.clamp(min=torch.finfo(losses.dtype).tiny)
+        return _mean(losses, (weights[known] * present).sum())
 
     def _soft(self, logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         if labels.shape != logits.shape or not labels.is_floating_point():
@@ -323,7 +325,12 @@ class ClassLoss(nn.Module):
                 label_smoothing=self.label_smoothing,
                 reduction="none",
             )
-        return (losses * present).sum() / present.sum().clamp(min=1)
+        return _mean(losses * present, present.sum().to(losses))
+
+
+def _mean(losses: Tensor, count: Tensor) -> Tensor:
+    """Return the sum over the images divided by what counts of them, 0 if nothing does."""
+    return losses.sum() / shared_count(count).clamp(min=torch.finfo(losses.dtype).tiny)
 
 
 def _plain(tensor: Tensor) -> Tensor:

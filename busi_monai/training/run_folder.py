@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import math
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import torch.distributed
 import yaml
 from ignite.engine import Engine
 from monai.bundle import ConfigParser
@@ -24,6 +24,7 @@ from busi_monai.bundle.configurations import (
 )
 from busi_monai.bundle.model_card import training_sections
 from busi_monai.bundle.training_images import check_same_images, write_training_images
+from busi_monai.bundle.workflow import laid_configuration
 from busi_monai.bundle.writing import write_bundle
 from busi_monai.cases import CLASSES
 from busi_monai.curation.label_hashes import (
@@ -39,6 +40,12 @@ from busi_monai.outputs import holds_nothing, output_folder
 from busi_monai.records import RunRecord
 from busi_monai.settings import InferenceSettings
 from busi_monai.training.data import datalist_hashes
+from busi_monai.training.distributed import (
+    done_by_first,
+    gathered,
+    is_first_process,
+    process_count,
+)
 from busi_monai.training.initial_run import (
     InitialRun,
     check_same_initial_run,
@@ -56,6 +63,9 @@ from busi_monai.training.scores import draw_history
 __all__ = ["RunFolder", "resolved_section", "unknown_keys"]
 
 logger = logging.getLogger(__name__)
+
+SEVERAL = "multi_gpu_train"
+"""Configuration that is laid over ``train`` for several processes."""
 
 ENCODER_WEIGHTS = "encoder_weights.json"
 """File in a run whose encoder started from pretrained weights: where these came from."""
@@ -146,6 +156,11 @@ class RunFolder:
                 other weights, or if the configuration has a key that the bundle does not have and
                 nothing refers to: a misspelt override, which MONAI lets pass.
         """
+        if len(set(gathered(self.resumable))) > 1:
+            raise InputError(
+                f"{self.path} is a run to resume for some processes and not for others; choose a "
+                "folder that all machines share"
+            )
         _check_size(settings.image_size, getattr(network, "stride", 1))
         self._check_keys()
         if settings.lesion_crop and getattr(network, "has_segmentation", False):
@@ -163,18 +178,21 @@ class RunFolder:
         elif not self.resumable and encoder_weights:
             source = load_encoder_weights(network, encoder_weights)
             _check_normalisation(network, source["name"], settings.normalisation)
-        if _is_first_process():
+
+        def write() -> None:
             datalists = datalist_hashes(dataset_dir, extra_dataset_dir)
             self._hashes, labels = datalists.by_name, datalists.labels
             chosen = {"device": device, "precision": precision}
             self._known = {name: vars(each) for name, each in chosen.items() if each is not None}
+            if process_count() > 1:
+                self._known["processes"] = process_count()
             self._known["network"] = network_cost(network, settings.image_size)
             if self.continued:
                 self._go_on(items, labels, initial)
             else:
                 self._begin(settings, items, labels, initial, source)
-        if torch.distributed.is_initialized():
-            torch.distributed.barrier()
+
+        done_by_first(write)
 
     def _go_on(
         self,
@@ -227,11 +245,16 @@ class RunFolder:
                 f"The settings are those of {self.bundle_root}, not the run's own: resume it "
                 f"without --model, or through MONAI with {self._training}. "
             )
-        now, begun = self.configuration, self.resumable
-        refuse_other_settings(self.path, self._before, now, begun=begun, hint=hint)
+        # how many processes train may change: both are compared as if for several
+        several = Bundle(self.bundle_root).config_file(SEVERAL)
+        layers = [read_configuration(several)] if several.is_file() else []
+        before, now = (
+            laid_configuration([each, *layers]) for each in (self._before, self.configuration)
+        )
+        refuse_other_settings(self.path, before, now, begun=self.resumable, hint=hint)
 
     def _check_keys(self) -> None:
-        configs = [Bundle(self.bundle_root).config_file(f"{name}train") for name in _TRAININGS]
+        configs = [Bundle(self.bundle_root).config_file(name) for name in ("train", SEVERAL)]
         unknown = unknown_keys(self.configuration, [path for path in configs if path.is_file()])
         if unknown:
             raise InputError(
@@ -250,7 +273,8 @@ class RunFolder:
         return {name: record[name] for name in names}
 
     def _choices(self) -> dict[str, Any]:
-        return {name: self._known[name] for name in ("device", "precision") if name in self._known}
+        names = ("device", "precision", "processes")
+        return {name: self._known[name] for name in names if name in self._known}
 
     def _write_configs(
         self,
@@ -283,6 +307,9 @@ class RunFolder:
             imports=[each for each in imports_of(training) if each not in shipped],
         )
         write_configuration(written.config_file("train"), training)
+        several = Bundle(self.bundle_root).config_file(SEVERAL)
+        if several.is_file():
+            shutil.copyfile(several, written.config_file(SEVERAL))
 
     def finish(self, trainer: Engine, evaluator: Engine | None = None) -> None:
         """Draw the training's course and write ``run.json``.
@@ -291,7 +318,7 @@ class RunFolder:
         device and precision of the last one that trained an epoch. A finished run that has no epoch
         left to train stays as it was.
         """
-        if not _is_first_process():
+        if not is_first_process():
             return
         bundle, epochs = Bundle(self.path), trainer.state.epoch
         idle = self._sessions.idle
@@ -326,9 +353,6 @@ class RunFolder:
         self._sessions.close()
 
 
-_TRAININGS = ("", "multi_gpu_")
-
-
 def unknown_keys(config: Mapping[str, Any], files: Sequence[Path]) -> list[str]:
     """Return the top-level keys of a configuration that no file has and nothing refers to.
 
@@ -353,10 +377,6 @@ def resolved_section(config: Mapping[str, Any], name: str) -> Any:
     """
     parser = ConfigParser(deepcopy(dict(config)))
     return parser.get_parsed_content(name, instantiate=False).get_config()
-
-
-def _is_first_process() -> bool:
-    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
 
 
 def _check_normalisation(network: nn.Module, weights: str, normalisation: str) -> None:

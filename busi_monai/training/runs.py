@@ -22,7 +22,7 @@ from busi_monai.bundle.configurations import (
 )
 from busi_monai.bundle.shipped import find_config
 from busi_monai.curation import load_datalist
-from busi_monai.devices import choose_device
+from busi_monai.devices import choose_device, launched_by_torchrun
 from busi_monai.errors import BusiMonaiError, InputError
 from busi_monai.outputs import check_output
 
@@ -113,6 +113,8 @@ def train_run(
 ) -> None:
     """Train one network into a run's folder; ``busi_monai.training.train_bundle`` says the rest.
 
+    In a process of ``torchrun``, it is trained in all of them.
+
     Args:
         prepared: one or several prepared datasets.
         out: the run's folder.
@@ -123,8 +125,11 @@ def train_run(
         observe: called after every validation.
     """
     base, *overlays = files
-    configs = [Path(base), *(find_config(name) for name in overlays)]
-    check_keys(configs, overrides)
+    own = [Path(base)]
+    if launched_by_torchrun():
+        own.append(_for_several_processes(own[0]))
+    configs = [*own, *(find_config(name) for name in overlays)]
+    check_keys(configs, overrides, own=len(own))
     choose_device(str(overrides.get("device_name", "auto")))
     values = _with_own(
         overrides,
@@ -133,6 +138,16 @@ def train_run(
         resume=resume,
     )
     _run(_workflow(configs, values, workflow_type="train", tracking=tracking), observe)
+
+
+def _for_several_processes(base: Path) -> Path:
+    path = base.with_name("multi_gpu_train.yaml")
+    if not path.is_file():
+        raise InputError(
+            f"{path} is not there, by which several processes train {base}; train it in one, "
+            "without torchrun"
+        )
+    return path
 
 
 def with_full_paths(overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from ignite.metrics import Metric
 from monai.engines import IterationEvents
 
@@ -16,6 +18,7 @@ from busi_monai.cases import CLASSES
 from busi_monai.errors import InputError
 from busi_monai.files import atomic_file
 from busi_monai.metrics import classification_scores, dice
+from busi_monai.training.distributed import gathered, share_buffers
 from busi_monai.training.losses import MultiTaskLoss
 
 __all__ = ["SELECTIONS", "ValidationScores", "draw_history"]
@@ -27,7 +30,8 @@ class ValidationScores(Metric):
     """Validation figures per image at native size, and the one that selects the best epoch.
 
     Attach it as the evaluator's key metric. It leaves ``val_loss``, ``val_lesion_dice``,
-    ``val_all_dice``, ``val_accuracy`` and ``val_auc_malignant`` in ``engine.state.metrics``.
+    ``val_all_dice``, ``val_accuracy`` and ``val_auc_malignant`` in ``engine.state.metrics``. Of
+    several processes, all validate the first one's network and have the same figures.
 
     Args:
         loss: the loss, for ``val_loss`` at network size; ``None`` leaves it out.
@@ -35,6 +39,8 @@ class ValidationScores(Metric):
         select_by: ``score`` is the mean of lesion Dice and mean one-vs-rest AUC (of what the
             network has heads for); ``loss`` is negated; or one of the figures. A figure that is
             undefined in an epoch counts as minus infinity.
+        shared: whether each process validates its share (``validation_share``), so that the
+            images of all count; else those of the first one do.
 
     Raises:
         ValueError: if ``select_by`` is none of ``SELECTIONS``.
@@ -46,12 +52,15 @@ class ValidationScores(Metric):
         loss: MultiTaskLoss | None = None,
         classes: Sequence[str] = CLASSES,
         select_by: str = "score",
+        *,
+        shared: bool = False,
     ) -> None:
         if select_by not in SELECTIONS:
             raise ValueError(f"select_by must be one of {', '.join(SELECTIONS)}, got {select_by!r}")
         self.loss = loss
         self.classes = tuple(classes)
         self.select_by = select_by
+        self.shared = shared
         super().__init__()
 
     def reset(self) -> None:
@@ -65,6 +74,7 @@ class ValidationScores(Metric):
     def attach(self, engine: Engine, name: str, *args: Any) -> None:
         """Collect over the evaluator's iterations; the selecting figure is called ``name``."""
         super().attach(engine, name, *args)
+        engine.add_event_handler(Events.STARTED, lambda engine: share_buffers(engine.network))
         engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._collect_loss)
 
     @torch.no_grad()
@@ -96,18 +106,27 @@ class ValidationScores(Metric):
 
     def compute(self) -> dict[str, float]:
         """Return the figures by name; those without any image are left out."""
+        found = (
+            self._losses, self._dices, self._lesion_dices, self._labels, self._probabilities,
+        )  # fmt: skip
+        parts = gathered(found)
+        parts = parts if self.shared else parts[:1]
+        losses, dices, lesion_dices, labels, stacked = (
+            [*chain.from_iterable(lists)] for lists in zip(*parts, strict=True)
+        )
         figures: dict[str, float] = {}
-        if self._losses:
-            count = sum(size for _, size in self._losses)
-            figures["val_loss"] = sum(value * size for value, size in self._losses) / count
-        if self._dices:
-            figures["val_all_dice"] = float(np.mean(self._dices))
-        if self._lesion_dices:
-            figures["val_lesion_dice"] = float(np.mean(self._lesion_dices))
-        if self._labels:
-            probabilities = np.stack(self._probabilities)
+        # exact sums: they are the same in whatever order the processes have the images
+        if losses:
+            total = math.fsum(value * size for value, size in losses)
+            figures["val_loss"] = total / sum(size for _, size in losses)
+        if dices:
+            figures["val_all_dice"] = math.fsum(dices) / len(dices)
+        if lesion_dices:
+            figures["val_lesion_dice"] = math.fsum(lesion_dices) / len(lesion_dices)
+        if labels:
+            probabilities = np.stack(stacked)
             scores = classification_scores(
-                np.asarray(self._labels), probabilities, probabilities.argmax(1), self.classes
+                np.asarray(labels), probabilities, probabilities.argmax(1), self.classes
             )
             for name in ("accuracy", "macro_f1", "auc_malignant", "auc_macro"):
                 figures[f"val_{name}"] = scores[name]

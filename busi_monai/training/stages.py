@@ -26,6 +26,7 @@ from busi_monai.bundle.shipped import DEFAULT_BUNDLE, find_bundle, find_config
 from busi_monai.bundle.training_images import check_same_images
 from busi_monai.bundle.workflow import laid_configuration
 from busi_monai.curation.label_hashes import check_same_labels
+from busi_monai.devices import launched_by_torchrun
 from busi_monai.errors import InputError
 from busi_monai.files import read_json, write_json
 from busi_monai.outputs import check_place, holds_nothing
@@ -89,6 +90,11 @@ def train_bundle(
     if not resume:
         check_place(out, reads=[*prepared, *ensure_tuple(values.get("extra_dataset_dir") or ())])
     if is_staged(bundle, out if resume else None):
+        if launched_by_torchrun():
+            raise InputError(
+                "two stages are trained in one process: train without torchrun, or each stage by "
+                "itself with seg_weight=0 or cls_weight=0 and the multitask bundle"
+            )
         return train_stages(
             prepared, out, bundle=bundle, configs=configs, overrides=values, resume=resume,
             tracking=tracking, observe=observe,

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import math
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from itertools import chain
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,28 +15,32 @@ from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
 from monai.data import DataLoader, Dataset
 from monai.engines import Trainer
-from monai.handlers import LrScheduleHandler, MetricsSaver, StatsHandler
+from monai.handlers import EarlyStopHandler, LrScheduleHandler, MetricsSaver, StatsHandler
 from monai.transforms import Compose, Randomizable, Transform
+from torch import nn
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils.data import Sampler
 
 from busi_monai.bundle.shipped import find_bundle
+from busi_monai.errors import BusiMonaiError, InputError
+from busi_monai.settings import InferenceSettings
 from busi_monai.training import (
+    BALANCES,
     EpochSeed,
     ImageTriplets,
+    RunFolder,
     TerminalProgress,
     TrainingScores,
+    batch_share,
+    distributed,
     handlers_of_rank,
-    schedule_handler,
+    join_processes,
+    run_folder,
+    share_gradients,
+    train_bundle,
     training_sampler,
+    validation_share,
 )
-
-
-@pytest.fixture
-def one_process(tmp_path: Path) -> Iterator[None]:
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
 
 
 @pytest.fixture
@@ -90,8 +96,9 @@ class Augmented(Randomizable, Transform):
         return {**item, "noise": self.R.uniform()}
 
 
-def shares(items: list, balance: str = "none") -> Sampler[int]:
-    return training_sampler(items, balance=balance, seed=7)
+def shares(items: list, balance: str = "none", batch_size: int | None = None) -> Sampler[int]:
+    batch_size = 4 * dist.get_world_size() if batch_size is None else batch_size
+    return training_sampler(items, balance=balance, seed=7, batch_size=batch_size)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -122,13 +129,67 @@ def test_a_group_of_one_draws_what_a_single_process_draws(as_rank) -> None:
     assert trained_on(shares) == alone
 
 
+@pytest.mark.parametrize("balance", BALANCES)
+def test_processes_have_the_batches_of_one(as_rank, balance: str) -> None:
+    def sampler(items: list) -> Sampler[int]:
+        return training_sampler(items, balance=balance)
+
+    alone = [epoch["images"] for epoch in trained_on(sampler)]
+    length, together = len(alone[0]) - len(alone[0]) % 8, []
+    for rank in (0, 1):
+        as_rank(rank)
+        together.append([e["images"] for e in trained_on(lambda each: shares(each, balance))])
+    for epoch, *parts in zip(alone, *together, strict=True):
+        for start in range(0, length, 8):
+            batch = [part[start // 2 : start // 2 + 4] for part in parts]
+            assert [batch[0][0], batch[1][0]] == epoch[start : start + 2]
+            assert sorted(chain(*batch)) == sorted(epoch[start : start + 8])
+
+
+@pytest.mark.parametrize(
+    ("images", "world", "batch_size", "last"),
+    [(16, 2, 8, 4), (17, 2, 8, 4), (18, 2, 8, 2), (19, 2, 8, 2), (21, 2, 8, 3), (3, 4, 8, 2)],
+)
+def test_the_last_batch_is_filled_up(
+    as_rank, images: int, world: int, batch_size: int, last: int
+) -> None:
+    items, shared = [{"class_label": 0}] * images, []
+    for rank in range(world):
+        as_rank(rank, world)
+        shared.append(list(shares(items, batch_size=batch_size)))
+    assert len({len(share) for share in shared}) == 1
+    own = batch_size // world
+    assert len(shared[0]) % own == last % own
+    assert math.ceil(len(shared[0]) / own) == (images + batch_size - 2) // batch_size  # as of one
+    drawn = Counter(chain(*shared))
+    assert max(drawn.values()) - min(drawn.values()) <= 1 or images == 3
+    if images == 17:  # one image alone is left out
+        assert len(drawn) == 16
+
+
+def test_a_batch_that_cannot_be_divided_is_refused(as_rank) -> None:
+    as_rank(0, world=3)
+    with pytest.raises(InputError, match="batch_size 16 cannot be divided among 3 processes"):
+        batch_share(16)
+    assert batch_share(15) == 5
+
+
+def test_whole_batches_are_validated_once(as_rank) -> None:
+    shared = []
+    for rank in (0, 1, 2):
+        as_rank(rank, world=3)
+        shared.append(validation_share(range(14), 4))
+    assert shared == [[0, 1, 2, 3, 12, 13], [4, 5, 6, 7], [8, 9, 10, 11]]
+    assert validation_share(range(8), 4) == [*range(8)]  # fewer batches than processes
+
+
 @pytest.mark.parametrize("balance", ["sampling", "augmentation"])
 def test_balanced_epochs_are_shared_too(as_rank, balance: str) -> None:
     items = [{"class_label": int(number > 14)} for number in range(20)]
     drawn = []
     for rank in (0, 1):
         as_rank(rank)
-        drawn += [items[index]["class_label"] for index in shares(items, balance)]
+        drawn += [items[index]["class_label"] for index in shares(items, balance, 10)]
     assert len(drawn) == (20 if balance == "sampling" else 30)
     if balance == "augmentation":
         assert sum(drawn) == 15
@@ -157,6 +218,7 @@ def handlers() -> list[object]:
         TrainingScores(SimpleNamespace(parts={})),
         LrScheduleHandler(schedule),
         StatsHandler(),
+        EarlyStopHandler(1, float),
         MetricsSaver("."),
         ImageTriplets(None),
         TerminalProgress(),
@@ -172,14 +234,86 @@ def test_the_first_process_has_every_handler(as_rank) -> None:
 def test_the_others_steer_but_do_not_write(as_rank) -> None:
     as_rank(1)
     names = [type(handler).__name__ for handler in handlers_of_rank(handlers())]
-    assert names == ["EpochSeed", "TrainingScores", "LrScheduleHandler", "MetricsSaver"]
+    steering = ["EpochSeed", "TrainingScores", "LrScheduleHandler"]
+    assert names == [*steering, "EarlyStopHandler", "MetricsSaver"]
 
 
-def test_a_plateau_follows_the_first_process(one_process: None) -> None:
-    steps: list[float] = []
-    state = SimpleNamespace(metrics={"val_score": 0.4}, key_metric_name="val_score", epoch=1)
-    handler = schedule_handler(
-        "plateau", SimpleNamespace(step=steps.append), SimpleNamespace(state=state)
+@pytest.fixture
+def second_of_torchrun(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Make this the second process of its machine; returns what is called to join."""
+    called: list[object] = []
+    for variable in ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.setenv(variable, "1")
+    monkeypatch.setattr(dist, "init_process_group", called.append)
+    monkeypatch.setattr(torch.cuda, "set_device", called.append)
+    return called
+
+
+def test_processes_join_by_their_devices(second_of_torchrun: list[object]) -> None:
+    join_processes(torch.device("cuda:1"))
+    assert second_of_torchrun == [torch.device("cuda:1"), "nccl"]
+    join_processes(torch.device("cpu"))
+    assert second_of_torchrun[2:] == ["gloo"]
+    with pytest.raises(InputError, match="cuda:0 was asked for by all"):
+        join_processes(torch.device("cuda:0"))
+
+
+def test_a_process_alone_joins_nothing() -> None:
+    join_processes(torch.device("cpu"))
+    network = nn.Linear(1, 1)
+    assert share_gradients(network) is network
+    assert not dist.is_initialized()
+
+
+class OnGpu(nn.Module):
+    """Says that its parameters lie on a GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(2)
+
+    def parameters(self, recurse: bool = True) -> Iterator[object]:
+        return iter([SimpleNamespace(device=torch.device("cuda:1"))])
+
+
+def test_on_gpus_batch_normalisation_is_that_of_all(as_rank, monkeypatch) -> None:
+    made: list[object] = []
+    monkeypatch.setattr(
+        distributed, "DistributedDataParallel", lambda *args, **kwargs: made.append((args, kwargs))
     )
-    handler(SimpleNamespace(state=SimpleNamespace(epoch=1)))
-    assert steps == [0.4]
+    as_rank(1)
+    network = OnGpu()
+    weight = network.norm.weight
+    share_gradients(network)
+    ((given,), options) = made[0]
+    assert given is network and options == {"device_ids": [torch.device("cuda:1")]}
+    assert isinstance(network.norm, nn.SyncBatchNorm) and network.norm.weight is weight
+
+
+def test_two_stages_are_trained_in_one_process(second_of_torchrun: list[object]) -> None:
+    with pytest.raises(InputError, match="train without torchrun"):
+        train_bundle(["prepared"], "run", bundle="breast_ultrasound_two_stage")
+
+
+def test_what_fails_in_the_first_process_fails_in_all(as_rank, monkeypatch) -> None:
+    def refuse() -> None:
+        raise InputError("not empty")
+
+    with pytest.raises(InputError, match="not empty"):
+        distributed.done_by_first(refuse)
+    as_rank(1)
+    for by_input, kind in ((True, InputError), (False, BusiMonaiError)):
+        told = ("not empty", by_input)
+        monkeypatch.setattr(distributed, "gathered", lambda _, told=told: [told, ("", False)])
+        with pytest.raises(kind, match="not empty"):
+            distributed.done_by_first(refuse)
+    monkeypatch.setattr(distributed, "gathered", lambda value: [value])
+    distributed.done_by_first(refuse)  # which only the first one does
+
+
+def test_a_run_that_only_some_processes_see_is_refused(as_rank, monkeypatch, tmp_path) -> None:
+    as_rank(1)
+    monkeypatch.setattr(run_folder, "gathered", lambda value: [True, value])
+    folder = RunFolder(tmp_path / "run", find_bundle(), resume=True)
+    with pytest.raises(InputError, match="choose a folder that all machines share"):
+        folder.start(InferenceSettings(), nn.Identity())
