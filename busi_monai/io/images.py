@@ -224,11 +224,12 @@ def write_png(path: str | Path, pixels: NDArray[np.uint8]) -> None:
 
 
 def encode_png(pixels: NDArray[np.uint8]) -> bytes:
-    """Return (H, W) grey or (H, W, 3) RGB uint8 pixels as PNG.
+    """Return (H, W) grey, (H, W, 3) RGB or (H, W, 4) RGBA uint8 pixels as PNG.
 
     By OpenCV, which lets other threads run meanwhile; Pillow does not.
     """
-    values = pixels if pixels.ndim == 2 else pixels[..., ::-1]
+    # OpenCV's colours begin with blue
+    values = pixels if pixels.ndim == 2 else pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
     _, content = cv2.imencode(".png", np.ascontiguousarray(values), _PNG)
     return content.tobytes()
 

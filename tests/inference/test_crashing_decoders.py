@@ -62,6 +62,7 @@ def odd(tmp_path: Path, save_ultrasound: Callable[..., Path]) -> list[Path]:
 
 
 def test_a_codec_that_aborts_costs_one_image(graph_bundle, aborting, odd, tmp_path, caplog):
+    others = multiprocessing.active_children()
     summary = predict(aborting.parent, tmp_path / "out", model=graph_bundle, device="cpu")
     assert "Abnormal termination" in caplog.text
     assert summary.predicted == 5
@@ -71,7 +72,7 @@ def test_a_codec_that_aborts_costs_one_image(graph_bundle, aborting, odd, tmp_pa
         rows = {row["id"]: row["error"] for row in csv.DictReader(table)}
     assert len(rows) == 6 and rows["b_aborting"] == failure["message"]
     assert json.loads((tmp_path / "out" / "run.json").read_text("utf-8"))["counts"]["failed"] == 1
-    assert multiprocessing.active_children() == []
+    assert set(multiprocessing.active_children()) <= set(others)
 
 
 def test_images_are_those_that_are_read_in_this_process(odd, tmp_path):

@@ -446,3 +446,10 @@ def test_a_nifti_volume_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ImageReadError, match="expected one 2-D image"):
         read_image(path)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3), (5, 7, 4)])
+def test_a_png_holds_the_pixels_that_were_written(shape: tuple[int, ...], tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    write_png(tmp_path / "x.png", pixels)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "x.png")), pixels)
